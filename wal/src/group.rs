@@ -1,0 +1,390 @@
+//! Group commit as a state machine without I/O: records in, groups to write out, completions in, durable ordinals out.
+//!
+//! While one group is being written the next one collects; *the group closes when the previous write returned*, there is
+//! no timer. At most one group is in flight, hence a valid group proves that all before it were durable: recovery stands on
+//! that.
+
+use crate::{
+    buffer::{ChunkPool, GroupBuffer},
+    frame::{self, FLAG_BATCH_START, FrameHeader, HEADER_BYTES, SegmentSeed},
+    limits::{
+        BLOCK_BYTES, FRAME_ALIGN_BYTES, GROUP_BYTES_MAX, QUEUED_BYTES_MAX, SEGMENT_HEADER_BYTES, record_bytes_max,
+    },
+    position::Position,
+};
+use std::{collections::VecDeque, io};
+
+/// How a group becomes durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncMethod {
+    /// `O_DIRECT`, each write with `RWF_DSYNC`.
+    Direct,
+    /// A buffered write, then `fdatasync`.
+    Fdatasync,
+    /// A buffered write only: survives a crash of the process, not of the machine.
+    None,
+}
+
+/// One record to append; its payload is `head` followed by `body`.
+#[derive(Clone, Copy, Debug)]
+pub struct Record<'a> {
+    /// What the payload is, not 0.
+    pub kind: u16,
+    /// First part of the payload.
+    pub head: &'a [u8],
+    /// Second part of the payload.
+    pub body: &'a [u8],
+}
+
+/// Where a batch of records went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Appended {
+    /// Number of its first record; the others follow without gaps.
+    pub first_number: u64,
+    /// The batch is durable once the lane's durable ordinal reached this.
+    pub end_ordinal: u64,
+}
+
+/// Why a batch was not appended. Nothing of it is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// It can never fit: a batch lies within one segment.
+    TooLarge {
+        /// Bytes that a batch may take, frames' headers included.
+        max: usize,
+    },
+    /// Too much waits for the disk, or the next segment is not ready: try again after the next completion.
+    Busy,
+    /// A write failed earlier. Nothing more is taken.
+    Poisoned,
+}
+
+/// What the disk shall do next with a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Write,
+    Sync,
+}
+
+/// A group on its way to the disk.
+pub struct Group {
+    start: Position,
+    buffer: GroupBuffer,
+    end_ordinal: u64,
+    written: usize,
+    stage: Stage,
+}
+
+/// The operation that a group waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operation {
+    /// Write the bytes of [`Group::unwritten`] at this offset of this segment.
+    Write {
+        /// Segment number.
+        segment: u64,
+        /// Offset in bytes.
+        offset: u64,
+    },
+    /// `fdatasync` this segment.
+    Sync {
+        /// Segment number.
+        segment: u64,
+    },
+}
+
+impl Group {
+    /// What it waits for.
+    #[must_use]
+    pub fn operation(&self) -> Operation {
+        match self.stage {
+            Stage::Write => Operation::Write {
+                segment: self.start.segment,
+                offset: u64::from(self.start.offset) + self.written as u64,
+            },
+            Stage::Sync => Operation::Sync { segment: self.start.segment },
+        }
+    }
+
+    /// The bytes yet to be written, in pieces; each starts and ends on a block.
+    pub fn unwritten(&self) -> impl Iterator<Item = &[u8]> {
+        self.buffer.slices_from(self.written)
+    }
+
+    fn end(&self) -> Position {
+        Position { segment: self.start.segment, offset: self.start.offset + self.buffer.len() as u32 }
+    }
+}
+
+/// What follows from a completion.
+pub enum Step {
+    /// The group is not done: carry out its [`Group::operation`].
+    Again(Group),
+    /// All up to here is durable.
+    Durable,
+}
+
+/// A write or a sync failed; the lane takes nothing more.
+#[derive(Debug)]
+pub struct WriteFailed {
+    /// Where.
+    pub at: Position,
+    /// What the operating system said.
+    pub source: io::Error,
+}
+
+/// Where a lane goes on writing.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// The log.
+    pub log_id: [u8; 16],
+    /// The lane.
+    pub lane: u16,
+    /// Size of its segments in bytes.
+    pub segment_bytes: u64,
+    /// Start of the next group.
+    pub tail: Position,
+    /// Ordinal of the next record.
+    pub next_ordinal: u64,
+}
+
+/// The state of one lane's group commit.
+pub struct GroupCommit {
+    log_id: [u8; 16],
+    lane: u16,
+    segment_bytes: u64,
+    sync: SyncMethod,
+    pool: ChunkPool,
+    /// Segments that are ready behind the current one, in order.
+    ready: VecDeque<u64>,
+    seed: SegmentSeed,
+    /// Where the open group starts, or will.
+    tail: Position,
+    open: Option<Group>,
+    closed: VecDeque<Group>,
+    in_flight: bool,
+    /// Bytes of the closed groups and of the one in flight.
+    closed_bytes: usize,
+    next_ordinal: u64,
+    durable: Position,
+    durable_ordinal: u64,
+    poisoned: bool,
+}
+
+impl GroupCommit {
+    /// A lane that goes on at `start`.
+    #[must_use]
+    pub fn new(start: Start, sync: SyncMethod) -> Self {
+        assert!(
+            (start.tail.offset as usize).is_multiple_of(BLOCK_BYTES)
+                && start.tail.offset as usize >= SEGMENT_HEADER_BYTES,
+            "a group starts on a block behind the header"
+        );
+        Self {
+            log_id: start.log_id,
+            lane: start.lane,
+            segment_bytes: start.segment_bytes,
+            sync,
+            pool: ChunkPool::default(),
+            ready: VecDeque::new(),
+            seed: SegmentSeed::new(start.log_id, start.lane, start.tail.segment),
+            tail: start.tail,
+            open: None,
+            closed: VecDeque::new(),
+            in_flight: false,
+            closed_bytes: 0,
+            next_ordinal: start.next_ordinal,
+            durable: start.tail,
+            durable_ordinal: start.next_ordinal,
+            poisoned: false,
+        }
+    }
+
+    /// Segment `segment` is ready; it is the one behind all that were ready before.
+    pub fn segment_ready(&mut self, segment: u64) {
+        let last = self.ready.back().copied().unwrap_or(self.tail.segment);
+        assert_eq!(segment, last + 1, "segments follow each other without gaps");
+        self.ready.push_back(segment);
+    }
+
+    /// How many segments are ready behind the current one.
+    #[must_use]
+    pub fn segments_ready(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// The segment that the next group goes to, as far as is known.
+    #[must_use]
+    pub fn current_segment(&self) -> u64 {
+        self.tail.segment
+    }
+
+    /// Position behind the last durable group.
+    #[must_use]
+    pub fn durable(&self) -> Position {
+        self.durable
+    }
+
+    /// Ordinal behind the last durable record.
+    #[must_use]
+    pub fn durable_ordinal(&self) -> u64 {
+        self.durable_ordinal
+    }
+
+    /// Bytes that wait for the disk, those in flight included.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.closed_bytes + self.open.as_ref().map_or(0, |group| group.buffer.len())
+    }
+
+    /// Whether everything appended is durable.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        !self.in_flight && self.open.is_none() && self.closed.is_empty()
+    }
+
+    /// Appends a batch: all of `records` or none, in one group. `number` is called once, with how many numbers are needed,
+    /// after the place is certain, and returns the first.
+    ///
+    /// # Errors
+    /// See [`Refused`].
+    pub fn append(&mut self, records: &[Record<'_>], number: impl FnOnce(u64) -> u64) -> Result<Appended, Refused> {
+        assert!(!records.is_empty(), "a batch has a record");
+        if self.poisoned {
+            return Err(Refused::Poisoned);
+        }
+        let batch_bytes: usize = records.iter().map(|r| frame::frame_len(r.head.len() + r.body.len())).sum();
+        let max = record_bytes_max(self.segment_bytes) + HEADER_BYTES;
+        if batch_bytes > max {
+            return Err(Refused::TooLarge { max });
+        }
+        let queued_bytes = self.queued_bytes();
+        if queued_bytes > 0 && queued_bytes + batch_bytes > QUEUED_BYTES_MAX {
+            return Err(Refused::Busy);
+        }
+        self.make_room(batch_bytes)?;
+        let first_number = number(records.len() as u64);
+        self.write_frames(records, first_number);
+        Ok(Appended { first_number, end_ordinal: self.next_ordinal })
+    }
+
+    /// Sees to it that the open group, or one to be opened at `tail`, takes `batch_bytes`.
+    fn make_room(&mut self, batch_bytes: usize) -> Result<(), Refused> {
+        let fits = |start: Position, used: usize| {
+            start.offset as usize + (used + batch_bytes).next_multiple_of(BLOCK_BYTES) <= self.segment_bytes as usize
+        };
+        let start_next = match &self.open {
+            Some(open) => {
+                let used = open.buffer.len();
+                if used + batch_bytes <= GROUP_BYTES_MAX && fits(open.start, used) {
+                    return Ok(());
+                }
+                let end = open.start.offset as usize + used.next_multiple_of(BLOCK_BYTES);
+                Position { segment: open.start.segment, offset: end as u32 }
+            }
+            None => self.tail,
+        };
+        let roll = !fits(start_next, 0);
+        if roll && self.ready.is_empty() {
+            return Err(Refused::Busy);
+        }
+        if let Some(group) = self.close_open() {
+            self.closed.push_back(group);
+        }
+        if roll && let Some(segment) = self.ready.pop_front() {
+            self.tail = Position { segment, offset: SEGMENT_HEADER_BYTES as u32 };
+            self.seed = SegmentSeed::new(self.log_id, self.lane, segment);
+        }
+        Ok(())
+    }
+
+    fn close_open(&mut self) -> Option<Group> {
+        let mut group = self.open.take()?;
+        group.buffer.pad_to(BLOCK_BYTES);
+        group.end_ordinal = self.next_ordinal;
+        self.tail = group.end();
+        self.closed_bytes += group.buffer.len();
+        Some(group)
+    }
+
+    fn write_frames(&mut self, records: &[Record<'_>], first_number: u64) {
+        let start = self.tail;
+        let group = self.open.get_or_insert_with(|| Group {
+            start,
+            buffer: GroupBuffer::default(),
+            end_ordinal: 0,
+            written: 0,
+            stage: Stage::Write,
+        });
+        for (index, record) in records.iter().enumerate() {
+            let header = FrameHeader {
+                number: first_number + index as u64,
+                ordinal: self.next_ordinal,
+                payload_len: (record.head.len() + record.body.len()) as u32,
+                kind: record.kind,
+                flags: if index == 0 { FLAG_BATCH_START } else { 0 },
+                batch_remaining: (records.len() - 1 - index) as u32,
+                group_block: group.start.offset / BLOCK_BYTES as u32,
+            };
+            let header = frame::encode_header(self.seed, &header, &[record.head, record.body]);
+            for bytes in [&header, record.head, record.body] {
+                group.buffer.extend(bytes, &mut self.pool);
+            }
+            group.buffer.pad_to(FRAME_ALIGN_BYTES);
+            self.next_ordinal += 1;
+        }
+    }
+
+    /// The next group to carry out, unless one is in flight or nothing waits.
+    pub fn next_group(&mut self) -> Option<Group> {
+        if self.in_flight || self.poisoned {
+            return None;
+        }
+        let group = self.closed.pop_front().or_else(|| self.close_open())?;
+        self.in_flight = true;
+        Some(group)
+    }
+
+    /// Takes the outcome of a group's operation: for a write the number of bytes written.
+    ///
+    /// # Errors
+    /// [`WriteFailed`] poisons the lane: after a failed sync the kernel may have dropped what it could not write and call
+    /// the next sync a success, so nothing after it can be believed.
+    pub fn completed(&mut self, mut group: Group, outcome: io::Result<usize>) -> Result<Step, WriteFailed> {
+        let length = group.buffer.len();
+        let written = match outcome {
+            // A write that makes no progress would be repeated for ever; one that ends within a block cannot go on direct.
+            Ok(bytes) if group.stage == Stage::Write && (bytes == 0 || !bytes.is_multiple_of(BLOCK_BYTES)) => {
+                let source = io::Error::new(io::ErrorKind::WriteZero, format!("{bytes} bytes of a write of {length}"));
+                return Err(self.poison(&group, source));
+            }
+            Ok(bytes) => bytes,
+            Err(source) => return Err(self.poison(&group, source)),
+        };
+        if group.stage == Stage::Write {
+            group.written += written;
+            assert!(group.written <= length, "the disk cannot write more than it was given");
+            if group.written < length {
+                return Ok(Step::Again(group));
+            }
+            if self.sync == SyncMethod::Fdatasync {
+                group.stage = Stage::Sync;
+                return Ok(Step::Again(group));
+            }
+        }
+        self.in_flight = false;
+        self.durable = group.end();
+        assert!(self.durable_ordinal < group.end_ordinal, "groups become durable in order");
+        self.durable_ordinal = group.end_ordinal;
+        self.closed_bytes -= length;
+        group.buffer.recycle(&mut self.pool);
+        Ok(Step::Durable)
+    }
+
+    fn poison(&mut self, group: &Group, source: io::Error) -> WriteFailed {
+        self.poisoned = true;
+        WriteFailed { at: group.start, source }
+    }
+}
+
+#[cfg(test)]
+mod tests;

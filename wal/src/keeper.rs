@@ -1,0 +1,164 @@
+//! The thread that keeps segments ready: it makes them while lanes write, for making one blocks for tens of milliseconds.
+
+use crate::{
+    error::LogError,
+    lane::LaneShared,
+    segment::SegmentHeader,
+    segments::{PrepareError, Segments},
+    storage::Disk,
+};
+use std::{
+    collections::VecDeque,
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+/// How long after a failure (a full disk, say) a segment is tried again.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What the keeper is asked for.
+enum Request {
+    Prepare { header: SegmentHeader, lane: Arc<LaneShared> },
+    Release { lane: u16, before: u64 },
+    MarkDamaged { lane: u16, segment: u64 },
+    Stop,
+}
+
+/// A handle to ask the keeper by; requests are carried out in order.
+#[derive(Clone)]
+pub struct KeeperHandle {
+    requests: Sender<Request>,
+    total_bytes: Arc<AtomicU64>,
+}
+
+impl KeeperHandle {
+    /// Asks for a segment; the lane is told when it is there, or why not.
+    pub(crate) fn prepare(&self, header: SegmentHeader, lane: Arc<LaneShared>) {
+        self.send(Request::Prepare { header, lane });
+    }
+
+    /// Releases the segments of `lane` below `before`, all of whose records PostgreSQL confirmed.
+    pub fn release(&self, lane: u16, before: u64) {
+        self.send(Request::Release { lane, before });
+    }
+
+    /// Lets a segment be set aside, not recycled, once it is released.
+    pub fn mark_damaged(&self, lane: u16, segment: u64) {
+        self.send(Request::MarkDamaged { lane, segment });
+    }
+
+    /// Bytes of all segments, free ones included.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes.load(Ordering::Relaxed)
+    }
+
+    fn send(&self, request: Request) {
+        if self.requests.send(request).is_err() {
+            // Only after `Keeper::stop`: what is not released now is released at the next start.
+            tracing::debug!("a request to the stopped keeper of segments was dropped");
+        }
+    }
+}
+
+/// The running thread.
+pub struct Keeper {
+    handle: KeeperHandle,
+    thread: JoinHandle<()>,
+}
+
+impl Keeper {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(segments: Segments<Disk>) -> io::Result<Self> {
+        let (requests, inbox) = channel();
+        let total_bytes = Arc::new(AtomicU64::new(segments.total_bytes()));
+        let handle = KeeperHandle { requests, total_bytes: Arc::clone(&total_bytes) };
+        let work = Work { segments, waiting: VecDeque::new(), total_bytes };
+        let thread = std::thread::Builder::new().name("wal-keeper".into()).spawn(move || work.run(&inbox))?;
+        Ok(Self { handle, thread })
+    }
+
+    /// A handle to the thread.
+    #[must_use]
+    pub fn handle(&self) -> KeeperHandle {
+        self.handle.clone()
+    }
+
+    /// Carries out what was asked for so far, then ends the thread.
+    pub fn stop(self) {
+        self.handle.send(Request::Stop);
+        if self.thread.join().is_err() {
+            tracing::error!(code = "keeper_panicked", "the keeper of segments panicked");
+        }
+    }
+}
+
+struct Work {
+    segments: Segments<Disk>,
+    /// Segments that could not be made yet.
+    waiting: VecDeque<(SegmentHeader, Arc<LaneShared>)>,
+    total_bytes: Arc<AtomicU64>,
+}
+
+impl Work {
+    fn run(mut self, inbox: &Receiver<Request>) {
+        loop {
+            let request = if self.waiting.is_empty() {
+                inbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                inbox.recv_timeout(RETRY_INTERVAL)
+            };
+            match request {
+                Ok(Request::Prepare { header, lane }) => self.waiting.push_back((header, lane)),
+                Ok(Request::Release { lane, before }) => {
+                    if let Err(error) = self.segments.release(lane, before) {
+                        tracing::error!(code = "segment_release_failed", lane, %error, "drained segments were not released");
+                    }
+                }
+                Ok(Request::MarkDamaged { lane, segment }) => self.segments.mark_damaged(lane, segment),
+                Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.prepare_waiting();
+            self.total_bytes.store(self.segments.total_bytes(), Ordering::Relaxed);
+        }
+    }
+
+    fn prepare_waiting(&mut self) {
+        // Each lane waits for its own turn: a lane's segments come in order, and one that fails fails for all.
+        while let Some((header, lane)) = self.waiting.pop_front() {
+            match self.segments.prepare(header, false) {
+                Ok(()) => match lane.open_segment(self.segments.layout(), header.segment) {
+                    Ok(file) => lane.segment_made(header.segment, file),
+                    Err(error) => {
+                        self.report(&lane, &error);
+                        return self.waiting.push_front((header, lane));
+                    }
+                },
+                Err(PrepareError::Quota) => {
+                    lane.set_full(true);
+                    return self.waiting.push_front((header, lane));
+                }
+                Err(PrepareError::Failed(error)) => {
+                    self.report(&lane, &error);
+                    return self.waiting.push_front((header, lane));
+                }
+            }
+        }
+    }
+
+    fn report(&self, lane: &LaneShared, error: &LogError) {
+        if !lane.set_full(true) {
+            tracing::error!(code = "segment_not_made", %error, "no further segment can be made; pushes are refused when the last is full");
+        }
+    }
+}

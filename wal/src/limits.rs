@@ -1,0 +1,65 @@
+//! Every limit of the log in one place, with its reason; relations between them are checked when this file compiles.
+
+use crate::frame::HEADER_BYTES;
+
+/// The unit of every write and of every group's start, in bytes: the largest logical block of the disks we meet, hence
+/// what `O_DIRECT` needs for addresses, offsets and lengths alike.
+pub const BLOCK_BYTES: usize = 4096;
+
+/// Bytes at the start of a segment that hold its header; a group never lies in them.
+pub const SEGMENT_HEADER_BYTES: usize = BLOCK_BYTES;
+
+/// Frames start at multiples of this, so that a header's 64-bit fields are aligned in the file.
+pub const FRAME_ALIGN_BYTES: usize = 8;
+
+/// Smallest size of a segment in bytes: a log on a disk of 64 MiB still gets a dozen of them.
+pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+
+/// Largest size of a segment in bytes: an offset, and a block's number with room, fit in 32 bits.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
+
+/// Default size of a segment in bytes: zero-filling one takes some 60 ms, recycling one pays for a directory sync.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
+
+/// Largest number of lanes: one a core thread, and a bound on what a checkpoint row holds.
+pub const LANES_MAX: u16 = 1024;
+
+/// A group is closed to further records at this size in bytes: one write then lasts a few milliseconds at most, and the
+/// first of its records does not wait for the last of a thousand.
+pub const GROUP_BYTES_MAX: usize = 4 << 20;
+
+/// Bytes that may wait in memory for the disk in one lane before [`append`](crate::lane::Lane::append) says *busy*.
+pub const QUEUED_BYTES_MAX: usize = 32 << 20;
+
+/// Size of one piece of a group's buffer in bytes; a group of 128 small messages fits in one.
+pub const CHUNK_BYTES: usize = 256 << 10;
+
+/// Chunks a lane keeps for the next groups instead of giving them back.
+pub const CHUNKS_KEPT: usize = 16;
+
+/// Segments a lane has ready ahead of the one it writes to, where the quota allows.
+pub const SEGMENTS_AHEAD: usize = 2;
+
+/// Free segments kept for recycling; more are deleted, for the disk may have other users.
+pub const SEGMENTS_FREE_MAX: usize = 16;
+
+/// Bytes read at once when a segment is scanned; memory of a scan is this plus the largest record.
+pub const SCAN_BYTES: usize = 1 << 20;
+
+/// Largest payload of one record in bytes in segments of `segment_bytes`.
+#[must_use]
+pub const fn record_bytes_max(segment_bytes: u64) -> usize {
+    segment_bytes as usize - SEGMENT_HEADER_BYTES - HEADER_BYTES
+}
+
+const _: () = {
+    assert!(BLOCK_BYTES.is_power_of_two());
+    assert!(BLOCK_BYTES.is_multiple_of(FRAME_ALIGN_BYTES));
+    assert!(HEADER_BYTES.is_multiple_of(FRAME_ALIGN_BYTES));
+    assert!(CHUNK_BYTES.is_multiple_of(BLOCK_BYTES));
+    assert!(GROUP_BYTES_MAX.is_multiple_of(CHUNK_BYTES));
+    assert!(GROUP_BYTES_MAX < QUEUED_BYTES_MAX);
+    assert!(SCAN_BYTES.is_multiple_of(BLOCK_BYTES));
+    assert!(SEGMENT_BYTES_MIN as usize >= 2 * BLOCK_BYTES);
+    assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64);
+};

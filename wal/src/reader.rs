@@ -1,0 +1,157 @@
+//! Reading a lane in order while it is being written: what the drain stands on.
+
+use crate::{
+    error::LogError,
+    frame::{FrameHeader, SegmentSeed},
+    layout::Layout,
+    limits::SEGMENT_HEADER_BYTES,
+    position::{Position, segment_start},
+    scan::{Extent, Item, ReadAt, Scan},
+    segment::SegmentHeader,
+    storage::Storage,
+};
+
+/// What a reader met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A record; [`LaneReader::payload`] is its payload.
+    Record(FrameHeader),
+    /// Something of the segment does not verify; what follows does.
+    Damaged {
+        /// The segment.
+        segment: u64,
+        /// Offset of the first byte that is no frame, or of the frame whose payload does not verify.
+        at: u32,
+    },
+}
+
+/// Reads one lane from a position on.
+pub struct LaneReader<S: Storage> {
+    storage: S,
+    layout: Layout,
+    log_id: [u8; 16],
+    lane: u16,
+    position: Position,
+    open: Option<Open<S::File>>,
+}
+
+struct Open<F> {
+    segment: u64,
+    scan: Scan<F>,
+    length: u32,
+    /// Whether the lane has gone on to another segment, so that this one will not grow.
+    sealed: bool,
+}
+
+impl<S: Storage> LaneReader<S> {
+    /// A reader that starts at `position`: a segment's start, or one that a reader named.
+    #[must_use]
+    pub fn new(storage: S, layout: Layout, log_id: [u8; 16], lane: u16, position: Position) -> Self {
+        Self { storage, layout, log_id, lane, position, open: None }
+    }
+
+    /// The lane.
+    #[must_use]
+    pub fn lane(&self) -> u16 {
+        self.lane
+    }
+
+    /// Position behind the last record read; a reader may start there.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// The payload of the record last returned.
+    #[must_use]
+    pub fn payload(&self) -> &[u8] {
+        self.open.as_ref().map_or(&[], |open| open.scan.payload())
+    }
+
+    /// The next event before `end`, up to which the lane is durable; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]; the same place is tried again with the next call.
+    pub fn next_event(&mut self, end: Position) -> Result<Option<Event>, LogError> {
+        loop {
+            if self.position >= end {
+                return Ok(None);
+            }
+            let segment = self.position.segment;
+            let path = self.layout.segment(self.lane, segment);
+            if segment < end.segment && self.is_missing(&path) {
+                let at = std::mem::replace(&mut self.position, segment_start(segment + 1)).offset;
+                return Ok(Some(Event::Damaged { segment, at }));
+            }
+            let open = self.open_for(end)?;
+            let sealed = open.sealed;
+            match open.scan.next_item().map_err(LogError::io("read", path))? {
+                Item::Record { header, end, .. } => {
+                    self.position = Position { segment, offset: end };
+                    return Ok(Some(Event::Record(header)));
+                }
+                Item::BadPayload { at, .. } | Item::Unreadable { at, .. } => {
+                    return Ok(Some(Event::Damaged { segment, at }));
+                }
+                Item::End { .. } if sealed => {
+                    self.position = segment_start(segment + 1);
+                    self.open = None;
+                }
+                Item::End { .. } => return Ok(None),
+            }
+        }
+    }
+
+    /// Whether the segment at hand, which is not open yet, is gone: nothing will bring it back, and others wait behind it.
+    fn is_missing(&self, path: &std::path::Path) -> bool {
+        let is_open = self.open.as_ref().is_some_and(|open| open.segment == self.position.segment);
+        !is_open && self.storage.open(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    }
+
+    /// The scan of the segment at hand, as far as `end` allows.
+    fn open_for(&mut self, end: Position) -> Result<&mut Open<S::File>, LogError> {
+        let segment = self.position.segment;
+        let sealed = end.segment > segment;
+        let mut open = match self.open.take() {
+            Some(open) if open.segment == segment => open,
+            _ => self.open_segment(segment, end)?,
+        };
+        if sealed && !open.sealed {
+            open.scan.set_unfinished_block(self.unfinished_block(segment)?);
+            open.scan.extend_to(open.length);
+            open.sealed = true;
+        } else if !sealed {
+            open.scan.extend_to(end.offset);
+        }
+        Ok(self.open.insert(open))
+    }
+
+    fn open_segment(&self, segment: u64, end: Position) -> Result<Open<S::File>, LogError> {
+        let path = self.layout.segment(self.lane, segment);
+        let (file, length) = self.storage.open(&path).map_err(LogError::io("open", &path))?;
+        let length = u32::try_from(length).unwrap_or(u32::MAX);
+        let extent = Extent {
+            seed: SegmentSeed::new(self.log_id, self.lane, segment),
+            from: self.position.offset,
+            to: if end.segment > segment { self.position.offset } else { end.offset },
+            unfinished_block: 0,
+            // Only the end of an unfinished write shows by it, and that is recovery's to tell.
+            zeroed: false,
+        };
+        Ok(Open { segment, scan: Scan::new(file, extent), length, sealed: false })
+    }
+
+    /// Where the unfinished group of `segment` starts: the next segment's header says so.
+    fn unfinished_block(&self, segment: u64) -> Result<u32, LogError> {
+        let path = self.layout.segment(self.lane, segment + 1);
+        let file = match self.storage.open(&path) {
+            Ok((file, _)) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            Err(error) => return Err(LogError::io("open", path)(error)),
+        };
+        let mut block = [0; SEGMENT_HEADER_BYTES];
+        let length = file.read_at(&mut block, 0).map_err(LogError::io("read", path))?;
+        // A header that does not verify was reported by recovery; the records it would have excluded are delivered.
+        Ok(SegmentHeader::decode(&block[..length]).map_or(0, |header| header.previous_unfinished_block))
+    }
+}

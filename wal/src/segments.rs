@@ -1,0 +1,220 @@
+//! The life of segments: made or recycled before they are needed, released once drained, set aside when damaged, and never
+//! more of them than the quota allows.
+//!
+//! All operations on the log's directories happen here, by one owner, in an order that a crash may cut anywhere: a segment
+//! appears under its name only when its zeros and its header are durable.
+
+use crate::{
+    error::LogError,
+    layout::Layout,
+    limits::{SEGMENT_HEADER_BYTES, SEGMENTS_FREE_MAX},
+    recovery::{FoundSegment, RecoveredLane},
+    segment::{SegmentHeader, file_name},
+    storage::Storage,
+};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    path::PathBuf,
+};
+
+/// Why a segment was not prepared.
+#[derive(Debug)]
+pub enum PrepareError {
+    /// The quota is reached.
+    Quota,
+    /// The file system refused.
+    Failed(LogError),
+}
+
+/// Which segments exist.
+pub struct Segments<S> {
+    storage: S,
+    layout: Layout,
+    segment_bytes: u64,
+    quota_bytes: u64,
+    total_bytes: u64,
+    lanes: HashMap<u16, BTreeMap<u64, Held>>,
+    free: Vec<PathBuf>,
+    names_made: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Held {
+    length_bytes: u64,
+    damaged: bool,
+}
+
+impl<S: Storage> Segments<S> {
+    /// Takes charge of the directories below `layout`, with the lanes as they were recovered. Segments that nothing can be
+    /// done with are freed, or set aside if they are damaged.
+    ///
+    /// # Errors
+    /// [`LogError::Io`].
+    pub fn new(
+        storage: S,
+        layout: Layout,
+        segment_bytes: u64,
+        quota_bytes: u64,
+        recovered: &[RecoveredLane],
+    ) -> Result<Self, LogError> {
+        let (free_dir, set_aside_dir) = (layout.free(), layout.set_aside());
+        for dir in [&free_dir, &set_aside_dir] {
+            storage.create_dir(dir).map_err(LogError::io("make", dir))?;
+        }
+        let mut segments = Self {
+            storage,
+            layout,
+            segment_bytes,
+            quota_bytes,
+            total_bytes: 0,
+            lanes: HashMap::new(),
+            free: Vec::new(),
+            names_made: 0,
+        };
+        segments.adopt_free()?;
+        for lane in recovered {
+            for found in &lane.segments {
+                segments.hold(lane.lane, *found);
+            }
+            for found in &lane.unused {
+                segments.hold(lane.lane, *found);
+                segments.let_go(lane.lane, found.segment)?;
+            }
+        }
+        Ok(segments)
+    }
+
+    fn adopt_free(&mut self) -> Result<(), LogError> {
+        let dir = self.layout.free();
+        for name in self.storage.list(&dir).map_err(LogError::io("list", &dir))? {
+            let path = dir.join(name);
+            let (_, length) = self.storage.open(&path).map_err(LogError::io("open", &path))?;
+            // One that a crash left half made, or of another size, is of no use.
+            if length == self.segment_bytes && self.free.len() < SEGMENTS_FREE_MAX {
+                self.total_bytes += length;
+                self.free.push(path);
+            } else {
+                self.storage.remove(&path).map_err(LogError::io("remove", &path))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, lane: u16, found: FoundSegment) {
+        self.total_bytes += found.length_bytes;
+        let held = Held { length_bytes: found.length_bytes, damaged: found.damaged };
+        self.lanes.entry(lane).or_default().insert(found.segment, held);
+    }
+
+    /// Bytes of all segments, free ones included.
+    #[must_use]
+    pub fn total_bytes(&self) -> u64 {
+        self.total_bytes
+    }
+
+    /// The paths of the log.
+    #[must_use]
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Makes the segment that `header` describes; it is durable, name and all, when this returns. `required` goes beyond
+    /// the quota: a lane without any segment could not even tell that the log is full.
+    ///
+    /// # Errors
+    /// See [`PrepareError`].
+    pub fn prepare(&mut self, header: SegmentHeader, required: bool) -> Result<(), PrepareError> {
+        let fits = self.total_bytes + self.segment_bytes <= self.quota_bytes;
+        if self.free.is_empty() && !fits && !required {
+            return Err(PrepareError::Quota);
+        }
+        self.make(header).map_err(PrepareError::Failed)
+    }
+
+    fn make(&mut self, header: SegmentHeader) -> Result<(), LogError> {
+        let lane_dir = self.layout.lane(header.lane);
+        let path = self.layout.segment(header.lane, header.segment);
+        let made = match self.free.pop() {
+            Some(free) => {
+                let block = SegmentHeader { zeroed: false, ..header }.encode();
+                self.storage.write_first_block(&free, &block).map_err(LogError::io("write", &free))?;
+                free
+            }
+            None => {
+                self.names_made += 1;
+                let new = self.layout.free().join(format!("new-{}.seg", self.names_made));
+                let block: [u8; SEGMENT_HEADER_BYTES] = SegmentHeader { zeroed: true, ..header }.encode();
+                self.storage.create_segment(&new, &block, self.segment_bytes).map_err(|source| {
+                    // What was made of it so far would fill the disk up for nothing.
+                    if let Err(error) = self.storage.remove(&new) {
+                        tracing::warn!(path = %new.display(), %error, "an unfinished segment could not be removed");
+                    }
+                    LogError::Io { what: "make", path: new.clone(), source }
+                })?;
+                self.total_bytes += self.segment_bytes;
+                new
+            }
+        };
+        self.storage.rename(&made, &path).map_err(LogError::io("rename to", &path))?;
+        self.storage.sync_dir(&lane_dir).map_err(LogError::io("sync", &lane_dir))?;
+        let held = Held { length_bytes: self.segment_bytes, damaged: false };
+        self.lanes.entry(header.lane).or_default().insert(header.segment, held);
+        Ok(())
+    }
+
+    /// Notes that something in a segment does not verify, so that it is set aside rather than recycled.
+    pub fn mark_damaged(&mut self, lane: u16, segment: u64) {
+        if let Some(held) = self.lanes.get_mut(&lane).and_then(|held| held.get_mut(&segment)) {
+            held.damaged = true;
+        }
+    }
+
+    /// Releases the segments of `lane` below `before`: everything in them was drained. Returns how many there were.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]; what was not released stays, and is released with the next call.
+    pub fn release(&mut self, lane: u16, before: u64) -> Result<usize, LogError> {
+        let mut released = 0;
+        while let Some(segment) = self.first(lane).filter(|segment| *segment < before) {
+            self.let_go(lane, segment)?;
+            released += 1;
+        }
+        Ok(released)
+    }
+
+    fn first(&self, lane: u16) -> Option<u64> {
+        self.lanes.get(&lane)?.first_key_value().map(|(segment, _)| *segment)
+    }
+
+    /// Frees a segment, sets it aside, or removes it. A name that a crash brings back is a drained segment, and released
+    /// again.
+    fn let_go(&mut self, lane: u16, segment: u64) -> Result<(), LogError> {
+        let Some(held) = self.lanes.get(&lane).and_then(|held| held.get(&segment)).copied() else { return Ok(()) };
+        let path = self.layout.segment(lane, segment);
+        let name = format!("{}-{}", crate::segment::lane_dir_name(lane), file_name(segment));
+        if held.damaged {
+            let target = self.layout.set_aside().join(name);
+            self.storage.rename(&path, &target).map_err(LogError::io("set aside", &path))?;
+            let dir = self.layout.set_aside();
+            self.storage.sync_dir(&dir).map_err(LogError::io("sync", &dir))?;
+            self.total_bytes -= held.length_bytes;
+            tracing::warn!(path = %target.display(), "a damaged segment was set aside");
+        } else if held.length_bytes == self.segment_bytes && self.free.len() < SEGMENTS_FREE_MAX {
+            let target = self.layout.free().join(name);
+            self.storage.rename(&path, &target).map_err(LogError::io("free", &path))?;
+            self.free.push(target);
+        } else {
+            match self.storage.remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(LogError::io("remove", path)(error));
+                }
+                _ => self.total_bytes -= held.length_bytes,
+            }
+        }
+        if let Some(lane) = self.lanes.get_mut(&lane) {
+            lane.remove(&segment);
+        }
+        Ok(())
+    }
+}

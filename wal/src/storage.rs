@@ -1,0 +1,131 @@
+//! The seam between the log and what holds its files: directories, whole-file operations and reads. Writes of groups go
+//! through the ring ([`crate::ring`]), not through here.
+//!
+//! All paths are below the log's directory. A name is durable only after [`sync_dir`](Storage::sync_dir).
+
+use crate::{limits::BLOCK_BYTES, scan::ReadAt};
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    path::Path,
+};
+
+/// Files and directories as the log needs them; blocking.
+pub trait Storage: Send + Sync + 'static {
+    /// An open file.
+    type File: ReadAt + Send + Sync;
+
+    /// Names in a directory, in no order.
+    ///
+    /// # Errors
+    /// Those of the file system, here and below.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Makes a directory unless it is there, and makes its name durable.
+    fn create_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Opens a file for reading; also tells its length in bytes.
+    fn open(&self, path: &Path) -> io::Result<(Self::File, u64)>;
+    /// Makes a file's data durable, written by whomever.
+    fn sync(&self, file: &Self::File) -> io::Result<()>;
+    /// Makes a file of `length` bytes of zeros that stand on the disk, with `first_block` as its first; its data is
+    /// durable afterwards, its name is not.
+    fn create_segment(&self, path: &Path, first_block: &[u8; BLOCK_BYTES], length: u64) -> io::Result<()>;
+    /// Overwrites a file's first block, durably.
+    fn write_first_block(&self, path: &Path, block: &[u8; BLOCK_BYTES]) -> io::Result<()>;
+    /// Makes a small file with this content, durably but for its name.
+    fn write_small(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+    /// The content of a small file.
+    fn read_small(&self, path: &Path) -> io::Result<Vec<u8>>;
+    /// Renames; the target is replaced.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+    /// Removes a file.
+    fn remove(&self, path: &Path) -> io::Result<()>;
+    /// Makes the names in a directory durable.
+    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+}
+
+/// The real file system.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Disk;
+
+/// Bytes of zeros written at once.
+const ZEROS_BYTES: usize = 1 << 20;
+
+/// Files are for the daemon's own account only.
+const FILE_MODE: u32 = 0o600;
+
+impl Storage for Disk {
+    type File = File;
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        // A name that is not UTF-8 is none of ours; it is still shown to whoever reports strangers.
+        std::fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+    }
+
+    fn create_dir(&self, dir: &Path) -> io::Result<()> {
+        if dir.is_dir() {
+            return Ok(());
+        }
+        std::fs::create_dir_all(dir)?;
+        match dir.parent() {
+            Some(parent) => self.sync_dir(parent),
+            None => Ok(()),
+        }
+    }
+
+    fn open(&self, path: &Path) -> io::Result<(File, u64)> {
+        let file = File::open(path)?;
+        let length = file.metadata()?.len();
+        Ok((file, length))
+    }
+
+    fn sync(&self, file: &File) -> io::Result<()> {
+        file.sync_data()
+    }
+
+    fn create_segment(&self, path: &Path, first_block: &[u8; BLOCK_BYTES], length: u64) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+        // Space first: a full disk is then known before a megabyte is written.
+        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length)?;
+        file.write_all(first_block)?;
+        let zeros = vec![0; ZEROS_BYTES];
+        let mut left = length - BLOCK_BYTES as u64;
+        while left > 0 {
+            let now = left.min(ZEROS_BYTES as u64) as usize;
+            file.write_all(&zeros[..now])?;
+            left -= now as u64;
+        }
+        file.sync_all()
+    }
+
+    fn write_first_block(&self, path: &Path, block: &[u8; BLOCK_BYTES]) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        file.write_all_at(block, 0)?;
+        file.sync_data()
+    }
+
+    fn write_small(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+        file.write_all(content)?;
+        file.sync_all()
+    }
+
+    fn read_small(&self, path: &Path) -> io::Result<Vec<u8>> {
+        const SMALL_BYTES: u64 = 64 << 10;
+        let mut content = Vec::new();
+        File::open(path)?.take(SMALL_BYTES).read_to_end(&mut content)?;
+        Ok(content)
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        std::fs::rename(from, to)
+    }
+
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        std::fs::remove_file(path)
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        File::open(dir)?.sync_all()
+    }
+}
