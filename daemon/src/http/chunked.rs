@@ -1,0 +1,189 @@
+//! Chunked bodies (RFC 9112 section 7.1), taken apart as they come.
+
+use super::{MAX_CHUNK_EXTENSION_BYTES, MAX_TRAILER_BYTES, Refusal};
+
+/// As many as a `u64` has.
+const MAX_SIZE_DIGITS: u8 = 16;
+
+/// Takes one body apart, however its bytes are cut. Strict: sizes are hexadecimal digits and nothing else, lines end
+/// with CR and LF, no white space stands between a size and its extension. Extensions and the trailer are checked,
+/// bounded and ignored.
+///
+/// After an error or the end the decoder is of no more use.
+#[derive(Debug, Clone)]
+pub struct Decoder {
+    state: State,
+    /// Of the chunk: first what its digits say so far, then how many bytes are still to come.
+    chunk_bytes: u64,
+    size_digits: u8,
+    body_bytes: u64,
+    max_body_bytes: u64,
+    extension_bytes: usize,
+    trailer_bytes: usize,
+}
+
+/// What was done with the bytes that were fed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Progress {
+    /// How many of them belong to this body: all, unless it ended.
+    pub consumed: usize,
+    /// Whether the body is complete. What follows is the next request.
+    pub is_done: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Size,
+    Extension,
+    /// After the CR of the size's line.
+    SizeLineFeed,
+    Data,
+    /// After a chunk's data.
+    DataReturn,
+    DataLineFeed,
+    /// At the start of a line after the last chunk.
+    TrailerStart,
+    TrailerName,
+    TrailerValue,
+    TrailerLineFeed,
+    /// After the CR of the empty line.
+    LastLineFeed,
+    Done,
+}
+
+impl Decoder {
+    /// A decoder for a body of at most so many bytes, chunk sizes not counted.
+    #[must_use]
+    pub fn new(max_body_bytes: u64) -> Self {
+        Self {
+            state: State::Size,
+            chunk_bytes: 0,
+            size_digits: 0,
+            body_bytes: 0,
+            max_body_bytes,
+            extension_bytes: 0,
+            trailer_bytes: 0,
+        }
+    }
+
+    /// How many bytes the chunks have had so far, the one that was just announced included.
+    #[must_use]
+    pub fn body_bytes(&self) -> u64 {
+        self.body_bytes
+    }
+
+    /// Takes what is there, and appends to `out` what of it is the body's content.
+    ///
+    /// # Errors
+    /// 400 for what is not a chunk, an extension or a trailer, or too much of the latter two; 413 as soon as a size
+    /// says that the body will be too large. Either closes the connection, and `out` may hold a part of the body.
+    pub fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Progress, Refusal> {
+        let mut at = 0;
+        while at < input.len() && self.state != State::Done {
+            if self.state == State::Data {
+                let rest = &input[at..];
+                let taken = rest.len().min(usize::try_from(self.chunk_bytes).unwrap_or(usize::MAX));
+                out.extend_from_slice(&rest[..taken]);
+                at += taken;
+                self.chunk_bytes -= taken as u64;
+                if self.chunk_bytes == 0 {
+                    self.state = State::DataReturn;
+                }
+            } else {
+                self.state = self.step(input[at])?;
+                at += 1;
+            }
+        }
+        Ok(Progress { consumed: at, is_done: self.state == State::Done })
+    }
+
+    fn step(&mut self, byte: u8) -> Result<State, Refusal> {
+        match self.state {
+            State::Size => self.size_byte(byte),
+            State::Extension => self.extension_byte(byte),
+            State::SizeLineFeed if byte == b'\n' => self.start_chunk(),
+            State::DataReturn if byte == b'\r' => Ok(State::DataLineFeed),
+            State::DataLineFeed if byte == b'\n' => {
+                self.size_digits = 0;
+                Ok(State::Size)
+            }
+            State::TrailerStart | State::TrailerName | State::TrailerValue => self.trailer_byte(byte),
+            State::TrailerLineFeed if byte == b'\n' => Ok(State::TrailerStart),
+            State::LastLineFeed if byte == b'\n' => Ok(State::Done),
+            // `feed` never steps through data or beyond the end.
+            State::Data | State::Done => Ok(self.state),
+            State::DataReturn | State::DataLineFeed => {
+                Err(Refusal::malformed("a chunk's data must be as long as its size says and end with CR LF"))
+            }
+            State::SizeLineFeed | State::TrailerLineFeed | State::LastLineFeed => {
+                Err(Refusal::malformed("a line of a chunked body must end with CR LF"))
+            }
+        }
+    }
+
+    fn size_byte(&mut self, byte: u8) -> Result<State, Refusal> {
+        if let Some(digit) = char::from(byte).to_digit(16) {
+            if self.size_digits == MAX_SIZE_DIGITS {
+                return Err(Refusal::malformed("a chunk's size has more than 16 digits"));
+            }
+            // Sixteen digits fill the 64 bits and cannot overflow them.
+            self.chunk_bytes = self.chunk_bytes << 4 | u64::from(digit);
+            self.size_digits += 1;
+            return Ok(State::Size);
+        }
+        match byte {
+            b'\r' if self.size_digits > 0 => Ok(State::SizeLineFeed),
+            b';' if self.size_digits > 0 => self.extension_byte(byte),
+            _ => Err(Refusal::malformed("a chunk's size must be hexadecimal digits")),
+        }
+    }
+
+    fn extension_byte(&mut self, byte: u8) -> Result<State, Refusal> {
+        self.extension_bytes += 1;
+        match byte {
+            b'\r' => Ok(State::SizeLineFeed),
+            _ if is_control(byte) => Err(Refusal::malformed("a control character in a chunk's extension")),
+            _ if self.extension_bytes > MAX_CHUNK_EXTENSION_BYTES => {
+                Err(Refusal::malformed("the chunks' extensions are too long"))
+            }
+            _ => Ok(State::Extension),
+        }
+    }
+
+    fn start_chunk(&mut self) -> Result<State, Refusal> {
+        if self.chunk_bytes == 0 {
+            return Ok(State::TrailerStart);
+        }
+        self.body_bytes = self
+            .body_bytes
+            .checked_add(self.chunk_bytes)
+            .filter(|total| *total <= self.max_body_bytes)
+            .ok_or_else(|| Refusal::body_too_large(self.max_body_bytes))?;
+        Ok(State::Data)
+    }
+
+    fn trailer_byte(&mut self, byte: u8) -> Result<State, Refusal> {
+        self.trailer_bytes += 1;
+        if self.trailer_bytes > MAX_TRAILER_BYTES {
+            return Err(Refusal::malformed("the trailer is too long"));
+        }
+        match (self.state, byte) {
+            (State::TrailerStart, b'\r') => Ok(State::LastLineFeed),
+            (State::TrailerName, b':') => Ok(State::TrailerValue),
+            (State::TrailerStart | State::TrailerName, _) if is_token(byte) => Ok(State::TrailerName),
+            (State::TrailerValue, b'\r') => Ok(State::TrailerLineFeed),
+            (State::TrailerValue, _) if !is_control(byte) => Ok(State::TrailerValue),
+            _ => Err(Refusal::malformed("the trailer has a line that is not a header")),
+        }
+    }
+}
+
+/// What may not stand in a line; the tab may.
+fn is_control(byte: u8) -> bool {
+    byte.is_ascii_control() && byte != b'\t'
+}
+
+/// What a header's name is made of (RFC 9110 section 5.6.2).
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}

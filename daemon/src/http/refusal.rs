@@ -1,0 +1,112 @@
+//! An answer that says no.
+
+use std::borrow::Cow;
+
+use super::response::{self, write_response};
+
+/// Why a request was not taken, as its answer says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// 400 to 599.
+    pub status: u16,
+    /// For programs: stable, in snake case.
+    pub code: &'static str,
+    /// For people: what is wrong and where.
+    pub message: Cow<'static, str>,
+    /// Whether the connection is closed after the answer: always where it is not certain where the next request starts.
+    pub close: bool,
+    /// When trying again may help, in seconds: `Retry-After`.
+    pub retry_after_s: Option<u64>,
+    /// For 405: the methods that are allowed, as `Allow` lists them.
+    pub allow: Option<&'static str>,
+}
+
+impl Refusal {
+    /// A refusal that leaves the connection open.
+    #[must_use]
+    pub fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, code, message: message.into(), close: false, retry_after_s: None, allow: None }
+    }
+
+    /// The same, closing the connection.
+    #[must_use]
+    pub fn closing(mut self) -> Self {
+        self.close = true;
+        self
+    }
+
+    /// The same, with `Retry-After`.
+    #[must_use]
+    pub fn retry_after_s(mut self, seconds: u64) -> Self {
+        self.retry_after_s = Some(seconds);
+        self
+    }
+
+    /// 400 `malformed_request`, closing: what follows cannot be trusted to be a request.
+    #[must_use]
+    pub(super) fn malformed(message: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(400, "malformed_request", message).closing()
+    }
+
+    /// 413 `body_too_large`, closing: the body is not read.
+    #[must_use]
+    pub fn body_too_large(max_body_bytes: u64) -> Self {
+        Self::new(413, "body_too_large", format!("the body is larger than {max_body_bytes} bytes")).closing()
+    }
+
+    /// 405 `method_not_allowed`, with the methods that are.
+    #[must_use]
+    pub fn method_not_allowed(allow: &'static str) -> Self {
+        let mut refusal = Self::new(405, "method_not_allowed", format!("allowed here: {allow}"));
+        refusal.allow = Some(allow);
+        refusal
+    }
+
+    /// Appends the answer's body: `{"error":…,"code":…}`, and `"accepted"` where an NDJSON body was taken up to a line.
+    pub fn write_body(&self, out: &mut Vec<u8>, accepted: Option<u64>) {
+        out.extend_from_slice(b"{\"error\":");
+        response::json_string(out, &self.message);
+        out.extend_from_slice(b",\"code\":");
+        response::json_string(out, self.code);
+        if let Some(accepted) = accepted {
+            out.extend_from_slice(b",\"accepted\":");
+            response::push_number(out, accepted);
+        }
+        out.push(b'}');
+    }
+
+    /// Appends the whole answer. `headers` are added to those that the refusal needs: `Retry-After`, `Allow`, and
+    /// `WWW-Authenticate` with a 401. The connection stays open if `keep_alive` says so and [`Self::close`] does not.
+    pub fn write_to(
+        &self,
+        out: &mut Vec<u8>,
+        accepted: Option<u64>,
+        headers: &[(&str, &str)],
+        keep_alive: bool,
+        head_only: bool,
+    ) {
+        let mut body = Vec::with_capacity(64 + self.message.len());
+        self.write_body(&mut body, accepted);
+        let mut digits = itoa::Buffer::new();
+        let mut all = Vec::with_capacity(headers.len() + 3);
+        all.extend_from_slice(headers);
+        if let Some(seconds) = self.retry_after_s {
+            all.push(("Retry-After", digits.format(seconds)));
+        }
+        if let Some(allow) = self.allow {
+            all.push(("Allow", allow));
+        }
+        if self.status == 401 {
+            all.push(("WWW-Authenticate", "Bearer"));
+        }
+        write_response(out, self.status, &all, response::JSON, &body, keep_alive && !self.close, head_only);
+    }
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}: {}", self.status, self.code, self.message)
+    }
+}
+
+impl std::error::Error for Refusal {}

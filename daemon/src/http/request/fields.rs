@@ -1,0 +1,201 @@
+//! The header fields that the daemon reads.
+
+use super::super::{Limits, Refusal};
+use super::{Body, Version};
+
+/// What the header lines said, gathered line by line.
+#[derive(Default)]
+pub(super) struct Fields<'a> {
+    content_length: Option<u64>,
+    transfer_encoding: TransferEncoding,
+    connection_close: bool,
+    connection_keep_alive: bool,
+    pub(super) expect_continue: bool,
+    expect_other: bool,
+    pub(super) prefer_minimal: bool,
+    pub(super) host: Option<&'a str>,
+    pub(super) content_type: Option<&'a str>,
+    pub(super) content_encoding: Option<&'a str>,
+    pub(super) idempotency_key: Option<&'a str>,
+    pub(super) authorization: Option<&'a str>,
+    pub(super) accept: Option<&'a str>,
+    pub(super) origin: Option<&'a str>,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+enum TransferEncoding {
+    #[default]
+    Absent,
+    Chunked,
+    /// Another coding, or more than one line.
+    Other,
+}
+
+#[derive(Clone, Copy)]
+enum Name {
+    Accept,
+    Authorization,
+    Connection,
+    ContentEncoding,
+    ContentLength,
+    ContentType,
+    Expect,
+    Host,
+    IdempotencyKey,
+    Origin,
+    Prefer,
+    TransferEncoding,
+}
+
+/// Headers come in any case, and most of them are none of these: the length decides first.
+fn known(name: &str) -> Option<Name> {
+    let candidates: &[(&str, Name)] = match name.len() {
+        4 => &[("host", Name::Host)],
+        6 => &[("accept", Name::Accept), ("expect", Name::Expect), ("origin", Name::Origin), ("prefer", Name::Prefer)],
+        10 => &[("connection", Name::Connection)],
+        12 => &[("content-type", Name::ContentType)],
+        13 => &[("authorization", Name::Authorization)],
+        14 => &[("content-length", Name::ContentLength)],
+        15 => &[("idempotency-key", Name::IdempotencyKey)],
+        16 => &[("content-encoding", Name::ContentEncoding)],
+        17 => &[("transfer-encoding", Name::TransferEncoding)],
+        _ => &[],
+    };
+    candidates.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, name)| *name)
+}
+
+impl<'a> Fields<'a> {
+    pub(super) fn take(&mut self, name: &str, value: &'a [u8]) -> Result<(), Refusal> {
+        match known(name) {
+            None => Ok(()),
+            Some(Name::ContentLength) => self.take_content_length(value),
+            Some(Name::TransferEncoding) => {
+                let is_chunked = value.eq_ignore_ascii_case(b"chunked");
+                self.transfer_encoding = match self.transfer_encoding {
+                    TransferEncoding::Absent if is_chunked => TransferEncoding::Chunked,
+                    _ => TransferEncoding::Other,
+                };
+                Ok(())
+            }
+            Some(Name::Connection) => {
+                for option in elements(value) {
+                    self.connection_close |= option.eq_ignore_ascii_case(b"close");
+                    self.connection_keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                }
+                Ok(())
+            }
+            Some(Name::Expect) => {
+                let is_continue = value.eq_ignore_ascii_case(b"100-continue");
+                self.expect_continue |= is_continue;
+                self.expect_other |= !is_continue;
+                Ok(())
+            }
+            Some(Name::Prefer) => {
+                self.prefer_minimal |= elements(value).any(is_return_minimal);
+                Ok(())
+            }
+            // A list that may be split over lines; the first is enough for what the daemon asks of it.
+            Some(Name::Accept) => {
+                self.accept = self.accept.or(Some(text("Accept", value)?));
+                Ok(())
+            }
+            Some(Name::Host) => {
+                if !is_host(value) {
+                    return Err(Refusal::malformed("Host is not a host"));
+                }
+                once(&mut self.host, "Host", value)
+            }
+            Some(Name::ContentType) => once(&mut self.content_type, "Content-Type", value),
+            Some(Name::ContentEncoding) => once(&mut self.content_encoding, "Content-Encoding", value),
+            Some(Name::IdempotencyKey) => once(&mut self.idempotency_key, "Idempotency-Key", value),
+            Some(Name::Authorization) => once(&mut self.authorization, "Authorization", value),
+            Some(Name::Origin) => once(&mut self.origin, "Origin", value),
+        }
+    }
+
+    /// Digits only: no sign, no list, no white space within, and once. Two that are equal would be harmless here but
+    /// not behind something that reads them differently.
+    fn take_content_length(&mut self, value: &[u8]) -> Result<(), Refusal> {
+        if self.content_length.is_some() {
+            return Err(Refusal::malformed("more than one Content-Length"));
+        }
+        let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()));
+        let length = digits.and_then(|text| text.parse().ok());
+        self.content_length =
+            Some(length.ok_or_else(|| Refusal::malformed("Content-Length is not a number of bytes"))?);
+        Ok(())
+    }
+
+    /// How the body is framed, when all lines were taken.
+    pub(super) fn framing(&self, version: Version, limits: &Limits) -> Result<Body, Refusal> {
+        match (self.transfer_encoding, self.content_length) {
+            (TransferEncoding::Absent, None) => Ok(Body::None),
+            (TransferEncoding::Absent, Some(length)) if length > limits.max_body_bytes => {
+                Err(Refusal::body_too_large(limits.max_body_bytes))
+            }
+            (TransferEncoding::Absent, Some(length)) => Ok(Body::Length(length)),
+            (_, Some(_)) => Err(Refusal::malformed("both Content-Length and Transfer-Encoding")),
+            (_, None) if version == Version::Http10 => {
+                Err(Refusal::malformed("Transfer-Encoding in a request of HTTP/1.0"))
+            }
+            (TransferEncoding::Chunked, None) => Ok(Body::Chunked),
+            (TransferEncoding::Other, None) => Err(Refusal::new(
+                501,
+                "transfer_encoding_not_supported",
+                "the only Transfer-Encoding that is understood is chunked",
+            )
+            .closing()),
+        }
+    }
+
+    /// Checks what HTTP/1.1 asks for and HTTP/1.0 does not know.
+    pub(super) fn check_version(&self, version: Version) -> Result<(), Refusal> {
+        if version == Version::Http10 {
+            return Ok(());
+        }
+        if self.host.is_none() {
+            return Err(Refusal::malformed("a request of HTTP/1.1 needs a Host"));
+        }
+        if self.expect_other {
+            let message = "the only expectation that is understood is 100-continue";
+            return Err(Refusal::new(417, "expectation_failed", message).closing());
+        }
+        Ok(())
+    }
+
+    pub(super) fn keep_alive(&self, version: Version) -> bool {
+        !self.connection_close && (version == Version::Http11 || self.connection_keep_alive)
+    }
+}
+
+fn once<'a>(place: &mut Option<&'a str>, name: &str, value: &'a [u8]) -> Result<(), Refusal> {
+    if place.is_some() {
+        return Err(Refusal::malformed(format!("more than one {name}")));
+    }
+    *place = Some(text(name, value)?);
+    Ok(())
+}
+
+fn text<'a>(name: &str, value: &'a [u8]) -> Result<&'a str, Refusal> {
+    std::str::from_utf8(value).map_err(|_| Refusal::malformed(format!("{name} is not UTF-8")))
+}
+
+/// The elements of a comma-separated list.
+fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
+}
+
+/// `return=minimal`, its parameters aside (RFC 7240 section 2).
+fn is_return_minimal(preference: &[u8]) -> bool {
+    let mut parts = preference.split(|byte| *byte == b';').next().unwrap_or_default().split(|byte| *byte == b'=');
+    let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let value = value.trim_ascii();
+    let value = value.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(value);
+    name.trim_ascii().eq_ignore_ascii_case(b"return") && value.eq_ignore_ascii_case(b"minimal")
+}
+
+/// Whether these bytes may be a host with a port, or nothing: visible ASCII, and none that ends an authority, names a
+/// user, or makes a list (RFC 3986 section 3.2.2).
+pub(super) fn is_host(value: &[u8]) -> bool {
+    value.iter().all(|byte| byte.is_ascii_graphic() && !b"/?#@\\\"<>^`{|},".contains(byte))
+}
