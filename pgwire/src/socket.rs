@@ -1,0 +1,236 @@
+//! Sockets: made and connected here, by readiness, then read through the ring.
+//!
+//! Writes are tried at once with `MSG_DONTWAIT`, since a request nearly always fits the socket's buffer; where it does
+//! not, the driver waits for readiness through the ring. Both polls can be dropped without loss, which a `send`
+//! operation of the ring cannot.
+
+use std::io::{self, IoSlice};
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::time::Duration;
+
+use bytes::BytesMut;
+use monoio::buf::SliceMut;
+use monoio::io::AsyncReadRent;
+use monoio::net::{TcpStream, UnixStream};
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType,
+    sockopt,
+};
+
+use crate::deadline::Deadline;
+use crate::error::Error;
+
+/// Pause before a unix socket whose backlog is full is tried again: it has no readiness to wait for.
+const BACKLOG_RETRY: Duration = Duration::from_millis(10);
+
+/// Silence after which the kernel probes a TCP peer.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+
+/// Time between such probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Probes without answer after which the connection is dead.
+const KEEPALIVE_COUNT: u32 = 3;
+
+/// Time that sent bytes may stay unacknowledged before the connection is dead, in milliseconds: about what silence is
+/// given, so that a lost machine is noticed as soon while writing.
+const TCP_USER_TIMEOUT_MS: u32 = 60_000;
+
+/// Bytes taken at once while looking for an answer during a write.
+const TRY_RECV_BYTES: usize = 16 * 1024;
+
+/// Where to connect to: one address, resolved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Address {
+    Tcp(SocketAddr),
+    Unix(PathBuf),
+}
+
+impl std::fmt::Display for Address {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => path.display().fmt(f),
+        }
+    }
+}
+
+enum Stream {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+/// A connected socket.
+pub(crate) struct Socket {
+    stream: Stream,
+    /// The same socket under a second descriptor, for calls beside the ring: the runtime owns the first.
+    control: Rc<OwnedFd>,
+}
+
+impl Drop for Socket {
+    /// A read left under way by a dropped future keeps the runtime's descriptor open until it completes. monoio asks
+    /// the kernel to cancel it, but lets go of that request when its queue is full; this makes it complete for sure.
+    fn drop(&mut self) {
+        shutdown(&self.control);
+    }
+}
+
+impl Socket {
+    pub(crate) async fn connect(address: &Address, deadline: Deadline) -> Result<Self, Error> {
+        let failed = |source: io::Error| Error::Connect { address: address.to_string(), source };
+        let socket = open(address).map_err(|errno| failed(errno.into()))?;
+        let pending = match begin_connect(&socket, address) {
+            Ok(()) => false,
+            Err(Errno::INPROGRESS) => true,
+            Err(Errno::AGAIN) => {
+                retry_connect(&socket, address, deadline).await?;
+                false
+            }
+            Err(errno) => return Err(failed(errno.into())),
+        };
+        let connected = Self::wrap(socket, address).map_err(failed)?;
+        if pending {
+            // Ready for writing means connected or refused. On a timeout the poll is dropped, and the socket closed.
+            deadline.bound("connect", connected.writable()).await?.map_err(failed)?;
+        }
+        match sockopt::socket_error(&connected.control) {
+            Ok(Ok(())) => {}
+            Ok(Err(errno)) | Err(errno) => return Err(failed(errno.into())),
+        }
+        // The ring waits by itself on a blocking socket, and gives EAGAIN on one that is not.
+        rustix::fs::fcntl_setfl(&connected.control, OFlags::empty()).map_err(|errno| failed(errno.into()))?;
+        Ok(connected)
+    }
+
+    fn wrap(socket: OwnedFd, address: &Address) -> io::Result<Self> {
+        let control = Rc::new(socket.try_clone()?);
+        let stream = match address {
+            Address::Tcp(_) => Stream::Tcp(TcpStream::from_std(socket.into())?),
+            Address::Unix(_) => Stream::Unix(UnixStream::from_std(socket.into())?),
+        };
+        Ok(Self { stream, control })
+    }
+
+    /// Reads what is there, at least one byte, behind what the buffer holds; 0 at the end of the stream. It must not
+    /// be dropped before its end.
+    pub(crate) async fn read(&mut self, buffer: BytesMut) -> (io::Result<usize>, BytesMut) {
+        let (begin, end) = (buffer.len(), buffer.capacity());
+        let room = SliceMut::new(buffer, begin, end);
+        let (result, room) = match &mut self.stream {
+            Stream::Tcp(stream) => stream.read(room).await,
+            Stream::Unix(stream) => stream.read(room).await,
+        };
+        (result, room.into_inner())
+    }
+
+    /// Sends what fits of two pieces, without waiting; `None` if nothing does.
+    pub(crate) fn try_send(&self, first: &[u8], second: &[u8]) -> io::Result<Option<usize>> {
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        loop {
+            let pieces = [IoSlice::new(first), IoSlice::new(second)];
+            match rustix::net::sendmsg(&self.control, &pieces, &mut SendAncillaryBuffer::default(), flags) {
+                Ok(sent_bytes) => return Ok(Some(sent_bytes)),
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Takes what has arrived, without waiting; `None` if nothing has, 0 bytes at the end of the stream.
+    pub(crate) fn try_recv(&self, mut take: impl FnMut(&[u8])) -> io::Result<Option<usize>> {
+        let mut chunk = [0; TRY_RECV_BYTES];
+        loop {
+            match rustix::net::recv(&self.control, &mut chunk[..], RecvFlags::DONTWAIT) {
+                Ok((received_bytes, _)) => {
+                    take(&chunk[..received_bytes]);
+                    return Ok(Some(received_bytes));
+                }
+                Err(Errno::AGAIN) => return Ok(None),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+
+    /// Waits until something can be sent.
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.writable(false).await,
+            Stream::Unix(stream) => stream.writable(false).await,
+        }
+    }
+
+    /// Waits until something can be sent or has arrived.
+    pub(crate) async fn writable_or_readable(&self) -> io::Result<()> {
+        let readable = async {
+            match &self.stream {
+                Stream::Tcp(stream) => stream.readable(false).await,
+                Stream::Unix(stream) => stream.readable(false).await,
+            }
+        };
+        monoio::select! {
+            result = self.writable() => result,
+            result = readable => result,
+        }
+    }
+
+    /// Ends both directions: whatever is under way on the socket completes.
+    pub(crate) fn shutdown(&self) {
+        shutdown(&self.control);
+    }
+
+    /// What [`Socket::shutdown`] needs, while a read borrows the socket.
+    pub(crate) fn control(&self) -> Rc<OwnedFd> {
+        Rc::clone(&self.control)
+    }
+}
+
+pub(crate) fn shutdown(control: &OwnedFd) {
+    // It fails only where the peer has closed already, and then there is nothing left to end.
+    let _already_closed = rustix::net::shutdown(control, Shutdown::Both);
+}
+
+fn open(address: &Address) -> rustix::io::Result<OwnedFd> {
+    let family = match address {
+        Address::Tcp(SocketAddr::V4(_)) => AddressFamily::INET,
+        Address::Tcp(SocketAddr::V6(_)) => AddressFamily::INET6,
+        Address::Unix(_) => AddressFamily::UNIX,
+    };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    if matches!(address, Address::Tcp(_)) {
+        sockopt::set_tcp_nodelay(&socket, true)?;
+        sockopt::set_socket_keepalive(&socket, true)?;
+        sockopt::set_tcp_keepidle(&socket, KEEPALIVE_IDLE)?;
+        sockopt::set_tcp_keepintvl(&socket, KEEPALIVE_INTERVAL)?;
+        sockopt::set_tcp_keepcnt(&socket, KEEPALIVE_COUNT)?;
+        sockopt::set_tcp_user_timeout(&socket, TCP_USER_TIMEOUT_MS)?;
+    }
+    Ok(socket)
+}
+
+fn begin_connect(socket: &OwnedFd, address: &Address) -> rustix::io::Result<()> {
+    match address {
+        Address::Tcp(address) => rustix::net::connect(socket, address),
+        Address::Unix(path) => rustix::net::connect(socket, &SocketAddrUnix::new(path.as_path())?),
+    }
+}
+
+async fn retry_connect(socket: &OwnedFd, address: &Address, deadline: Deadline) -> Result<(), Error> {
+    loop {
+        deadline.bound("connect", monoio::time::sleep(BACKLOG_RETRY)).await?;
+        match begin_connect(socket, address) {
+            Ok(()) => return Ok(()),
+            Err(Errno::AGAIN) => {}
+            Err(errno) => {
+                return Err(Error::Connect { address: address.to_string(), source: errno.into() });
+            }
+        }
+    }
+}

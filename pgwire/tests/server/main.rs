@@ -1,0 +1,14 @@
+//! The client against a real PostgreSQL server.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of tests fails as a test does: by a panic")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod auth;
+mod copy;
+mod deadlines;
+mod failures;
+mod pipelines;
+mod queries;
+mod stream;
+mod values;
