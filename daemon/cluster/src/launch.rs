@@ -1,0 +1,245 @@
+//! How PostgreSQL's programs are started: as which account, with which environment, with which capability.
+
+use std::env;
+use std::fs;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Sender, channel};
+use std::{io, thread};
+
+use crate::account::Account;
+use crate::error::{ClusterError, IoContext};
+
+/// A capability lent to the server so that it can enter its own directory.
+///
+/// When root starts the daemon below a directory that only root may enter (the daemon's data directory is such a one,
+/// mode 0700), the unprivileged account that PostgreSQL runs as cannot get to its files, although it owns them.
+/// Opening the directories to everybody would be the worse cure. So the server runs with one ambient capability,
+/// everything else dropped, and the bounding set cut down to it. PostgreSQL refuses the user id 0, not capabilities.
+///
+/// The price: whoever is superuser in this private database can read (or, with `dac_override`, write) any file of the
+/// machine through PostgreSQL's server-side file functions, as if root ran it. Only those who may enter the 0700
+/// socket directory can connect at all. To pay nothing, put the data directory where the account may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LentCapability {
+    /// `CAP_DAC_READ_SEARCH`: enter any directory, read any file.
+    DacReadSearch,
+    /// `CAP_DAC_OVERRIDE`: also write any file. Lent only where the narrower one is not to be had, as in a container
+    /// with Docker's default capabilities.
+    DacOverride,
+}
+
+impl LentCapability {
+    /// The capability's name as setpriv(1) spells it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::DacReadSearch => "dac_read_search",
+            Self::DacOverride => "dac_override",
+        }
+    }
+
+    /// The capability's number (linux/capability.h).
+    fn bit(self) -> u32 {
+        match self {
+            Self::DacOverride => 1,
+            Self::DacReadSearch => 2,
+        }
+    }
+
+    /// The narrowest capability that this process has and may pass on.
+    fn obtainable() -> Option<Self> {
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        [Self::DacReadSearch, Self::DacOverride].into_iter().find(|capability| {
+            ["CapEff:", "CapBnd:"].iter().all(|set| capability_set(&status, set) >> capability.bit() & 1 == 1)
+        })
+    }
+}
+
+/// Number of `CAP_SETPCAP`, which cutting down the bounding set needs.
+const CAP_SETPCAP_BIT: u32 = 8;
+
+/// A capability set in the text of /proc/PID/status, as a bit mask.
+fn capability_set(status: &str, set: &str) -> u64 {
+    let hex = status.lines().find_map(|line| line.strip_prefix(set)).unwrap_or("0").trim();
+    u64::from_str_radix(hex, 16).unwrap_or(0)
+}
+
+/// Makes the commands that run PostgreSQL's programs.
+#[derive(Clone, Debug)]
+pub(crate) struct Launcher {
+    account: Account,
+    lent: Option<LentCapability>,
+    setpriv: Option<PathBuf>,
+    die_with_process: bool,
+}
+
+impl Launcher {
+    /// Finds out whether `account` can reach `dir` and `binary`, and what to lend it if not.
+    pub(crate) fn new(
+        account: Account,
+        dir: &Path,
+        binary: &Path,
+        die_with_process: bool,
+    ) -> Result<Self, ClusterError> {
+        let mut launcher = Self { account, lent: None, setpriv: find_setpriv(), die_with_process };
+        if launcher.account.switched && !launcher.reaches(dir, binary)? {
+            let refuse = |reason| ClusterError::NotTraversable {
+                dir: dir.to_owned(),
+                account: launcher.account.name.clone(),
+                reason,
+            };
+            if launcher.setpriv.is_none() {
+                return Err(refuse("setpriv (util-linux) is not installed"));
+            }
+            launcher.lent =
+                Some(LentCapability::obtainable().ok_or_else(|| {
+                    refuse("this process has neither CAP_DAC_READ_SEARCH nor CAP_DAC_OVERRIDE to lend")
+                })?);
+            if !launcher.reaches(dir, binary)? {
+                return Err(refuse("it cannot be entered even with a capability"));
+            }
+        }
+        Ok(launcher)
+    }
+
+    pub(crate) fn lent(&self) -> Option<LentCapability> {
+        self.lent
+    }
+
+    /// Tries it, since mode bits alone leave out access control lists, mount options and user namespaces.
+    fn reaches(&self, dir: &Path, binary: &Path) -> Result<bool, ClusterError> {
+        let mut command = self.command(Path::new("/bin/sh"), Path::new("/"));
+        command.args(["-c", r#"cd -P -- "$1" && test -x "$2""#, "sh"]).arg(dir).arg(binary);
+        let status = command.stdout(Stdio::null()).stderr(Stdio::null()).status();
+        Ok(status.context("checking access to", dir)?.success())
+    }
+
+    /// A command that runs `program` as the account, in `dir`, in a process group of its own, with a bare environment
+    /// and no standard input.
+    ///
+    /// A process group of its own, so that a Ctrl-C at the daemon's terminal does not stop the database before the
+    /// daemon has drained into it. A bare environment, so that the daemon's secrets do not show in the server's, and
+    /// `PGDATA`, `PGPORT` and their kin do not mislead it.
+    pub(crate) fn command(&self, program: &Path, dir: &Path) -> Command {
+        let setpriv_options = self.setpriv_options();
+        let mut command = match &self.setpriv {
+            Some(setpriv) if !setpriv_options.is_empty() => {
+                let mut command = Command::new(setpriv);
+                command.args(setpriv_options).arg(program);
+                command
+            }
+            _ => {
+                let mut command = Command::new(program);
+                if self.account.switched {
+                    // As root, the standard library also clears the supplementary groups with this.
+                    command.uid(self.account.uid).gid(self.account.gid);
+                }
+                command
+            }
+        };
+        command.env_clear().env("LC_ALL", "C");
+        for name in ["PATH", "TZ", "LD_LIBRARY_PATH"] {
+            if let Some(value) = env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        command.current_dir(dir).process_group(0).stdin(Stdio::null());
+        command
+    }
+
+    /// Options for setpriv(1); empty where the standard library does all that is needed.
+    fn setpriv_options(&self) -> Vec<String> {
+        let mut options = Vec::new();
+        if self.lent.is_none() && !self.die_with_process {
+            return options;
+        }
+        if self.account.switched {
+            options.push(format!("--reuid={}", self.account.uid));
+            options.push(format!("--regid={}", self.account.gid));
+            options.push("--clear-groups".to_owned());
+        }
+        if let Some(lent) = self.lent {
+            let only = format!("-all,+{}", lent.name());
+            let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+            if capability_set(&status, "CapEff:") >> CAP_SETPCAP_BIT & 1 == 1 {
+                options.push(format!("--bounding-set={only}"));
+            }
+            options.push(format!("--inh-caps={only}"));
+            options.push(format!("--ambient-caps={only}"));
+            options.push("--no-new-privs".to_owned());
+        }
+        if self.die_with_process {
+            // SIGQUIT is PostgreSQL's immediate shutdown.
+            options.push("--pdeathsig=QUIT".to_owned());
+        }
+        options.push("--".to_owned());
+        options
+    }
+
+    /// Starts a command made by [`Launcher::command`].
+    pub(crate) fn spawn(&self, command: Command) -> io::Result<Child> {
+        if self.die_with_process { spawn_from_lasting_thread(command) } else { { command }.spawn() }
+    }
+}
+
+fn find_setpriv() -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain([PathBuf::from("/usr/bin"), PathBuf::from("/bin")])
+        .map(|dir| dir.join("setpriv"))
+        .find(|file| file.is_absolute() && file.is_file())
+}
+
+/// Starts a command from a thread that lasts as long as the process.
+///
+/// The kernel sends the parent-death signal when the *thread* that started the child ends, and the harness runs each
+/// test in a thread of its own: a server started there would die with the first test that used it.
+fn spawn_from_lasting_thread(command: Command) -> io::Result<Child> {
+    type Request = (Command, Sender<io::Result<Child>>);
+    static SPAWNER: OnceLock<Sender<Request>> = OnceLock::new();
+    let spawner = SPAWNER.get_or_init(|| {
+        let (sender, receiver) = channel::<Request>();
+        thread::spawn(move || {
+            for (mut command, reply) in receiver {
+                // The one who asked may have panicked meanwhile; then nobody is left to tell.
+                drop(reply.send(command.spawn()));
+            }
+        });
+        sender
+    });
+    let (reply, answer) = channel();
+    let gone = || io::Error::other("the thread that starts servers is gone");
+    spawner.send((command, reply)).map_err(|_| gone())?;
+    answer.recv().map_err(|_| gone())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn capability_sets_are_read_from_the_status_file() {
+        let status = "Name:\tx\nCapEff:\t0000000000000006\nCapBnd:\t0000000000000102\n";
+        assert_eq!(capability_set(status, "CapEff:"), 6);
+        assert_eq!(capability_set(status, "CapBnd:") >> CAP_SETPCAP_BIT & 1, 1);
+        assert_eq!(capability_set(status, "CapAmb:"), 0);
+    }
+
+    #[test]
+    fn a_lent_capability_is_the_only_one_left() {
+        let account = Account { uid: 7, gid: 8, name: "seven".to_owned(), switched: true };
+        let launcher = Launcher {
+            account,
+            lent: Some(LentCapability::DacOverride),
+            setpriv: Some(PathBuf::from("/usr/bin/setpriv")),
+            die_with_process: false,
+        };
+        let options = launcher.setpriv_options();
+        assert!(options.contains(&"--ambient-caps=-all,+dac_override".to_owned()));
+        assert!(options.contains(&"--inh-caps=-all,+dac_override".to_owned()));
+        assert!(options.contains(&"--reuid=7".to_owned()) && options.contains(&"--regid=8".to_owned()));
+        assert_eq!(options.last().map(String::as_str), Some("--"));
+    }
+}

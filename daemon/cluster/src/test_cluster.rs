@@ -1,0 +1,293 @@
+//! A cluster for one test.
+
+use std::env;
+use std::fs::{self, DirBuilder, File};
+use std::io::ErrorKind;
+use std::net::TcpListener;
+use std::ops::Deref;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Once};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::account::Account;
+use crate::binaries::find_binaries;
+use crate::cluster::{Cluster, ClusterConfig, StopMode};
+use crate::error::{ClusterError, IoContext};
+use crate::init::{InitOptions, LOCALES};
+use crate::layout::last_lines;
+use crate::limits::TEST_SWEEP_MIN_AGE;
+use crate::process::{identify, read_pid_file, signal};
+
+/// Beginning of the names of test directories, in the system's directory for temporary files.
+const TEST_PREFIX: &str = "forebay-test-";
+
+/// How long the end of a test waits for its server.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How often a free TCP port is looked for: another process may take it between our look and the server's start.
+const TCP_ATTEMPTS: u32 = 5;
+
+/// What a test may want beyond the default.
+#[derive(Clone, Debug)]
+pub struct TestOptions {
+    /// False: the server does not sync, which is quicker, and right for tests that crash neither PostgreSQL nor rely
+    /// on what is on disk. Default true, as in production.
+    pub fsync: bool,
+    /// Further settings, name and value.
+    pub settings: Vec<(String, String)>,
+    /// See [`ClusterConfig::hba_lines`].
+    pub hba_lines: Vec<String>,
+    /// True: listen also on a free TCP port of 127.0.0.1, see [`Cluster::port`]. Default false.
+    pub tcp: bool,
+}
+
+impl Default for TestOptions {
+    fn default() -> Self {
+        Self { fsync: true, settings: Vec::new(), hba_lines: Vec::new(), tcp: false }
+    }
+}
+
+/// A cluster of its own for a test: in a temporary directory, stopped and removed when dropped, also in a panic.
+///
+/// If the test's process is killed, the kernel stops the server (where setpriv(1) is installed), and the next test that
+/// starts a cluster removes the directory. Dereferences to [`Cluster`].
+#[derive(Debug)]
+pub struct TestCluster {
+    cluster: Arc<Cluster>,
+    dir: TestDir,
+}
+
+impl TestCluster {
+    /// Starts a cluster that syncs as in production: for tests that crash it.
+    ///
+    /// # Errors
+    /// As [`Cluster::open`].
+    pub fn start() -> Result<Self, ClusterError> {
+        Self::start_with(TestOptions::default())
+    }
+
+    /// Starts a cluster that never syncs: quicker, for tests that do not crash it.
+    ///
+    /// # Errors
+    /// As [`Cluster::open`].
+    pub fn start_without_fsync() -> Result<Self, ClusterError> {
+        Self::start_with(TestOptions { fsync: false, ..TestOptions::default() })
+    }
+
+    /// Starts a cluster with options.
+    ///
+    /// # Errors
+    /// As [`Cluster::open`].
+    pub fn start_with(options: TestOptions) -> Result<Self, ClusterError> {
+        let dir = TestDir::create()?;
+        let mut config = ClusterConfig::new(dir.path.join("postgres"));
+        config.die_with_process = true;
+        config.sync_init = false;
+        // Small, since many run side by side.
+        config.settings.push(("shared_buffers".to_owned(), "32MB".to_owned()));
+        if !options.fsync {
+            for name in ["fsync", "full_page_writes", "synchronous_commit"] {
+                config.settings.push((name.to_owned(), "off".to_owned()));
+            }
+        }
+        config.settings.extend(options.settings);
+        config.hba_lines = options.hba_lines;
+        copy_template(&config.data_dir)?;
+        let cluster = Arc::new(if options.tcp { open_on_free_port(&config)? } else { Cluster::open(config)? });
+        Ok(Self { cluster, dir })
+    }
+
+    /// The cluster, to share with a [`Watch`](crate::Watch).
+    pub fn cluster(&self) -> &Arc<Cluster> {
+        &self.cluster
+    }
+
+    /// The test's temporary directory; the cluster is in `postgres` below it, the rest is free for use.
+    pub fn dir(&self) -> &Path {
+        &self.dir.path
+    }
+
+    /// Runs SQL in the cluster's database through `psql` and returns the rows as it prints them unaligned: columns
+    /// parted by `|`, rows by newlines.
+    ///
+    /// # Errors
+    /// [`ClusterError::Command`] with what `psql` said, [`ClusterError::Io`] if it cannot be run.
+    pub fn psql(&self, sql: &str) -> Result<String, ClusterError> {
+        psql(&self.cluster, sql)
+    }
+}
+
+/// See [`TestCluster::psql`].
+fn psql(cluster: &Cluster, sql: &str) -> Result<String, ClusterError> {
+    let program = cluster.binaries().path("psql");
+    let mut command = Command::new(&program);
+    command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d"]).arg(cluster.url()).arg("-c").arg(sql);
+    let output = command.stdin(Stdio::null()).output().context("running", &program)?;
+    if !output.status.success() {
+        let output = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        return Err(ClusterError::Command { command: "psql", output });
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
+}
+
+impl Deref for TestCluster {
+    type Target = Cluster;
+
+    fn deref(&self) -> &Cluster {
+        &self.cluster
+    }
+}
+
+impl Drop for TestCluster {
+    fn drop(&mut self) {
+        if self.cluster.stop(StopMode::Immediate, STOP_TIMEOUT).is_err() {
+            // Nothing is left to try after this, and a panic in a drop would hide the test's own.
+            drop(self.cluster.kill9());
+        }
+        // The directory goes with the field `dir`, and a socket directory outside it here.
+        drop(fs::remove_dir_all(self.cluster.socket_dir()));
+    }
+}
+
+/// A temporary directory with a lock that shows whether its owner lives.
+#[derive(Debug)]
+struct TestDir {
+    path: PathBuf,
+    _owner: File,
+}
+
+impl TestDir {
+    fn create() -> Result<Self, ClusterError> {
+        static SWEEP: Once = Once::new();
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let parent = env::temp_dir();
+        SWEEP.call_once(|| sweep(&parent));
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let path = parent.join(format!("{TEST_PREFIX}{}-{number}", std::process::id()));
+            // Others may pass, as the server's account must, where the cluster below decides who may see what.
+            match DirBuilder::new().mode(0o711).create(&path) {
+                Ok(()) => {
+                    let lock = path.join("owner.lock");
+                    let owner = File::create(&lock).context("creating", &lock)?;
+                    owner.lock().context("locking", &lock)?;
+                    return Ok(Self { path, _owner: owner });
+                }
+                // Left by a dead process with the same id.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(ClusterError::io("creating", &path, error)),
+            }
+        }
+    }
+}
+
+impl Drop for TestDir {
+    fn drop(&mut self) {
+        // The last children of a killed server may still be writing; what they leave, a later sweep takes.
+        for _ in 0..3 {
+            if fs::remove_dir_all(&self.path).is_ok() {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Removes the directories of owners that are dead, and stops servers that run in them.
+fn sweep(parent: &Path) {
+    let euid = rustix::process::geteuid().as_raw();
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        if !entry.file_name().as_encoded_bytes().starts_with(TEST_PREFIX.as_bytes()) {
+            continue;
+        }
+        let old_and_ours = fs::symlink_metadata(entry.path()).is_ok_and(|meta| {
+            let age = meta.modified().ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
+            meta.is_dir() && meta.uid() == euid && age >= TEST_SWEEP_MIN_AGE
+        });
+        if !old_and_ours || owner_lives(&entry.path()) {
+            continue;
+        }
+        let pgdata = entry.path().join("postgres/pgdata");
+        if let Ok(Some(file)) = read_pid_file(&pgdata)
+            && identify(file.pid, &pgdata).may_be_ours()
+        {
+            // Best effort: what cannot be stopped or removed now is tried again by the next test process.
+            drop(signal(file.pid, Signal::QUIT));
+        }
+        drop(fs::remove_dir_all(entry.path()));
+    }
+}
+
+fn owner_lives(dir: &Path) -> bool {
+    File::open(dir.join("owner.lock")).is_ok_and(|lock| lock.try_lock().is_err())
+}
+
+fn open_on_free_port(config: &ClusterConfig) -> Result<Cluster, ClusterError> {
+    let mut attempt = 0;
+    loop {
+        attempt += 1;
+        let address = ("127.0.0.1", 0);
+        let free = TcpListener::bind(address).and_then(|listener| listener.local_addr());
+        let port = free.context("looking for a free port of", Path::new("127.0.0.1"))?.port();
+        match Cluster::open(ClusterConfig { listen_tcp: Some(port), ..config.clone() }) {
+            Err(ClusterError::StartFailed { .. }) if attempt < TCP_ATTEMPTS => {}
+            result => return result,
+        }
+    }
+}
+
+/// Copies a cluster that was made once for this version and account, which is several times quicker than `initdb`.
+fn copy_template(data_dir: &Path) -> Result<(), ClusterError> {
+    let template = template()?;
+    let mut command = Command::new("cp");
+    command.arg("-a").arg(&template).arg(data_dir);
+    let output = command.output().context("copying", &template)?;
+    if !output.status.success() {
+        let output = last_lines(&String::from_utf8_lossy(&output.stderr));
+        return Err(ClusterError::Command { command: "cp", output });
+    }
+    Ok(())
+}
+
+/// The directory of the template, made if missing. It gets its name only when it is whole.
+fn template() -> Result<PathBuf, ClusterError> {
+    let binaries = find_binaries()?;
+    let nothing = Path::new("/nonexistent");
+    let account = Account::choose(nothing)?;
+    let defaults = ClusterConfig::new(nothing);
+    let arguments = InitOptions { superuser: &defaults.superuser, sync: false }.arguments(LOCALES[0]);
+    // All that decides the content, so that a change of any makes another template.
+    let content = format!("{binaries:?} {arguments:?} {}", defaults.database);
+    let name = format!("forebay-template-{}-{:08x}", account.uid, crate::layout::fnv1a(content.as_bytes()));
+    let template = env::temp_dir().join(name);
+    let lock_path = template.with_extension("lock");
+    let lock = File::options().create(true).append(true).open(&lock_path).context("opening", &lock_path)?;
+    lock.lock().context("locking", &lock_path)?;
+    if is_trusted(&template) {
+        return Ok(template);
+    }
+    let unfinished = template.with_extension("new");
+    match fs::remove_dir_all(&unfinished) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            return Err(ClusterError::io("removing", &unfinished, error));
+        }
+        _ => {}
+    }
+    let config = ClusterConfig { sync_init: false, die_with_process: true, ..ClusterConfig::new(&unfinished) };
+    // Not synced: a machine that crashes takes the temporary directory, or the tests, with it.
+    let cluster = Cluster::open(ClusterConfig { settings: vec![("fsync".to_owned(), "off".to_owned())], ..config })?;
+    cluster.stop(StopMode::Fast, STOP_TIMEOUT)?;
+    fs::rename(&unfinished, &template).context("renaming", &unfinished)?;
+    Ok(template)
+}
+
+/// Anybody can make a directory of this name; only one of our own, which nobody else can change, will do.
+fn is_trusted(template: &Path) -> bool {
+    let euid = rustix::process::geteuid().as_raw();
+    fs::symlink_metadata(template).is_ok_and(|meta| meta.is_dir() && meta.uid() == euid && meta.mode() & 0o022 == 0)
+}
