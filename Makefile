@@ -1,0 +1,70 @@
+# Every target works as root (as in a container) and as an ordinary user with sudo.
+.POSIX:
+.NOTPARALLEL:
+.PHONY: help run test lint fmt clippy doc deny-quick deny bench fuzz deps clean
+
+# Arguments for the daemon: make run ARGS='--listen 127.0.0.1:7000'
+ARGS =
+# How long each fuzz target runs, in seconds.
+FUZZ_SECONDS = 30
+# Where cargo puts what it builds.
+TARGET_DIR = $${CARGO_TARGET_DIR:-target}
+
+help:
+	@echo 'make run    install what is missing, build, start the daemon (ARGS=... go to "forebay serve")'
+	@echo 'make test   install what is missing, run every test'
+	@echo 'make lint   rustfmt, clippy, rustdoc, and licences and sources where cargo-deny is installed'
+	@echo 'make bench  compare the HTTP edge with nginx'
+	@echo 'make fuzz   run each fuzz target for FUZZ_SECONDS (30)'
+	@echo 'make deny   install cargo-deny if missing (minutes), check licences, sources and advisories'
+	@echo 'make clean  remove what was built; the data directory stays'
+
+run: deps
+	cargo build --release -p forebay --locked
+	@exec "$(TARGET_DIR)/release/forebay" serve $(ARGS)
+
+test: deps
+	@scripts/test.sh
+
+lint: fmt clippy doc deny-quick
+
+fmt:
+	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+
+clippy: deps
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+doc: deps
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
+
+# The part that needs no network and does not change with the day's news. Building cargo-deny takes minutes, so it is
+# used where it is and not installed here.
+deny-quick:
+	@if command -v cargo-deny >/dev/null; then cargo deny --locked check --hide-inclusion-graph bans licenses sources; \
+	else echo 'cargo-deny is not installed; "make deny" installs it'; fi
+
+deny:
+	@command -v cargo-deny >/dev/null || cargo install cargo-deny --locked
+	cargo deny --locked check
+
+bench: deps
+	@bench/edge.sh
+
+# No sanitizer: they need a nightly compiler, and the targets are safe Rust that panics where it is wrong. Coverage
+# guidance and the debug assertions that cargo-fuzz switches on stay.
+fuzz:
+	@scripts/install-deps.sh c++
+	@command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --locked
+	@set -e; for target in fuzz/fuzz_targets/*.rs; do \
+		name=$$(basename "$$target" .rs); \
+		echo "== $$name, $(FUZZ_SECONDS) s"; \
+		cargo fuzz run --sanitizer none "$$name" -- -max_total_time=$(FUZZ_SECONDS); \
+	done
+
+deps:
+	@scripts/install-deps.sh
+
+clean:
+	cargo clean
+	cargo clean --manifest-path fuzz/Cargo.toml

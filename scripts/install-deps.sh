@@ -1,0 +1,106 @@
+#!/bin/sh
+# Installs what is missing outside cargo: PostgreSQL's server binaries, a C compiler, curl.
+# Does nothing, quickly, where all is there. With the argument `c++` also a C++ compiler, which only fuzzing needs.
+set -eu
+
+# As daemon/cluster/src/limits.rs.
+MIN_MAJOR=13
+MAX_MAJOR=18
+
+say() { printf '%s\n' "install-deps: $*" >&2; }
+has() { command -v "$1" >/dev/null 2>&1; }
+
+# Whether the directory $1 holds server binaries of a version that will do.
+is_usable() {
+    [ -x "$1/postgres" ] && [ -x "$1/initdb" ] || return 1
+    major=$("$1/postgres" --version 2>/dev/null | sed -n 's/.*(PostgreSQL) \([0-9][0-9]*\).*/\1/p')
+    [ -n "$major" ] && [ "$major" -ge "$MIN_MAJOR" ] && [ "$major" -le "$MAX_MAJOR" ]
+}
+
+has_postgresql() {
+    if [ -n "${FOREBAY_PG_BINDIR:-}" ]; then
+        is_usable "$FOREBAY_PG_BINDIR" && return 0
+        say "FOREBAY_PG_BINDIR=$FOREBAY_PG_BINDIR has no PostgreSQL $MIN_MAJOR to $MAX_MAJOR; correct or unset it"
+        exit 1
+    fi
+    for dir in /usr/lib/postgresql/*/bin /usr/pgsql-*/bin; do
+        is_usable "$dir" && return 0
+    done
+    binary=$(command -v postgres 2>/dev/null) || return 1
+    is_usable "$(dirname "$(readlink -f "$binary")")"
+}
+
+# The packages that are missing, by Debian's names.
+missing_packages() {
+    has_postgresql || printf 'postgresql '
+    has cc || printf 'gcc libc6-dev '
+    has curl || printf 'curl ca-certificates '
+    if [ "${1:-}" = c++ ]; then
+        has c++ || printf 'g++ '
+    fi
+}
+
+# Puts the file that decides about a main cluster back as it was, or as the package ships it (which ucf or dpkg laid
+# beside ours).
+restore_cluster_setting() {
+    for original in "$CLUSTER_CONF.forebay-saved" "$CLUSTER_CONF.ucf-dist" "$CLUSTER_CONF.dpkg-dist"; do
+        if [ -e "$original" ]; then
+            mv -f "$original" "$CLUSTER_CONF"
+            return
+        fi
+    done
+    rm -f "$CLUSTER_CONF"
+}
+
+# As root. The package of a server makes a cluster "main" and starts it, unless this file says no beforehand.
+install_packages() {
+    CLUSTER_CONF=/etc/postgresql-common/createcluster.conf
+    mkdir -p "${CLUSTER_CONF%/*}"
+    # A saved one is there if an earlier run was killed; then what is there now is ours.
+    if [ -e "$CLUSTER_CONF" ] && [ ! -e "$CLUSTER_CONF.forebay-saved" ] &&
+        [ "$(cat "$CLUSTER_CONF")" != "create_main_cluster = false" ]; then
+        cp -p "$CLUSTER_CONF" "$CLUSTER_CONF.forebay-saved"
+    fi
+    echo "create_main_cluster = false" >"$CLUSTER_CONF"
+    trap restore_cluster_setting EXIT
+    trap 'exit 130' INT TERM HUP
+    DEBIAN_FRONTEND=noninteractive
+    export DEBIAN_FRONTEND
+    apt-get -qq -o DPkg::Lock::Timeout=300 update </dev/null
+    apt-get -qq -y --no-install-recommends \
+        -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 -o Dpkg::Options::=--force-confold \
+        install "$@" </dev/null
+}
+
+if [ "${1:-}" = --as-root ]; then
+    shift
+    install_packages "$@"
+    exit 0
+fi
+
+missing=$(missing_packages "${1:-}")
+[ -n "$missing" ] || exit 0
+
+if ! has apt-get; then
+    say "missing: $missing(Debian's names), and there is no apt-get here to install them"
+    say "install them with your system's package manager; FOREBAY_PG_BINDIR names PostgreSQL's bin directory"
+    exit 1
+fi
+say "installing $missing"
+# $missing is a list of words.
+# shellcheck disable=SC2086
+if [ "$(id -u)" -eq 0 ]; then
+    sh "$0" --as-root $missing
+elif has sudo; then
+    sudo -- sh "$0" --as-root $missing
+else
+    say "that takes root or sudo, and there is neither; as root: apt-get install $missing"
+    exit 1
+fi
+
+missing=$(missing_packages "${1:-}")
+if [ -n "$missing" ]; then
+    say "still missing after the installation: $missing"
+    say "PostgreSQL must be of version $MIN_MAJOR to $MAX_MAJOR"
+    exit 1
+fi
