@@ -1,0 +1,332 @@
+#!/usr/bin/env bash
+# What a durable push costs beside nginx saying nothing: the same one-message POST, on one pinned core, from wrk on
+# another, the two servers in turn. Prints a Markdown table on standard output, progress on standard error.
+#
+#   bench/edge.sh                                       128 connections, --sync direct
+#   CONNECTIONS=512 MODE=fdatasync ROUNDS=3 SECONDS_PER_ROUND=5 bench/edge.sh
+#
+# CONNECTIONS        open connections (128)
+# MODE               the log's --sync: direct, fdatasync or none (direct)
+# ROUNDS, SECONDS_PER_ROUND   rounds of each server, and the length of one (5 and 5); WARM_UP_SECONDS before them (3)
+# SERVER_CORE, LOAD_CORE      the two cores (0 and 1)
+# FOREBAY            the daemon (target/release/forebay)
+# SCRATCH            where the log is kept: on a real disk, in a directory that is made and removed (target/edge)
+#
+# Everything is on loopback, bounded in time, and stopped by its process id.
+set -euo pipefail
+export LC_ALL=C
+
+cd "$(dirname "$0")/.."
+
+CONNECTIONS=${CONNECTIONS:-128}
+MODE=${MODE:-direct}
+ROUNDS=${ROUNDS:-5}
+SECONDS_PER_ROUND=${SECONDS_PER_ROUND:-5}
+WARM_UP_SECONDS=${WARM_UP_SECONDS:-3}
+SERVER_CORE=${SERVER_CORE:-0}
+LOAD_CORE=${LOAD_CORE:-1}
+FOREBAY=${FOREBAY:-target/release/forebay}
+SCRATCH=${SCRATCH:-target/edge}
+
+MAX_WAL_BYTES=$((40 << 30)) # above what one run writes; half of the free space where that is less
+START_SECONDS=30            # how long a server may take to answer
+STOP_SECONDS=15             # how long one may take to stop before it is killed
+BODY='{"items":[{"queue":"bench","payload":{"n":1234567890}}],"bufferMs":100,"bufferMax":100}' # as in wrk/push.lua
+
+scratch='' nginx_pid='' forebay_pid=''
+
+say() { printf 'edge: %s\n' "$*" >&2; }
+die() { say "$@"; exit 1; }
+
+# ---- what is needed ----------------------------------------------------------------------------------------------
+
+# Installs missing packages; a service that comes with one is neither started now nor at the next boot.
+install_missing() {
+  local packages=() sudo=() policy=/usr/sbin/policy-rc.d made_policy=''
+  [ -x /usr/sbin/nginx ] || command -v nginx >/dev/null || packages+=(nginx-light)
+  command -v wrk >/dev/null || packages+=(wrk)
+  command -v curl >/dev/null || packages+=(curl)
+  [ ${#packages[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || die "missing, and no apt-get to install them: ${packages[*]}"
+  [ "$(id -u)" = 0 ] || sudo=(sudo)
+  say "installing ${packages[*]}"
+  if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee $policy >/dev/null
+    "${sudo[@]}" chmod 755 $policy
+    made_policy=1
+  fi
+  local status=0
+  { "${sudo[@]}" apt-get update -q && "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -q -y --no-install-recommends "${packages[@]}"; } >&2 || status=$?
+  [ -z "$made_policy" ] || "${sudo[@]}" rm -f $policy
+  case " ${packages[*]} " in *" nginx-light "*)
+    if [ -d /run/systemd/system ]; then "${sudo[@]}" systemctl disable --now nginx >&2 || true; fi ;;
+  esac
+  [ $status = 0 ] || die "the packages could not be installed"
+}
+
+check_settings() {
+  local name
+  for name in CONNECTIONS ROUNDS SECONDS_PER_ROUND WARM_UP_SECONDS; do
+    [[ ${!name} =~ ^[1-9][0-9]{0,4}$ ]] || die "$name must be a positive number, not '${!name}'"
+  done
+  case $MODE in direct | fdatasync | none) ;; *) die "MODE must be direct, fdatasync or none, not '$MODE'" ;; esac
+  [ -x "$FOREBAY" ] || die "$FOREBAY is not there: cargo build --release -p forebay"
+  [ "$SERVER_CORE" != "$LOAD_CORE" ] || die "the server and the load need a core each"
+  taskset -c "$SERVER_CORE,$LOAD_CORE" true || die "cores $SERVER_CORE and $LOAD_CORE are not both available"
+  # Every connection is a descriptor at both ends.
+  ulimit -n $((CONNECTIONS + 1024)) 2>/dev/null || ulimit -n "$(ulimit -Hn)"
+  [ "$(ulimit -n)" -ge $((CONNECTIONS + 256)) ] || die "the limit of open files is too low for $CONNECTIONS connections"
+}
+
+make_scratch() {
+  mkdir -p "$SCRATCH"
+  scratch=$(mktemp -d "$SCRATCH/run.XXXXXX")
+  scratch=$(cd "$scratch" && pwd)
+  case $(file_system) in
+    tmpfs | ramfs) die "$SCRATCH is in memory: set SCRATCH to a directory on a disk" ;;
+  esac
+}
+
+file_system() { df --output=fstype "$scratch" | tail -n 1; }
+
+# A port of 127.0.0.1 on which nobody listens, outside the range that clients' ports are picked from.
+free_port() {
+  local port
+  for port in $(shuf -i 20000-29999 -n 200); do
+    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
+      printf '%s\n' "$port"
+      return
+    fi
+  done
+  die "no free port"
+}
+
+# ---- the servers -------------------------------------------------------------------------------------------------
+
+stop_pid() {
+  local pid=$1 tenths=0
+  kill -TERM "$pid" 2>/dev/null || return 0
+  while kill -0 "$pid" 2>/dev/null; do
+    tenths=$((tenths + 1))
+    if [ $tenths -gt $((STOP_SECONDS * 10)) ]; then
+      say "process $pid does not stop: killed"
+      kill -KILL "$pid" 2>/dev/null || true
+      break
+    fi
+    sleep 0.1
+  done
+  wait "$pid" 2>/dev/null || true
+}
+
+clean_up() {
+  [ -z "$nginx_pid" ] || stop_pid "$nginx_pid"
+  [ -z "$forebay_pid" ] || stop_pid "$forebay_pid"
+  [ -z "$scratch" ] || rm -rf "$scratch"
+  [ ! -d "$SCRATCH" ] || rmdir --ignore-fail-on-non-empty "$SCRATCH"
+}
+
+# Waits until a server answers a push with the status it should, on a connection that it keeps open after a POST.
+await_server() {
+  local name=$1 pid=$2 port=$3 expected=$4 log=$5 tries=0 seen
+  local url=http://127.0.0.1:$port/api/v1/push
+  while :; do
+    # A second request in the same call counts no new connection if the first one's was kept.
+    seen=$(curl -s -m 5 -o /dev/null -o /dev/null -w '%{http_code}/%{num_connects} ' \
+      -H 'Content-Type: application/json' --data-binary "$BODY" "$url" "$url") || true
+    [ "$seen" != "$expected/1 $expected/0 " ] || return 0
+    kill -0 "$pid" 2>/dev/null || { tail -n 20 "$log" >&2; die "$name ended at its start"; }
+    tries=$((tries + 1))
+    if [ $tries -gt $((START_SECONDS * 5)) ]; then
+      tail -n 20 "$log" >&2
+      die "$name answered '$seen', not '$expected/1 $expected/0 ' (status/new connections)"
+    fi
+    sleep 0.2
+  done
+}
+
+start_nginx() {
+  local nginx
+  nginx=$(command -v nginx || echo /usr/sbin/nginx)
+  nginx_port=$(free_port)
+  mkdir -p "$scratch/nginx/temp"
+  # Nothing is logged, no connection is closed for its age or its requests, one worker as there is one core.
+  cat >"$scratch/nginx/nginx.conf" <<CONF
+daemon off;
+worker_processes 1;
+worker_rlimit_nofile $((CONNECTIONS + 512));
+pid $scratch/nginx/nginx.pid;
+error_log stderr error;
+events {
+  use epoll;
+  worker_connections $((CONNECTIONS + 256));
+  multi_accept on;
+}
+http {
+  access_log off;
+  server_tokens off;
+  sendfile on;
+  tcp_nopush off;
+  tcp_nodelay on;
+  keepalive_requests 100000000;
+  keepalive_timeout 1h;
+  keepalive_time 24h;
+  client_body_buffer_size 16k;
+  client_body_temp_path $scratch/nginx/temp/body;
+  proxy_temp_path $scratch/nginx/temp/proxy;
+  fastcgi_temp_path $scratch/nginx/temp/fastcgi;
+  uwsgi_temp_path $scratch/nginx/temp/uwsgi;
+  scgi_temp_path $scratch/nginx/temp/scgi;
+  server {
+    listen 127.0.0.1:$nginx_port reuseport backlog=4096;
+    location / { return 204; }
+  }
+}
+CONF
+  taskset -c "$SERVER_CORE" "$nginx" -e stderr -p "$scratch/nginx" -c "$scratch/nginx/nginx.conf" \
+    >"$scratch/nginx.log" 2>&1 &
+  nginx_pid=$!
+  await_server nginx "$nginx_pid" "$nginx_port" 204 "$scratch/nginx.log"
+}
+
+# Starts the daemon on an empty data directory, with PostgreSQL away (nothing listens on port 1).
+start_forebay() {
+  forebay_port=$(free_port)
+  local free_bytes
+  free_bytes=$(($(stat -f -c '%a * %S' "$scratch")))
+  wal_bytes=$((free_bytes / 2 < MAX_WAL_BYTES ? free_bytes / 2 : MAX_WAL_BYTES))
+  taskset -c "$SERVER_CORE" "$FOREBAY" serve --listen "127.0.0.1:$forebay_port" --data-dir "$scratch/data" --cores 1 \
+    --sync "$MODE" --postgres postgres://127.0.0.1:1/none --wal-max-bytes "$wal_bytes" \
+    >"$scratch/forebay.log" 2>&1 &
+  forebay_pid=$!
+  await_server forebay "$forebay_pid" "$forebay_port" 201 "$scratch/forebay.log"
+}
+
+stop_forebay() {
+  stop_pid "$forebay_pid"
+  forebay_pid=''
+  rm -rf "$scratch/data"
+}
+
+# Keeps the log below half of its quota: beyond it a round would measure refusals.
+renew_forebay_when_full() {
+  local used_bytes
+  used_bytes=$(du -s -B1 "$scratch/data" | cut -f1)
+  if [ "$used_bytes" -gt $((wal_bytes / 2)) ]; then
+    say "the log holds $((used_bytes >> 20)) MiB: starting over with an empty one"
+    stop_forebay
+    start_forebay
+    run_wrk "$forebay_port" "$WARM_UP_SECONDS" >/dev/null
+  fi
+}
+
+# ---- measuring ---------------------------------------------------------------------------------------------------
+
+# A process and all below it.
+process_tree() {
+  local child
+  printf '%s\n' "$1"
+  # shellcheck disable=SC2013 # process ids are words
+  for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do process_tree "$child"; done
+}
+
+# CPU time of a process tree, in ticks: utime and stime, the 12th and 13th field behind the name in parentheses.
+cpu_ticks() {
+  local pid
+  for pid in $(process_tree "$1"); do sed 's/.*) //' "/proc/$pid/stat"; done | awk '{ sum += $12 + $13 } END { print sum }'
+}
+
+# Busy time of the two cores, whoever used it, in ticks.
+busy_ticks() {
+  awk -v a="cpu$SERVER_CORE" -v b="cpu$LOAD_CORE" '$1 == a || $1 == b { sum += $2 + $3 + $4 + $7 + $8 + $9 }
+    END { print sum }' /proc/stat
+}
+
+run_wrk() {
+  local port=$1 seconds=$2
+  timeout $((seconds + 20)) taskset -c "$LOAD_CORE" wrk -t 1 -c "$CONNECTIONS" -d "${seconds}s" --timeout 10s --latency \
+    -s bench/wrk/push.lua "http://127.0.0.1:$port/api/v1/push"
+}
+
+# One round: appends "requests/s, CPU µs a request, p50 µs, p99 µs, % of the loading core that wrk used, % of a core that
+# neither wrk nor the server used" to a file.
+measure() {
+  local name=$1 pid=$2 port=$3 out=$scratch/wrk.out before after busy
+  before=$(cpu_ticks "$pid") busy=$(busy_ticks)
+  local TIMEFORMAT='LOAD %U %S'
+  { time run_wrk "$port" "$SECONDS_PER_ROUND" >"$out"; } 2>"$scratch/time.out" ||
+    { cat "$out" "$scratch/time.out" >&2; die "wrk failed against $name"; }
+  after=$(cpu_ticks "$pid") busy=$(($(busy_ticks) - busy))
+  if grep -q 'Non-2xx' "$out"; then cat "$out" >&2; die "$name gave answers other than 2xx"; fi
+  awk -v ticks=$((after - before)) -v busy="$busy" -v hz="$(getconf CLK_TCK)" '
+    $1 == "LOAD" { load = $2 + $3 }
+    $1 == "FIGURES" {
+      if ($2 == 0 || $6 > 0 || $7 > 0) exit
+      others = (busy - ticks) / hz - load
+      printf "%.0f %.2f %d %d %.0f %.0f\n", $2 / $3, ticks / hz * 1e6 / $2, $4, $5, load / $3 * 100,
+        (others > 0 ? others / $3 * 100 : 0)
+      done = 1
+    }
+    END { exit !done }' "$scratch/time.out" "$out" >>"$scratch/$name.rounds" ||
+    { cat "$out" >&2; die "wrk saw errors from $name, or no answer at all"; }
+  say "$name: $(tail -n 1 "$scratch/$name.rounds") (req/s, CPU µs, p50 µs, p99 µs, wrk %, others %)"
+}
+
+# Median, least and greatest of a column of the rounds.
+median() {
+  cut -d' ' -f"$2" "$scratch/$1.rounds" | sort -n |
+    awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+}
+least() { cut -d' ' -f"$2" "$scratch/$1.rounds" | sort -n | head -n 1; }
+greatest() { cut -d' ' -f"$2" "$scratch/$1.rounds" | sort -n | tail -n 1; }
+
+row() {
+  local name=$1 title=$2
+  printf '| %s | %s | %s–%s | %s | %s | %s | %s |\n' "$title" "$(median "$name" 1)" "$(least "$name" 1)" \
+    "$(greatest "$name" 1)" "$(median "$name" 2)" "$(median "$name" 3)" "$(median "$name" 4)" "$(median "$name" 5)"
+}
+
+# shellcheck disable=SC2016 # the backquotes are Markdown
+print_report() {
+  local model command
+  model=$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)
+  command="CONNECTIONS=$CONNECTIONS MODE=$MODE ROUNDS=$ROUNDS SECONDS_PER_ROUND=$SECONDS_PER_ROUND bench/edge.sh"
+  printf '`%s`, %s\n\n' "$command" "$(date -u +%Y-%m-%d)"
+  printf '%s cores of %s, Linux %s, log on %s, %s, %s.\n' "$(nproc --all)" "${model:-an unnamed processor}" "$(uname -r)" \
+    "$(file_system)" "$(nginx_version)" "$(wrk -v 2>&1 | sed -n '1s/ \[.*//p')"
+  printf 'One server core, one loading core, %s connections, %s rounds of %s s each in turn; medians.\n\n' \
+    "$CONNECTIONS" "$ROUNDS" "$SECONDS_PER_ROUND"
+  printf '| server | requests/s | min–max | CPU µs a request | p50 µs | p99 µs | wrk, %% of its core |\n|---|---|---|---|---|---|---|\n'
+  row nginx 'nginx, `return 204`'
+  row forebay "forebay, \`--sync $MODE\`, PostgreSQL away"
+  printf '\nOther processes used at most %s %% of a core during a round' \
+    "$(cut -d' ' -f6 "$scratch/nginx.rounds" "$scratch/forebay.rounds" | sort -n | tail -n 1)"
+  printf ' (above 10: measure again on an idle machine). wrk at 100 %% of its core: the server could do more.\n'
+  printf '\nforebay / nginx: %s of the requests/s\n' \
+    "$(awk -v a="$(median forebay 1)" -v b="$(median nginx 1)" 'BEGIN { printf "%.2f", a / b }')"
+}
+
+nginx_version() { { nginx -v || /usr/sbin/nginx -v; } 2>&1 | sed -n 's/^nginx version: //p' | head -n 1; }
+
+main() {
+  trap clean_up EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  install_missing
+  check_settings
+  make_scratch
+  start_nginx
+  start_forebay
+  say "warming up"
+  run_wrk "$nginx_port" "$WARM_UP_SECONDS" >/dev/null
+  run_wrk "$forebay_port" "$WARM_UP_SECONDS" >/dev/null
+  local round
+  for ((round = 1; round <= ROUNDS; round++)); do
+    measure nginx "$nginx_pid" "$nginx_port"
+    renew_forebay_when_full
+    measure forebay "$forebay_pid" "$forebay_port"
+  done
+  print_report
+}
+
+main

@@ -1,0 +1,262 @@
+//! `forebay-bench push` as a whole, against a tiny real HTTP server in the test.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed, helpers included")]
+
+mod server;
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::Value;
+
+use server::{Reply, Request, Server};
+
+const CREATED: Reply = Reply::Answer(201, r#"{"pushed":true}"#);
+
+fn bench(url: &str, options: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_forebay-bench"))
+        .args(["push", "--json", "--url", url])
+        .args(options.split_whitespace())
+        .output()
+        .unwrap()
+}
+
+fn push(server: &Server, options: &str) -> Output {
+    bench(&format!("http://{}", server.address), options)
+}
+
+fn report(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+fn items(request: &Request) -> Vec<Value> {
+    serde_json::from_str::<Value>(&request.body).unwrap()["items"].as_array().unwrap().clone()
+}
+
+/// The transaction ids that the server was sent, with how often.
+fn sent_ids(server: &Server) -> BTreeMap<String, usize> {
+    let mut ids = BTreeMap::new();
+    for item in server.requests().iter().flat_map(items) {
+        *ids.entry(item["transactionId"].as_str().unwrap().to_owned()).or_default() += 1;
+    }
+    ids
+}
+
+/// The lines of an audit file: transaction id, partition, sent, answered.
+fn audit(path: &Path) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+}
+
+#[test]
+fn every_request_is_sent_once_and_every_answer_counted() {
+    let server = Server::start(|_| CREATED);
+    let output = push(&server, "--requests 100 --connections 8 --threads 2 --messages-per-request 3 --transaction-ids");
+    assert!(output.status.success(), "{output:?}");
+    let report = report(&output);
+    assert_eq!(report["requests"], 100);
+    assert_eq!(report["messages"], 300);
+    assert_eq!(report["statuses"]["201"], 100);
+    assert_eq!(report["failure"], Value::Null);
+    assert!(report["latency_us"]["max"].as_f64().unwrap() >= report["latency_us"]["p50"].as_f64().unwrap());
+    let body_bytes: usize = server.requests().iter().map(|request| request.body.len()).sum();
+    assert_eq!(report["body_bytes"], body_bytes);
+    assert!(sent_ids(&server).into_values().all(|times| times == 1));
+    assert_eq!(sent_ids(&server).len(), 300);
+    assert_eq!(server.connections(), 8);
+}
+
+#[test]
+fn the_table_is_what_people_get() {
+    let server = Server::start(|_| CREATED);
+    let output = Command::new(env!("CARGO_BIN_EXE_forebay-bench"))
+        .args(["push", "--requests", "5", "--url", &format!("http://{}/", server.address)])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let table = String::from_utf8(output.stdout).unwrap();
+    for word in ["requests", "messages", "MB/s", "p99.9", "201: 5"] {
+        assert!(table.contains(word), "{word} is missing in\n{table}");
+    }
+}
+
+#[test]
+fn pipelined_requests_are_all_answered_also_when_they_do_not_divide() {
+    let server = Server::start(|_| CREATED);
+    let output = push(&server, "--requests 25 --connections 2 --pipeline 4 --partitions 3 --buffered");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(report(&output)["requests"], 25);
+    assert_eq!(server.requests().len(), 25);
+    let partitions: HashSet<String> =
+        server.requests().iter().flat_map(items).map(|item| item["partition"].to_string()).collect();
+    assert_eq!(partitions.len(), 3);
+}
+
+#[test]
+fn ndjson_goes_to_the_queues_own_address() {
+    let server = Server::start(|_| CREATED);
+    let output = push(&server, "--requests 4 --connections 1 --ndjson --messages-per-request 5 --queue quakes");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(report(&output)["messages"], 20);
+    for request in server.requests() {
+        assert!(request.head.starts_with("POST /push/quakes?wait=postgres HTTP/1.1\r\n"));
+        assert_eq!(request.body.lines().count(), 5);
+    }
+}
+
+#[test]
+fn one_answer_that_is_not_2xx_ends_the_run_and_shows_its_body() {
+    let server =
+        Server::start(|number| if number < 10 { CREATED } else { Reply::Answer(503, r#"{"code":"overloaded"}"#) });
+    let output = push(&server, "--duration 60 --connections 4");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains(r#"503: {"code":"overloaded"}"#), "{output:?}");
+    let report = report(&output);
+    // The other three connections may have been cut off while they waited for their answers.
+    assert!((7..=10).contains(&report["requests"].as_u64().unwrap()), "{report}");
+    assert!(report["statuses"]["503"].as_u64().unwrap() >= 1);
+    assert!(report["failure"].as_str().unwrap().contains("503"));
+}
+
+#[test]
+fn bytes_that_are_no_answer_end_the_run() {
+    // The body claims to be an answer of its own.
+    let server = Server::start(|_| Reply::Answer(100, "not an answer at all\r\n\r\n"));
+    let output = push(&server, "--duration 60 --connections 1");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("status line"), "{output:?}");
+}
+
+#[test]
+fn a_server_that_is_not_there_ends_the_run() {
+    // No other test's server listens on this address, so its ports are free.
+    let address = "127.0.0.9:9";
+    let output = bench(&format!("http://{address}"), "--duration 60");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("cannot connect"), "{output:?}");
+    // With --reconnect it is waited for, but a run in which it never came is no good run.
+    let output = bench(&format!("http://{address}"), "--duration 0.2 --reconnect");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("not one request"), "{output:?}");
+}
+
+#[test]
+fn an_answer_that_never_comes_is_a_lost_one() {
+    let server = Server::start(|number| if number == 0 { CREATED } else { Reply::Silence });
+    let output = push(&server, "--duration 60 --connections 1 --answer-timeout 0.1");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("1 answers outstanding"), "{output:?}");
+    assert_eq!(report(&output)["unanswered_requests"], 1);
+}
+
+#[test]
+fn a_lost_connection_ends_the_run_unless_reconnecting_was_asked_for() {
+    let server = Server::start(|number| if number == 5 { Reply::HangUp } else { CREATED });
+    let output = push(&server, "--requests 20 --connections 1");
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(report(&output)["requests"], 5);
+    let output = push(&server, "--requests 20 --duration 60 --connections 1 --reconnect");
+    assert!(output.status.success(), "nothing more is lost: {output:?}");
+}
+
+#[test]
+fn connections_closed_in_order_are_made_again() {
+    let server = Server::start(|number| if number % 4 == 3 { Reply::AnswerAndClose(201, "{}") } else { CREATED });
+    let output = push(&server, "--requests 40 --duration 60 --connections 1 --reconnect");
+    assert!(output.status.success(), "{output:?}");
+    let report = report(&output);
+    assert_eq!(report["requests"], 40);
+    assert_eq!(server.requests().len(), 40);
+    // After the last answer there is either no time or no request left to connect for.
+    assert!((9..=10).contains(&report["reconnects"].as_u64().unwrap()), "{report}");
+}
+
+#[test]
+fn a_request_whose_answer_was_lost_is_sent_again_under_its_own_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("answered");
+    let server = Server::start(|number| if number % 7 == 3 { Reply::HangUp } else { CREATED });
+    let options = format!(
+        "--requests 60 --duration 60 --connections 3 --pipeline 2 --messages-per-request 2 --partitions 5 \
+         --reconnect --on-error retry --run-id crash --audit {}",
+        path.display()
+    );
+    let output = push(&server, &options);
+    assert!(output.status.success(), "{output:?}");
+    let report = report(&output);
+    assert_eq!((report["requests"].as_u64(), report["abandoned_requests"].as_u64()), (Some(60), Some(0)));
+    assert!(report["retried_requests"].as_u64().unwrap() >= 1);
+
+    let lines = audit(&path);
+    assert_eq!(lines.len(), 120);
+    let answered: HashSet<&str> = lines.iter().map(|line| line[0].as_str()).collect();
+    assert_eq!(answered.len(), 120, "each once");
+    let sent = sent_ids(&server);
+    assert_eq!(sent.keys().map(String::as_str).collect::<HashSet<_>>(), answered, "no name but those");
+    assert!(sent.values().any(|&times| times > 1), "some were sent again");
+    for line in &lines {
+        let stamps: Vec<u64> = line[2..].iter().map(|stamp| stamp.parse().unwrap()).collect();
+        assert!(line[0].starts_with("crash-") && line[1].starts_with("p00000"), "{line:?}");
+        assert!(stamps[0] <= stamps[1], "sent before it was answered: {line:?}");
+    }
+}
+
+#[test]
+fn an_abandoned_request_is_noted_as_lost_and_not_as_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    let (answered, lost) = (directory.path().join("answered"), directory.path().join("lost"));
+    let server = Server::start(|number| if number % 5 == 4 { Reply::HangUp } else { CREATED });
+    let options = format!(
+        "--requests 50 --duration 60 --connections 2 --reconnect --on-error abandon --audit {} --audit-lost {}",
+        answered.display(),
+        lost.display()
+    );
+    let output = push(&server, &options);
+    assert!(output.status.success(), "{output:?}");
+    let (answered, lost) = (audit(&answered), audit(&lost));
+    assert_eq!((answered.len(), lost.len()), (40, 10));
+    assert!(lost.iter().all(|line| line[3] == "-"));
+    let names: HashSet<&String> = answered.iter().chain(&lost).map(|line| &line[0]).collect();
+    assert_eq!(names.len(), 50);
+    assert_eq!(sent_ids(&server).into_values().max(), Some(1), "nothing is sent again");
+}
+
+#[test]
+fn a_server_that_comes_back_is_found_again() {
+    // An address of its own: no other test's server can take the port in between.
+    let first = Server::start_at("127.0.0.7:0".parse().unwrap(), |_| CREATED);
+    let address = first.address;
+    let run = std::thread::spawn(move || {
+        bench(
+            &format!("http://{address}"),
+            "--duration 60 --requests 200000 --connections 4 --reconnect --on-error retry",
+        )
+    });
+    while first.requests().len() < 100 {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    drop(first);
+    std::thread::sleep(Duration::from_millis(50));
+    // The second one refuses, which ends the run: so an ended run with this reason has come back.
+    let second = Server::start_at(address, |_| Reply::Answer(507, "full"));
+    let output = run.join().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("507: full"), "{output:?}");
+    let report = report(&output);
+    assert!(report["requests"].as_u64().unwrap() >= 96, "{report}");
+    assert!(report["failed_connects"].as_u64().unwrap() >= 1, "{report}");
+    assert!(!second.requests().is_empty());
+}
+
+#[test]
+fn a_wrong_command_line_is_told_apart_from_a_failed_run() {
+    let output = bench("http://127.0.0.1:1", "--on-error retry");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+    let output = bench("http://127.0.0.1:1", "--no-such-option");
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
