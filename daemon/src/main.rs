@@ -1,2 +1,8 @@
-//! Forebay.
-fn main() {}
+//! The binary `forebay`.
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> std::process::ExitCode {
+    forebay::command::run()
+}

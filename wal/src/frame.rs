@@ -72,7 +72,7 @@ pub struct Decoded<'a> {
     pub header: FrameHeader,
     /// Its payload.
     pub payload: &'a [u8],
-    /// Its length in the file: header and payload, rounded up to [`FRAME_ALIGN_BYTES`].
+    /// Header and payload, rounded up to [`FRAME_ALIGN_BYTES`] as far as the bytes given reach: padding carries nothing.
     pub frame_len: usize,
 }
 

@@ -114,6 +114,12 @@ pub struct LaneOpen {
 }
 
 impl LaneOpen {
+    /// Its number.
+    #[must_use]
+    pub fn lane(&self) -> u16 {
+        self.start.lane
+    }
+
     pub(crate) fn shared(start: &Start, sync: SyncMethod) -> Result<Arc<LaneShared>, LogError> {
         let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
         let event = rustix::event::eventfd(0, flags).map_err(|error| LogError::Ring(error.into()))?;
@@ -195,9 +201,10 @@ impl Lane {
     pub fn append(&mut self, records: &[Record<'_>]) -> Result<Appended, AppendError> {
         let numbers = &self.numbers;
         let appended = self.commit.append(records, |count| numbers.fetch_add(count, Ordering::SeqCst));
+        let is_full = self.is_full();
         let appended = appended.map_err(|refused| match refused {
             Refused::TooLarge { max } => AppendError::TooLarge { max },
-            Refused::Busy if self.commit.segments_ready() == 0 && self.shared.is_full() => AppendError::Full,
+            Refused::Busy if is_full => AppendError::Full,
             Refused::Busy => AppendError::Busy,
             Refused::Poisoned => AppendError::Poisoned,
         })?;
@@ -299,6 +306,12 @@ impl Lane {
     #[must_use]
     pub fn durable_ordinal(&self) -> u64 {
         self.commit.durable_ordinal()
+    }
+
+    /// Whether the lane has no segment left behind the current one, and gets none before something is released.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.commit.segments_ready() == 0 && self.shared.is_full()
     }
 
     /// Whether all that was appended is durable.

@@ -16,6 +16,7 @@
 //! ```
 
 pub mod chunked;
+mod manner;
 pub mod path;
 mod refusal;
 pub mod request;
@@ -24,6 +25,7 @@ pub mod response;
 #[cfg(test)]
 mod tests;
 
+pub use manner::Manner;
 pub use refusal::Refusal;
 pub use request::{Body, Head, Method, Parsed, Version};
 

@@ -1,0 +1,286 @@
+//! A reply: ready, or a push that waits for the disk, or for PostgreSQL.
+
+use crate::{
+    core::{Awaited, CommitWait, Core},
+    http::{
+        Manner, Refusal,
+        response::{JSON, json_string, push_number, write_response},
+    },
+    mailbox::{Delivery, Fate},
+    shared::DatabaseHealth,
+};
+use forebay_wal::group::SyncMethod;
+use std::{borrow::Cow, io::Write, rc::Rc};
+use uuid::Uuid;
+
+/// What a request is answered with.
+pub enum Reply<'a> {
+    /// Known already.
+    Ready {
+        /// Status.
+        status: u16,
+        /// `Allow`, for OPTIONS.
+        allow: Option<&'static str>,
+        /// JSON, or nothing.
+        body: Vec<u8>,
+    },
+    /// Refused.
+    Refused(Refusal),
+    /// Messages were appended to the log.
+    Pushed(Box<Pushed<'a>>),
+}
+
+/// Which words a push is answered with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// An array in the order of the items, for a push without buffer flags.
+    Array,
+    /// An object, for a buffered push.
+    Object,
+    /// An object without the list.
+    Minimal,
+}
+
+/// A message as its answer names it.
+pub struct PushedItem<'a> {
+    /// The message's id.
+    pub id: Uuid,
+    /// The client's transaction id.
+    pub transaction_id: Option<Cow<'a, str>>,
+    /// Its queue.
+    pub queue: Cow<'a, str>,
+}
+
+/// A push of which all, or the first lines, are in the log.
+pub struct Pushed<'a> {
+    /// The words of the answer.
+    pub form: Form,
+    /// Its messages; empty for [`Form::Minimal`].
+    pub items: Vec<PushedItem<'a>>,
+    /// How many there are.
+    pub count: u64,
+    /// They are durable when the lane has come so far.
+    pub end_ordinal: u64,
+    /// The wait for the commit, if somebody does, in the order of the items.
+    pub awaited: Vec<Rc<Awaited>>,
+    /// Why an NDJSON body ended early.
+    pub ended_by: Option<Refusal>,
+}
+
+impl<'a> Reply<'a> {
+    /// A refusal.
+    #[must_use]
+    pub fn refused(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+
+    /// JSON.
+    #[must_use]
+    pub fn json(status: u16, body: Vec<u8>) -> Self {
+        Self::Ready { status, allow: None, body }
+    }
+
+    /// The answer to OPTIONS.
+    #[must_use]
+    pub fn allow(methods: &'static str) -> Self {
+        Self::Ready { status: 204, allow: Some(methods), body: Vec::new() }
+    }
+
+    /// Waits for what the reply stands on, and writes it to `out`. Returns whether the connection must be closed after it.
+    pub async fn finish(self, core: &Core, manner: Manner, out: &mut Vec<u8>) -> bool {
+        match self {
+            Self::Ready { status, allow, body } => {
+                let mut headers: Vec<(&str, &str)> = manner.headers().collect();
+                headers.extend(allow.map(|methods| ("Allow", methods)));
+                write_response(out, status, &headers, JSON, &body, manner.keep_alive, manner.head_only);
+                false
+            }
+            Self::Refused(refusal) => write_refusal(&refusal, None, manner, out),
+            Self::Pushed(pushed) => pushed.finish(core, manner, out).await,
+        }
+    }
+}
+
+fn write_refusal(refusal: &Refusal, accepted: Option<u64>, manner: Manner, out: &mut Vec<u8>) -> bool {
+    let headers: Vec<(&str, &str)> = manner.headers().collect();
+    refusal.write_to(out, accepted, &headers, manner.keep_alive, manner.head_only);
+    refusal.close
+}
+
+impl Pushed<'_> {
+    async fn finish(mut self, core: &Core, manner: Manner, out: &mut Vec<u8>) -> bool {
+        if core.durable(self.end_ordinal).await.is_err() {
+            let refusal = Refusal::new(503, "storage_failed", "the log cannot be written; nothing of this was kept");
+            return write_refusal(&refusal.closing(), None, manner, out);
+        }
+        if let Some(refusal) = self.ended_by.take() {
+            return write_refusal(&refusal, Some(self.count), manner, out);
+        }
+        let mut committed = !self.awaited.is_empty();
+        for awaited in &self.awaited {
+            committed &= awaited.wait().await == CommitWait::Committed;
+        }
+        let durability = match (committed, core.shared.config.sync.method()) {
+            (true, _) => "postgres",
+            (false, SyncMethod::None) => "memory",
+            (false, _) => "disk",
+        };
+        let mut fill = [0_u8; 8];
+        let fill = format_fill(core.shared.fill(), &mut fill);
+        let mut headers: Vec<(&str, &str)> = vec![("Forebay-Durability", durability), ("Forebay-Buffer-Fill", fill)];
+        headers.extend(manner.headers());
+        let mut body = Vec::with_capacity(64 + 160 * self.items.len());
+        self.write_body(core.shared.health() == DatabaseHealth::Connected, &mut body);
+        write_response(out, 201, &headers, JSON, &body, manner.keep_alive, manner.head_only);
+        false
+    }
+
+    fn write_body(&self, database_is_healthy: bool, out: &mut Vec<u8>) {
+        let healthy: &[u8] = if database_is_healthy { b"true" } else { b"false" };
+        match self.form {
+            Form::Array => {
+                out.push(b'[');
+                let deliveries =
+                    self.awaited.iter().flat_map(|awaited| (0..awaited.count()).map(|i| awaited.delivery(i)));
+                let mut deliveries = deliveries.chain(std::iter::repeat(None));
+                for (index, item) in self.items.iter().enumerate() {
+                    item.write(index, deliveries.next().flatten().as_ref(), true, out);
+                }
+                out.push(b']');
+            }
+            Form::Object => {
+                out.extend_from_slice(br#"{"pushed":true,"qos0":true,"dbHealthy":"#);
+                out.extend_from_slice(healthy);
+                out.extend_from_slice(br#","messages":["#);
+                for (index, item) in self.items.iter().enumerate() {
+                    item.write(index, None, false, out);
+                }
+                out.extend_from_slice(b"]}");
+            }
+            Form::Minimal => {
+                out.extend_from_slice(br#"{"pushed":true,"count":"#);
+                push_number(out, self.count);
+                out.extend_from_slice(br#","dbHealthy":"#);
+                out.extend_from_slice(healthy);
+                out.push(b'}');
+            }
+        }
+    }
+}
+
+impl PushedItem<'_> {
+    fn write(&self, index: usize, delivery: Option<&Delivery>, whole: bool, out: &mut Vec<u8>) {
+        if index > 0 {
+            out.push(b',');
+        }
+        let (status, id) = match delivery.map(|delivery| &delivery.fate) {
+            None => ("buffered", self.id),
+            Some(Fate::Queued) => ("queued", self.id),
+            Some(Fate::Duplicate { of }) => ("duplicate", *of),
+            Some(Fate::Refused { .. }) => ("failed", self.id),
+        };
+        out.extend_from_slice(br#"{"index":"#);
+        push_number(out, index as u64);
+        out.extend_from_slice(br#","status":""#);
+        out.extend_from_slice(status.as_bytes());
+        out.extend_from_slice(br#"","message_id":""#);
+        push_uuid(out, id);
+        out.extend_from_slice(br#"","transaction_id":"#);
+        match &self.transaction_id {
+            Some(transaction_id) => json_string(out, transaction_id),
+            None => {
+                out.push(b'"');
+                push_uuid(out, self.id);
+                out.push(b'"');
+            }
+        }
+        if let Some(delivery) = delivery {
+            out.extend_from_slice(br#","partition_id":""#);
+            push_number(out, delivery.partition_id as u64);
+            out.push(b'"');
+            if let Fate::Refused { error } = &delivery.fate {
+                out.extend_from_slice(br#","error":"#);
+                json_string(out, error);
+            }
+        }
+        if whole {
+            out.extend_from_slice(br#","queueName":"#);
+            json_string(out, &self.queue);
+        }
+        out.push(b'}');
+    }
+}
+
+fn push_uuid(out: &mut Vec<u8>, uuid: Uuid) {
+    out.extend_from_slice(uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
+}
+
+/// A share as `0.00` to `1.00`.
+fn format_fill(fill: f64, buffer: &mut [u8; 8]) -> &str {
+    let mut rest = &mut buffer[..];
+    // "1.00" fits; a share that did not would only be cut.
+    let written = write!(rest, "{fill:.2}");
+    debug_assert!(written.is_ok());
+    let length = 8 - rest.len();
+    std::str::from_utf8(&buffer[..length]).unwrap_or("1.00")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn item() -> PushedItem<'static> {
+        PushedItem { id: Uuid::from_u128(7), transaction_id: Some("a\"b".into()), queue: "q".into() }
+    }
+
+    #[test]
+    fn every_form_of_answer_is_json_with_the_contract_s_names() {
+        let pushed = |form| Pushed {
+            form,
+            items: vec![item(), item()],
+            count: 2,
+            end_ordinal: 0,
+            awaited: Vec::new(),
+            ended_by: None,
+        };
+        let body = |form| {
+            let mut body = Vec::new();
+            pushed(form).write_body(true, &mut body);
+            serde_json::from_slice::<serde_json::Value>(&body).unwrap()
+        };
+        let array = body(Form::Array);
+        assert_eq!(array[1]["index"], 1);
+        assert_eq!(array[1]["status"], "buffered");
+        assert_eq!(array[1]["transaction_id"], "a\"b");
+        assert_eq!(array[1]["queueName"], "q");
+        let object = body(Form::Object);
+        assert_eq!(
+            (&object["pushed"], &object["qos0"], &object["dbHealthy"]),
+            (&true.into(), &true.into(), &true.into())
+        );
+        assert_eq!(object["messages"][0]["message_id"], Uuid::from_u128(7).to_string());
+        assert_eq!(body(Form::Minimal)["count"], 2);
+    }
+
+    #[test]
+    fn a_duplicate_names_the_first_message_and_a_refused_one_the_reason() {
+        let written = |fate| {
+            let mut body = Vec::new();
+            item().write(0, Some(&Delivery { number: 1, partition_id: 5, fate }), true, &mut body);
+            serde_json::from_slice::<serde_json::Value>(&body).unwrap()
+        };
+        let duplicate = written(Fate::Duplicate { of: Uuid::from_u128(9) });
+        assert_eq!(duplicate["message_id"], Uuid::from_u128(9).to_string());
+        assert_eq!((&duplicate["status"], &duplicate["partition_id"]), (&"duplicate".into(), &"5".into()));
+        let refused = written(Fate::Refused { error: "no".into() });
+        assert_eq!((&refused["status"], &refused["error"]), (&"failed".into(), &"no".into()));
+    }
+
+    #[test]
+    fn the_fill_has_two_decimals() {
+        let mut buffer = [0; 8];
+        assert_eq!(format_fill(0.0, &mut buffer), "0.00");
+        assert_eq!(format_fill(0.126, &mut buffer), "0.13");
+        assert_eq!(format_fill(1.0, &mut buffer), "1.00");
+    }
+}

@@ -1,0 +1,127 @@
+//! How the daemon is: for people, load balancers and monitoring.
+
+use super::reply::Reply;
+use crate::{
+    core::Core,
+    http::{
+        Refusal,
+        response::{json_string, push_number},
+    },
+    ids::unix_now,
+    shared::{DatabaseHealth, Shared},
+};
+use std::sync::atomic::Ordering;
+
+/// `GET /health`: the process serves.
+pub(super) fn health(core: &Core) -> Reply<'static> {
+    let database = match core.shared.health() {
+        DatabaseHealth::Connected => "connected",
+        DatabaseHealth::Unknown | DatabaseHealth::Disconnected => "disconnected",
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    Reply::json(200, format!(r#"{{"status":"healthy","database":"{database}","version":"{version}"}}"#).into_bytes())
+}
+
+/// `GET /ready`: pushes are accepted.
+pub(super) fn ready(core: &Core) -> Reply<'static> {
+    let refuse = |code, why: &'static str| Reply::refused(Refusal::new(503, code, why).retry_after_s(1));
+    if core.is_stopping() {
+        return refuse("shutting_down", "the daemon is shutting down");
+    }
+    if core.shared.lanes.iter().any(|lane| lane.lane.is_poisoned()) {
+        return refuse("storage_failed", "the log cannot be written");
+    }
+    if core.is_full() {
+        return refuse("log_full", "the log's quota is reached, or its disk is full");
+    }
+    Reply::json(200, br#"{"status":"ready"}"#.to_vec())
+}
+
+/// `GET /api/v1/status/buffers`: what is between the producers and PostgreSQL.
+pub(super) fn buffers(core: &Core) -> Reply<'static> {
+    let shared = &core.shared;
+    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let mut object = Object::new();
+    object.number("pending", shared.pending());
+    object.number("failed", count(&shared.dead_letters));
+    object.flag("dbHealthy", shared.health() == DatabaseHealth::Connected);
+    object.number("pendingBytes", shared.used_bytes());
+    object.number("oldestPendingMs", oldest_pending_ms(shared));
+    object.number("quotaBytes", shared.quota_bytes);
+    object.number("usedBytes", shared.used_bytes());
+    object.number("segmentBytesTotal", shared.keeper.total_bytes());
+    object.number("pushedMessages", count(&shared.counters.pushed_messages));
+    object.number("drainTransactions", count(&shared.counters.drain_transactions));
+    object.number("drainedMessages", count(&shared.counters.drained_messages));
+    object.number("duplicateMessages", count(&shared.counters.duplicate_messages));
+    object.number("lostRecords", count(&shared.counters.lost_records));
+    object.text("sync", &format!("{:?}", shared.config.sync).to_lowercase());
+    let lanes = shared.lanes.iter().map(|progress| {
+        let mut lane = Object::new();
+        lane.number("lane", progress.lane.lane().into());
+        lane.number("appendedOrdinal", progress.lane.appended_ordinal());
+        lane.number("durableOrdinal", progress.lane.durable_ordinal());
+        lane.number("drainedOrdinal", progress.drained_ordinal());
+        lane.text("durable", &progress.lane.durable().to_string());
+        lane.text("drained", &progress.drained().to_string());
+        lane.flag("full", progress.lane.is_full());
+        lane.flag("failed", progress.lane.is_poisoned());
+        lane.finish()
+    });
+    object.list("lanes", lanes);
+    Reply::json(200, object.finish())
+}
+
+fn oldest_pending_ms(shared: &Shared) -> u64 {
+    if shared.pending() == 0 {
+        return 0;
+    }
+    let accepted_us = shared.oldest_pending_us.load(Ordering::Relaxed);
+    let now_us = unix_now().as_micros() as u64;
+    if accepted_us == 0 { 0 } else { now_us.saturating_sub(accepted_us) / 1000 }
+}
+
+/// A JSON object as it is written.
+struct Object(Vec<u8>);
+
+impl Object {
+    fn new() -> Self {
+        Self(b"{".to_vec())
+    }
+
+    fn name(&mut self, name: &str) {
+        if self.0.len() > 1 {
+            self.0.push(b',');
+        }
+        json_string(&mut self.0, name);
+        self.0.push(b':');
+    }
+
+    fn number(&mut self, name: &str, number: u64) {
+        self.name(name);
+        push_number(&mut self.0, number);
+    }
+
+    fn flag(&mut self, name: &str, flag: bool) {
+        self.name(name);
+        self.0.extend_from_slice(if flag { b"true" } else { b"false" });
+    }
+
+    fn text(&mut self, name: &str, text: &str) {
+        self.name(name);
+        json_string(&mut self.0, text);
+    }
+
+    fn list(&mut self, name: &str, objects: impl Iterator<Item = Vec<u8>>) {
+        self.name(name);
+        let objects: Vec<_> = objects.collect();
+        self.0.push(b'[');
+        self.0.extend_from_slice(&objects.join(&b','));
+        self.0.push(b']');
+    }
+
+    fn finish(mut self) -> Vec<u8> {
+        self.0.push(b'}');
+        self.0
+    }
+}

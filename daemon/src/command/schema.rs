@@ -1,0 +1,50 @@
+//! `forebay schema`
+
+use super::Exit;
+use crate::{
+    config::{Config, PostgresTarget, args::ServeArgs},
+    rt, schema,
+};
+use clap::Subcommand;
+use forebay_pgwire::Connection;
+
+/// Operations that a migration's ring has under way at most.
+const RING_OPERATIONS: u32 = 64;
+
+#[derive(Subcommand)]
+pub(super) enum SchemaCommand {
+    /// Print the schema as SQL, for an empty database
+    Print {
+        /// Name of the schema
+        #[arg(long, env = "FOREBAY_SCHEMA", default_value = "forebay", value_name = "NAME")]
+        schema: String,
+    },
+    /// Bring the schema up to date in the database that --postgres names
+    Migrate {
+        #[command(flatten)]
+        args: Box<ServeArgs>,
+    },
+}
+
+pub(super) fn run(command: SchemaCommand) -> Result<(), Exit> {
+    match command {
+        SchemaCommand::Print { schema } => {
+            print!("{}", schema::print(&schema));
+            Ok(())
+        }
+        SchemaCommand::Migrate { args } => migrate(&Config::resolve(*args)?),
+    }
+}
+
+fn migrate(config: &Config) -> Result<(), Exit> {
+    let PostgresTarget::External(target) = &config.postgres else {
+        return Err(Exit::usage("say with --postgres which database; the private one is migrated by `forebay serve`"));
+    };
+    let mut runtime = rt::runtime(RING_OPERATIONS).map_err(|error| Exit::usage(error.to_string()))?;
+    runtime.block_on(async {
+        let mut conn = Connection::connect(target).await.map_err(|error| Exit::postgres(error.to_string()))?;
+        schema::ensure(&mut conn, &config.schema, true).await.map_err(|error| Exit::postgres(error.to_string()))
+    })?;
+    println!("schema {:?} has version {}", config.schema, schema::VERSION);
+    Ok(())
+}

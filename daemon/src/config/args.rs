@@ -1,0 +1,117 @@
+//! The flags of `serve`, their environment variables, and the keys of the file: one list.
+
+use super::{LogFormat, Sync};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+
+/// Port of the default address.
+pub const PORT_DEFAULT: u16 = 6632;
+
+/// A number of bytes, written `1048576`, `64MiB` or `2 GB`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bytes(pub u64);
+
+impl FromStr for Bytes {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse::<bytesize::ByteSize>().map(|size| Self(size.as_u64()))
+    }
+}
+
+/// A duration, written `5s`, `500ms` or `2min`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = humantime::DurationError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        humantime::parse_duration(text).map(Self)
+    }
+}
+
+/// In the file a number or text.
+#[derive(serde::Deserialize)]
+#[serde(untagged)]
+enum NumberOrText {
+    Number(u64),
+    Text(String),
+}
+
+impl<'de> serde::Deserialize<'de> for Bytes {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match NumberOrText::deserialize(deserializer)? {
+            NumberOrText::Number(bytes) => Ok(Self(bytes)),
+            NumberOrText::Text(text) => text.parse().map_err(serde::de::Error::custom),
+        }
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Span {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Settings as given; what is missing comes from the next source.
+#[derive(Clone, Debug, Default, clap::Args, serde::Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ServeArgs {
+    /// TOML file with any of these settings, named as the flags are
+    #[arg(long, env = "FOREBAY_CONFIG", value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+    /// HTTP address [default: 127.0.0.1:6632]; port 0 takes a free one
+    #[arg(long, env = "FOREBAY_LISTEN", value_name = "ADDRESS:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// Directory of the log, the lock file and the private PostgreSQL [default: ./forebay-data]
+    #[arg(long, env = "FOREBAY_DATA_DIR", value_name = "DIR")]
+    pub data_dir: Option<PathBuf>,
+    /// A postgres:// URL, or `embedded` for a private server [default: DATABASE_URL, else libpq's PG… variables, else
+    /// embedded]
+    #[arg(long, env = "FOREBAY_POSTGRES", value_name = "URL", hide_env_values = true)]
+    pub postgres: Option<String>,
+    /// Number of core threads [default: all that the process may use]
+    #[arg(long, env = "FOREBAY_CORES", value_name = "N")]
+    pub cores: Option<u16>,
+    /// How the log makes a push durable [default: direct]
+    #[arg(long, env = "FOREBAY_SYNC", value_name = "METHOD")]
+    pub sync: Option<Sync>,
+    /// Hard quota of the log [default: 80 % of the free space, at most 64 GiB]
+    #[arg(long, env = "FOREBAY_WAL_MAX_BYTES", value_name = "BYTES")]
+    pub wal_max_bytes: Option<Bytes>,
+    /// Size of new segments, a multiple of 1 MiB [default: 64 MiB, less where the quota is small]
+    #[arg(long, env = "FOREBAY_WAL_SEGMENT_BYTES", value_name = "BYTES")]
+    pub wal_segment_bytes: Option<Bytes>,
+    /// How long buffered messages may wait to share a drain transaction, where a request does not say [default: 100]
+    #[arg(long, env = "FOREBAY_FLUSH_MS", value_name = "MS")]
+    pub flush_ms: Option<u32>,
+    /// How many of them end the wait early [default: 100]
+    #[arg(long, env = "FOREBAY_FLUSH_MAX", value_name = "N")]
+    pub flush_max: Option<u32>,
+    /// Whether a push makes its queue [default: true]
+    #[arg(long, env = "FOREBAY_AUTO_CREATE_QUEUES", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub auto_create_queues: Option<bool>,
+    /// How long a plain push waits for its commit before it is answered `buffered` [default: 2000]
+    #[arg(long, env = "FOREBAY_COMMIT_WAIT_MS", value_name = "MS")]
+    pub commit_wait_ms: Option<u64>,
+    /// Largest body of a request [default: 16 MiB]
+    #[arg(long, env = "FOREBAY_MAX_BODY_BYTES", value_name = "BYTES")]
+    pub max_body_bytes: Option<Bytes>,
+    /// How long the drain may go on after SIGTERM [default: 5s]
+    #[arg(long, env = "FOREBAY_SHUTDOWN_GRACE", value_name = "DURATION")]
+    pub shutdown_grace: Option<Span>,
+    /// Schema in PostgreSQL [default: forebay]
+    #[arg(long, env = "FOREBAY_SCHEMA", value_name = "NAME")]
+    pub schema: Option<String>,
+    /// Whether the schema is brought up to date at start [default: true]
+    #[arg(long, env = "FOREBAY_MIGRATE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub migrate: Option<bool>,
+    /// Serve a non-loopback address to everybody who reaches it
+    #[arg(long, env = "FOREBAY_INSECURE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub insecure: Option<bool>,
+    /// What is logged: error, warn, info, debug, trace, or a filter such as `info,forebay::drain=debug` [default: info]
+    #[arg(long, env = "FOREBAY_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// How log lines are written [default: text on a terminal, else json]
+    #[arg(long, env = "FOREBAY_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+}

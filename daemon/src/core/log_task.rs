@@ -1,0 +1,146 @@
+//! The core's end of the log: submits groups, wakes those whose records became durable, tells the drain.
+
+use super::{Core, CoreFailed};
+use crate::{
+    drain::signal::Patience,
+    rt::{self, Notify},
+};
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::poll_fn,
+    io,
+    rc::Rc,
+    task::{Poll, Waker},
+};
+
+/// The lane took a failed write: nothing that is not durable yet ever will be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Poisoned;
+
+/// Messages that will interest the drain once they are durable.
+struct Note {
+    end_ordinal: u64,
+    count: u64,
+    patience: Patience,
+}
+
+#[derive(Default)]
+pub(super) struct LogState {
+    pub(super) submit: Notify,
+    notes: RefCell<VecDeque<Note>>,
+    waiters: RefCell<Vec<(u64, Waker)>>,
+    /// Woken by whatever happens to the lane.
+    room_waiters: RefCell<Vec<Waker>>,
+    events: Cell<u64>,
+    poisoned: Cell<bool>,
+}
+
+impl LogState {
+    pub(super) fn note(&self, end_ordinal: u64, count: u64, patience: Patience) {
+        self.notes.borrow_mut().push_back(Note { end_ordinal, count, patience });
+    }
+
+    /// Waits until something happened to the lane.
+    pub(super) async fn next_event(&self) {
+        let seen = self.events.get();
+        poll_fn(|cx| {
+            if self.events.get() != seen {
+                return Poll::Ready(());
+            }
+            self.room_waiters.borrow_mut().push(cx.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn happened(&self) {
+        self.events.set(self.events.get() + 1);
+        self.room_waiters.take().into_iter().for_each(Waker::wake);
+    }
+
+    fn wake_up_to(&self, durable_ordinal: u64) {
+        self.waiters.borrow_mut().retain_mut(|(end_ordinal, waker)| {
+            let waits_on = *end_ordinal > durable_ordinal;
+            if !waits_on {
+                waker.wake_by_ref();
+            }
+            waits_on
+        });
+    }
+}
+
+pub(super) fn spawn(core: &Rc<Core>) -> io::Result<()> {
+    let on_event = Rc::clone(core);
+    let lane = core.lane.borrow();
+    rt::spawn_on_event(lane.event(), move || {
+        on_lane_event(&on_event);
+        true
+    })?;
+    let submitter = Rc::clone(core);
+    rt::spawn(async move {
+        loop {
+            submitter.log.submit.notified().await;
+            let outcome = submitter.lane.borrow_mut().submit();
+            if let Err(failed) = outcome {
+                poison(&submitter, &failed);
+            }
+        }
+    });
+    Ok(())
+}
+
+fn on_lane_event(core: &Core) {
+    let outcome = core.lane.borrow_mut().on_event();
+    match outcome {
+        Ok(more_is_durable) => {
+            if more_is_durable {
+                let durable_ordinal = core.lane.borrow().durable_ordinal();
+                core.log.wake_up_to(durable_ordinal);
+                tell_drain(core, durable_ordinal);
+            }
+            core.log.happened();
+            core.end_if_done();
+        }
+        Err(failed) => poison(core, &failed),
+    }
+}
+
+fn tell_drain(core: &Core, durable_ordinal: u64) {
+    let mut notes = core.log.notes.borrow_mut();
+    let mut due: Option<(u64, Patience)> = None;
+    while let Some(note) = notes.front().filter(|note| note.end_ordinal <= durable_ordinal) {
+        due = Some(match due {
+            Some((count, patience)) => (count + note.count, patience.shorter(note.patience)),
+            None => (note.count, note.patience),
+        });
+        notes.pop_front();
+    }
+    if let Some((count, patience)) = due {
+        core.shared.drain.add(count, patience);
+    }
+}
+
+fn poison(core: &Core, failed: &forebay_wal::group::WriteFailed) {
+    if core.log.poisoned.replace(true) {
+        return;
+    }
+    tracing::error!(code = "log_write_failed", at = %failed.at, error = %failed.source, "a write to the log failed; the daemon ends");
+    core.log.wake_up_to(u64::MAX);
+    core.log.happened();
+    core.fail(CoreFailed::Storage(format!("a write to the log failed at {}: {}", failed.at, failed.source)));
+}
+
+pub(super) async fn durable(core: &Core, end_ordinal: u64) -> Result<(), Poisoned> {
+    poll_fn(|cx| {
+        if core.lane.borrow().durable_ordinal() >= end_ordinal {
+            Poll::Ready(Ok(()))
+        } else if core.log.poisoned.get() {
+            Poll::Ready(Err(Poisoned))
+        } else {
+            core.log.waiters.borrow_mut().push((end_ordinal, cx.waker().clone()));
+            Poll::Pending
+        }
+    })
+    .await
+}

@@ -1,0 +1,219 @@
+//! A core: one pinned thread with a runtime, a listener and a lane of the log. Its tasks share a [`Core`]; nothing of it
+//! is seen by other threads but the lane's durable end and a mailbox.
+//!
+//! ```text
+//!   listener ──> connection ──> api ──> Core::append ──> lane        log_task: ring's eventfd, wakes who waits
+//!                     ^                    │                          mailbox:  deliveries from the drain
+//!                     └── durable / commits ┘
+//! ```
+
+mod commits;
+mod connection;
+mod listener;
+mod log_task;
+mod registry;
+
+pub use commits::{Awaited, CommitWait};
+pub use listener::{ListenError, bind_all};
+pub use log_task::Poisoned;
+
+use crate::{
+    drain::signal::Patience,
+    ids::IdMaker,
+    limits::{CONNECTIONS_GRACE, CONNECTIONS_PER_CORE_MAX, SWEEP_INTERVAL},
+    mailbox::Letter,
+    rt::{self, Notify},
+    shared::Shared,
+};
+use commits::Commits;
+use forebay_wal::{
+    group::{Appended, Record},
+    lane::{AppendError, Lane, LaneOpen},
+};
+use log_task::LogState;
+use registry::Registry;
+use std::{
+    cell::{Cell, RefCell},
+    os::fd::OwnedFd,
+    rc::Rc,
+    sync::{Arc, mpsc::Sender},
+    time::Instant,
+};
+
+/// Why a core ended the daemon.
+#[derive(Debug)]
+pub enum CoreFailed {
+    /// The log cannot be trusted any more.
+    Storage(String),
+    /// io_uring, or the listener, could not be set up.
+    Setup(String),
+}
+
+/// What a core thread starts with.
+pub struct CoreStart {
+    /// Shared by all threads.
+    pub shared: Arc<Shared>,
+    /// Its lane; the lane's number is the core's.
+    pub lane: LaneOpen,
+    /// Its listening socket.
+    pub socket: OwnedFd,
+    /// The processor it is pinned to, if any.
+    pub cpu: Option<usize>,
+    /// Where a failure is told; the daemon ends then.
+    pub failed: Sender<CoreFailed>,
+}
+
+/// What the tasks of one core share.
+pub struct Core {
+    /// Shared by all threads.
+    pub shared: Arc<Shared>,
+    /// Makes message ids.
+    pub ids: IdMaker,
+    lane: RefCell<Lane>,
+    log: LogState,
+    commits: Commits,
+    registry: Registry,
+    listener: rt::Listener,
+    stopping: Cell<bool>,
+    ended: Notify,
+    failed: Sender<CoreFailed>,
+}
+
+/// Runs a core on the calling thread until the daemon stops.
+///
+/// # Errors
+/// [`CoreFailed`].
+pub fn run(start: CoreStart) -> Result<(), CoreFailed> {
+    if let Some(cpu) = start.cpu {
+        let mut set = rustix::thread::CpuSet::new();
+        set.set(cpu);
+        if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+            tracing::warn!(cpu, %error, "the core thread could not be pinned");
+        }
+    }
+    let setup = |error: std::io::Error| CoreFailed::Setup(error.to_string());
+    let mut runtime = rt::runtime(CONNECTIONS_PER_CORE_MAX).map_err(setup)?;
+    let index = start.lane.lane();
+    let lane = start.lane.start().map_err(|error| CoreFailed::Setup(error.to_string()))?;
+    runtime.block_on(async move {
+        let core = Rc::new(Core {
+            shared: start.shared,
+            ids: IdMaker::new(),
+            lane: RefCell::new(lane),
+            log: LogState::default(),
+            commits: Commits::default(),
+            registry: Registry::default(),
+            listener: rt::Listener::new(start.socket).map_err(setup)?,
+            stopping: Cell::new(false),
+            ended: Notify::default(),
+            failed: start.failed,
+        });
+        log_task::spawn(&core).map_err(setup)?;
+        let mail = Rc::clone(&core);
+        let event = core.shared.mailboxes[usize::from(index)].event();
+        rt::spawn_on_event(event, move || mail.read_mail(index)).map_err(setup)?;
+        rt::spawn(sweep(Rc::clone(&core)));
+        rt::spawn(listener::accept_all(Rc::clone(&core)));
+        core.ended.notified().await;
+        Ok(())
+    })
+}
+
+impl Core {
+    /// Whether the daemon is ending: answers then close their connections.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// Whether this core's lane has no room, and gets none before the drain releases something.
+    pub fn is_full(&self) -> bool {
+        self.lane.borrow().is_full()
+    }
+
+    /// Appends a batch, waiting for room while the disk or the next segment keeps it waiting.
+    ///
+    /// # Errors
+    /// Never [`AppendError::Busy`].
+    pub async fn append(&self, records: &[Record<'_>], patience: Patience) -> Result<Appended, AppendError> {
+        loop {
+            // The borrow ends before anything is awaited.
+            let outcome = self.lane.borrow_mut().append(records);
+            match outcome {
+                Ok(appended) => {
+                    self.log.note(appended.end_ordinal, records.len() as u64, patience);
+                    return Ok(appended);
+                }
+                Err(AppendError::Busy) => {
+                    self.log.submit.notify();
+                    self.log.next_event().await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Sends what was appended on its way, after all that is ready on this core has had its turn.
+    pub fn submit(&self) {
+        self.log.submit.notify();
+    }
+
+    /// Waits until everything below `end_ordinal` is durable.
+    ///
+    /// # Errors
+    /// [`Poisoned`]: it never will be.
+    pub async fn durable(&self, end_ordinal: u64) -> Result<(), Poisoned> {
+        log_task::durable(self, end_ordinal).await
+    }
+
+    /// Waits for the commit of the `count` messages from `first_number` on.
+    pub fn await_commit(&self, first_number: u64, count: usize) -> Rc<Awaited> {
+        self.commits.add(first_number, count, Instant::now() + self.shared.config.commit_wait)
+    }
+
+    fn read_mail(self: &Rc<Self>, index: u16) -> bool {
+        for letter in self.shared.mailboxes[usize::from(index)].take() {
+            match letter {
+                Letter::Committed(deliveries) => self.commits.deliver(deliveries),
+                Letter::DatabaseAway => self.commits.give_up_all(),
+                Letter::Stop => self.begin_stop(),
+            }
+        }
+        true
+    }
+
+    fn begin_stop(self: &Rc<Self>) {
+        if self.stopping.replace(true) {
+            return;
+        }
+        self.listener.stop();
+        self.registry.stop_idle();
+        let core = Rc::clone(self);
+        rt::spawn(async move {
+            rt::sleep(CONNECTIONS_GRACE).await;
+            core.registry.stop_all();
+        });
+        self.end_if_done();
+    }
+
+    /// Ends the thread once no connection is left and all that was appended is durable.
+    fn end_if_done(&self) {
+        if self.stopping.get() && self.registry.is_empty() && self.lane.borrow().is_idle() {
+            self.ended.notify();
+        }
+    }
+
+    fn fail(&self, failed: CoreFailed) {
+        if let Err(unsent) = self.failed.send(failed) {
+            tracing::error!(code = "core_failed", failure = ?unsent.0, "nobody was left to hear of it");
+        }
+    }
+}
+
+/// Ends waits for commits that take too long.
+async fn sweep(core: Rc<Core>) {
+    loop {
+        rt::sleep(SWEEP_INTERVAL).await;
+        core.commits.give_up_before(Instant::now());
+        core.end_if_done();
+    }
+}

@@ -1,0 +1,188 @@
+//! The data directory: made private, locked, and how much of its disk the log may take.
+
+use crate::limits::{LOCK_WAIT, QUOTA_BYTES_DEFAULT_MAX, QUOTA_FREE_SPACE_PERCENT, QUOTA_SEGMENTS_PER_LANE};
+use forebay_wal::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
+use rustix::fs::{FlockOperation, flock};
+use std::{
+    fs::{DirBuilder, File, OpenOptions},
+    io,
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+/// Why the data directory cannot be used.
+#[derive(Debug)]
+pub enum DataDirError {
+    /// Another process has it.
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The file system refused.
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// With which path.
+        path: PathBuf,
+        /// What it said.
+        source: io::Error,
+    },
+    /// The quota holds no log of so many lanes.
+    QuotaTooSmall {
+        /// The quota in bytes.
+        quota_bytes: u64,
+        /// What it must be at least.
+        needed_bytes: u64,
+    },
+}
+
+impl std::fmt::Display for DataDirError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::InUse { path } => write!(f, "{} is in use by another forebay", path.display()),
+            Self::Io { what, path, source } => write!(f, "cannot {what} {}: {source}", path.display()),
+            Self::QuotaTooSmall { quota_bytes, needed_bytes } => {
+                write!(f, "the log's quota of {quota_bytes} bytes is too small: it needs {needed_bytes} at least")
+            }
+        }
+    }
+}
+
+impl std::error::Error for DataDirError {}
+
+/// A data directory that this process has to itself.
+pub struct DataDir {
+    path: PathBuf,
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if it is missing, for the own account only, and locks it. A lock that is held is waited for a
+    /// moment: the kernel may still hold it for the operations of a process that was killed.
+    ///
+    /// # Errors
+    /// See [`DataDirError`].
+    pub fn open(path: &Path) -> Result<Self, DataDirError> {
+        let io = |what, path: &Path| {
+            let path = path.to_path_buf();
+            move |source| DataDirError::Io { what, path, source }
+        };
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(io("make", path))?;
+        let path = path.canonicalize().map_err(io("find", path))?;
+        let lock_path = path.join("lock");
+        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
+        let lock = lock.map_err(io("open", &lock_path))?;
+        let give_up = Instant::now() + LOCK_WAIT;
+        loop {
+            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Self { path, _lock: lock }),
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < give_up => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => return Err(DataDirError::InUse { path }),
+                Err(error) => return Err(io("lock", &lock_path)(error.into())),
+            }
+        }
+    }
+
+    /// Directory of the log.
+    #[must_use]
+    pub fn wal(&self) -> PathBuf {
+        wal_dir(&self.path)
+    }
+
+    /// Directory of the private PostgreSQL.
+    #[must_use]
+    pub fn postgres(&self) -> PathBuf {
+        self.path.join("postgres")
+    }
+
+    /// The log's quota and the size of its segments, in bytes: as configured, or by the free space.
+    ///
+    /// # Errors
+    /// [`DataDirError::QuotaTooSmall`], or that the free space cannot be told.
+    pub fn quota(
+        &self,
+        quota_bytes: Option<u64>,
+        segment_bytes: Option<u64>,
+        lanes: u16,
+    ) -> Result<(u64, u64), DataDirError> {
+        let quota_bytes = match quota_bytes {
+            Some(quota_bytes) => quota_bytes,
+            None => {
+                let stat = rustix::fs::statvfs(&self.path).map_err(|error| DataDirError::Io {
+                    what: "tell the free space of",
+                    path: self.path.clone(),
+                    source: error.into(),
+                })?;
+                // What the log has already is its own.
+                let free_bytes = stat.f_bavail * stat.f_frsize + used_bytes(&self.wal());
+                (free_bytes / 100 * QUOTA_FREE_SPACE_PERCENT).min(QUOTA_BYTES_DEFAULT_MAX)
+            }
+        };
+        let lanes = u64::from(lanes);
+        let segment_bytes = segment_bytes.unwrap_or_else(|| {
+            let fair = quota_bytes / (lanes * QUOTA_SEGMENTS_PER_LANE);
+            (fair / SEGMENT_BYTES_MIN * SEGMENT_BYTES_MIN).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_DEFAULT)
+        });
+        let needed_bytes = 2 * lanes * segment_bytes;
+        if quota_bytes < needed_bytes {
+            return Err(DataDirError::QuotaTooSmall { quota_bytes, needed_bytes });
+        }
+        Ok((quota_bytes, segment_bytes))
+    }
+}
+
+/// Directory of the log below a data directory.
+#[must_use]
+pub fn wal_dir(data_dir: &Path) -> PathBuf {
+    data_dir.join("wal")
+}
+
+/// Whether a daemon has the data directory open.
+#[must_use]
+pub fn is_in_use(data_dir: &Path) -> bool {
+    let Ok(lock) = File::open(data_dir.join("lock")) else { return false };
+    flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
+}
+
+fn used_bytes(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    let sizes = entries.flatten().map(|entry| match entry.metadata() {
+        Ok(metadata) if metadata.is_dir() => used_bytes(&entry.path()),
+        Ok(metadata) => metadata.len(),
+        Err(_) => 0,
+    });
+    sizes.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn case_49_a_second_daemon_finds_the_directory_in_use() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("data");
+        let first = DataDir::open(&path).unwrap();
+        assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
+        assert!(is_in_use(&path));
+        assert!(matches!(DataDir::open(&path), Err(DataDirError::InUse { .. })));
+        drop(first);
+        assert!(DataDir::open(&path).is_ok());
+    }
+
+    #[test]
+    fn segments_shrink_with_the_quota_and_a_quota_without_room_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(dir.path()).unwrap();
+        assert_eq!(dir.quota(Some(64 << 30), None, 2).unwrap(), (64 << 30, SEGMENT_BYTES_DEFAULT));
+        assert_eq!(dir.quota(Some(48 << 20), None, 2).unwrap(), (48 << 20, 3 << 20));
+        assert!(matches!(dir.quota(Some(1 << 20), None, 2), Err(DataDirError::QuotaTooSmall { .. })));
+        let (quota, _) = dir.quota(None, None, 1).unwrap();
+        assert!(quota > 0 && quota <= QUOTA_BYTES_DEFAULT_MAX);
+    }
+}

@@ -1,0 +1,466 @@
+//! The drain's thread: waits until something is due, takes a round, commits it, tells who waits; through any outage.
+
+use super::{
+    batch::{Batch, Verdict},
+    class::{Remedy, remedy},
+    round::RoundError,
+    session::{Session, SessionError},
+    source::Sources,
+};
+use crate::{
+    limits::{BACKOFF_MAX, BACKOFF_MIN, PAUSE_INTERVAL, PROBE_ROUNDS, ROUND_ROWS_MAX},
+    mailbox::Letter,
+    rt::{self, Local, Notify},
+    schema::SchemaError,
+    shared::{DatabaseHealth, Shared},
+};
+use forebay_pgwire::{Config, Error};
+use forebay_wal::layout::Layout;
+use std::{
+    io,
+    rc::Rc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+/// Operations that the drain's ring has under way at most.
+const RING_OPERATIONS: u32 = 64;
+
+/// How long the drain sleeps at most before it looks whether PostgreSQL is still there.
+const IDLE_CHECK: Duration = Duration::from_secs(1);
+
+/// Where to connect: settings, or what a private server says once it runs.
+pub type TargetSource = Arc<dyn Fn() -> Option<Config> + Send + Sync>;
+
+/// The drain cannot go on, and neither can the daemon.
+#[derive(Debug)]
+pub struct DrainFailed(pub String);
+
+/// The running thread.
+pub struct DrainThread {
+    shared: Arc<Shared>,
+    finish_by: Arc<Mutex<Option<Instant>>>,
+    ended: Receiver<()>,
+    thread: JoinHandle<()>,
+}
+
+impl DrainThread {
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When the system gives no thread.
+    pub fn start(
+        shared: &Arc<Shared>,
+        layout: &Layout,
+        target: TargetSource,
+        failed: Sender<DrainFailed>,
+    ) -> io::Result<Self> {
+        let finish_by = Arc::new(Mutex::new(None));
+        let (ended_sender, ended) = channel();
+        let work = (Arc::clone(shared), layout.clone(), Arc::clone(&finish_by));
+        let thread = std::thread::Builder::new().name("drain".into()).spawn(move || {
+            let (shared, layout, finish_by) = work;
+            let outcome = rt::runtime(RING_OPERATIONS).map_err(|error| DrainFailed(error.to_string()));
+            let outcome = outcome.and_then(|mut runtime| {
+                runtime.block_on(async {
+                    let drainer = Drainer::new(shared, &layout, target, finish_by);
+                    match drainer {
+                        Ok(drainer) => drainer.run().await,
+                        Err(error) => Err(DrainFailed(error.to_string())),
+                    }
+                })
+            });
+            if let Err(failure) = outcome
+                && let Err(unsent) = failed.send(failure)
+            {
+                tracing::error!(code = "drain_failed", error = %unsent.0.0, "nobody was left to hear of it");
+            }
+            drop(ended_sender);
+        })?;
+        Ok(Self { shared: Arc::clone(shared), finish_by, ended, thread })
+    }
+
+    /// Lets the drain empty the log, at most for `grace`, then ends it. Returns whether it ended in time.
+    #[must_use]
+    pub fn finish(self, grace: Duration) -> bool {
+        /// Time for a transaction under way to end by itself.
+        const PATIENCE: Duration = Duration::from_secs(1);
+        *self.finish_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + grace);
+        self.shared.drain.wake_anyway();
+        let in_time = self.ended.recv_timeout(grace + PATIENCE) != Err(RecvTimeoutError::Timeout);
+        in_time && self.thread.join().is_ok()
+    }
+}
+
+struct Drainer {
+    shared: Arc<Shared>,
+    target: TargetSource,
+    sources: Sources,
+    session: Option<Session>,
+    /// A round that is not committed yet.
+    batch: Option<Batch>,
+    /// The last round's limits left records behind that were due as well.
+    left_some: bool,
+    /// Rows of the next rounds at most: fewer while a refused row is being looked for.
+    rows_max: usize,
+    /// Rounds that look for duplicates first.
+    probes_left: u32,
+    backoff: Duration,
+    notify: Local<Notify>,
+    finish_by: Arc<Mutex<Option<Instant>>>,
+    last_used: Instant,
+}
+
+/// What to do after a step.
+enum Next {
+    /// Something more may be due at once.
+    Now,
+    /// Wait for a signal.
+    Wait,
+    /// Connect again, after the back-off.
+    Reconnect,
+    /// Look again after a while: a person must see to something.
+    Pause,
+}
+
+impl Drainer {
+    fn new(
+        shared: Arc<Shared>,
+        layout: &Layout,
+        target: TargetSource,
+        finish_by: Arc<Mutex<Option<Instant>>>,
+    ) -> io::Result<Self> {
+        let notify = Rc::new(Notify::default());
+        let notified = Rc::clone(&notify);
+        rt::spawn_on_event(shared.drain.event(), move || {
+            notified.notify();
+            true
+        })?;
+        Ok(Self {
+            sources: Sources::new(&shared, layout),
+            shared,
+            target,
+            session: None,
+            batch: None,
+            left_some: false,
+            rows_max: ROUND_ROWS_MAX,
+            probes_left: 0,
+            backoff: BACKOFF_MIN,
+            notify,
+            finish_by,
+            last_used: Instant::now(),
+        })
+    }
+
+    async fn run(mut self) -> Result<(), DrainFailed> {
+        let mut next = Next::Now;
+        loop {
+            if let Some(finish_by) = self.finish_by() {
+                let nothing_left = self.shared.pending() == 0 && self.batch.is_none();
+                // Without PostgreSQL waiting brings nothing: the log keeps what there is.
+                let hopeless = matches!(next, Next::Reconnect | Next::Pause);
+                if nothing_left || hopeless || Instant::now() >= finish_by {
+                    return Ok(());
+                }
+                next = Next::Now;
+            }
+            match next {
+                Next::Now => {}
+                Next::Wait => self.wait_until_due().await,
+                Next::Reconnect => self.back_off().await,
+                Next::Pause => self.sleep(PAUSE_INTERVAL).await,
+            }
+            next = match self.step().await {
+                Ok(next) => next,
+                Err(fatal) => return Err(fatal),
+            };
+        }
+    }
+
+    fn finish_by(&self) -> Option<Instant> {
+        *self.finish_by.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn step(&mut self) -> Result<Next, DrainFailed> {
+        if self.session.is_none() {
+            match self.connect().await? {
+                Next::Now => {}
+                next => return Ok(next),
+            }
+        }
+        self.round().await
+    }
+
+    /// Sleeps until a round is due, or it is time to see whether PostgreSQL is still there.
+    async fn wait_until_due(&mut self) {
+        loop {
+            self.shared.drain.arm();
+            let now = Instant::now();
+            let due = self.shared.drain.due();
+            if due.is_some_and(|due| due <= now) || self.finish_by().is_some() {
+                return;
+            }
+            let check_at = self.last_used + IDLE_CHECK;
+            if check_at <= now {
+                return;
+            }
+            self.notify.notified_until(Some(due.map_or(check_at, |due| due.min(check_at)))).await;
+        }
+    }
+
+    async fn sleep(&mut self, duration: Duration) {
+        self.note_oldest();
+        let until = Instant::now() + duration;
+        // Not armed: pushes do not wake it, only the end of the daemon does.
+        while Instant::now() < until && self.finish_by().is_none() {
+            self.notify.notified_until(Some(until)).await;
+        }
+    }
+
+    async fn back_off(&mut self) {
+        // Between half of it and all of it, so that daemons which lost the same server do not return as one.
+        let jitter = u64::from(crate::ids::unix_now().subsec_nanos()) % 512;
+        let pause = self.backoff.mul_f64(0.5 + jitter as f64 / 1024.0);
+        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        self.sleep(pause).await;
+    }
+
+    async fn connect(&mut self) -> Result<Next, DrainFailed> {
+        let Some(config) = (self.target)() else {
+            // The private server is being made.
+            return Ok(Next::Reconnect);
+        };
+        let opened = match Session::open(&config, &self.shared).await {
+            Ok(session) => session.marks().map(|marks| (session, marks)),
+            Err(error) => Err(error),
+        };
+        let (session, marks) = match opened {
+            Ok(opened) => opened,
+            Err(SessionError::Checkpoint(what)) => {
+                tracing::error!(
+                    code = "checkpoint_mismatch",
+                    what,
+                    "the database and the log do not belong together; the daemon ends"
+                );
+                return Err(DrainFailed(what));
+            }
+            Err(SessionError::Schema(error @ (SchemaError::TooNew { .. } | SchemaError::NeedsMigration { .. }))) => {
+                self.away("schema_mismatch", &error.to_string());
+                return Ok(Next::Pause);
+            }
+            Err(SessionError::Schema(SchemaError::Postgres(error)) | SessionError::Postgres(error)) => {
+                return Ok(self.unreachable(&error));
+            }
+        };
+        self.adopt(session, &marks);
+        Ok(Next::Now)
+    }
+
+    /// Goes on from what the checkpoint says.
+    fn adopt(&mut self, session: Session, marks: &[super::source::Mark]) {
+        match self.batch.take() {
+            Some(batch) if session.has_reached(&batch.after) => {
+                tracing::info!("the transaction whose answer was lost had committed");
+                self.committed(&batch);
+            }
+            Some(batch) if batch.before == marks => self.batch = Some(batch),
+            _ => self.sources.go_to(marks),
+        }
+        for (progress, mark) in self.shared.lanes.iter().zip(marks) {
+            progress.set_drained(mark.position, mark.ordinal);
+            self.shared.keeper.release(progress.lane.lane(), mark.position.segment);
+        }
+        if self.shared.health() != DatabaseHealth::Connected {
+            tracing::info!(pending = self.shared.pending(), "connected to PostgreSQL");
+        }
+        self.backoff = BACKOFF_MIN;
+        self.last_used = Instant::now();
+        self.session = Some(session);
+        self.shared.set_health(DatabaseHealth::Connected);
+    }
+
+    fn away(&mut self, code: &'static str, error: &str) {
+        self.session = None;
+        if self.shared.health() != DatabaseHealth::Disconnected {
+            tracing::error!(code, error, "the drain is held up; pushes are kept in the log");
+        } else {
+            tracing::debug!(code, error, "the drain is still held up");
+        }
+        self.shared.set_health(DatabaseHealth::Disconnected);
+    }
+
+    fn unreachable(&mut self, error: &Error) -> Next {
+        match remedy(error) {
+            Remedy::Pause => {
+                self.away("postgres_refuses", &error.to_string());
+                Next::Pause
+            }
+            _ => {
+                self.away("postgres_away", &error.to_string());
+                Next::Reconnect
+            }
+        }
+    }
+
+    async fn round(&mut self) -> Result<Next, DrainFailed> {
+        let batch = match self.batch.take() {
+            Some(batch) => batch,
+            None => {
+                // Before the log is looked at: what is signalled later may not be in this round.
+                self.shared.drain.reset();
+                let before = self.sources.marks();
+                let taken = self.sources.take(self.rows_max).map_err(|error| DrainFailed(error.to_string()))?;
+                let records = taken.0;
+                self.left_some = taken.1;
+                if records.is_empty() {
+                    return Ok(self.idle().await);
+                }
+                Batch::new(records, before, self.sources.marks())
+            }
+        };
+        self.attempt(batch).await
+    }
+
+    /// Nothing is due.
+    async fn idle(&mut self) -> Next {
+        self.shared.oldest_pending_us.store(0, Ordering::Relaxed);
+        if self.last_used.elapsed() >= IDLE_CHECK
+            && let Some(session) = &mut self.session
+        {
+            self.last_used = Instant::now();
+            if let Err(error) = session.check().await {
+                return self.unreachable(&error);
+            }
+        }
+        Next::Wait
+    }
+
+    async fn attempt(&mut self, mut batch: Batch) -> Result<Next, DrainFailed> {
+        let started = Instant::now();
+        let Some(session) = &mut self.session else {
+            self.batch = Some(batch);
+            return Ok(Next::Reconnect);
+        };
+        let outcome = session.commit(&mut batch, self.probes_left > 0).await;
+        self.last_used = Instant::now();
+        let error = match outcome {
+            Ok(()) => {
+                self.probes_left = self.probes_left.saturating_sub(1);
+                self.rows_max = (self.rows_max * 2).min(ROUND_ROWS_MAX);
+                self.note_rate(&batch, started.elapsed());
+                self.committed(&batch);
+                self.note_oldest();
+                return Ok(if self.left_some { Next::Now } else { Next::Wait });
+            }
+            Err(error) => error,
+        };
+        Ok(match error {
+            RoundError::Row { record, error } => self.refused(batch, record, &error),
+            RoundError::Postgres(error) => {
+                self.batch = Some(batch);
+                self.trouble(&error)
+            }
+            RoundError::PartitionGone => {
+                self.batch = Some(batch);
+                Next::Now
+            }
+            RoundError::CheckpointMoved => {
+                tracing::warn!("the checkpoint is not where it was left; reading it again");
+                self.batch = Some(batch);
+                self.session = None;
+                Next::Reconnect
+            }
+            RoundError::CountDiffers { sent, taken } => {
+                self.batch = Some(batch);
+                let error = format!("PostgreSQL took {taken} of {sent} rows without an error");
+                self.away("copy_count_differs", &error);
+                Next::Pause
+            }
+        })
+    }
+
+    fn trouble(&mut self, error: &Error) -> Next {
+        match remedy(error) {
+            Remedy::Probe => {
+                self.probes_left = PROBE_ROUNDS;
+                Next::Now
+            }
+            Remedy::Again if self.session.as_ref().is_some_and(|session| !session.is_broken()) => {
+                tracing::warn!(%error, "a drain transaction is repeated");
+                Next::Now
+            }
+            // A refusal outside the COPY names no row; it is as good as a missing right.
+            _ => self.unreachable(error),
+        }
+    }
+
+    /// Sets a refused row aside, or makes the round smaller until it is known which one it is.
+    fn refused(&mut self, mut batch: Batch, record: Option<usize>, error: &Error) -> Next {
+        let rows = batch.copy_order();
+        let record = record.or_else(|| (rows.len() == 1).then(|| rows[0]));
+        let Some(index) = record else {
+            self.rows_max = (batch.records.len() / 2).max(1);
+            self.left_some = true;
+            let before = batch.before.clone();
+            self.sources.give_back(batch.records, &before);
+            return Next::Now;
+        };
+        let (sqlstate, text) = match error.db_error() {
+            Some(db) => (db.sqlstate.as_str().to_owned(), db.message.clone()),
+            None => ("XX000".to_owned(), error.to_string()),
+        };
+        let number = batch.records[index].number;
+        tracing::warn!(number, sqlstate, "PostgreSQL refuses a message; it is set aside");
+        batch.verdicts[index] = Verdict::Refused { sqlstate, error: text };
+        self.batch = Some(batch);
+        Next::Now
+    }
+
+    /// Everything in `batch` is in PostgreSQL.
+    fn committed(&mut self, batch: &Batch) {
+        let counters = &self.shared.counters;
+        let refused = batch.refused().count() as u64;
+        let duplicates =
+            batch.verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Duplicate { .. })).count() as u64;
+        let rows = batch.records.len() as u64 - refused - duplicates;
+        counters.drain_transactions.fetch_add(1, Ordering::Relaxed);
+        counters.drained_messages.fetch_add(rows, Ordering::Relaxed);
+        counters.duplicate_messages.fetch_add(duplicates, Ordering::Relaxed);
+        self.shared.dead_letters.fetch_add(refused, Ordering::Relaxed);
+        for (progress, mark) in self.shared.lanes.iter().zip(&batch.after) {
+            progress.set_drained(mark.position, mark.ordinal);
+            self.shared.keeper.release(progress.lane.lane(), mark.position.segment);
+        }
+        let deliveries = batch.deliveries(self.shared.lanes.len());
+        for (progress, deliveries) in self.shared.lanes.iter().zip(deliveries) {
+            // A lane without a core was written in an earlier life of the process.
+            if let Some(mailbox) = self.shared.mailboxes.get(usize::from(progress.lane.lane()))
+                && !deliveries.is_empty()
+            {
+                mailbox.send(Letter::Committed(deliveries));
+            }
+        }
+    }
+
+    fn note_rate(&self, batch: &Batch, took: Duration) {
+        let bytes: usize = batch.records.iter().map(|record| record.bytes.len()).sum();
+        let rate = (bytes as f64 / took.as_secs_f64().max(1e-6)) as u64;
+        let before = self.shared.drain_bytes_per_s.load(Ordering::Relaxed);
+        let smoothed = if before == 0 { rate } else { (before * 7 + rate) / 8 };
+        self.shared.drain_bytes_per_s.store(smoothed.max(1), Ordering::Relaxed);
+    }
+
+    /// Keeps the age of the oldest message true.
+    fn note_oldest(&mut self) {
+        let in_batch = self.batch.as_ref().and_then(|batch| batch.message(0)).map(|message| message.accepted_us as u64);
+        match in_batch.map_or_else(|| self.sources.oldest_accepted_us(), Ok) {
+            Ok(oldest_us) => self.shared.oldest_pending_us.store(oldest_us, Ordering::Relaxed),
+            Err(error) => tracing::debug!(%error, "the age of the oldest message is not known"),
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! The drain: everything durable in the log goes into PostgreSQL in bulk, exactly once and in order.
+//!
+//! ```text
+//!   signal ──> Drainer ── source   what a round takes, in order of numbers
+//!                │     ── batch    the round's records by partition
+//!                └── session ── round   one transaction       class   what an error asks for
+//! ```
+//!
+//! Exactly once: the checkpoint is moved in the transaction that holds the rows, and only from the value that is known.
+//! When a connection is lost while COMMIT is on its way, the next session reads the checkpoint, and knows.
+
+pub mod batch;
+pub mod class;
+mod drainer;
+pub mod round;
+pub mod session;
+pub mod signal;
+pub mod source;
+
+pub use drainer::{DrainFailed, DrainThread, TargetSource};

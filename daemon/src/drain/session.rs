@@ -1,0 +1,362 @@
+//! A connection to PostgreSQL as the drain uses it: settings, prepared statements, the checkpoint it believes in.
+
+use super::{
+    batch::{BatchPartition, PartitionName},
+    source::Mark,
+};
+use crate::{
+    schema::{self, SchemaError, quoted},
+    shared::{LaneProgress, Shared},
+};
+use forebay_pgwire::{Config, Connection, Error, Param, Statement, oid};
+use forebay_wal::position::Position;
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+/// The one drainer there is.
+const DRAINER: i32 = 0;
+
+/// Partitions whose ids are remembered; when there are more, all are looked up again.
+const PARTITIONS_REMEMBERED_MAX: usize = 100_000;
+
+/// Time that one operation of the drain may take: the server's own timeouts come first.
+const OPERATION_DEADLINE: Duration = Duration::from_secs(90);
+
+/// First version of the server with `client_connection_check_interval`.
+const CHECK_INTERVAL_SINCE: u32 = 14;
+
+/// Settings that bound the life of a session whose daemon was lost, and plans that do not depend on statistics.
+const SETTINGS: [(&str, &str); 4] = [
+    ("lock_timeout", "5s"),
+    ("statement_timeout", "60s"),
+    ("idle_in_transaction_session_timeout", "60s"),
+    ("plan_cache_mode", "force_generic_plan"),
+];
+
+/// Why a session could not be had.
+#[derive(Debug)]
+pub enum SessionError {
+    /// PostgreSQL refused, or was lost.
+    Postgres(Error),
+    /// The schema is not as it must be.
+    Schema(SchemaError),
+    /// The checkpoint does not fit the log: this database or this log is another one than it was, or went back in time.
+    Checkpoint(String),
+}
+
+impl std::fmt::Display for SessionError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Postgres(error) => error.fmt(f),
+            Self::Schema(error) => error.fmt(f),
+            Self::Checkpoint(what) => f.write_str(what),
+        }
+    }
+}
+
+impl From<Error> for SessionError {
+    fn from(error: Error) -> Self {
+        Self::Postgres(error)
+    }
+}
+
+/// The checkpoint's arrays as they stand in their row.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Checkpoint {
+    pub(super) lanes: Vec<i32>,
+    pub(super) positions: Vec<i64>,
+    pub(super) ordinals: Vec<i64>,
+}
+
+impl Checkpoint {
+    /// The row that says `marks`, one for each of `lanes`.
+    pub(super) fn of(lanes: &[LaneProgress], marks: &[Mark]) -> Self {
+        Self {
+            lanes: lanes.iter().map(|lane| lane.lane.lane().into()).collect(),
+            positions: marks.iter().map(|mark| mark.position.pack() as i64).collect(),
+            ordinals: marks.iter().map(|mark| mark.ordinal as i64).collect(),
+        }
+    }
+
+    fn read(row: &forebay_pgwire::Row) -> Result<Self, Error> {
+        Ok(Self { lanes: row.get_i32_array(0)?, positions: row.get_i64_array(1)?, ordinals: row.get_i64_array(2)? })
+    }
+}
+
+pub(super) struct Statements {
+    pub(super) lock_checkpoint: Statement,
+    pub(super) move_checkpoint: Statement,
+    pub(super) lock_partitions: Statement,
+    pub(super) probe: Statement,
+    pub(super) reserve: Statement,
+    pub(super) add_dead_letters: Statement,
+    pub(super) copy: String,
+}
+
+/// An open session.
+pub struct Session {
+    pub(super) conn: Connection,
+    pub(super) shared: Arc<Shared>,
+    pub(super) schema: String,
+    pub(super) statements: Statements,
+    /// What the checkpoint's row is known to hold.
+    pub(super) checkpoint: Checkpoint,
+    partition_ids: HashMap<PartitionName, i64>,
+}
+
+impl Session {
+    /// Connects, sees to the schema, and reads the checkpoint. Waits for a transaction of an earlier session that is still
+    /// being decided: only then is the checkpoint known.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub async fn open(config: &Config, shared: &Arc<Shared>) -> Result<Self, SessionError> {
+        let mut config = config.clone();
+        config.application_name.get_or_insert_with(|| "forebay".to_owned());
+        config.options.extend(SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let mut conn = Connection::connect(&config).await?;
+        conn.set_deadline(Some(OPERATION_DEADLINE));
+        settle(&mut conn).await?;
+        let settings = &shared.config;
+        schema::ensure(&mut conn, &settings.schema, settings.migrate).await.map_err(|error| match error {
+            SchemaError::Postgres(error) => SessionError::Postgres(error),
+            error => SessionError::Schema(error),
+        })?;
+        let schema = quoted(&settings.schema);
+        let statements = prepare(&mut conn, &schema).await?;
+        let mut session = Self {
+            conn,
+            shared: Arc::clone(shared),
+            schema,
+            statements,
+            checkpoint: Checkpoint::default(),
+            partition_ids: HashMap::new(),
+        };
+        session.read_checkpoint().await?;
+        session.count_dead_letters().await?;
+        Ok(session)
+    }
+
+    /// Reads the checkpoint, or makes it if there is none.
+    async fn read_checkpoint(&mut self) -> Result<(), SessionError> {
+        let shared = Arc::clone(&self.shared);
+        let key = [Param::Uuid(shared.log_id), Param::I32(DRAINER)];
+        let rows = self.conn.query(&self.statements.lock_checkpoint, &key).await?;
+        if let Some(row) = rows.first() {
+            self.checkpoint = Checkpoint::read(row)?;
+            return Ok(());
+        }
+        let marks: Vec<Mark> = shared
+            .lanes
+            .iter()
+            .map(|lane| Mark { position: lane.drained(), ordinal: lane.drained_ordinal() })
+            .collect();
+        let fresh = Checkpoint::of(&shared.lanes, &marks);
+        if marks.iter().any(|mark| mark.ordinal > 0) {
+            tracing::warn!("this database knows nothing of the log, of which a part was drained elsewhere before");
+        }
+        let sql = format!(
+            "INSERT INTO {}.drain_checkpoints (log_id, drainer, lanes, positions, ordinals) VALUES ($1, $2, $3, $4, $5)",
+            self.schema
+        );
+        let [log_id, drainer] = key;
+        let params = [
+            log_id,
+            drainer,
+            Param::I32Array(&fresh.lanes),
+            Param::I64Array(&fresh.positions),
+            Param::I64Array(&fresh.ordinals),
+        ];
+        self.conn.execute_once(&sql, &params).await?;
+        self.checkpoint = fresh;
+        Ok(())
+    }
+
+    /// What the checkpoint says of each of the log's lanes.
+    ///
+    /// # Errors
+    /// [`SessionError::Checkpoint`] when it is ahead of the log, or behind its oldest record.
+    pub fn marks(&self) -> Result<Vec<Mark>, SessionError> {
+        let refuse = |lane: i32, what: String| Err(SessionError::Checkpoint(format!("lane {lane}: {what}")));
+        let mut marks: Vec<Mark> = self
+            .shared
+            .lanes
+            .iter()
+            .map(|lane| Mark { position: lane.oldest(), ordinal: lane.oldest_ordinal() })
+            .collect();
+        let row = &self.checkpoint;
+        for ((lane, position), ordinal) in row.lanes.iter().zip(&row.positions).zip(&row.ordinals) {
+            let position = Position::unpack(*position as u64);
+            let ordinal = *ordinal as u64;
+            let Some(index) = self.shared.lanes.iter().position(|progress| i32::from(progress.lane.lane()) == *lane)
+            else {
+                return refuse(*lane, format!("the checkpoint knows it ({position}), the log does not"));
+            };
+            let progress = &self.shared.lanes[index];
+            if position > progress.lane.durable() {
+                let durable = progress.lane.durable();
+                return refuse(*lane, format!("the checkpoint ({position}) is ahead of the log ({durable})"));
+            }
+            if ordinal < progress.oldest_ordinal() && position < progress.oldest() {
+                let oldest = progress.oldest();
+                return refuse(
+                    *lane,
+                    format!("the checkpoint ({position}) is behind the log's oldest record ({oldest})"),
+                );
+            }
+            marks[index] = Mark { position: position.max(progress.oldest()), ordinal };
+        }
+        Ok(marks)
+    }
+
+    async fn count_dead_letters(&mut self) -> Result<(), Error> {
+        let sql = format!("SELECT count(*) FROM {}.dead_letters", self.schema);
+        let rows = self.conn.query_once(&sql, &[]).await?;
+        let count = rows.first().map_or(Ok(0), |row| row.get_i64(0))?;
+        self.shared.dead_letters.store(count as u64, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Finds the ids of partitions, making those that are not there, and sorts them by id: the order in which everybody
+    /// locks them.
+    ///
+    /// # Errors
+    /// Those of PostgreSQL.
+    pub(super) async fn find_partitions(&mut self, partitions: &mut [BatchPartition]) -> Result<(), Error> {
+        if self.partition_ids.len() > PARTITIONS_REMEMBERED_MAX {
+            self.partition_ids.clear();
+        }
+        let unknown: Vec<&BatchPartition> =
+            partitions.iter().filter(|partition| !self.partition_ids.contains_key(&partition.name)).collect();
+        if !unknown.is_empty() {
+            let queues: Vec<&str> = unknown.iter().map(|partition| partition.name.queue.as_str()).collect();
+            let names: Vec<&str> = unknown.iter().map(|partition| partition.name.partition.as_str()).collect();
+            let namespaces: Vec<&str> = unknown.iter().map(|partition| partition.labels.0.as_str()).collect();
+            let tasks: Vec<&str> = unknown.iter().map(|partition| partition.labels.1.as_str()).collect();
+            let schema = &self.schema;
+            // Made in one order by everybody, so that two daemons wait for each other instead of deadlocking. They stand
+            // whether or not the round that needed them commits.
+            let make_queues = format!(
+                "INSERT INTO {schema}.queues (name, namespace, task) \
+                 SELECT DISTINCT ON (q) q, nullif(n, ''), nullif(t, '') \
+                 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY v(q, n, t, i) ORDER BY q, i \
+                 ON CONFLICT (name) DO NOTHING"
+            );
+            let make_partitions = format!(
+                "INSERT INTO {schema}.partitions (queue_id, name) \
+                 SELECT q.id, v.p FROM unnest($1::text[], $2::text[]) v(q, p) JOIN {schema}.queues q ON q.name = v.q \
+                 ORDER BY q.id, v.p ON CONFLICT (queue_id, name) DO NOTHING"
+            );
+            let find = format!(
+                "SELECT v.i, p.id FROM unnest($1::text[], $2::text[]) WITH ORDINALITY v(q, p, i) \
+                 JOIN {schema}.queues q ON q.name = v.q JOIN {schema}.partitions p ON p.queue_id = q.id AND p.name = v.p"
+            );
+            let (queues, names) = (Param::TextArray(&queues), Param::TextArray(&names));
+            let labels = [queues, Param::TextArray(&namespaces), Param::TextArray(&tasks)];
+            self.conn.execute_once(&make_queues, &labels).await?;
+            self.conn.execute_once(&make_partitions, &[queues, names]).await?;
+            let rows = self.conn.query_once(&find, &[queues, names]).await?;
+            for row in &rows {
+                let index = row.get_i64(0)? as usize - 1;
+                if let Some(partition) = unknown.get(index) {
+                    self.partition_ids.insert(partition.name.clone(), row.get_i64(1)?);
+                }
+            }
+        }
+        for partition in partitions.iter_mut() {
+            partition.id = self.partition_ids.get(&partition.name).copied().unwrap_or_default();
+        }
+        partitions.sort_by_key(|partition| partition.id);
+        Ok(())
+    }
+
+    /// Forgets the ids of partitions: some are not there any more.
+    pub(super) fn forget_partitions(&mut self) {
+        self.partition_ids.clear();
+    }
+
+    /// Key of the checkpoint's row.
+    pub(super) fn checkpoint_key(&self) -> [Param<'static>; 2] {
+        [Param::Uuid(self.shared.log_id), Param::I32(DRAINER)]
+    }
+
+    /// Whether the connection is of no more use.
+    pub fn is_broken(&self) -> bool {
+        self.conn.is_broken()
+    }
+
+    /// Notices if the server went away while nothing was to be done.
+    ///
+    /// # Errors
+    /// Those of PostgreSQL.
+    pub async fn check(&mut self) -> Result<(), Error> {
+        self.conn.simple("SELECT 1").await.map(drop)
+    }
+}
+
+async fn settle(conn: &mut Connection) -> Result<(), Error> {
+    let version = conn.parameter("server_version").unwrap_or_default();
+    let major: u32 = version.split(['.', ' ', 'd', 'b', 'r']).next().and_then(|major| major.parse().ok()).unwrap_or(0);
+    if major >= CHECK_INTERVAL_SINCE {
+        // Not on every system; the other timeouts bound a lost session too.
+        if let Err(error) = conn.simple("SET client_connection_check_interval = '5s'").await
+            && error.ends_connection()
+        {
+            return Err(error);
+        }
+    }
+    // The log lets go of what PostgreSQL has committed, so a commit must be on its disk. A stronger setting stays.
+    let durable =
+        "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
+    conn.simple(durable).await.map(drop)
+}
+
+async fn prepare(conn: &mut Connection, schema: &str) -> Result<Statements, Error> {
+    let lock_checkpoint = format!(
+        "SELECT lanes, positions, ordinals FROM {schema}.drain_checkpoints \
+         WHERE log_id = $1 AND drainer = $2 FOR NO KEY UPDATE"
+    );
+    let move_checkpoint = format!(
+        "UPDATE {schema}.drain_checkpoints \
+         SET lanes = $3, positions = $4, ordinals = $5, rounds = rounds + 1, updated_at = now() \
+         WHERE log_id = $1 AND drainer = $2 AND lanes = $6 AND positions = $7 AND ordinals = $8"
+    );
+    let lock_partitions =
+        format!("SELECT id FROM {schema}.partitions WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE");
+    let probe = format!(
+        "SELECT v.i, m.id FROM unnest($1::bigint[], $2::uuid[], $3::integer[]) v(p, k, i) \
+         JOIN {schema}.messages m ON m.partition_id = v.p AND m.transaction_key = v.k"
+    );
+    let reserve = format!(
+        "UPDATE {schema}.partitions p SET last_seq = p.last_seq + v.n \
+         FROM unnest($1::bigint[], $2::bigint[]) v(id, n) WHERE p.id = v.id RETURNING p.id, p.last_seq"
+    );
+    let add_dead_letters = format!(
+        "INSERT INTO {schema}.dead_letters \
+         (queue, partition, message_id, transaction_id, payload_text, sqlstate, error, source, created_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, 'drain', $8)"
+    );
+    let copy = format!(
+        "COPY {schema}.messages (partition_id, seq, created_at, id, trace_id, transaction_key, transaction_id, payload) \
+         FROM STDIN (FORMAT BINARY)"
+    );
+    let key = [oid::UUID, oid::INT4];
+    let arrays = [oid::INT4_ARRAY, oid::INT8_ARRAY, oid::INT8_ARRAY];
+    Ok(Statements {
+        lock_checkpoint: conn.prepare(&lock_checkpoint, &key).await?,
+        move_checkpoint: conn.prepare(&move_checkpoint, &[&key[..], &arrays, &arrays].concat()).await?,
+        lock_partitions: conn.prepare(&lock_partitions, &[oid::INT8_ARRAY]).await?,
+        probe: conn.prepare(&probe, &[oid::INT8_ARRAY, oid::UUID_ARRAY, oid::INT4_ARRAY]).await?,
+        reserve: conn.prepare(&reserve, &[oid::INT8_ARRAY, oid::INT8_ARRAY]).await?,
+        add_dead_letters: conn
+            .prepare(
+                &add_dead_letters,
+                &[oid::TEXT, oid::TEXT, oid::UUID, oid::TEXT, oid::TEXT, oid::TEXT, oid::TEXT, oid::TIMESTAMPTZ],
+            )
+            .await?,
+        copy,
+    })
+}

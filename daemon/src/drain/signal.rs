@@ -1,0 +1,172 @@
+//! When to drain: the cores say what became durable and how long it may wait; the drain sleeps until something is due.
+//!
+//! A message is signalled only once it is durable, for the round that follows takes what is durable. The drain resets the
+//! signal *before* it looks at the log, so whatever was signalled before the reset is in that round.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+/// Nothing is due.
+const NEVER: u64 = u64::MAX;
+
+/// How long messages may wait for company.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// At most until then; `None`: not at all.
+    pub until: Option<Instant>,
+    /// At most until so many wait.
+    pub count: u64,
+}
+
+impl Patience {
+    /// For a push whose client waits for the commit.
+    pub const NONE: Self = Self { until: None, count: 0 };
+
+    /// Both patiences at once.
+    #[must_use]
+    pub fn shorter(self, other: Self) -> Self {
+        let until = match (self.until, other.until) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            _ => None,
+        };
+        Self { until, count: self.count.min(other.count) }
+    }
+}
+
+/// The signal.
+pub struct DrainSignal {
+    epoch: Instant,
+    waiting: AtomicU64,
+    due_count: AtomicU64,
+    due_us: AtomicU64,
+    /// Whether the drain sleeps and wants to be woken.
+    armed: AtomicBool,
+    event: OwnedFd,
+}
+
+impl DrainSignal {
+    /// A signal with nothing due.
+    ///
+    /// # Errors
+    /// Those of `eventfd`.
+    pub fn new() -> io::Result<Self> {
+        let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)?;
+        Ok(Self {
+            epoch: Instant::now(),
+            waiting: AtomicU64::new(0),
+            due_count: AtomicU64::new(NEVER),
+            due_us: AtomicU64::new(NEVER),
+            armed: AtomicBool::new(false),
+            event,
+        })
+    }
+
+    /// `count` more messages are durable, which may wait as `patience` says.
+    pub fn add(&self, count: u64, patience: Patience) {
+        let due_us = patience.until.map_or(0, |until| until.saturating_duration_since(self.epoch).as_micros() as u64);
+        let due_us_before = self.due_us.fetch_min(due_us, Ordering::SeqCst);
+        let due_count = self.due_count.fetch_min(patience.count, Ordering::SeqCst).min(patience.count);
+        let waiting = self.waiting.fetch_add(count, Ordering::SeqCst) + count;
+        if due_us < due_us_before || waiting >= due_count {
+            self.wake();
+        }
+    }
+
+    /// Wakes the drain, if it sleeps, to look again what is due.
+    fn wake(&self) {
+        if self.armed.swap(false, Ordering::SeqCst) {
+            self.wake_anyway();
+        }
+    }
+
+    /// Wakes the drain also from a sleep that pushes do not end.
+    pub fn wake_anyway(&self) {
+        if let Err(error) = rustix::io::write(&self.event, &1_u64.to_ne_bytes()) {
+            tracing::error!(code = "eventfd_failed", %error, "the drain cannot be woken");
+        }
+    }
+
+    /// Asks to be woken by the next message that brings the due time forward. Call before [`due`](Self::due).
+    pub fn arm(&self) {
+        self.armed.store(true, Ordering::SeqCst);
+    }
+
+    /// When the next round is due; `None`: nothing waits.
+    pub fn due(&self) -> Option<Instant> {
+        if self.waiting.load(Ordering::SeqCst) >= self.due_count.load(Ordering::SeqCst) {
+            return Some(self.epoch);
+        }
+        match self.due_us.load(Ordering::SeqCst) {
+            NEVER => None,
+            due_us => Some(self.epoch + Duration::from_micros(due_us)),
+        }
+    }
+
+    /// Forgets what is due: the round that begins now takes all of it.
+    pub fn reset(&self) {
+        self.due_us.store(NEVER, Ordering::SeqCst);
+        self.due_count.store(NEVER, Ordering::SeqCst);
+        self.waiting.store(0, Ordering::SeqCst);
+    }
+
+    /// The eventfd that wakes the drain.
+    pub fn event(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn patience(ms: u64, count: u64) -> Patience {
+        Patience { until: Some(Instant::now() + Duration::from_millis(ms)), count }
+    }
+
+    #[test]
+    fn the_sooner_of_time_and_count_is_due() {
+        let signal = DrainSignal::new().unwrap();
+        assert_eq!(signal.due(), None);
+        signal.add(99, patience(60_000, 100));
+        assert!(signal.due().unwrap() > Instant::now());
+        signal.add(1, patience(60_000, 100));
+        assert!(signal.due().unwrap() <= Instant::now(), "the hundredth ends the wait");
+        signal.reset();
+        assert_eq!(signal.due(), None);
+        signal.add(1, patience(0, 100));
+        assert!(signal.due().unwrap() <= Instant::now(), "time ends the wait");
+    }
+
+    #[test]
+    fn one_awaited_push_takes_all_that_wait_along() {
+        let signal = DrainSignal::new().unwrap();
+        signal.add(1, patience(60_000, 100));
+        signal.add(1, Patience::NONE);
+        assert!(signal.due().unwrap() <= Instant::now());
+    }
+
+    #[test]
+    fn a_sleeping_drain_is_woken_once_and_only_for_what_is_sooner() {
+        let signal = DrainSignal::new().unwrap();
+        signal.add(1, patience(1_000, 100));
+        signal.arm();
+        signal.add(1, patience(60_000, 100));
+        assert!(signal.armed.load(Ordering::SeqCst), "a later message does not wake");
+        signal.add(1, patience(10, 100));
+        assert!(!signal.armed.load(Ordering::SeqCst));
+        let mut counter = [0; 8];
+        rustix::io::read(signal.event(), &mut counter).unwrap();
+        assert_eq!(u64::from_ne_bytes(counter), 1);
+    }
+
+    #[test]
+    fn the_shorter_patience_wins_in_each_respect() {
+        let (soon, late) = (patience(1, 100), patience(1_000, 10));
+        assert_eq!(soon.shorter(late), Patience { until: soon.until, count: 10 });
+        assert_eq!(soon.shorter(Patience::NONE), Patience::NONE);
+    }
+}

@@ -1,0 +1,19 @@
+//! What of a request its answer depends on.
+
+/// How a request wants to be answered.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    /// Whether the connection stays open after the answer.
+    pub keep_alive: bool,
+    /// Whether the body is left out: the answer to HEAD.
+    pub head_only: bool,
+    /// The header that a kept client of HTTP/1.0 needs.
+    pub keep_alive_header: Option<(&'static str, &'static str)>,
+}
+
+impl Manner {
+    /// Headers that every answer to it has.
+    pub fn headers<'a>(self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        self.keep_alive_header.into_iter()
+    }
+}

@@ -1,0 +1,35 @@
+//! Forebay: a durable, very fast ingestion daemon in front of PostgreSQL.
+//!
+//! Producers push JSON over HTTP; a push is safe on disk, in a log of its own, before it is answered; a drain COPYs
+//! everything into PostgreSQL in bulk, exactly once and in order, through crashes and outages.
+//!
+//! ```text
+//!   command     the command line                     serve   start, signals, end
+//!      config      settings                             datadir   directory, lock, quota
+//!   core        one thread a core: listener, connections, its lane of the log
+//!      api         paths and what they do            http, json   bytes in, typed results out
+//!      message     a message as a log record
+//!   drain       one thread: the log into PostgreSQL  schema       what is in PostgreSQL
+//!   shared, mailbox, drain::signal                   what threads tell each other
+//!   rt          monoio, and all unsafe code of the daemon
+//!   limits      every limit, with its reason
+//! ```
+
+pub mod api;
+pub mod banner;
+pub mod command;
+pub mod config;
+pub mod core;
+pub mod datadir;
+pub mod drain;
+pub mod http;
+pub mod ids;
+pub mod json;
+pub mod limits;
+pub mod logging;
+pub mod mailbox;
+pub mod message;
+pub mod rt;
+pub mod schema;
+pub mod serve;
+pub mod shared;

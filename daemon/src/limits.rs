@@ -1,0 +1,67 @@
+//! Every limit of the daemon in one place, with its reason.
+
+use std::time::Duration;
+
+/// Connections one core serves at once; more wait in the listener's backlog.
+pub const CONNECTIONS_PER_CORE_MAX: u32 = 16_384;
+
+/// Connections that may wait to be accepted, per core.
+pub const LISTEN_BACKLOG: i32 = 4096;
+
+/// Bytes a connection's read buffer starts with: most requests fit.
+pub const READ_BUFFER_BYTES: usize = 4096;
+
+/// Bytes a read buffer keeps between requests; a larger one is given back.
+pub const READ_BUFFER_KEPT_BYTES: usize = 64 << 10;
+
+/// Least room offered to a read, in bytes.
+pub const READ_ROOM_BYTES: usize = 2048;
+
+/// Default bound of a request's body, in bytes.
+pub const BODY_BYTES_DEFAULT: u64 = 16 << 20;
+
+/// Pipelined requests answered with one write; more are answered with the next.
+pub const PIPELINED_MAX: usize = 256;
+
+/// Messages of an NDJSON body appended as one batch at most: batches interleave with other connections' pushes.
+pub const NDJSON_BATCH_MESSAGES: usize = 256;
+
+/// Bytes of payload at which such a batch is closed before.
+pub const NDJSON_BATCH_BYTES: usize = 256 << 10;
+
+/// Rows of one drain transaction at most: more gain nothing (docs/performance.md), and a failed one costs as much again.
+pub const ROUND_ROWS_MAX: usize = 20_000;
+
+/// Bytes of payload of one drain transaction at most; one larger message goes alone.
+pub const ROUND_BYTES_MAX: usize = 16 << 20;
+
+/// Bytes of COPY data handed to the connection at once.
+pub const COPY_CHUNK_BYTES: usize = 256 << 10;
+
+/// Back-off between attempts to reach PostgreSQL: the first, and the longest.
+pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
+/// See [`BACKOFF_MIN`].
+pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
+/// Time between looks at a paused drain whose cause only a person can mend.
+pub const PAUSE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Rounds that look for duplicates first after one was met.
+pub const PROBE_ROUNDS: u32 = 64;
+
+/// Step of the sweep that ends the wait for commits.
+pub const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
+
+/// How long a second start waits for the lock of the first: a killed process' io_uring work may hold it for a moment.
+pub const LOCK_WAIT: Duration = Duration::from_secs(2);
+
+/// Time that connections get at shutdown to finish the request they are in.
+pub const CONNECTIONS_GRACE: Duration = Duration::from_secs(2);
+
+/// Segments the quota should hold for each lane, so that one being filled and two being ready leave room to drain.
+pub const QUOTA_SEGMENTS_PER_LANE: u64 = 8;
+
+/// Default of the log's quota: this share of the free space, in percent, …
+pub const QUOTA_FREE_SPACE_PERCENT: u64 = 80;
+/// … but not more than this many bytes.
+pub const QUOTA_BYTES_DEFAULT_MAX: u64 = 64 << 30;

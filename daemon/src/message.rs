@@ -1,0 +1,205 @@
+//! A message as the payload of a log record of kind [`KIND_MESSAGE`](forebay_wal::frame::KIND_MESSAGE). Byte table:
+//! `docs/log-format.md`.
+//!
+//! The log keeps the payload's bytes as they came; what PostgreSQL makes of them is its own matter.
+
+use uuid::Uuid;
+
+/// Version of this layout.
+const VERSION: u8 = 1;
+
+/// Bytes of the part that every message has.
+const FIXED_BYTES: usize = 40;
+
+const FLAG_TRANSACTION_ID: u8 = 1;
+const FLAG_TRACE_ID: u8 = 2;
+const FLAG_AWAITED: u8 = 4;
+
+/// A message on its way to PostgreSQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// Its id, made by the server: a UUIDv7.
+    pub id: Uuid,
+    /// When it was accepted, in microseconds since 1970.
+    pub accepted_us: i64,
+    /// Queue, at most 255 bytes.
+    pub queue: &'a str,
+    /// Partition, at most 255 bytes.
+    pub partition: &'a str,
+    /// The client's transaction id; the message id stands in for a missing one.
+    pub transaction_id: Option<&'a str>,
+    /// The client's trace id.
+    pub trace_id: Option<Uuid>,
+    /// Namespace for a queue that this push creates; empty: none.
+    pub namespace: &'a str,
+    /// Task for a queue that this push creates; empty: none.
+    pub task: &'a str,
+    /// Whether a client waits for the commit.
+    pub awaited: bool,
+    /// The JSON document, validated.
+    pub payload: &'a [u8],
+}
+
+/// A record that verified but is not a message of a version this build knows.
+#[derive(Debug, PartialEq, Eq)]
+pub struct NotAMessage;
+
+impl<'a> Message<'a> {
+    /// Appends everything but the payload to `out`; the record's payload is that, followed by the message's.
+    pub fn encode_head(&self, out: &mut Vec<u8>) {
+        let transaction_id = self.transaction_id.unwrap_or_default();
+        let mut flags = 0;
+        flags |= if self.transaction_id.is_some() { FLAG_TRANSACTION_ID } else { 0 };
+        flags |= if self.trace_id.is_some() { FLAG_TRACE_ID } else { 0 };
+        flags |= if self.awaited { FLAG_AWAITED } else { 0 };
+        out.extend_from_slice(&[VERSION, flags]);
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&(transaction_id.len() as u16).to_le_bytes());
+        out.extend_from_slice(&self.accepted_us.to_le_bytes());
+        out.extend_from_slice(self.id.as_bytes());
+        for text in [self.queue, self.partition, self.namespace, self.task] {
+            out.extend_from_slice(&(text.len() as u16).to_le_bytes());
+        }
+        if let Some(trace_id) = self.trace_id {
+            out.extend_from_slice(trace_id.as_bytes());
+        }
+        for text in [transaction_id, self.queue, self.partition, self.namespace, self.task] {
+            out.extend_from_slice(text.as_bytes());
+        }
+    }
+
+    /// Reads a record's payload.
+    ///
+    /// # Errors
+    /// [`NotAMessage`].
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, NotAMessage> {
+        let (fixed, mut rest) = bytes.split_first_chunk::<FIXED_BYTES>().ok_or(NotAMessage)?;
+        if fixed[0] != VERSION {
+            return Err(NotAMessage);
+        }
+        let flags = fixed[1];
+        let length = |at: usize| usize::from(u16::from_le_bytes([fixed[at], fixed[at + 1]]));
+        let mut id = [0; 16];
+        id.copy_from_slice(&fixed[16..32]);
+        let mut accepted_us = [0; 8];
+        accepted_us.copy_from_slice(&fixed[8..16]);
+        let trace_id = match flags & FLAG_TRACE_ID {
+            0 => None,
+            _ => {
+                let (trace_id, after) = rest.split_first_chunk::<16>().ok_or(NotAMessage)?;
+                rest = after;
+                Some(Uuid::from_bytes(*trace_id))
+            }
+        };
+        let mut text = |length: usize| {
+            let (text, after) = rest.split_at_checked(length).ok_or(NotAMessage)?;
+            rest = after;
+            std::str::from_utf8(text).map_err(|_| NotAMessage)
+        };
+        let transaction_id = text(length(6))?;
+        let (queue, partition) = (text(length(32))?, text(length(34))?);
+        let (namespace, task) = (text(length(36))?, text(length(38))?);
+        Ok(Self {
+            id: Uuid::from_bytes(id),
+            accepted_us: i64::from_le_bytes(accepted_us),
+            queue,
+            partition,
+            transaction_id: (flags & FLAG_TRANSACTION_ID != 0).then_some(transaction_id),
+            trace_id,
+            namespace,
+            task,
+            awaited: flags & FLAG_AWAITED != 0,
+            payload: rest,
+        })
+    }
+
+    /// What makes it the same as another message of its partition, if its client said so: the transaction id itself where
+    /// that is a UUID in its usual form, else the first 128 bits of its BLAKE3 hash.
+    #[must_use]
+    pub fn transaction_key(&self) -> Option<TransactionKey> {
+        self.transaction_id.map(TransactionKey::of)
+    }
+
+    /// The transaction id as clients see it.
+    #[must_use]
+    pub fn transaction_id_or_own(&self) -> String {
+        self.transaction_id.map_or_else(|| self.id.to_string(), str::to_owned)
+    }
+}
+
+/// A transaction id as PostgreSQL's unique index holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TransactionKey {
+    /// The key.
+    pub bytes: [u8; 16],
+    /// Whether the key is the id, so that the id's text need not be stored beside it.
+    pub is_the_id: bool,
+}
+
+impl TransactionKey {
+    /// The key of `transaction_id`.
+    #[must_use]
+    pub fn of(transaction_id: &str) -> Self {
+        // Only the form that PostgreSQL prints back stands for itself: another spelling is another id.
+        if transaction_id.len() == 36
+            && let Ok(uuid) = Uuid::try_parse(transaction_id)
+            && uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == transaction_id
+        {
+            return Self { bytes: uuid.into_bytes(), is_the_id: true };
+        }
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&blake3::hash(transaction_id.as_bytes()).as_bytes()[..16]);
+        Self { bytes, is_the_id: false }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_message_comes_back_as_it_was_written(
+            queue in ".{1,60}", partition in ".{0,60}", transaction_id in proptest::option::of(".{1,60}"),
+            trace_id: Option<u128>, namespace in ".{0,20}", awaited: bool, payload: Vec<u8>, accepted_us: i64, id: u128,
+        ) {
+            let message = Message {
+                id: Uuid::from_u128(id),
+                accepted_us,
+                queue: &queue,
+                partition: &partition,
+                transaction_id: transaction_id.as_deref(),
+                trace_id: trace_id.map(Uuid::from_u128),
+                namespace: &namespace,
+                task: "",
+                awaited,
+                payload: &payload,
+            };
+            let mut bytes = Vec::new();
+            message.encode_head(&mut bytes);
+            bytes.extend_from_slice(&payload);
+            prop_assert_eq!(Message::decode(&bytes), Ok(message));
+        }
+
+        #[test]
+        fn arbitrary_bytes_never_panic(mut bytes: Vec<u8>) {
+            if let Some(first) = bytes.first_mut() {
+                *first = VERSION;
+            }
+            if let Ok(message) = Message::decode(&bytes) {
+                prop_assert!(message.payload.len() <= bytes.len());
+            }
+        }
+    }
+
+    #[test]
+    fn only_a_uuid_as_postgresql_prints_it_is_its_own_key() {
+        let uuid = "0198c9b0-5c1a-7e3b-9f00-0123456789ab";
+        assert!(TransactionKey::of(uuid).is_the_id);
+        for other in [&uuid.to_uppercase(), &uuid.replace('-', ""), &format!("{{{uuid}}}"), "order-1"] {
+            assert!(!TransactionKey::of(other).is_the_id, "{other}");
+            assert_ne!(TransactionKey::of(other).bytes, TransactionKey::of(uuid).bytes, "{other}");
+        }
+    }
+}

@@ -1,0 +1,219 @@
+//! The one place that knows how monoio behaves; everything else of it stays behind these few functions.
+//!
+//! What they stand on (monoio 0.2.4, read in its source): a dropped accept that had completed leaks its descriptor, so an
+//! accept is never dropped but ended by shutting the listener down; accepted sockets come without `CLOEXEC`; a future
+//! pending on a socket ends when the socket is shut down, and is not dropped before; tasks that are woken run in the order
+//! in which they were woken, after those that were already waiting.
+#![allow(unsafe_code)]
+
+use monoio::{
+    IoUringDriver, Runtime,
+    buf::IoBufMut,
+    io::AsyncReadRent,
+    net::{TcpListener, TcpStream},
+    time::TimeDriver,
+};
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    io,
+    net::SocketAddr,
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    rc::Rc,
+    task::{Poll, Waker},
+    time::{Duration, Instant},
+};
+
+/// The runtime of one thread.
+pub type CoreRuntime = Runtime<TimeDriver<IoUringDriver>>;
+
+/// Submission entries of a core's ring: one pass of a busy core queues at most this much before it enters the kernel.
+const RING_ENTRIES: u32 = 4096;
+
+/// Completion entries a connection may need at once: its read or write, and the cancellation of it.
+const COMPLETIONS_PER_CONNECTION: u32 = 2;
+
+/// Builds the runtime of the calling thread for up to `connections` connections, by the best set-up that the kernel knows.
+///
+/// # Errors
+/// Those of `io_uring_setup`.
+pub fn runtime(connections: u32) -> io::Result<CoreRuntime> {
+    let completions = (connections * COMPLETIONS_PER_CONNECTION).max(2 * RING_ENTRIES).next_power_of_two();
+    let mut error = None;
+    for step in 0..3 {
+        let mut ring = io_uring_06::IoUring::builder();
+        ring.setup_cqsize(completions).setup_clamp();
+        match step {
+            // Completions are taken in when this thread asks, without interrupting it (6.1).
+            0 => ring.setup_single_issuer().setup_defer_taskrun(),
+            // The same but for the asking (5.19).
+            1 => ring.setup_coop_taskrun(),
+            _ => &mut ring,
+        };
+        let builder = monoio::RuntimeBuilder::<IoUringDriver>::new().with_entries(RING_ENTRIES).uring_builder(ring);
+        match builder.enable_timer().build() {
+            Ok(runtime) => return Ok(runtime),
+            Err(failed) if failed.raw_os_error() == Some(libc::EINVAL) => error = Some(failed),
+            Err(failed) => return Err(failed),
+        }
+    }
+    Err(error.unwrap_or_else(|| io::Error::other("no way to set up io_uring")))
+}
+
+/// Waits for something that happens on the same thread. One waiter at a time; a notification without a waiter is kept.
+#[derive(Default)]
+pub struct Notify {
+    notified: Cell<bool>,
+    waiter: RefCell<Option<Waker>>,
+}
+
+impl Notify {
+    /// Lets the waiter, or the next one, go on.
+    pub fn notify(&self) {
+        if !self.notified.replace(true)
+            && let Some(waker) = self.waiter.take()
+        {
+            waker.wake();
+        }
+    }
+
+    /// Waits for the next notification.
+    pub async fn notified(&self) {
+        poll_fn(|cx| {
+            if self.notified.replace(false) {
+                return Poll::Ready(());
+            }
+            self.waiter.replace(Some(cx.waker().clone()));
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Waits for the next notification, at most until `deadline`.
+    pub async fn notified_until(&self, deadline: Option<Instant>) {
+        match deadline {
+            None => self.notified().await,
+            Some(deadline) => {
+                let wait = deadline.saturating_duration_since(Instant::now());
+                // Either way the caller looks for itself what there is to do.
+                if monoio::time::timeout(wait, self.notified()).await.is_err() {
+                    self.waiter.take();
+                }
+            }
+        }
+    }
+}
+
+/// Spawns a task on this thread.
+pub fn spawn(future: impl Future<Output = ()> + 'static) {
+    drop(monoio::spawn(future));
+}
+
+/// Sleeps; the timer's step is a millisecond.
+pub async fn sleep(duration: Duration) {
+    monoio::time::sleep(duration).await;
+}
+
+/// Calls `on_event` on this thread each time the eventfd was signalled, until it returns `false`.
+///
+/// # Errors
+/// When the descriptor cannot be duplicated.
+pub fn spawn_on_event(event: BorrowedFd<'_>, mut on_event: impl FnMut() -> bool + 'static) -> io::Result<()> {
+    let file = monoio::fs::File::from_std(event.try_clone_to_owned()?.into())?;
+    spawn(async move {
+        let mut counter = vec![0; 8];
+        loop {
+            let (outcome, buffer) = file.read_at(counter, 0).await;
+            counter = buffer;
+            match outcome {
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    tracing::error!(code = "eventfd_failed", %error, "an eventfd cannot be read");
+                    return;
+                }
+            }
+            if !on_event() {
+                return;
+            }
+        }
+    });
+    Ok(())
+}
+
+/// A listener of its own on an address that other threads listen on as well.
+pub struct Listener {
+    listener: TcpListener,
+}
+
+impl Listener {
+    /// Takes a bound, listening socket.
+    ///
+    /// # Errors
+    /// When monoio refuses it.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self { listener: TcpListener::from_std(socket.into())? })
+    }
+
+    /// The next connection. Must be awaited to its end: see [`stop`](Self::stop).
+    ///
+    /// # Errors
+    /// Those of `accept`, and `EINVAL` once stopped.
+    pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = self.listener.accept().await?;
+        // A server that the daemon starts must not inherit its connections.
+        rustix::io::fcntl_setfd(borrow(&stream), rustix::io::FdFlags::CLOEXEC)?;
+        // Answers are written whole; waiting for more to send would only delay them.
+        stream.set_nodelay(true)?;
+        Ok((stream, peer))
+    }
+
+    /// Ends listening: a pending accept fails with `EINVAL`.
+    pub fn stop(&self) {
+        shut_down(borrow(&self.listener), rustix::net::Shutdown::Read);
+    }
+}
+
+/// A way to end a connection's pending read, kept no longer than the connection.
+pub struct ReadStopper(RawFd);
+
+impl ReadStopper {
+    /// For `stream`, which outlives the result.
+    #[must_use]
+    pub fn new(stream: &TcpStream) -> Self {
+        Self(stream.as_raw_fd())
+    }
+
+    /// Lets the pending read, and all later ones, find the end of the stream.
+    pub fn stop(&self) {
+        // SAFETY: by `new`'s contract the descriptor is open.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.0) };
+        shut_down(fd, rustix::net::Shutdown::Read);
+    }
+}
+
+fn shut_down(fd: BorrowedFd<'_>, how: rustix::net::Shutdown) {
+    // Not connected any more: nothing is left to shut down.
+    if let Err(error) = rustix::net::shutdown(fd, how) {
+        tracing::debug!(%error, "shutdown");
+    }
+}
+
+fn borrow(of: &impl AsRawFd) -> BorrowedFd<'_> {
+    // SAFETY: the owner of the descriptor is borrowed as long as the result.
+    unsafe { BorrowedFd::borrow_raw(of.as_raw_fd()) }
+}
+
+/// Reads into the free room behind `buffer`'s content. Returns the number of bytes, 0 at the end of the stream.
+///
+/// # Errors
+/// Those of `recv`.
+pub async fn read_more(stream: &mut TcpStream, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+    let (length, capacity) = (buffer.len(), buffer.capacity());
+    debug_assert!(length < capacity, "there is room to read into");
+    let (outcome, slice) = stream.read(buffer.slice_mut(length..capacity)).await;
+    (outcome, slice.into_inner())
+}
+
+/// A value shared by the tasks of one thread.
+pub type Local<T> = Rc<T>;

@@ -1,0 +1,146 @@
+//! The schema in PostgreSQL, and how it comes there.
+
+use forebay_pgwire::{Connection, Error, Param};
+
+/// The migrations, oldest first; a version is the number of migrations that were carried out.
+const MIGRATIONS: [&str; 1] = [include_str!("001.sql")];
+
+/// Version that this build needs.
+pub const VERSION: i32 = MIGRATIONS.len() as i32;
+
+/// Why the schema is not as this build needs it.
+#[derive(Debug)]
+pub enum SchemaError {
+    /// PostgreSQL refused, or was lost.
+    Postgres(Error),
+    /// A newer release made it: use that release.
+    TooNew {
+        /// The version found.
+        version: i32,
+    },
+    /// It is missing or old, and migrating was switched off: run `forebay schema migrate`.
+    NeedsMigration {
+        /// The version found; 0 for none.
+        version: i32,
+    },
+}
+
+impl std::fmt::Display for SchemaError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Postgres(error) => error.fmt(f),
+            Self::TooNew { version } => {
+                write!(f, "the schema has version {version}, this release knows {VERSION}: a newer release is needed")
+            }
+            Self::NeedsMigration { version } => write!(
+                f,
+                "the schema has version {version}, this release needs {VERSION}: run `forebay schema migrate`"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for SchemaError {}
+
+impl From<Error> for SchemaError {
+    fn from(error: Error) -> Self {
+        Self::Postgres(error)
+    }
+}
+
+/// `name` as an identifier in SQL.
+#[must_use]
+pub fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// The whole schema as SQL, for an empty database.
+#[must_use]
+pub fn print(schema: &str) -> String {
+    let schema = quoted(schema);
+    let mut sql = preamble(&schema);
+    for (index, migration) in MIGRATIONS.iter().enumerate() {
+        sql.push_str(&step(&schema, index as i32 + 1, migration));
+    }
+    sql
+}
+
+fn preamble(schema: &str) -> String {
+    format!(
+        "CREATE SCHEMA IF NOT EXISTS {schema};\n\
+         CREATE TABLE IF NOT EXISTS {schema}.schema_version (\n    \
+             version integer PRIMARY KEY,\n    \
+             applied_at timestamptz NOT NULL DEFAULT now()\n);\n"
+    )
+}
+
+fn step(schema: &str, version: i32, migration: &str) -> String {
+    let sql = migration.replace("{schema}", schema);
+    format!("\n{sql}\nINSERT INTO {schema}.schema_version (version) VALUES ({version});\n")
+}
+
+/// Brings the schema up to date, or with `migrate` off only looks whether it is. Several daemons may do so at once.
+///
+/// # Errors
+/// See [`SchemaError`].
+pub async fn ensure(conn: &mut Connection, schema: &str, migrate: bool) -> Result<(), SchemaError> {
+    match version(conn, schema).await? {
+        VERSION => Ok(()),
+        version if version > VERSION => Err(SchemaError::TooNew { version }),
+        version if !migrate => Err(SchemaError::NeedsMigration { version }),
+        _ => {
+            let outcome = apply(conn, schema).await;
+            if outcome.is_err() && !conn.is_broken() {
+                conn.simple("ROLLBACK").await?;
+            }
+            outcome
+        }
+    }
+}
+
+async fn apply(conn: &mut Connection, schema: &str) -> Result<(), SchemaError> {
+    let name = quoted(schema);
+    conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
+    // Two daemons at once: CREATE … IF NOT EXISTS may fail for the later one, which then tries again as for any conflict.
+    conn.simple(&preamble(&name)).await?;
+    conn.simple(&format!("LOCK TABLE {name}.schema_version IN EXCLUSIVE MODE")).await?;
+    let from = applied(conn, &name).await?;
+    if from > VERSION {
+        return Err(SchemaError::TooNew { version: from });
+    }
+    for version in from..VERSION {
+        conn.simple(&step(&name, version + 1, MIGRATIONS[version as usize])).await?;
+    }
+    conn.simple("COMMIT").await?;
+    tracing::info!(schema, from, to = VERSION, "the schema was brought up to date");
+    Ok(())
+}
+
+/// The schema's version; 0 if it is not there.
+async fn version(conn: &mut Connection, schema: &str) -> Result<i32, Error> {
+    let exists = "SELECT to_regclass($1) IS NOT NULL";
+    let table = format!("{}.schema_version", quoted(schema));
+    let rows = conn.query_once(exists, &[Param::Text(&table)]).await?;
+    match rows.first() {
+        Some(row) if row.get_bool(0)? => applied(conn, &quoted(schema)).await,
+        _ => Ok(0),
+    }
+}
+
+async fn applied(conn: &mut Connection, schema: &str) -> Result<i32, Error> {
+    let sql = format!("SELECT COALESCE(max(version), 0) FROM {schema}.schema_version");
+    let rows = conn.query_once(&sql, &[]).await?;
+    rows.first().map_or(Ok(0), |row| row.get_i32(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_configured_schema_s_name_stands_everywhere_quoted() {
+        let sql = print("odd\"name");
+        assert!(sql.contains("CREATE TABLE \"odd\"\"name\".messages"));
+        assert!(!sql.contains("{schema}"));
+    }
+}

@@ -1,0 +1,274 @@
+//! The daemon from start to end.
+
+use crate::{
+    banner,
+    config::{Config, PostgresTarget},
+    core::{self, CoreFailed, CoreStart, ListenError, bind_all},
+    datadir::{DataDir, DataDirError},
+    drain::{DrainFailed, DrainThread, TargetSource, signal::DrainSignal},
+    mailbox::Mailbox,
+    shared::Shared,
+};
+use forebay_cluster::{Cluster, ClusterConfig, Watch, find_binaries};
+use forebay_wal::{
+    error::LogError,
+    log::{self, Log, LogOptions},
+};
+use std::{
+    sync::{
+        Arc, OnceLock,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+/// Time that the private PostgreSQL gets to end.
+const POSTGRES_STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Why the daemon did not start, or ended.
+#[derive(Debug)]
+pub enum ServeError {
+    /// Configuration, the system's limits, or what should be installed.
+    Setup(String),
+    /// The log failed, or cannot be trusted.
+    Storage(String),
+    /// Another daemon has the data directory.
+    InUse(String),
+}
+
+impl std::fmt::Display for ServeError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (Self::Setup(what) | Self::Storage(what) | Self::InUse(what)) = self;
+        f.write_str(what)
+    }
+}
+
+impl From<DataDirError> for ServeError {
+    fn from(error: DataDirError) -> Self {
+        match error {
+            DataDirError::InUse { .. } => Self::InUse(error.to_string()),
+            DataDirError::Io { .. } => Self::Storage(error.to_string()),
+            DataDirError::QuotaTooSmall { .. } => Self::Setup(error.to_string()),
+        }
+    }
+}
+
+impl From<LogError> for ServeError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Ring(_) | LogError::Options(_) => Self::Setup(error.to_string()),
+            _ => Self::Storage(error.to_string()),
+        }
+    }
+}
+
+impl From<ListenError> for ServeError {
+    fn from(error: ListenError) -> Self {
+        Self::Setup(error.to_string())
+    }
+}
+
+/// What ends the daemon.
+enum End {
+    Signal(i32),
+    Failed(ServeError),
+}
+
+/// Runs the daemon until a signal, or a failure, ends it.
+///
+/// # Errors
+/// See [`ServeError`].
+pub fn run(config: Config) -> Result<(), ServeError> {
+    let cpus = allowed_cpus();
+    let cores = config.cores.unwrap_or(cpus.len().clamp(1, usize::from(u16::MAX)) as u16);
+    // Before the address is bound: a socket that shares it would take another daemon's connections.
+    let data_dir = DataDir::open(&config.data_dir)?;
+    if matches!(config.postgres, PostgresTarget::Embedded) {
+        find_binaries().map_err(|error| ServeError::Setup(error.to_string()))?;
+    }
+    let (sockets, address) = bind_all(config.listen, usize::from(cores))?;
+    let (quota_bytes, segment_bytes) = data_dir.quota(config.wal_max_bytes, config.wal_segment_bytes, cores)?;
+    let options =
+        LogOptions { dir: data_dir.wal(), lanes: cores, sync: config.sync.method(), segment_bytes, quota_bytes };
+    let mut log = log::open(&options)?;
+    report(&log);
+    let setup = |error: std::io::Error| ServeError::Setup(error.to_string());
+    let signal = DrainSignal::new().map_err(setup)?;
+    let mailboxes = (0..cores).map(|_| Mailbox::new()).collect::<Result<_, _>>().map_err(setup)?;
+    let shared = Arc::new(Shared::new(config, &log, (segment_bytes, quota_bytes), signal, mailboxes));
+
+    let (ends, end) = channel();
+    watch_signals(&ends).map_err(setup)?;
+    let threads = start_cores(&shared, &mut log, sockets, &cpus, &ends).map_err(setup)?;
+    let cluster: Arc<OnceLock<String>> = Arc::default();
+    let drain = start_drain(&shared, &log, &cluster, &ends).map_err(setup)?;
+    tracing::info!(%address, cores, quota_bytes, segment_bytes, "listening");
+    let postgres = start_embedded(&shared.config, &data_dir, &cluster)?;
+    banner::print(address, postgres.as_ref());
+
+    let ended_by = end.recv();
+    shared.stop();
+    let outcome = match ended_by {
+        Ok(End::Signal(signal)) => {
+            tracing::info!(signal, "stopping");
+            end_in_order(threads, drain, &shared);
+            Ok(())
+        }
+        // Nothing can be waited for: a core that failed does not end, and what is not durable never will be.
+        Ok(End::Failed(error)) => Err(error),
+        Err(_) => Err(ServeError::Setup("all threads ended".to_owned())),
+    };
+    if let Some(watch) = postgres
+        && let Err(error) = watch.stop(POSTGRES_STOP_TIMEOUT)
+    {
+        tracing::error!(code = "embedded_postgres_not_stopped", %error, "the private PostgreSQL did not end");
+    }
+    log.keeper.stop();
+    outcome
+}
+
+fn end_in_order(threads: Vec<JoinHandle<()>>, drain: DrainThread, shared: &Shared) {
+    for thread in threads {
+        if thread.join().is_err() {
+            tracing::error!(code = "core_panicked", "a core thread panicked");
+        }
+    }
+    if !drain.finish(shared.config.shutdown_grace) {
+        tracing::warn!("the drain did not end in time");
+    }
+    match shared.pending() {
+        0 => tracing::info!("stopped; the log is empty"),
+        pending => tracing::info!(pending, "stopped; the log keeps what PostgreSQL does not have yet"),
+    }
+}
+
+/// Processors that the process may use.
+fn allowed_cpus() -> Vec<usize> {
+    let Ok(set) = rustix::thread::sched_getaffinity(None) else { return vec![0] };
+    (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()
+}
+
+fn report(log: &Log) {
+    for (lane, finding) in &log.findings {
+        if finding.is_damage() {
+            tracing::error!(code = "log_damaged", lane, %finding, "the log is damaged; what verifies is delivered");
+        } else {
+            tracing::warn!(lane, %finding, "recovery");
+        }
+    }
+    let records: u64 = log.found.iter().map(|lane| lane.records).sum();
+    tracing::info!(records, lanes = log.found.len(), "the log is recovered");
+}
+
+fn start_cores(
+    shared: &Arc<Shared>,
+    log: &mut Log,
+    sockets: Vec<std::os::fd::OwnedFd>,
+    cpus: &[usize],
+    ends: &Sender<End>,
+) -> std::io::Result<Vec<JoinHandle<()>>> {
+    let pinned = sockets.len() <= cpus.len();
+    let mut threads = Vec::new();
+    for (index, (lane, socket)) in log.lanes.drain(..).zip(sockets).enumerate() {
+        let (failed, failures) = channel();
+        let cpu = pinned.then(|| cpus[index]);
+        let start = CoreStart { shared: Arc::clone(shared), lane, socket, cpu, failed };
+        forward(failures, ends, |failed| match failed {
+            CoreFailed::Storage(what) => ServeError::Storage(what),
+            CoreFailed::Setup(what) => ServeError::Setup(what),
+        })?;
+        let ends = ends.clone();
+        threads.push(std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| core::run(start)));
+            let error = match outcome {
+                Ok(Ok(())) => return,
+                Ok(Err(CoreFailed::Storage(what))) => ServeError::Storage(what),
+                Ok(Err(CoreFailed::Setup(what))) => ServeError::Setup(what),
+                Err(_) => ServeError::Storage("a core thread panicked".to_owned()),
+            };
+            tell(&ends, End::Failed(error));
+        })?);
+    }
+    Ok(threads)
+}
+
+fn start_drain(
+    shared: &Arc<Shared>,
+    log: &Log,
+    cluster: &Arc<OnceLock<String>>,
+    ends: &Sender<End>,
+) -> std::io::Result<DrainThread> {
+    let target: TargetSource = match &shared.config.postgres {
+        PostgresTarget::External(config) => {
+            let config = (**config).clone();
+            Arc::new(move || Some(config.clone()))
+        }
+        PostgresTarget::Embedded => {
+            let cluster = Arc::clone(cluster);
+            Arc::new(move || forebay_pgwire::Config::from_url(cluster.get()?).ok())
+        }
+    };
+    let (failed, failures) = channel();
+    forward(failures, ends, |DrainFailed(what)| ServeError::Storage(what))?;
+    DrainThread::start(shared, &log.layout, target, failed)
+}
+
+/// Passes failures on as ends of the daemon.
+fn forward<T: Send + 'static>(
+    failures: Receiver<T>,
+    ends: &Sender<End>,
+    as_error: impl Fn(T) -> ServeError + Send + 'static,
+) -> std::io::Result<()> {
+    let ends = ends.clone();
+    std::thread::Builder::new().name("failures".into()).spawn(move || {
+        for failure in failures {
+            tell(&ends, End::Failed(as_error(failure)));
+        }
+    })?;
+    Ok(())
+}
+
+fn tell(ends: &Sender<End>, end: End) {
+    // Nobody listens any more once the daemon is ending.
+    if ends.send(end).is_err() {
+        tracing::debug!("a second reason to end");
+    }
+}
+
+fn watch_signals(ends: &Sender<End>) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
+    let ends = ends.clone();
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        for signal in signals.forever() {
+            tell(&ends, End::Signal(signal));
+        }
+    })?;
+    Ok(())
+}
+
+fn start_embedded(
+    config: &Config,
+    data_dir: &DataDir,
+    cluster_url: &OnceLock<String>,
+) -> Result<Option<Watch>, ServeError> {
+    if !matches!(config.postgres, PostgresTarget::Embedded) {
+        return Ok(None);
+    }
+    let fail = |error: &dyn std::fmt::Display| ServeError::Setup(format!("the private PostgreSQL: {error}"));
+    let cluster = Cluster::open(ClusterConfig::new(data_dir.postgres())).map_err(|error| fail(&error))?;
+    if let Some(capability) = cluster.lent_capability() {
+        tracing::warn!(
+            ?capability,
+            account = cluster.account(),
+            "the private PostgreSQL is lent a capability to reach its directory"
+        );
+    }
+    let url = cluster.url();
+    let watch = Watch::start(Arc::new(cluster)).map_err(|error| fail(&error))?;
+    if cluster_url.set(url).is_err() {
+        tracing::debug!("the private PostgreSQL was named before");
+    }
+    Ok(Some(watch))
+}

@@ -1,0 +1,215 @@
+//! What the threads of one daemon share: counters, signals, and where the log and the drain stand.
+
+use crate::{config::Config, drain::signal::DrainSignal, mailbox::Mailbox};
+use forebay_wal::{
+    keeper::KeeperHandle,
+    lane::LaneShared,
+    log::{LaneFound, Numbers},
+    position::Position,
+};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+};
+
+/// What is known of PostgreSQL, from the drain's connection itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DatabaseHealth {
+    /// Not tried yet.
+    Unknown = 0,
+    /// The last transaction went well.
+    Connected = 1,
+    /// The connection failed, or the drain is paused.
+    Disconnected = 2,
+}
+
+/// One lane's progress through the drain.
+pub struct LaneProgress {
+    /// The lane.
+    pub lane: Arc<LaneShared>,
+    oldest: Position,
+    oldest_ordinal: u64,
+    drained: AtomicU64,
+    drained_ordinal: AtomicU64,
+}
+
+impl LaneProgress {
+    fn new(found: &LaneFound) -> Self {
+        let start = forebay_wal::position::segment_start(found.first_segment);
+        Self {
+            lane: Arc::clone(&found.shared),
+            oldest: start,
+            oldest_ordinal: found.first_ordinal,
+            drained: AtomicU64::new(start.pack()),
+            drained_ordinal: AtomicU64::new(found.first_ordinal),
+        }
+    }
+
+    /// Start of the oldest segment that was found at start.
+    pub fn oldest(&self) -> Position {
+        self.oldest
+    }
+
+    /// Ordinal of the oldest record that was found at start.
+    pub fn oldest_ordinal(&self) -> u64 {
+        self.oldest_ordinal
+    }
+
+    /// Everything before this position is in PostgreSQL, as far as is known.
+    pub fn drained(&self) -> Position {
+        Position::unpack(self.drained.load(Ordering::SeqCst))
+    }
+
+    /// Ordinal behind the last record that is in PostgreSQL.
+    pub fn drained_ordinal(&self) -> u64 {
+        self.drained_ordinal.load(Ordering::SeqCst)
+    }
+
+    /// Notes that a transaction committed, or what the checkpoint says.
+    pub fn set_drained(&self, position: Position, ordinal: u64) {
+        self.drained.store(position.pack(), Ordering::SeqCst);
+        self.drained_ordinal.store(ordinal, Ordering::SeqCst);
+    }
+
+    /// Records that are durable and not yet in PostgreSQL.
+    pub fn pending(&self) -> u64 {
+        self.lane.durable_ordinal().saturating_sub(self.drained_ordinal())
+    }
+
+    /// Bytes of the log from the oldest record not yet in PostgreSQL to the durable end, in segments of `segment_bytes`.
+    pub fn pending_bytes(&self, segment_bytes: u64) -> u64 {
+        let (drained, durable) = (self.drained(), self.lane.durable());
+        let segments = durable.segment.saturating_sub(drained.segment);
+        (segments * segment_bytes + u64::from(durable.offset)).saturating_sub(u64::from(drained.offset))
+    }
+}
+
+/// Figures that only grow.
+#[derive(Default)]
+pub struct Counters {
+    /// Messages accepted.
+    pub pushed_messages: AtomicU64,
+    /// Drain transactions committed.
+    pub drain_transactions: AtomicU64,
+    /// Messages that PostgreSQL has taken.
+    pub drained_messages: AtomicU64,
+    /// Messages whose transaction id was there already.
+    pub duplicate_messages: AtomicU64,
+    /// Records of the log that were durable and are gone.
+    pub lost_records: AtomicU64,
+}
+
+/// Shared by all threads.
+pub struct Shared {
+    /// The settings.
+    pub config: Config,
+    /// The log's id.
+    pub log_id: [u8; 16],
+    /// The counter of numbers.
+    pub numbers: Numbers,
+    /// Every lane found in the log, in order of their numbers.
+    pub lanes: Vec<LaneProgress>,
+    /// Asks for segments to be released.
+    pub keeper: KeeperHandle,
+    /// Size of new segments in bytes.
+    pub segment_bytes: u64,
+    /// The log's quota in bytes.
+    pub quota_bytes: u64,
+    /// Tells the drain what waits.
+    pub drain: DrainSignal,
+    /// One a core, by its lane's number.
+    pub mailboxes: Vec<Mailbox>,
+    /// Figures.
+    pub counters: Counters,
+    /// Messages in dead letters that wait for a person.
+    pub dead_letters: AtomicU64,
+    /// When the oldest message not yet in PostgreSQL was accepted, in microseconds since 1970; 0: not known.
+    pub oldest_pending_us: AtomicU64,
+    /// What the drain takes out of the log, in bytes a second, over the last rounds; 0: not known.
+    pub drain_bytes_per_s: AtomicU64,
+    health: AtomicU8,
+    stopping: AtomicBool,
+}
+
+impl Shared {
+    /// The state of a daemon that has opened its log.
+    pub fn new(
+        config: Config,
+        log: &forebay_wal::log::Log,
+        (segment_bytes, quota_bytes): (u64, u64),
+        drain: DrainSignal,
+        mailboxes: Vec<Mailbox>,
+    ) -> Self {
+        Self {
+            config,
+            log_id: log.id,
+            numbers: log.numbers.clone(),
+            lanes: log.found.iter().map(LaneProgress::new).collect(),
+            keeper: log.keeper(),
+            segment_bytes,
+            quota_bytes,
+            drain,
+            mailboxes,
+            counters: Counters::default(),
+            dead_letters: AtomicU64::new(0),
+            oldest_pending_us: AtomicU64::new(0),
+            drain_bytes_per_s: AtomicU64::new(0),
+            health: AtomicU8::new(DatabaseHealth::Unknown as u8),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// What is known of PostgreSQL.
+    pub fn health(&self) -> DatabaseHealth {
+        match self.health.load(Ordering::Relaxed) {
+            0 => DatabaseHealth::Unknown,
+            1 => DatabaseHealth::Connected,
+            _ => DatabaseHealth::Disconnected,
+        }
+    }
+
+    /// Notes what became of PostgreSQL. When it goes away, those who wait for a commit are told.
+    pub fn set_health(&self, health: DatabaseHealth) {
+        let before = self.health.swap(health as u8, Ordering::Relaxed);
+        if health == DatabaseHealth::Disconnected && before != health as u8 {
+            self.mailboxes.iter().for_each(|mailbox| mailbox.send(crate::mailbox::Letter::DatabaseAway));
+        }
+    }
+
+    /// Whether the daemon is to end.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::SeqCst)
+    }
+
+    /// Lets the daemon end.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        self.mailboxes.iter().for_each(|mailbox| mailbox.send(crate::mailbox::Letter::Stop));
+    }
+
+    /// Messages that are durable and not yet in PostgreSQL.
+    pub fn pending(&self) -> u64 {
+        self.lanes.iter().map(LaneProgress::pending).sum()
+    }
+
+    /// Bytes of the log that are not drained.
+    pub fn used_bytes(&self) -> u64 {
+        self.lanes.iter().map(|lane| lane.pending_bytes(self.segment_bytes)).sum()
+    }
+
+    /// When trying again may help someone who was refused for want of room, in seconds: when the drain has emptied a
+    /// segment, by its measured rate.
+    pub fn retry_after_s(&self) -> u64 {
+        const UNKNOWN_S: u64 = 5;
+        const MAX_S: u64 = 60;
+        match self.drain_bytes_per_s.load(Ordering::Relaxed) {
+            0 => UNKNOWN_S,
+            rate => self.segment_bytes.div_ceil(rate).clamp(1, MAX_S),
+        }
+    }
+
+    /// Share of the quota that is used, from 0 to 1.
+    pub fn fill(&self) -> f64 {
+        (self.used_bytes() as f64 / self.quota_bytes as f64).min(1.0)
+    }
+}
