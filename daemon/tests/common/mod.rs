@@ -1,0 +1,180 @@
+//! What the tests of the whole daemon stand on: the real binary, a real PostgreSQL, a plain client.
+
+// Each test binary uses a part of it. Helpers of tests fail as tests do.
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::let_underscore_must_use)]
+
+pub mod client;
+pub mod random;
+
+pub use client::{Client, Response};
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::channel,
+    time::{Duration, Instant},
+};
+
+/// How long anything may take that is expected to happen: far more than it does, for a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A directory for one daemon, on the disk that holds the build: a temporary directory may be without `O_DIRECT`.
+pub fn data_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
+}
+
+/// Runs the binary to its end.
+pub fn forebay(args: &[&str]) -> std::process::Output {
+    command(args).output().unwrap()
+}
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    command.args(args).stdin(Stdio::null());
+    // What the machine's user has set must not reach the tests.
+    for (name, _) in std::env::vars_os() {
+        let name = name.to_string_lossy();
+        if name.starts_with("FOREBAY_") && name != "FOREBAY_PG_BINDIR"
+            || name.starts_with("PG")
+            || name == "DATABASE_URL"
+        {
+            command.env_remove(name.as_ref());
+        }
+    }
+    command
+}
+
+/// A running daemon; killed when dropped.
+pub struct Daemon {
+    child: Child,
+    /// Where it listens.
+    pub address: SocketAddr,
+    data_dir: PathBuf,
+    log_path: PathBuf,
+}
+
+impl Daemon {
+    /// Starts it on a free port and waits until it listens.
+    pub fn start(data_dir: &Path, postgres: &str, args: &[&str]) -> Self {
+        let log_path = data_dir.with_extension("log");
+        let log = File::options().create(true).append(true).open(&log_path).unwrap();
+        let dir = data_dir.to_str().unwrap();
+        let fixed =
+            ["serve", "--listen", "127.0.0.1:0", "--data-dir", dir, "--postgres", postgres, "--log-format", "text"];
+        let mut child = command(&[&fixed[..], args].concat()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let (found, address) = channel();
+        std::thread::spawn(move || {
+            // Read to the end: a daemon whose standard output nobody reads would stop at some time.
+            while let Some(Ok(line)) = lines.next() {
+                if let Some((_, address)) = line.split_once("listening on http://") {
+                    found.send(address.parse().unwrap()).unwrap_or_default();
+                }
+            }
+        });
+        match address.recv_timeout(PATIENCE) {
+            Ok(address) => Self { child, address, data_dir: data_dir.to_path_buf(), log_path },
+            Err(_) => {
+                let _ = child.kill();
+                panic!("the daemon did not start:\n{}", std::fs::read_to_string(&log_path).unwrap_or_default());
+            }
+        }
+    }
+
+    /// A new connection to it.
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address).unwrap()
+    }
+
+    /// Kills it with -9, and waits until it is gone.
+    pub fn kill9(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+    }
+
+    /// Stops it with SIGTERM, and waits for its end.
+    pub fn terminate(mut self) -> ExitStatus {
+        self.signal(rustix::process::Signal::TERM);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    pub fn wait(&mut self) -> ExitStatus {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < give_up, "the daemon ends:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// What it logged so far.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log_path).unwrap()
+    }
+
+    /// Its data directory.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
+    /// What `/api/v1/status/buffers` says.
+    pub fn buffers(&self) -> serde_json::Value {
+        let response = self.connect().get("/api/v1/status/buffers").unwrap();
+        assert_eq!(response.status, 200);
+        response.json()
+    }
+
+    /// A figure of it.
+    pub fn figure(&self, name: &str) -> u64 {
+        self.buffers()[name].as_u64().unwrap_or_else(|| panic!("{name} is a number"))
+    }
+
+    /// Waits until PostgreSQL has everything.
+    pub fn wait_until_drained(&self) {
+        wait_until("the log is drained", || {
+            let buffers = self.buffers();
+            buffers["pending"] == 0 && buffers["dbHealthy"] == true
+        });
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Gone already, after `kill9` or `terminate`.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log ---\n{}", self.log());
+        }
+    }
+}
+
+/// Waits until `condition` holds.
+pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
+    let give_up = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < give_up, "in time: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Rows of a query, each a line of columns with tabs between.
+pub fn rows(cluster: &forebay_cluster::TestCluster, sql: &str) -> Vec<Vec<String>> {
+    let copy = format!("COPY ({sql}) TO STDOUT");
+    let output = cluster.psql(&copy).unwrap();
+    output.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+}
+
+/// An address at which nothing listens.
+pub const NOWHERE: &str = "postgres://nobody@127.0.0.1:1/none";
