@@ -26,6 +26,9 @@ use std::{
 /// Time that the private PostgreSQL gets to end.
 const POSTGRES_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Time for refusals to leave when the log has failed.
+const FAILURE_GRACE: Duration = Duration::from_millis(300);
+
 /// Why the daemon did not start, or ended.
 #[derive(Debug)]
 pub enum ServeError {
@@ -115,8 +118,11 @@ pub fn run(config: Config) -> Result<(), ServeError> {
             end_in_order(threads, drain, &shared);
             Ok(())
         }
-        // Nothing can be waited for: a core that failed does not end, and what is not durable never will be.
-        Ok(End::Failed(error)) => Err(error),
+        Ok(End::Failed(error)) => {
+            // A core that failed does not end, and what is not durable never will be; but those who wait are told.
+            std::thread::sleep(FAILURE_GRACE);
+            Err(error)
+        }
         Err(_) => Err(ServeError::Setup("all threads ended".to_owned())),
     };
     if let Some(watch) = postgres

@@ -7,9 +7,12 @@ use forebay_wal::{
     log::{LaneFound, Numbers},
     position::Position,
 };
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
+    },
 };
 
 /// What is known of PostgreSQL, from the drain's connection itself.
@@ -78,6 +81,10 @@ impl LaneProgress {
 
     /// Bytes of the log from the oldest record not yet in PostgreSQL to the durable end, in segments of `segment_bytes`.
     pub fn pending_bytes(&self, segment_bytes: u64) -> u64 {
+        if self.pending() == 0 {
+            // What is left between the two is padding.
+            return 0;
+        }
         let (drained, durable) = (self.drained(), self.lane.durable());
         let segments = durable.segment.saturating_sub(drained.segment);
         (segments * segment_bytes + u64::from(durable.offset)).saturating_sub(u64::from(drained.offset))
@@ -127,6 +134,8 @@ pub struct Shared {
     pub oldest_pending_us: AtomicU64,
     /// What the drain takes out of the log, in bytes a second, over the last rounds; 0: not known.
     pub drain_bytes_per_s: AtomicU64,
+    /// Names of the queues in PostgreSQL, where a push may not make one; `None`: not known yet.
+    pub known_queues: RwLock<Option<HashSet<String>>>,
     health: AtomicU8,
     stopping: AtomicBool,
 }
@@ -154,6 +163,7 @@ impl Shared {
             dead_letters: AtomicU64::new(0),
             oldest_pending_us: AtomicU64::new(0),
             drain_bytes_per_s: AtomicU64::new(0),
+            known_queues: RwLock::new(None),
             health: AtomicU8::new(DatabaseHealth::Unknown as u8),
             stopping: AtomicBool::new(false),
         }
@@ -185,6 +195,12 @@ impl Shared {
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         self.mailboxes.iter().for_each(|mailbox| mailbox.send(crate::mailbox::Letter::Stop));
+    }
+
+    /// Whether there is a queue of this name in PostgreSQL, as of the last look; `None`: there was none yet.
+    pub fn has_queue(&self, name: &str) -> Option<bool> {
+        let known = self.known_queues.read().unwrap_or_else(PoisonError::into_inner);
+        known.as_ref().map(|known| known.contains(name))
     }
 
     /// Messages that are durable and not yet in PostgreSQL.

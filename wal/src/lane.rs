@@ -147,6 +147,7 @@ impl LaneOpen {
             commit.segment_ready(*segment);
         }
         let mut lane = Lane {
+            first_segment: self.start.tail.segment,
             requested_segment: self.start.tail.segment + commit.segments_ready() as u64,
             segment_bytes: self.start.segment_bytes,
             log_id: self.start.log_id,
@@ -187,6 +188,8 @@ pub struct Lane {
     files: VecDeque<(u64, Arc<File>)>,
     numbers: Arc<AtomicU64>,
     keeper: KeeperHandle,
+    /// The segment that the lane went on with when it was started.
+    first_segment: u64,
     requested_segment: u64,
     segment_bytes: u64,
     log_id: [u8; 16],
@@ -272,7 +275,9 @@ impl Lane {
     }
 
     fn request_segments(&mut self) {
-        while self.requested_segment < self.commit.current_segment() + SEGMENTS_AHEAD as u64 {
+        let current = self.commit.current_segment();
+        let ahead = if current == self.first_segment { 1 } else { SEGMENTS_AHEAD as u64 };
+        while self.requested_segment < current + ahead {
             self.requested_segment += 1;
             let header = SegmentHeader {
                 log_id: self.log_id,

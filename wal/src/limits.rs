@@ -18,8 +18,9 @@ pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
 /// Largest size of a segment in bytes: an offset, and a block's number with room, fit in 32 bits.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 
-/// Default size of a segment in bytes: zero-filling one takes some 60 ms, recycling one pays for a directory sync.
-pub const SEGMENT_BYTES_DEFAULT: u64 = 64 << 20;
+/// Default size of a segment in bytes: zero-filling one takes tens of milliseconds, recycling one pays for a directory
+/// sync, and the largest push fits.
+pub const SEGMENT_BYTES_DEFAULT: u64 = 32 << 20;
 
 /// Largest number of lanes: one a core thread, and a bound on what a checkpoint row holds.
 pub const LANES_MAX: u16 = 1024;
@@ -37,7 +38,8 @@ pub const CHUNK_BYTES: usize = 256 << 10;
 /// Chunks a lane keeps for the next groups instead of giving them back.
 pub const CHUNKS_KEPT: usize = 16;
 
-/// Segments a lane has ready ahead of the one it writes to, where the quota allows.
+/// Segments a lane that has filled one has ready ahead of the one it writes to, where the quota allows; a lane that has
+/// not yet, one: a machine of many cores would otherwise write gigabytes of zeros at its first start.
 pub const SEGMENTS_AHEAD: usize = 2;
 
 /// Free segments kept for recycling; more are deleted, for the disk may have other users.

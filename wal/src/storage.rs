@@ -95,7 +95,12 @@ impl Storage for Disk {
             file.write_all(&zeros[..now])?;
             left -= now as u64;
         }
-        file.sync_all()
+        file.sync_all()?;
+        // Direct writes would have to invalidate the zeros' pages one by one. Only advice: where it fails they do.
+        if let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed) {
+            tracing::debug!(%error, "the pages of a new segment stay cached");
+        }
+        Ok(())
     }
 
     fn write_first_block(&self, path: &Path, block: &[u8; BLOCK_BYTES]) -> io::Result<()> {

@@ -44,6 +44,9 @@ async fn try_json<'a>(core: &Core, head: &Head<'a>, body: &'a [u8]) -> Result<Re
     if request.items.is_empty() {
         return Ok(Reply::Pushed(Box::new(Pushed::nothing(form))));
     }
+    for (index, item) in request.items.iter().enumerate() {
+        check_queue_exists(core, &item.queue).map_err(|refusal| of_item(index, refusal))?;
+    }
     let mut batch = Batch::new(core, &wait, request.items.len());
     let PushRequest { items, .. } = request;
     for item in items {
@@ -76,6 +79,7 @@ pub(super) async fn by_path<'a>(
     if let Some(key) = head.idempotency_key {
         push::check_transaction_id(key).map_err(|error| invalid("Idempotency-Key", error))?;
     }
+    check_queue_exists(core, queue)?;
     let wait = Wait::by_query(core, head.query)?;
     let target = || Target {
         queue: Cow::Owned(queue.to_owned()),
@@ -133,6 +137,26 @@ async fn append_lines<'a>(
     {
         pushed.ended_by = Some(refusal_of(core, error));
     }
+}
+
+/// Where a push may not make its queue, refuses one that is not there.
+fn check_queue_exists(core: &Core, queue: &str) -> Result<(), Refusal> {
+    if core.shared.config.auto_create_queues {
+        return Ok(());
+    }
+    match core.shared.has_queue(queue) {
+        Some(true) => Ok(()),
+        Some(false) => Err(Refusal::new(404, "queue_not_found", format!("queue {queue} does not exist"))),
+        None => {
+            let what = "which queues exist is not known before PostgreSQL was reached once";
+            Err(Refusal::new(503, "queues_unknown", what).retry_after_s(1))
+        }
+    }
+}
+
+fn of_item(index: usize, refusal: Refusal) -> Refusal {
+    let message = format!("items[{index}].queue: {}", refusal.message);
+    Refusal { message: message.into(), ..refusal }
 }
 
 fn check_body(head: &Head<'_>) -> Result<(), Refusal> {

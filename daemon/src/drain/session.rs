@@ -12,7 +12,7 @@ use forebay_pgwire::{Config, Connection, Error, Param, Statement, oid};
 use forebay_wal::position::Position;
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -137,6 +137,7 @@ impl Session {
         };
         session.read_checkpoint().await?;
         session.count_dead_letters().await?;
+        session.read_queues().await?;
         Ok(session)
     }
 
@@ -210,6 +211,17 @@ impl Session {
             marks[index] = Mark { position: position.max(progress.oldest()), ordinal };
         }
         Ok(marks)
+    }
+
+    /// Reads which queues there are, where that matters to pushes.
+    async fn read_queues(&mut self) -> Result<(), Error> {
+        if self.shared.config.auto_create_queues {
+            return Ok(());
+        }
+        let rows = self.conn.query_once(&format!("SELECT name FROM {}.queues", self.schema), &[]).await?;
+        let names = rows.iter().map(|row| row.get_str(0).map(str::to_owned)).collect::<Result<_, _>>()?;
+        *self.shared.known_queues.write().unwrap_or_else(PoisonError::into_inner) = Some(names);
+        Ok(())
     }
 
     async fn count_dead_letters(&mut self) -> Result<(), Error> {
@@ -288,12 +300,13 @@ impl Session {
         self.conn.is_broken()
     }
 
-    /// Notices if the server went away while nothing was to be done.
+    /// Notices if the server went away while nothing was to be done, and what others changed there.
     ///
     /// # Errors
     /// Those of PostgreSQL.
     pub async fn check(&mut self) -> Result<(), Error> {
-        self.conn.simple("SELECT 1").await.map(drop)
+        self.conn.simple("SELECT 1").await?;
+        self.read_queues().await
     }
 }
 
