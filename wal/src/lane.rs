@@ -121,8 +121,9 @@ impl LaneOpen {
     }
 
     pub(crate) fn shared(start: &Start, sync: SyncMethod) -> Result<Arc<LaneShared>, LogError> {
-        let flags = rustix::event::EventfdFlags::CLOEXEC | rustix::event::EventfdFlags::NONBLOCK;
-        let event = rustix::event::eventfd(0, flags).map_err(|error| LogError::Ring(error.into()))?;
+        // Blocking: on a descriptor that is not, older kernels' io_uring would not wait for an event.
+        let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)
+            .map_err(|error| LogError::Ring(error.into()))?;
         Ok(Arc::new(LaneShared {
             lane: start.lane,
             sync,

@@ -4,7 +4,9 @@
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::let_underscore_must_use)]
 
 pub mod client;
+pub mod load;
 pub mod random;
+pub mod stage;
 
 pub use client::{Client, Response};
 
@@ -121,6 +123,11 @@ impl Daemon {
     /// What it logged so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log_path).unwrap()
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Its data directory.
