@@ -1,4 +1,4 @@
-//! The drain's thread: waits until something is due, takes a round, commits it, tells who waits; through any outage.
+//! The drain's loop: waits until something is due, takes a round, commits it, tells who waits; through any outage.
 
 use super::{
     batch::{Batch, Verdict},
@@ -6,6 +6,7 @@ use super::{
     round::RoundError,
     session::{Session, SessionError},
     source::Sources,
+    thread::{DrainFailed, TargetSource},
 };
 use crate::{
     limits::{BACKOFF_MAX, BACKOFF_MIN, PAUSE_INTERVAL, PROBE_ROUNDS, ROUND_ROWS_MAX},
@@ -14,90 +15,19 @@ use crate::{
     schema::SchemaError,
     shared::{DatabaseHealth, Shared},
 };
-use forebay_pgwire::{Config, Error};
+use forebay_pgwire::Error;
 use forebay_wal::layout::Layout;
 use std::{
     io,
     rc::Rc,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::Ordering,
-        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
-    },
-    thread::JoinHandle,
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
-
-/// Operations that the drain's ring has under way at most.
-const RING_OPERATIONS: u32 = 64;
 
 /// How long the drain sleeps at most before it looks whether PostgreSQL is still there.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 
-/// Where to connect: settings, or what a private server says once it runs.
-pub type TargetSource = Arc<dyn Fn() -> Option<Config> + Send + Sync>;
-
-/// The drain cannot go on, and neither can the daemon.
-#[derive(Debug)]
-pub struct DrainFailed(pub String);
-
-/// The running thread.
-pub struct DrainThread {
-    shared: Arc<Shared>,
-    finish_by: Arc<Mutex<Option<Instant>>>,
-    ended: Receiver<()>,
-    thread: JoinHandle<()>,
-}
-
-impl DrainThread {
-    /// Starts the thread.
-    ///
-    /// # Errors
-    /// When the system gives no thread.
-    pub fn start(
-        shared: &Arc<Shared>,
-        layout: &Layout,
-        target: TargetSource,
-        failed: Sender<DrainFailed>,
-    ) -> io::Result<Self> {
-        let finish_by = Arc::new(Mutex::new(None));
-        let (ended_sender, ended) = channel();
-        let work = (Arc::clone(shared), layout.clone(), Arc::clone(&finish_by));
-        let thread = std::thread::Builder::new().name("drain".into()).spawn(move || {
-            let (shared, layout, finish_by) = work;
-            let outcome = rt::runtime(RING_OPERATIONS).map_err(|error| DrainFailed(error.to_string()));
-            let outcome = outcome.and_then(|mut runtime| {
-                runtime.block_on(async {
-                    let drainer = Drainer::new(shared, &layout, target, finish_by);
-                    match drainer {
-                        Ok(drainer) => drainer.run().await,
-                        Err(error) => Err(DrainFailed(error.to_string())),
-                    }
-                })
-            });
-            if let Err(failure) = outcome
-                && let Err(unsent) = failed.send(failure)
-            {
-                tracing::error!(code = "drain_failed", error = %unsent.0.0, "nobody was left to hear of it");
-            }
-            drop(ended_sender);
-        })?;
-        Ok(Self { shared: Arc::clone(shared), finish_by, ended, thread })
-    }
-
-    /// Lets the drain empty the log, at most for `grace`, then ends it. Returns whether it ended in time.
-    #[must_use]
-    pub fn finish(self, grace: Duration) -> bool {
-        /// Time for a transaction under way to end by itself.
-        const PATIENCE: Duration = Duration::from_secs(1);
-        *self.finish_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + grace);
-        self.shared.drain.wake_anyway();
-        let in_time = self.ended.recv_timeout(grace + PATIENCE) != Err(RecvTimeoutError::Timeout);
-        in_time && self.thread.join().is_ok()
-    }
-}
-
-struct Drainer {
+pub(super) struct Drainer {
     shared: Arc<Shared>,
     target: TargetSource,
     sources: Sources,
@@ -129,7 +59,7 @@ enum Next {
 }
 
 impl Drainer {
-    fn new(
+    pub(super) fn new(
         shared: Arc<Shared>,
         layout: &Layout,
         target: TargetSource,
@@ -157,7 +87,7 @@ impl Drainer {
         })
     }
 
-    async fn run(mut self) -> Result<(), DrainFailed> {
+    pub(super) async fn run(mut self) -> Result<(), DrainFailed> {
         let mut next = Next::Now;
         loop {
             if let Some(finish_by) = self.finish_by() {

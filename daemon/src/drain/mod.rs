@@ -1,7 +1,8 @@
 //! The drain: everything durable in the log goes into PostgreSQL in bulk, exactly once and in order.
 //!
 //! ```text
-//!   signal ──> Drainer ── source   what a round takes, in order of numbers
+//!   thread  runs the drainer
+//!   signal ──> drainer ── source   what a round takes, in order of numbers
 //!                │     ── batch    the round's records by partition
 //!                └── session ── round   one transaction       class   what an error asks for
 //! ```
@@ -16,5 +17,6 @@ pub mod round;
 pub mod session;
 pub mod signal;
 pub mod source;
+mod thread;
 
-pub use drainer::{DrainFailed, DrainThread, TargetSource};
+pub use thread::{DrainFailed, DrainThread, TargetSource};
