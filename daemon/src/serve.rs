@@ -136,9 +136,8 @@ pub fn run(config: Config) -> Result<(), ServeError> {
 
 fn end_in_order(threads: Vec<JoinHandle<()>>, drain: DrainThread, shared: &Shared) {
     for thread in threads {
-        if thread.join().is_err() {
-            tracing::error!(code = "core_panicked", "a core thread panicked");
-        }
+        // A panic was caught, and ended the daemon, where the thread was started.
+        drop(thread.join());
     }
     if !drain.finish(shared.config.shutdown_grace) {
         tracing::warn!("the drain did not end in time");
@@ -191,7 +190,10 @@ fn start_cores(
                 Ok(Ok(())) => return,
                 Ok(Err(CoreFailed::Storage(what))) => ServeError::Storage(what),
                 Ok(Err(CoreFailed::Setup(what))) => ServeError::Setup(what),
-                Err(_) => ServeError::Storage("a core thread panicked".to_owned()),
+                Err(_) => {
+                    tracing::error!(code = "core_panicked", "a core thread panicked; the daemon ends");
+                    ServeError::Storage("a core thread panicked".to_owned())
+                }
             };
             tell(&ends, End::Failed(error));
         })?);
@@ -264,13 +266,6 @@ fn start_embedded(
     }
     let fail = |error: &dyn std::fmt::Display| ServeError::Setup(format!("the private PostgreSQL: {error}"));
     let cluster = Cluster::open(ClusterConfig::new(data_dir.postgres())).map_err(|error| fail(&error))?;
-    if let Some(capability) = cluster.lent_capability() {
-        tracing::warn!(
-            ?capability,
-            account = cluster.account(),
-            "the private PostgreSQL is lent a capability to reach its directory"
-        );
-    }
     let url = cluster.url();
     let watch = Watch::start(Arc::new(cluster)).map_err(|error| fail(&error))?;
     if cluster_url.set(url).is_err() {

@@ -32,6 +32,7 @@ pub struct LaneProgress {
     pub lane: Arc<LaneShared>,
     oldest: Position,
     oldest_ordinal: u64,
+    reachable: AtomicU64,
     drained: AtomicU64,
     drained_ordinal: AtomicU64,
 }
@@ -43,6 +44,7 @@ impl LaneProgress {
             lane: Arc::clone(&found.shared),
             oldest: start,
             oldest_ordinal: found.first_ordinal,
+            reachable: AtomicU64::new(found.shared.durable().pack()),
             drained: AtomicU64::new(start.pack()),
             drained_ordinal: AtomicU64::new(found.first_ordinal),
         }
@@ -56,6 +58,17 @@ impl LaneProgress {
     /// Ordinal of the oldest record that was found at start.
     pub fn oldest_ordinal(&self) -> u64 {
         self.oldest_ordinal
+    }
+
+    /// How far a checkpoint of this log can be: where the lane ended when it was opened, or where a transaction of this
+    /// process was to move it since.
+    pub fn reachable(&self) -> Position {
+        Position::unpack(self.reachable.load(Ordering::Relaxed))
+    }
+
+    /// A transaction is about to move the checkpoint to `position`.
+    pub fn set_reachable(&self, position: Position) {
+        self.reachable.fetch_max(position.pack(), Ordering::Relaxed);
     }
 
     /// Everything before this position is in PostgreSQL, as far as is known.

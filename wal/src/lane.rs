@@ -35,6 +35,7 @@ pub struct LaneShared {
     durable_ordinal: AtomicU64,
     appended_ordinal: AtomicU64,
     full: AtomicBool,
+    refusing: AtomicBool,
     poisoned: AtomicBool,
     made: Mutex<VecDeque<(u64, Arc<File>)>>,
     event: Arc<OwnedFd>,
@@ -71,6 +72,12 @@ impl LaneShared {
         self.full.load(Ordering::Relaxed)
     }
 
+    /// Whether the last batch was refused because of that, and nothing changed since.
+    #[must_use]
+    pub fn is_refusing(&self) -> bool {
+        self.refusing.load(Ordering::Relaxed)
+    }
+
     /// Whether a write or sync failed.
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
@@ -86,6 +93,7 @@ impl LaneShared {
 
     pub(crate) fn segment_made(&self, segment: u64, file: File) {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).push_back((segment, Arc::new(file)));
+        self.refusing.store(false, Ordering::Relaxed);
         self.set_full(false);
     }
 
@@ -131,6 +139,7 @@ impl LaneOpen {
             durable_ordinal: AtomicU64::new(start.next_ordinal),
             appended_ordinal: AtomicU64::new(start.next_ordinal),
             full: AtomicBool::new(false),
+            refusing: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
             made: Mutex::new(VecDeque::new()),
             event: Arc::new(event),
@@ -208,7 +217,10 @@ impl Lane {
         let is_full = self.is_full();
         let appended = appended.map_err(|refused| match refused {
             Refused::TooLarge { max } => AppendError::TooLarge { max },
-            Refused::Busy if is_full => AppendError::Full,
+            Refused::Busy if is_full => {
+                self.shared.refusing.store(true, Ordering::Relaxed);
+                AppendError::Full
+            }
             Refused::Busy => AppendError::Busy,
             Refused::Poisoned => AppendError::Poisoned,
         })?;

@@ -90,10 +90,7 @@ pub(super) async fn by_path<'a>(
     let mut pushed = Pushed::nothing(wait.form(head));
     if head.media_type().is_some_and(|media_type| media_type.eq_ignore_ascii_case("application/x-ndjson")) {
         append_lines(core, head, &wait, target, body, &mut pushed).await;
-        return match pushed.ended_by.take() {
-            Some(refusal) if pushed.count == 0 => Ok(Reply::Refused(refusal)),
-            ended_by => Ok(Reply::Pushed(Box::new(Pushed { ended_by, ..pushed }))),
-        };
+        return Ok(Reply::Pushed(Box::new(pushed)));
     }
     json::validate(body).map_err(|error| Refusal::new(400, error.code(), format!("payload: {error}")))?;
     let mut batch = Batch::new(core, &wait, 1);

@@ -76,7 +76,8 @@ impl<'a> Reply<'a> {
 
     /// JSON.
     #[must_use]
-    pub fn json(status: u16, body: Vec<u8>) -> Self {
+    pub fn json(status: u16, mut body: Vec<u8>) -> Self {
+        body.push(b'\n');
         Self::Ready { status, allow: None, body }
     }
 
@@ -140,9 +141,7 @@ impl Pushed<'_> {
         match self.form {
             Form::Array => {
                 out.push(b'[');
-                let deliveries =
-                    self.awaited.iter().flat_map(|awaited| (0..awaited.count()).map(|i| awaited.delivery(i)));
-                let mut deliveries = deliveries.chain(std::iter::repeat(None));
+                let mut deliveries = self.deliveries().chain(std::iter::repeat(None));
                 for (index, item) in self.items.iter().enumerate() {
                     item.write(index, deliveries.next().flatten().as_ref(), true, out);
                 }
@@ -162,9 +161,30 @@ impl Pushed<'_> {
                 push_number(out, self.count);
                 out.extend_from_slice(br#","dbHealthy":"#);
                 out.extend_from_slice(healthy);
+                if !self.awaited.is_empty() {
+                    let (duplicates, failed) = self.exceptions();
+                    out.extend_from_slice(br#","duplicates":"#);
+                    push_number(out, duplicates);
+                    out.extend_from_slice(br#","failed":"#);
+                    push_number(out, failed);
+                }
                 out.push(b'}');
             }
         }
+        out.push(b'\n');
+    }
+
+    fn deliveries(&self) -> impl Iterator<Item = Option<Delivery>> {
+        self.awaited.iter().flat_map(|awaited| (0..awaited.count()).map(|index| awaited.delivery(index)))
+    }
+
+    /// How many duplicates there were, and how many messages that PostgreSQL refused.
+    fn exceptions(&self) -> (u64, u64) {
+        self.deliveries().flatten().fold((0, 0), |(duplicates, failed), delivery| match delivery.fate {
+            Fate::Queued => (duplicates, failed),
+            Fate::Duplicate { .. } => (duplicates + 1, failed),
+            Fate::Refused { .. } => (duplicates, failed + 1),
+        })
     }
 }
 

@@ -31,7 +31,7 @@ pub(super) fn ready(core: &Core) -> Reply<'static> {
     if core.shared.lanes.iter().any(|lane| lane.lane.is_poisoned()) {
         return refuse("storage_failed", "the log cannot be written");
     }
-    if core.is_full() {
+    if core.is_full() || core.shared.lanes.iter().any(|lane| lane.lane.is_refusing()) {
         return refuse("log_full", "the log's quota is reached, or its disk is full");
     }
     Reply::json(200, br#"{"status":"ready"}"#.to_vec())

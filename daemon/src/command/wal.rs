@@ -30,6 +30,9 @@ pub(super) fn run(command: WalCommand) -> Result<(), Exit> {
 fn verify(data_dir: &std::path::Path) -> Result<(), Exit> {
     let running = datadir::is_in_use(data_dir);
     let layout = Layout::new(datadir::wal_dir(data_dir));
+    if !layout.root().is_dir() {
+        return Err(Exit::usage(format!("there is no log at {}", layout.root().display())));
+    }
     let storage = |error: forebay_wal::error::LogError| Exit::storage(error.to_string());
     let log_id = layout.read_log_id(&Disk).map_err(storage)?;
     // The size matters for what would be written next, and nothing is.

@@ -72,7 +72,7 @@ impl Batch {
         {
             let mut index_of: HashMap<(&str, &str), usize> = HashMap::new();
             for (index, record) in records.iter().enumerate() {
-                let Ok(message) = Message::decode(&record.bytes) else {
+                let Some(message) = record.message() else {
                     // It verified, so a build of another version wrote it: kept for whoever knows it.
                     let error = "the record is no message that this release knows".to_owned();
                     verdicts.push(Verdict::Refused { sqlstate: "XXFB1".to_owned(), error });
@@ -98,7 +98,7 @@ impl Batch {
     /// The message of a record that is one.
     #[must_use]
     pub fn message(&self, index: usize) -> Option<Message<'_>> {
-        self.records.get(index).and_then(|record| Message::decode(&record.bytes).ok())
+        self.records.get(index).and_then(Taken::message)
     }
 
     /// Finds repeated transaction ids within the batch: the first one stands, unless it has no row to stand by.
@@ -109,7 +109,7 @@ impl Batch {
                 if self.verdicts[index] != Verdict::Row {
                     continue;
                 }
-                let Ok(message) = Message::decode(&self.records[index].bytes) else { continue };
+                let Some(message) = self.records[index].message() else { continue };
                 let Some(key) = message.transaction_key() else { continue };
                 if let Some(of) = first.get(&key.bytes) {
                     self.verdicts[index] = Verdict::Duplicate { of: *of };
@@ -163,7 +163,7 @@ impl Batch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use forebay_wal::position::segment_start;
+    use forebay_wal::{frame::KIND_MESSAGE, position::segment_start};
 
     fn taken(number: u64, partition: &str, transaction_id: Option<&str>, awaited: bool) -> Taken {
         let message = Message {
@@ -181,7 +181,7 @@ mod tests {
         let mut bytes = Vec::new();
         message.encode_head(&mut bytes);
         bytes.extend_from_slice(message.payload);
-        Taken { number, ordinal: number, lane: 0, end: segment_start(1), bytes: bytes.into() }
+        Taken { number, ordinal: number, kind: KIND_MESSAGE, lane: 0, end: segment_start(1), bytes: bytes.into() }
     }
 
     #[test]

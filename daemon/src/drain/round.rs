@@ -61,7 +61,11 @@ impl Session {
                 *verdict = Verdict::Row;
             }
         }
+        self.read_queues().await?;
         self.find_partitions(&mut batch.partitions).await?;
+        for (progress, mark) in self.shared.lanes.iter().zip(&batch.after) {
+            progress.set_reachable(mark.position);
+        }
         let after = Checkpoint::of(&self.shared.lanes, &batch.after);
         let outcome = self.transact(batch, &after, probe).await;
         match &outcome {
@@ -169,7 +173,6 @@ impl Session {
     async fn set_aside(&mut self, batch: &Batch) -> Result<(), Error> {
         for (index, sqlstate, error) in batch.refused() {
             let Some(record) = batch.records.get(index) else { continue };
-            let unreadable = String::from_utf8_lossy(&record.bytes).replace('\0', "\u{fffd}");
             let message = batch.message(index);
             let (queue, partition, transaction_id, payload, accepted_us) = match &message {
                 Some(message) => (
@@ -179,7 +182,7 @@ impl Session {
                     String::from_utf8_lossy(message.payload).into_owned(),
                     message.accepted_us,
                 ),
-                None => ("", "", None, unreadable, 0),
+                None => ("", "", None, hexadecimal(&record.bytes), 0),
             };
             let null = |value: Option<[u8; 16]>| value.map_or(Param::Null(forebay_pgwire::oid::UUID), Param::Uuid);
             let params = [
@@ -268,4 +271,15 @@ impl Session {
         copy.write(rows.bytes()).await?;
         Ok((sent, copy.finish().await?))
     }
+}
+
+/// Bytes that are no text, as PostgreSQL writes a `bytea`.
+fn hexadecimal(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold("\\x".to_owned(), |mut text, byte| {
+        // Writing to a string does not fail.
+        let written = write!(text, "{byte:02x}");
+        debug_assert!(written.is_ok());
+        text
+    })
 }

@@ -13,7 +13,7 @@ use forebay_wal::position::Position;
 use std::{
     collections::HashMap,
     sync::{Arc, PoisonError, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// The one drainer there is.
@@ -24,6 +24,9 @@ const PARTITIONS_REMEMBERED_MAX: usize = 100_000;
 
 /// Time that one operation of the drain may take: the server's own timeouts come first.
 const OPERATION_DEADLINE: Duration = Duration::from_secs(90);
+
+/// Time between looks at which queues there are.
+const QUEUES_INTERVAL: Duration = Duration::from_secs(1);
 
 /// First version of the server with `client_connection_check_interval`.
 const CHECK_INTERVAL_SINCE: u32 = 14;
@@ -105,6 +108,7 @@ pub struct Session {
     /// What the checkpoint's row is known to hold.
     pub(super) checkpoint: Checkpoint,
     partition_ids: HashMap<PartitionName, i64>,
+    queues_read_at: Option<Instant>,
 }
 
 impl Session {
@@ -134,6 +138,7 @@ impl Session {
             statements,
             checkpoint: Checkpoint::default(),
             partition_ids: HashMap::new(),
+            queues_read_at: None,
         };
         session.read_checkpoint().await?;
         session.count_dead_letters().await?;
@@ -197,9 +202,10 @@ impl Session {
                 return refuse(*lane, format!("the checkpoint knows it ({position}), the log does not"));
             };
             let progress = &self.shared.lanes[index];
-            if position > progress.lane.durable() {
-                let durable = progress.lane.durable();
-                return refuse(*lane, format!("the checkpoint ({position}) is ahead of the log ({durable})"));
+            // Not the durable end of now: pushes since the start may have lifted a log that went back in time past it.
+            let reachable = progress.reachable();
+            if position > reachable {
+                return refuse(*lane, format!("the checkpoint ({position}) is ahead of the log ({reachable})"));
             }
             if ordinal < progress.oldest_ordinal() && position < progress.oldest() {
                 let oldest = progress.oldest();
@@ -213,11 +219,13 @@ impl Session {
         Ok(marks)
     }
 
-    /// Reads which queues there are, where that matters to pushes.
-    async fn read_queues(&mut self) -> Result<(), Error> {
-        if self.shared.config.auto_create_queues {
+    /// Reads which queues there are, where that matters to pushes, once in a while.
+    pub(super) async fn read_queues(&mut self) -> Result<(), Error> {
+        let is_due = self.queues_read_at.is_none_or(|read_at| read_at.elapsed() >= QUEUES_INTERVAL);
+        if self.shared.config.auto_create_queues || !is_due {
             return Ok(());
         }
+        self.queues_read_at = Some(Instant::now());
         let rows = self.conn.query_once(&format!("SELECT name FROM {}.queues", self.schema), &[]).await?;
         let names = rows.iter().map(|row| row.get_str(0).map(str::to_owned)).collect::<Result<_, _>>()?;
         *self.shared.known_queues.write().unwrap_or_else(PoisonError::into_inner) = Some(names);

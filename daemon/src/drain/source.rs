@@ -30,8 +30,18 @@ pub struct Taken {
     pub lane: usize,
     /// Position behind it.
     pub end: Position,
-    /// Its payload: a [`Message`].
+    /// What its payload is.
+    pub kind: u16,
+    /// Its payload.
     pub bytes: Box<[u8]>,
+}
+
+impl Taken {
+    /// The message that it is; `None` for a record that another release wrote.
+    #[must_use]
+    pub fn message(&self) -> Option<Message<'_>> {
+        (self.kind == KIND_MESSAGE).then(|| Message::decode(&self.bytes).ok()).flatten()
+    }
 }
 
 /// How far a lane is drained.
@@ -150,7 +160,7 @@ impl Sources {
             let end = self.shared.lanes[index].lane.durable();
             self.load(index, end, 1)?;
             if let Some(first) = self.lanes[index].loaded.front()
-                && let Ok(message) = Message::decode(&first.bytes)
+                && let Some(message) = first.message()
             {
                 oldest = oldest.min(message.accepted_us.max(0) as u64);
             }
@@ -194,20 +204,12 @@ impl Sources {
                         );
                     }
                     lane.next_ordinal = Some(header.ordinal + 1);
-                    if header.kind != KIND_MESSAGE {
-                        tracing::error!(
-                            code = "record_unknown",
-                            number = header.number,
-                            kind = header.kind,
-                            "a record of an unknown kind was left out"
-                        );
-                        continue;
-                    }
                     let bytes: Box<[u8]> = lane.reader.payload().into();
                     lane.loaded_bytes += bytes.len();
                     lane.loaded.push_back(Taken {
                         number: header.number,
                         ordinal: header.ordinal,
+                        kind: header.kind,
                         lane: index,
                         end: lane.reader.position(),
                         bytes,

@@ -72,7 +72,8 @@ impl Refusal {
             out.extend_from_slice(b",\"accepted\":");
             response::push_number(out, accepted);
         }
-        out.push(b'}');
+        // The line ends for the sake of people with curl.
+        out.extend_from_slice(b"}\n");
     }
 
     /// Appends the whole answer. `headers` are added to those that the refusal needs: `Retry-After`, `Allow`, and

@@ -58,17 +58,20 @@ pub fn quoted(name: &str) -> String {
 #[must_use]
 pub fn print(schema: &str) -> String {
     let schema = quoted(schema);
-    let mut sql = preamble(&schema);
+    let mut sql = create_schema(&schema) + &create_version_table(&schema);
     for (index, migration) in MIGRATIONS.iter().enumerate() {
         sql.push_str(&step(&schema, index as i32 + 1, migration));
     }
     sql
 }
 
-fn preamble(schema: &str) -> String {
+fn create_schema(schema: &str) -> String {
+    format!("CREATE SCHEMA IF NOT EXISTS {schema};\n")
+}
+
+fn create_version_table(schema: &str) -> String {
     format!(
-        "CREATE SCHEMA IF NOT EXISTS {schema};\n\
-         CREATE TABLE IF NOT EXISTS {schema}.schema_version (\n    \
+        "CREATE TABLE IF NOT EXISTS {schema}.schema_version (\n    \
              version integer PRIMARY KEY,\n    \
              applied_at timestamptz NOT NULL DEFAULT now()\n);\n"
     )
@@ -101,8 +104,13 @@ pub async fn ensure(conn: &mut Connection, schema: &str, migrate: bool) -> Resul
 async fn apply(conn: &mut Connection, schema: &str) -> Result<(), SchemaError> {
     let name = quoted(schema);
     conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
-    // Two daemons at once: CREATE … IF NOT EXISTS may fail for the later one, which then tries again as for any conflict.
-    conn.simple(&preamble(&name)).await?;
+    // Only where it is missing: making one, even IF NOT EXISTS, takes a right that is needed once. Two daemons at once: it
+    // may fail for the later one, which then tries again as for any conflict.
+    let missing = conn.query_once("SELECT to_regnamespace($1) IS NULL", &[Param::Text(&name)]).await?;
+    if missing.first().map_or(Ok(true), |row| row.get_bool(0))? {
+        conn.simple(&create_schema(&name)).await?;
+    }
+    conn.simple(&create_version_table(&name)).await?;
     conn.simple(&format!("LOCK TABLE {name}.schema_version IN EXCLUSIVE MODE")).await?;
     let from = applied(conn, &name).await?;
     if from > VERSION {

@@ -1,0 +1,173 @@
+//! The pages in `docs/` say what the code says: codes of log lines and refusals, settings, and the tests that invariants
+//! name.
+
+// Helpers of tests fail as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use clap::Args;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+/// Where log lines come from.
+const SOURCES: [&str; 4] = ["daemon/src", "daemon/cluster/src", "wal/src", "pgwire/src"];
+
+/// Files that name refusals' codes apart from the refusal.
+const FILES_OF_CODES: [&str; 2] = ["daemon/src/json/error.rs", "daemon/src/json/push/fault.rs"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+fn page(name: &str) -> String {
+    fs::read_to_string(root().join("docs").join(name)).unwrap()
+}
+
+/// The text of all `.rs` files below `dirs`, without what only tests are built from and without comments.
+fn sources(dirs: &[&str]) -> Vec<String> {
+    let mut files = Vec::new();
+    dirs.iter().for_each(|dir| collect(&root().join(dir), &mut files));
+    assert!(!files.is_empty());
+    files.iter().map(|path| code_of(path)).collect()
+}
+
+fn collect(dir: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if path.is_dir() && name != "tests" {
+            collect(&path, files);
+        } else if name.ends_with(".rs") && name != "tests.rs" {
+            files.push(path);
+        }
+    }
+}
+
+fn code_of(path: &Path) -> String {
+    let text = fs::read_to_string(path).unwrap();
+    let code = text.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// What follows each `marker` in `code`, white space left out.
+fn after<'a>(code: &'a str, marker: &'a str) -> impl Iterator<Item = &'a str> {
+    code.split(marker).skip(1).map(str::trim_start)
+}
+
+/// The code that `text` starts with, as a string literal.
+fn literal(text: &str) -> Option<&str> {
+    let (code, _) = text.strip_prefix('"')?.split_once('"')?;
+    is_code(code).then_some(code)
+}
+
+fn is_code(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+/// What stands between backquotes.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+#[test]
+fn every_error_that_is_logged_has_a_code_with_an_entry_in_the_runbook_and_the_other_way_round() {
+    let mut logged = BTreeSet::new();
+    for code in sources(&SOURCES) {
+        for line in after(&code, "tracing::error!(").chain(after(&code, "tracing::warn!(")) {
+            logged.extend(line.strip_prefix("code = ").and_then(literal).map(str::to_owned));
+        }
+        for line in after(&code, "tracing::error!(") {
+            assert!(line.starts_with("code = \"") || line.starts_with("code,"), "an error without a code: {line:.80}");
+        }
+        // The one function that is handed its code.
+        logged.extend(after(&code, ".away(").filter_map(literal).map(str::to_owned));
+    }
+    let page = page("runbook.md");
+    let entries = page.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`'));
+    let entries: BTreeSet<String> = entries.map(str::to_owned).collect();
+    assert_eq!(logged, entries, "left: logged; right: entries of docs/runbook.md");
+}
+
+#[test]
+fn every_code_of_a_refusal_stands_in_the_api_s_page_with_its_statuses_and_the_other_way_round() {
+    let mut refused: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
+    let mut add = |code: &str, status: u16| {
+        refused.entry(code.to_owned()).or_default().insert(status);
+    };
+    for code in sources(&["daemon/src/api", "daemon/src/http"]) {
+        for call in after(&code, "Refusal::new(").chain(after(&code, "Self::new(")) {
+            if let Some((status, rest)) = call.split_once(',')
+                && let (Ok(status), Some(code)) = (status.parse(), literal(rest.trim_start()))
+            {
+                add(code, status);
+            }
+        }
+        after(&code, " refuse(").filter_map(literal).for_each(|code| add(code, 503));
+    }
+    for file in FILES_OF_CODES {
+        let code = code_of(&root().join(file));
+        let literals = code.split('"').skip(1).step_by(2);
+        literals.filter(|text| is_code(text) && text.contains('_')).for_each(|code| add(code, 400));
+    }
+    let page = page("http-api.md");
+    let table = page.split("\n## Error codes\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let mut entries: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
+    for row in table.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let mut cells = row.split('|');
+        let code = cells.next().unwrap().trim().trim_end_matches('`');
+        let statuses = cells.next().unwrap().split(',').map(|status| status.trim().parse().unwrap());
+        entries.insert(code.to_owned(), statuses.collect());
+    }
+    assert_eq!(refused, entries, "left: the sources; right: docs/http-api.md");
+}
+
+#[test]
+fn every_setting_stands_in_the_operator_s_page_with_its_variable() {
+    let page = page("operations.md");
+    let command = forebay::config::args::ServeArgs::augment_args(clap::Command::new("serve"));
+    for arg in command.get_arguments() {
+        let (flag, variable) = (arg.get_long().unwrap(), arg.get_env().unwrap().to_str().unwrap());
+        assert!(page.contains(&format!("| `--{flag}` | `{variable}` |")), "docs/operations.md lacks --{flag}");
+    }
+    for row in page.lines().filter_map(|line| line.strip_prefix("| `--")) {
+        let flag = row.split('`').next().unwrap();
+        assert!(command.get_arguments().any(|arg| arg.get_long() == Some(flag)), "there is no --{flag}");
+    }
+}
+
+#[test]
+fn every_invariant_names_tests_that_exist() {
+    let page = page("architecture.md");
+    let invariants: Vec<&str> = page.split("**Invariant:**").skip(1).collect();
+    assert!(!invariants.is_empty());
+    for invariant in invariants {
+        let invariant = invariant.split("\n\n").next().unwrap().split("\n- ").next().unwrap();
+        let held_by = invariant.split("Held by").nth(1).unwrap_or_else(|| panic!("held by nothing: {invariant}"));
+        let (files, tests): (Vec<&str>, Vec<&str>) = quoted(held_by).partition(|name| name.ends_with(".rs"));
+        assert!(!files.is_empty() && !tests.is_empty(), "held by nothing: {invariant}");
+        let texts: Vec<String> = files.iter().map(|file| fs::read_to_string(root().join(file)).unwrap()).collect();
+        for test in tests {
+            let declared = format!("fn {test}(");
+            assert!(texts.iter().any(|text| text.contains(&declared)), "{files:?} has no test {test}");
+        }
+    }
+}
+
+#[test]
+fn every_link_between_the_pages_leads_somewhere() {
+    let mut pages = vec![root().join("README.md"), root().join("CHANGELOG.md"), root().join("examples/README.md")];
+    for dir in ["docs", "docs/decisions"] {
+        let entries = fs::read_dir(root().join(dir)).unwrap().map(|entry| entry.unwrap().path());
+        pages.extend(entries.filter(|path| path.extension().is_some_and(|extension| extension == "md")));
+    }
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap();
+        for target in after(&text, "](").map(|rest| rest.split(')').next().unwrap()) {
+            let (file, _) = target.split_once('#').unwrap_or((target, ""));
+            let is_here = target.contains("://") || file.is_empty() || page.parent().unwrap().join(file).exists();
+            assert!(is_here, "{} has a link to {target}, which is not there", page.display());
+        }
+    }
+}
