@@ -25,6 +25,7 @@
 
 pub mod buffer;
 pub mod error;
+pub mod finding;
 pub mod frame;
 pub mod group;
 pub mod keeper;

@@ -81,7 +81,7 @@ pub struct Log {
     /// The keeper of segments.
     pub keeper: Keeper,
     /// What recovery found, by lane.
-    pub findings: Vec<(u16, crate::recovery::Finding)>,
+    pub findings: Vec<(u16, crate::finding::Finding)>,
 }
 
 /// Opens the log in a directory that nobody else has open (the caller holds a lock).

@@ -68,6 +68,12 @@ impl<S: Storage> LaneReader<S> {
         self.open.as_ref().map_or(&[], |open| open.scan.payload())
     }
 
+    /// Whether the record last returned is of a write that never finished: records beside it may be missing.
+    #[must_use]
+    pub fn in_unfinished_group(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.scan.in_unfinished_group())
+    }
+
     /// The next event before `end`, up to which the lane is durable; `None` when there is none.
     ///
     /// # Errors
@@ -90,6 +96,8 @@ impl<S: Storage> LaneReader<S> {
                     self.position = Position { segment, offset: end };
                     return Ok(Some(Event::Record(header)));
                 }
+                // No answer was given for what a write that never finished held.
+                Item::BadPayload { .. } | Item::Unreadable { .. } if open.scan.in_unfinished_group() => {}
                 Item::BadPayload { at, .. } | Item::Unreadable { at, .. } => {
                     return Ok(Some(Event::Damaged { segment, at }));
                 }
@@ -152,6 +160,9 @@ impl<S: Storage> LaneReader<S> {
         let mut block = [0; SEGMENT_HEADER_BYTES];
         let length = file.read_at(&mut block, 0).map_err(LogError::io("read", path))?;
         // A header that does not verify was reported by recovery; the records it would have excluded are delivered.
-        Ok(SegmentHeader::decode(&block[..length]).map_or(0, |header| header.previous_unfinished_block))
+        let header = SegmentHeader::decode(&block[..length]).ok();
+        let header = header
+            .filter(|header| (header.log_id, header.lane, header.segment) == (self.log_id, self.lane, segment + 1));
+        Ok(header.map_or(0, |header| header.previous_unfinished_block))
     }
 }

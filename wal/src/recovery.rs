@@ -6,6 +6,7 @@
 
 use crate::{
     error::LogError,
+    finding::Finding,
     frame::SegmentSeed,
     group::Start,
     layout::Layout,
@@ -18,91 +19,6 @@ use crate::{
 
 /// Findings kept; a wrecked disk must not fill the memory.
 const FINDINGS_MAX: usize = 1000;
-
-/// Something an operator should hear of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finding {
-    /// Records that were durable are gone.
-    Lost {
-        /// How many.
-        records: u64,
-        /// Ordinal of the first.
-        first_ordinal: u64,
-        /// Number of the last record before them, if one is known.
-        after_number: Option<u64>,
-        /// Where the next record stands.
-        before: Position,
-    },
-    /// A frame's payload does not verify.
-    BadPayload {
-        /// Where the frame starts.
-        at: Position,
-        /// The record's number, which its header vouches for.
-        number: u64,
-    },
-    /// Bytes that are no frame, with records behind them.
-    Unreadable {
-        /// The first.
-        at: Position,
-        /// Where reading goes on.
-        resumed_at: Position,
-    },
-    /// The last write did not finish; no answer was given for what it held.
-    UnfinishedWrite {
-        /// Where what does not verify starts, as far as is known.
-        at: Position,
-    },
-    /// A segment's header does not verify; its records are read all the same.
-    HeaderDamaged {
-        /// The segment.
-        segment: u64,
-    },
-    /// A segment's header belongs to another place: a copy, or exchanged names.
-    Misplaced {
-        /// The segment by its name.
-        segment: u64,
-    },
-    /// A file between two others is gone.
-    SegmentMissing {
-        /// Its number.
-        segment: u64,
-    },
-    /// A name in the lane's directory that the log did not make.
-    Stranger {
-        /// The name.
-        name: String,
-    },
-}
-
-impl Finding {
-    /// Whether answered records may be lost, rather than a write that never was answered.
-    #[must_use]
-    pub fn is_damage(&self) -> bool {
-        !matches!(self, Self::UnfinishedWrite { .. } | Self::Stranger { .. })
-    }
-}
-
-impl std::fmt::Display for Finding {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Lost { records, first_ordinal, after_number, before } => {
-                let last_ordinal = first_ordinal + records - 1;
-                write!(f, "{records} records lost (ordinals {first_ordinal} to {last_ordinal}")?;
-                if let Some(number) = after_number {
-                    write!(f, ", after number {number}")?;
-                }
-                write!(f, ") before {before}")
-            }
-            Self::BadPayload { at, number } => write!(f, "record {number} at {at}: its payload does not verify"),
-            Self::Unreadable { at, resumed_at } => write!(f, "bytes from {at} to {resumed_at} are no frames"),
-            Self::UnfinishedWrite { at } => write!(f, "the last write did not finish: {at}"),
-            Self::HeaderDamaged { segment } => write!(f, "segment {segment}: its header does not verify"),
-            Self::Misplaced { segment } => write!(f, "segment {segment}: its header belongs to another segment"),
-            Self::SegmentMissing { segment } => write!(f, "segment {segment} is missing"),
-            Self::Stranger { name } => write!(f, "{name:?} is no file of the log"),
-        }
-    }
-}
 
 /// A segment's file as found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -175,7 +91,7 @@ pub fn recover_lane<S: Storage>(
     Recovery { storage, layout, lane, options, out: Progress::default() }.run()
 }
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Progress {
     segments: Vec<FoundSegment>,
     findings: Vec<Finding>,
@@ -183,15 +99,23 @@ struct Progress {
     first_ordinal: Option<u64>,
     next_ordinal: u64,
     last_number: Option<u64>,
-    /// Ordinals below this may be missing without a loss: their group never finished.
-    excused_below: u64,
 }
 
 /// Where a segment's scan ended.
 struct SegmentEnd {
     at: u32,
-    last_group_block: u32,
-    unfinished_at: Option<u32>,
+    unfinished: Option<Unfinished>,
+}
+
+/// The write that did not finish, in the last segment that was written to.
+#[derive(Clone, Copy)]
+struct Unfinished {
+    /// Where what does not verify starts, as far as is known.
+    at: u32,
+    /// Block at which its group starts.
+    block: u32,
+    /// Whether something of the group verifies.
+    verifies_in_part: bool,
 }
 
 /// A finding that is damage, unless it lies within the segment's unfinished group.
@@ -200,6 +124,17 @@ struct Doubtful {
     within_group: u32,
     at: u32,
     finding: Finding,
+}
+
+/// What a segment's scan is to know of its place.
+#[derive(Clone, Copy)]
+struct Place {
+    segment: u64,
+    header: Option<SegmentHeader>,
+    /// Where its unfinished group starts, as the next segment's header says; 0: it has none.
+    unfinished_block: u32,
+    /// Whether it is the last segment that was written to: only there a write may never have finished.
+    is_tail: bool,
 }
 
 struct Recovery<'a, S: Storage> {
@@ -214,26 +149,53 @@ impl<S: Storage> Recovery<'_, S> {
     fn run(mut self) -> Result<RecoveredLane, LogError> {
         let numbers = self.list()?;
         let headers = self.read_headers(&numbers)?;
+        let tail_index = self.tail_index(&numbers, &headers)?;
         let mut tail: Option<(FoundSegment, SegmentEnd)> = None;
         for (index, &segment) in numbers.iter().enumerate() {
-            let next = headers.get(index + 1).copied().flatten().filter(|next| next.segment == segment + 1);
-            let unfinished_block = next.map_or(0, |next| next.previous_unfinished_block);
             if index > 0 {
                 let missing = numbers[index - 1] + 1..segment;
                 missing.take(FINDINGS_MAX).for_each(|segment| self.find(Finding::SegmentMissing { segment }));
             }
-            let (found, end) = self.scan(segment, headers[index], unfinished_block)?;
-            if let Some(next) = next
-                && unfinished_block != 0
-            {
-                self.out.excused_below = next.base_ordinal;
-            }
+            let next = headers.get(index + 1).copied().flatten().filter(|next| next.segment == segment + 1);
+            let unfinished_block = next.map_or(0, |next| next.previous_unfinished_block);
+            let is_tail = Some(index) == tail_index;
+            let place = Place { segment, header: headers[index], unfinished_block, is_tail };
+            let (found, end) = self.scan_deciding(place)?;
             self.out.segments.push(found);
-            if found.records > 0 || end.last_group_block != 0 || end.unfinished_at.is_some() || tail.is_none() {
+            if is_tail {
                 tail = Some((found, end));
             }
         }
         Ok(self.finish(&headers, tail))
+    }
+
+    /// The last segment that was written to, or the first one if none was.
+    fn tail_index(&self, numbers: &[u64], headers: &[Option<SegmentHeader>]) -> Result<Option<usize>, LogError> {
+        for (index, &segment) in numbers.iter().enumerate().rev() {
+            let place = Place { segment, header: headers[index], unfinished_block: 0, is_tail: true };
+            let (mut scan, _) = self.open(place)?;
+            let path = self.layout.segment(self.lane, segment);
+            match scan.next_item().map_err(LogError::io("read", path))? {
+                Item::End { unfinished_at: None, .. } => {}
+                _ => return Ok(Some(index)),
+            }
+        }
+        Ok((!numbers.is_empty()).then_some(0))
+    }
+
+    /// Scans a segment; where its last group is found not to have finished, once more with that decided, as every later
+    /// reading will.
+    fn scan_deciding(&mut self, place: Place) -> Result<(FoundSegment, SegmentEnd), LogError> {
+        let before = self.out.clone();
+        let (found, end) = self.scan(place)?;
+        match end.unfinished {
+            Some(unfinished) if unfinished.verifies_in_part && place.unfinished_block == 0 => {
+                self.out = before;
+                let (found, again) = self.scan(Place { unfinished_block: unfinished.block, ..place })?;
+                Ok((found, SegmentEnd { unfinished: end.unfinished, ..again }))
+            }
+            _ => Ok((found, end)),
+        }
     }
 
     fn list(&mut self) -> Result<Vec<u64>, LogError> {
@@ -278,70 +240,91 @@ impl<S: Storage> Recovery<'_, S> {
         Ok(headers)
     }
 
-    fn scan(
-        &mut self,
-        segment: u64,
-        header: Option<SegmentHeader>,
-        unfinished_block: u32,
-    ) -> Result<(FoundSegment, SegmentEnd), LogError> {
-        let path = self.layout.segment(self.lane, segment);
+    fn open(&self, place: Place) -> Result<(Scan<S::File>, u64), LogError> {
+        let path = self.layout.segment(self.lane, place.segment);
         let (file, length) = self.storage.open(&path).map_err(LogError::io("open", &path))?;
         if self.options.sync {
             self.storage.sync(&file).map_err(LogError::io("sync", &path))?;
         }
         let extent = Extent {
-            seed: SegmentSeed::new(self.options.log_id, self.lane, segment),
+            seed: SegmentSeed::new(self.options.log_id, self.lane, place.segment),
             from: SEGMENT_HEADER_BYTES as u32,
             to: u32::try_from(length).unwrap_or(u32::MAX),
-            unfinished_block,
-            zeroed: header.is_some_and(|header| header.zeroed),
+            unfinished_block: place.unfinished_block,
+            zeroed: place.header.is_some_and(|header| header.zeroed),
         };
-        let mut scan = Scan::new(file, extent);
-        let mut found = FoundSegment { segment, length_bytes: length, records: 0, damaged: header.is_none() };
+        Ok((Scan::new(file, extent), length))
+    }
+
+    fn scan(&mut self, place: Place) -> Result<(FoundSegment, SegmentEnd), LogError> {
+        let segment = place.segment;
+        let path = self.layout.segment(self.lane, segment);
+        let (mut scan, length_bytes) = self.open(place)?;
+        let mut found = FoundSegment { segment, length_bytes, records: 0, damaged: place.header.is_none() };
         let mut doubtful = Vec::new();
         let mut open_batch_at = None;
-        let (at, mut unfinished_at) = loop {
-            let position = |offset| Position { segment, offset };
-            let (at, finding) = match scan.next_item().map_err(LogError::io("read", &path))? {
+        let position = |offset| Position { segment, offset };
+        let (end_at, evidence_at) = loop {
+            let item = scan.next_item().map_err(LogError::io("read", path.clone()))?;
+            let block = scan.group_block();
+            // What stands before a group's first frame lies between groups.
+            let within = |at: u32| if at == block * BLOCK_BYTES as u32 { 0 } else { block };
+            let (within_group, at, finding) = match item {
                 Item::Record { header, at, .. } => {
                     found.records += 1;
                     open_batch_at = (header.batch_remaining > 0).then_some(at);
                     match self.note_record(header.ordinal, header.number, position(at)) {
-                        Some(finding) => (at, finding),
+                        Some(finding) => (within(at), at, finding),
                         None => continue,
                     }
                 }
                 Item::BadPayload { header, at } => {
-                    (at, Finding::BadPayload { at: position(at), number: header.number })
+                    (block, at, Finding::BadPayload { at: position(at), number: header.number })
                 }
                 Item::Unreadable { at, resumed_at } => {
-                    (resumed_at, Finding::Unreadable { at: position(at), resumed_at: position(resumed_at) })
+                    let finding = Finding::Unreadable { at: position(at), resumed_at: position(resumed_at) };
+                    (within(resumed_at), at, finding)
                 }
-                Item::End { at, unfinished_at } => break (at, unfinished_at.or(open_batch_at)),
+                Item::End { at, unfinished_at } => break (at, unfinished_at),
             };
-            let block = scan.group_block();
-            let within_group = if at == block * BLOCK_BYTES as u32 { 0 } else { block };
             if doubtful.len() < FINDINGS_MAX {
                 doubtful.push(Doubtful { within_group, at, finding });
             }
         };
-        let last_group_block = scan.group_block();
+        let last_block = scan.group_block();
+        let mut doubt_at = open_batch_at;
         for Doubtful { within_group, at, finding } in doubtful {
-            let last = unfinished_block == 0 && within_group == last_group_block;
-            if within_group != 0 && (last || within_group == unfinished_block) {
-                unfinished_at = Some(unfinished_at.map_or(at, |earlier| earlier.min(at)));
-            } else {
+            let undecided = place.is_tail && place.unfinished_block == 0 && within_group == last_block;
+            if within_group != 0 && undecided {
+                doubt_at = Some(doubt_at.map_or(at, |earlier| earlier.min(at)));
+            } else if within_group == 0 || within_group != place.unfinished_block {
                 found.damaged = true;
                 self.find(finding);
             }
         }
-        Ok((found, SegmentEnd { at, last_group_block, unfinished_at }))
+        let unfinished = match (doubt_at, evidence_at) {
+            _ if !place.is_tail => None,
+            // Cut before, and nothing was written since: the same again.
+            _ if place.unfinished_block != 0 => {
+                let at = place.unfinished_block * BLOCK_BYTES as u32;
+                Some(Unfinished { at, block: place.unfinished_block, verifies_in_part: false })
+            }
+            (Some(at), _) => Some(Unfinished { at, block: last_block, verifies_in_part: true }),
+            (None, Some(at)) => Some(Unfinished { at, block: end_at / BLOCK_BYTES as u32, verifies_in_part: false }),
+            (None, None) => None,
+        };
+        // In a segment that the lane went on from, a write was finished, unless recovery cut it.
+        if let Some(at) = evidence_at.filter(|_| !place.is_tail && place.unfinished_block == 0) {
+            found.damaged = true;
+            self.find(Finding::Unreadable { at: position(at), resumed_at: segment_start(segment + 1) });
+        }
+        Ok((found, SegmentEnd { at: end_at, unfinished }))
     }
 
     /// Takes note of a record that verified; finds whether records before it are lost.
     fn note_record(&mut self, ordinal: u64, number: u64, at: Position) -> Option<Finding> {
         let out = &mut self.out;
-        let expected = if out.first_ordinal.is_some() { out.next_ordinal.max(out.excused_below) } else { ordinal };
+        let expected = if out.first_ordinal.is_some() { out.next_ordinal } else { ordinal };
         out.first_ordinal.get_or_insert(ordinal);
         out.next_number = out.next_number.max(number.saturating_add(1));
         let after_number = out.last_number.replace(number);
@@ -363,18 +346,16 @@ impl<S: Storage> Recovery<'_, S> {
         // Where it goes on, and if that is a segment yet to be made, what its header says of the one before.
         let (tail, made_after) = match tail {
             None => (segment_start(1), Some(0)),
-            Some((found, end)) => match end.unfinished_at {
+            Some((found, end)) => match end.unfinished {
                 // With another segment size, or a damaged header, what stands is read and what comes goes elsewhere.
                 None if found.damaged || found.length_bytes != self.options.segment_bytes => {
                     (segment_start(found.segment + 1), Some(0))
                 }
                 None => (Position { segment: found.segment, offset: end.at }, None),
-                Some(offset) => {
-                    let at = Position { segment: found.segment, offset };
+                Some(unfinished) => {
+                    let at = Position { segment: found.segment, offset: unfinished.at };
                     out.findings.push(Finding::UnfinishedWrite { at });
-                    // A first group of which nothing verifies has no block; any but 0 says that there was one.
-                    let block = end.last_group_block.max((SEGMENT_HEADER_BYTES / BLOCK_BYTES) as u32);
-                    (segment_start(found.segment + 1), Some(block))
+                    (segment_start(found.segment + 1), Some(unfinished.block))
                 }
             },
         };

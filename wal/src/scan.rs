@@ -196,6 +196,12 @@ impl<F: ReadAt> Scan<F> {
         self.group_block
     }
 
+    /// Whether the last item lies in the segment's unfinished group.
+    #[must_use]
+    pub fn in_unfinished_group(&self) -> bool {
+        self.group_block != 0 && self.group_block == self.extent.unfinished_block
+    }
+
     fn look(&mut self) -> io::Result<Found> {
         if self.at >= self.extent.to {
             return Ok(Found::Nothing);

@@ -28,8 +28,7 @@ pub struct SegmentHeader {
     pub segment: u64,
     /// The size of its file in bytes.
     pub segment_bytes: u64,
-    /// A number no record of an earlier segment reaches beyond the counter's value at that time: numbers go on from here
-    /// when no record is left.
+    /// The counter's value when this header was made: where numbers go on when no record is left.
     pub base_number: u64,
     /// First ordinal that a record of this segment can have.
     pub base_ordinal: u64,
@@ -84,6 +83,9 @@ impl SegmentHeader {
             return Err(HeaderError::Invalid);
         }
         let version = u32_at(block, 8);
+        if version == 0 {
+            return Err(HeaderError::Invalid);
+        }
         if version > FORMAT_VERSION {
             return Err(HeaderError::FormatTooNew { version });
         }

@@ -3,106 +3,20 @@
 // Helpers of tests fail as tests do.
 #![allow(clippy::unwrap_used)]
 
+mod support;
+
 use forebay_wal::{
     frame::KIND_MESSAGE,
     group::{Record, SyncMethod},
-    lane::{AppendError, Lane},
-    layout::Layout,
+    lane::AppendError,
     limits::SEGMENT_BYTES_MIN,
-    log::{self, Log, LogOptions},
+    log::{self, LogOptions},
     position::{Position, segment_start},
     reader::{Event, LaneReader},
-    recovery::Finding,
-    segment::file_name,
     storage::Disk,
 };
-use std::{
-    fs::OpenOptions,
-    os::unix::fs::FileExt,
-    path::Path,
-    time::{Duration, Instant},
-};
-
-fn options(dir: &Path, sync: SyncMethod) -> LogOptions {
-    LogOptions {
-        dir: dir.to_path_buf(),
-        lanes: 1,
-        sync,
-        segment_bytes: SEGMENT_BYTES_MIN,
-        quota_bytes: 64 * SEGMENT_BYTES_MIN,
-    }
-}
-
-/// A directory on the disk that holds the build, for `/tmp` may be without `O_DIRECT`.
-fn dir() -> tempfile::TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
-}
-
-fn start(log: &mut Log) -> Lane {
-    log.lanes.remove(0).start().unwrap()
-}
-
-fn wait_for_event(lane: &mut Lane) {
-    use rustix::event::{PollFd, PollFlags, poll};
-    let timeout = rustix::time::Timespec { tv_sec: 10, tv_nsec: 0 };
-    let ready = poll(&mut [PollFd::from_borrowed_fd(lane.event(), PollFlags::IN)], Some(&timeout)).unwrap();
-    assert_eq!(ready, 1, "the lane signals within ten seconds");
-    rustix::io::read(lane.event(), &mut [0; 8]).unwrap();
-    lane.on_event().unwrap();
-}
-
-/// Appends one batch, waiting for room, and waits until it is durable. Returns the first number.
-fn append(lane: &mut Lane, bodies: &[&[u8]]) -> u64 {
-    let records: Vec<_> = bodies.iter().map(|body| Record { kind: KIND_MESSAGE, head: b"h:", body }).collect();
-    let appended = loop {
-        match lane.append(&records) {
-            Ok(appended) => break appended,
-            Err(AppendError::Busy) => wait_for_event(lane),
-            Err(error) => panic!("{error:?}"),
-        }
-    };
-    lane.submit().unwrap();
-    while lane.durable_ordinal() < appended.end_ordinal {
-        wait_for_event(lane);
-    }
-    appended.first_number
-}
-
-/// Numbers and payloads from `from` to the durable end.
-fn read_from(log: &Log, from: Position) -> Vec<(u64, Vec<u8>)> {
-    let found = &log.found[0];
-    let mut reader = LaneReader::new(Disk, log.layout.clone(), log.id, found.lane, from);
-    let mut records = Vec::new();
-    while let Some(event) = reader.next_event(found.shared.durable()).unwrap() {
-        if let Event::Record(header) = event {
-            records.push((header.number, reader.payload().to_vec()));
-        }
-    }
-    records
-}
-
-fn read_all(log: &Log) -> Vec<(u64, Vec<u8>)> {
-    read_from(log, segment_start(log.found[0].first_segment))
-}
-
-fn body(index: usize) -> Vec<u8> {
-    format!("{index}:{}", "x".repeat(index * 37 % 5000)).into_bytes()
-}
-
-/// A log of `count` records, one group each, closed again.
-fn write_log(dir: &Path, sync: SyncMethod, count: usize) {
-    let mut log = log::open(&options(dir, sync)).unwrap();
-    let mut lane = start(&mut log);
-    for index in 0..count {
-        assert_eq!(append(&mut lane, &[&body(index)]), index as u64);
-    }
-    drop(lane);
-    log.keeper.stop();
-}
-
-fn expected(count: usize) -> Vec<(u64, Vec<u8>)> {
-    (0..count).map(|index| (index as u64, [b"h:".to_vec(), body(index)].concat())).collect()
-}
+use std::time::{Duration, Instant};
+use support::{append, body, dir, expected, options, read_all, start, wait_for_event, write_log};
 
 #[test]
 fn what_was_appended_is_read_back_across_segments_and_restarts_by_every_method() {
@@ -195,91 +109,4 @@ fn case_38_at_the_quota_a_lane_is_full_until_something_is_released() {
     while lane.append(&[record]).is_err() {
         wait_for_event(&mut lane);
     }
-}
-
-/// Overwrites one byte, as `dd conv=notrunc` would.
-fn flip(path: &Path, at: u64) {
-    let file = OpenOptions::new().read(true).write(true).open(path).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at).unwrap();
-    file.write_all_at(&[byte[0] ^ 0x10], at).unwrap();
-}
-
-#[test]
-fn case_13_to_15_a_flipped_bit_costs_one_record_and_is_reported_with_its_number() {
-    let dir = dir();
-    write_log(dir.path(), SyncMethod::None, 100);
-    let segment = Layout::new(dir.path()).segment(0, 1);
-    // Record 0 is short and fills the first block alone; record 1 starts the second.
-    for (offset, lost) in [(4096 + 41, 0), (8192 + 9, 1), (8192 + 20, 1), (8192 + 3, 1)] {
-        flip(&segment, offset);
-        let log = log::open(&options(dir.path(), SyncMethod::None)).unwrap();
-        let mut records = expected(100);
-        records.remove(lost);
-        assert_eq!(read_all(&log), records, "offset {offset}");
-        assert!(log.findings.iter().any(|(_, finding)| finding.is_damage()), "offset {offset}: {:?}", log.findings);
-        if lost == 1 {
-            let lost = log.findings.iter().any(|(_, finding)| {
-                matches!(finding, Finding::Lost { records: 1, first_ordinal: 1, after_number: Some(0), .. })
-            });
-            assert!(lost, "offset {offset}: {:?}", log.findings);
-        }
-        log.keeper.stop();
-        flip(&segment, offset);
-    }
-}
-
-#[test]
-fn case_4_to_7_a_group_torn_at_the_tail_is_cut_whole_batches_are_kept_and_recovering_twice_is_recovering_once() {
-    let batch: Vec<Vec<u8>> = (0..40).map(|index| format!("{index:1000}").into_bytes()).collect();
-    let batch: Vec<&[u8]> = batch.iter().map(Vec::as_slice).collect();
-    // Blocks of the last group that a crash zeroed.
-    for lost_blocks in [vec![0], vec![4], vec![9], vec![0, 1, 2, 3], vec![2, 3, 7], (0..10).collect()] {
-        let dir = dir();
-        let mut log = log::open(&options(dir.path(), SyncMethod::Direct)).unwrap();
-        let mut lane = start(&mut log);
-        append(&mut lane, &[b"answered"]);
-        let group_at = u64::from(log.found[0].shared.durable().offset);
-        append(&mut lane, &batch);
-        drop(lane);
-        log.keeper.stop();
-        let file = OpenOptions::new().write(true).open(Layout::new(dir.path()).segment(0, 1)).unwrap();
-        for block in &lost_blocks {
-            file.write_all_at(&[0; 4096], group_at + block * 4096).unwrap();
-        }
-        for round in 0..2 {
-            let mut log = log::open(&options(dir.path(), SyncMethod::Direct)).unwrap();
-            let records = read_all(&log);
-            assert_eq!(records[0].1, b"h:answered", "{lost_blocks:?}");
-            let rest = &records[1..];
-            let rounds_before = round;
-            assert_eq!(rest.len(), rounds_before, "no part of the batch, {lost_blocks:?}: {:?}", log.findings);
-            assert!(
-                !log.findings.iter().any(|(_, finding)| finding.is_damage()),
-                "{lost_blocks:?}: {:?}",
-                log.findings
-            );
-            let mut lane = start(&mut log);
-            append(&mut lane, &[b"later"]);
-            drop(lane);
-            log.keeper.stop();
-        }
-    }
-}
-
-#[test]
-fn case_19_and_22_missing_segments_are_reported_and_strangers_are_left_alone() {
-    let dir = dir();
-    write_log(dir.path(), SyncMethod::None, 1500);
-    let lane_dir = Layout::new(dir.path()).lane(0);
-    std::fs::remove_file(lane_dir.join(file_name(2))).unwrap();
-    std::fs::write(lane_dir.join("notes.txt"), "mine").unwrap();
-    let log = log::open(&options(dir.path(), SyncMethod::None)).unwrap();
-    assert!(log.findings.contains(&(0, Finding::SegmentMissing { segment: 2 })), "{:?}", log.findings);
-    assert!(log.findings.contains(&(0, Finding::Stranger { name: "notes.txt".into() })));
-    assert!(log.findings.iter().any(|(_, finding)| matches!(finding, Finding::Lost { .. })));
-    assert_eq!(std::fs::read_to_string(lane_dir.join("notes.txt")).unwrap(), "mine");
-    let records = read_all(&log);
-    assert!(records.len() < 1500, "what stood in the missing segment is gone");
-    assert_eq!(records.last(), expected(1500).last(), "what stands behind it is read");
 }

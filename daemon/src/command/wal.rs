@@ -4,9 +4,10 @@ use super::Exit;
 use crate::datadir;
 use clap::Subcommand;
 use forebay_wal::{
+    finding::Finding,
     layout::Layout,
     limits::SEGMENT_BYTES_DEFAULT,
-    recovery::{Finding, RecoverOptions, RecoveredLane, recover_lane},
+    recovery::{RecoverOptions, RecoveredLane, recover_lane},
     storage::Disk,
 };
 use std::path::PathBuf;

@@ -192,7 +192,7 @@ impl Sources {
                 }
                 Some(Event::Record(header)) => {
                     let expected = lane.next_ordinal.unwrap_or(lane.taken.ordinal);
-                    if header.ordinal > expected {
+                    if header.ordinal > expected && !lane.reader.in_unfinished_group() {
                         let lost = header.ordinal - expected;
                         self.shared.counters.lost_records.fetch_add(lost, Ordering::Relaxed);
                         tracing::error!(
@@ -200,7 +200,7 @@ impl Sources {
                             lane = lane.reader.lane(),
                             records = lost,
                             first_ordinal = expected,
-                            "records of the log are missing: never finished, or damaged (see the segments set aside)"
+                            "records of the log are missing (see the segments set aside)"
                         );
                     }
                     lane.next_ordinal = Some(header.ordinal + 1);
