@@ -156,6 +156,17 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    /// Waits until PostgreSQL is there and has taken something since: under load the log is seldom empty.
+    pub fn wait_until_draining(&self) {
+        let before = self.figure("drainTransactions");
+        wait_until("the drain goes on", || {
+            let buffers = self.buffers();
+            buffers["dbHealthy"] == true && buffers["drainTransactions"].as_u64() > Some(before)
+        });
+    }
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
         // Gone already, after `kill9` or `terminate`.
