@@ -1,7 +1,7 @@
 //! The data directory: made private, locked, and how much of its disk the log may take.
 
 use crate::limits::{LOCK_WAIT, QUOTA_BYTES_DEFAULT_MAX, QUOTA_FREE_SPACE_PERCENT, QUOTA_SEGMENTS_PER_LANE};
-use forebay_wal::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN};
+use forebay_wal::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN, SEGMENTS_AHEAD};
 use rustix::fs::{FlockOperation, flock};
 use std::{
     fs::{DirBuilder, File, OpenOptions},
@@ -71,6 +71,10 @@ impl DataDir {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(io("make", path))?;
         let path = path.canonicalize().map_err(io("find", path))?;
+        if let Some(parent) = path.parent() {
+            // A directory whose name is not durable yet must not be trusted with what is answered.
+            File::open(parent).and_then(|parent| parent.sync_all()).map_err(io("sync", parent))?;
+        }
         let lock_path = path.join("lock");
         let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
         let lock = lock.map_err(io("open", &lock_path))?;
@@ -127,7 +131,8 @@ impl DataDir {
             let fair = quota_bytes / (lanes * QUOTA_SEGMENTS_PER_LANE);
             (fair / SEGMENT_BYTES_MIN * SEGMENT_BYTES_MIN).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_DEFAULT)
         });
-        let needed_bytes = 2 * lanes * segment_bytes;
+        // One that is written to and those that are ready; with fewer a lane could be full with nothing to drain.
+        let needed_bytes = (1 + SEGMENTS_AHEAD as u64) * lanes * segment_bytes;
         if quota_bytes < needed_bytes {
             return Err(DataDirError::QuotaTooSmall { quota_bytes, needed_bytes });
         }

@@ -5,6 +5,9 @@ use std::time::Duration;
 /// Connections one core serves at once; more wait in the listener's backlog.
 pub const CONNECTIONS_PER_CORE_MAX: u32 = 16_384;
 
+/// Descriptors that are left for the log, PostgreSQL and the rest when connections are counted against the limit.
+pub const DESCRIPTORS_KEPT: u64 = 256;
+
 /// Connections that may wait to be accepted, per core.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
@@ -36,8 +39,16 @@ pub const ROUND_ROWS_MAX: usize = 20_000;
 /// Bytes of payload of one drain transaction at most; one larger message goes alone.
 pub const ROUND_BYTES_MAX: usize = 16 << 20;
 
+/// Records read from a lane at once, and bytes of them: what is held of each lane beside the round itself.
+pub const LOAD_ROWS: usize = 1024;
+/// See [`LOAD_ROWS`]; a larger record is read alone.
+pub const LOAD_BYTES: usize = 1 << 20;
+
 /// Bytes of COPY data handed to the connection at once.
 pub const COPY_CHUNK_BYTES: usize = 256 << 10;
+
+/// How often a transaction is repeated at once that was rolled back through nobody's fault, before it waits between.
+pub const REPEATS_AT_ONCE: u32 = 3;
 
 /// Back-off between attempts to reach PostgreSQL: the first, and the longest.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);

@@ -109,6 +109,20 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) {
     drop(monoio::spawn(future));
 }
 
+/// Runs a future to its end, or to a panic in it: `None` then. monoio would let that end the thread.
+pub async fn catch_panic<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    poll_fn(|cx| {
+        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        match polled {
+            Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(_) => Poll::Ready(None),
+        }
+    })
+    .await
+}
+
 /// Sleeps; the timer's step is a millisecond.
 pub async fn sleep(duration: Duration) {
     monoio::time::sleep(duration).await;
@@ -174,10 +188,10 @@ impl Listener {
     }
 }
 
-/// A way to end a connection's pending read, kept no longer than the connection.
-pub struct ReadStopper(RawFd);
+/// A way to end a connection's pending operations, kept no longer than the connection.
+pub struct Stopper(RawFd);
 
-impl ReadStopper {
+impl Stopper {
     /// For `stream`, which outlives the result.
     #[must_use]
     pub fn new(stream: &TcpStream) -> Self {
@@ -185,10 +199,18 @@ impl ReadStopper {
     }
 
     /// Lets the pending read, and all later ones, find the end of the stream.
+    pub fn stop_reading(&self) {
+        self.shut_down(rustix::net::Shutdown::Read);
+    }
+
+    /// Lets a pending write fail as well.
     pub fn stop(&self) {
+        self.shut_down(rustix::net::Shutdown::Both);
+    }
+
+    fn shut_down(&self, how: rustix::net::Shutdown) {
         // SAFETY: by `new`'s contract the descriptor is open.
-        let fd = unsafe { BorrowedFd::borrow_raw(self.0) };
-        shut_down(fd, rustix::net::Shutdown::Read);
+        shut_down(unsafe { BorrowedFd::borrow_raw(self.0) }, how);
     }
 }
 

@@ -6,6 +6,7 @@ use crate::{
     core::{self, CoreFailed, CoreStart, ListenError, bind_all},
     datadir::{DataDir, DataDirError},
     drain::{DrainFailed, DrainThread, TargetSource, signal::DrainSignal},
+    limits::{CONNECTIONS_PER_CORE_MAX, DESCRIPTORS_KEPT},
     mailbox::Mailbox,
     shared::Shared,
 };
@@ -83,6 +84,7 @@ enum End {
 /// # Errors
 /// See [`ServeError`].
 pub fn run(config: Config) -> Result<(), ServeError> {
+    let connections_max = raise_descriptor_limit();
     let cpus = allowed_cpus();
     let cores = config.cores.unwrap_or(cpus.len().clamp(1, usize::from(u16::MAX)) as u16);
     // Before the address is bound: a socket that shares it would take another daemon's connections.
@@ -103,7 +105,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
 
     let (ends, end) = channel();
     watch_signals(&ends).map_err(setup)?;
-    let threads = start_cores(&shared, &mut log, sockets, &cpus, &ends).map_err(setup)?;
+    let threads = start_cores(&shared, &mut log, sockets, (&cpus, connections_max), &ends).map_err(setup)?;
     let cluster: Arc<OnceLock<String>> = Arc::default();
     let drain = start_drain(&shared, &log, &cluster, &ends).map_err(setup)?;
     tracing::info!(%address, cores, quota_bytes, segment_bytes, "listening");
@@ -148,6 +150,16 @@ fn end_in_order(threads: Vec<JoinHandle<()>>, drain: DrainThread, shared: &Share
     }
 }
 
+/// Raises the limit of open files as far as the process may, and returns how many of them connections can have.
+fn raise_descriptor_limit() -> u64 {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::warn!(%error, "the limit of open files could not be raised");
+    }
+    getrlimit(Resource::Nofile).current.map_or(u64::MAX, |limit| limit.saturating_sub(DESCRIPTORS_KEPT).max(1))
+}
+
 /// Processors that the process may use.
 fn allowed_cpus() -> Vec<usize> {
     let Ok(set) = rustix::thread::sched_getaffinity(None) else { return vec![0] };
@@ -170,15 +182,17 @@ fn start_cores(
     shared: &Arc<Shared>,
     log: &mut Log,
     sockets: Vec<std::os::fd::OwnedFd>,
-    cpus: &[usize],
+    (cpus, connections_max): (&[usize], u64),
     ends: &Sender<End>,
 ) -> std::io::Result<Vec<JoinHandle<()>>> {
     let pinned = sockets.len() <= cpus.len();
+    let share = connections_max / sockets.len().max(1) as u64;
+    let connections_max = share.clamp(1, CONNECTIONS_PER_CORE_MAX.into()) as u32;
     let mut threads = Vec::new();
     for (index, (lane, socket)) in log.lanes.drain(..).zip(sockets).enumerate() {
         let (failed, failures) = channel();
         let cpu = pinned.then(|| cpus[index]);
-        let start = CoreStart { shared: Arc::clone(shared), lane, socket, cpu, failed };
+        let start = CoreStart { shared: Arc::clone(shared), lane, socket, cpu, connections_max, failed };
         forward(failures, ends, |failed| match failed {
             CoreFailed::Storage(what) => ServeError::Storage(what),
             CoreFailed::Setup(what) => ServeError::Setup(what),

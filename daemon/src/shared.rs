@@ -33,6 +33,7 @@ pub struct LaneProgress {
     oldest: Position,
     oldest_ordinal: u64,
     reachable: AtomicU64,
+    released_below: AtomicU64,
     drained: AtomicU64,
     drained_ordinal: AtomicU64,
 }
@@ -45,6 +46,7 @@ impl LaneProgress {
             oldest: start,
             oldest_ordinal: found.first_ordinal,
             reachable: AtomicU64::new(found.shared.durable().pack()),
+            released_below: AtomicU64::new(found.first_segment),
             drained: AtomicU64::new(start.pack()),
             drained_ordinal: AtomicU64::new(found.first_ordinal),
         }
@@ -64,6 +66,11 @@ impl LaneProgress {
     /// process was to move it since.
     pub fn reachable(&self) -> Position {
         Position::unpack(self.reachable.load(Ordering::Relaxed))
+    }
+
+    /// Segments below this one were let go.
+    pub fn released_below(&self) -> u64 {
+        self.released_below.load(Ordering::Relaxed)
     }
 
     /// A transaction is about to move the checkpoint to `position`.
@@ -147,6 +154,8 @@ pub struct Shared {
     pub oldest_pending_us: AtomicU64,
     /// What the drain takes out of the log, in bytes a second, over the last rounds; 0: not known.
     pub drain_bytes_per_s: AtomicU64,
+    /// Whether this process has found its checkpoint once.
+    pub has_checkpoint: AtomicBool,
     /// Names of the queues in PostgreSQL, where a push may not make one; `None`: not known yet.
     pub known_queues: RwLock<Option<HashSet<String>>>,
     health: AtomicU8,
@@ -176,6 +185,7 @@ impl Shared {
             dead_letters: AtomicU64::new(0),
             oldest_pending_us: AtomicU64::new(0),
             drain_bytes_per_s: AtomicU64::new(0),
+            has_checkpoint: AtomicBool::new(false),
             known_queues: RwLock::new(None),
             health: AtomicU8::new(DatabaseHealth::Unknown as u8),
             stopping: AtomicBool::new(false),
@@ -224,6 +234,12 @@ impl Shared {
     /// Bytes of the log that are not drained.
     pub fn used_bytes(&self) -> u64 {
         self.lanes.iter().map(|lane| lane.pending_bytes(self.segment_bytes)).sum()
+    }
+
+    /// Lets go of the segments of a lane below `drained`, all of whose records PostgreSQL confirmed.
+    pub fn release(&self, progress: &LaneProgress, drained: Position) {
+        progress.released_below.fetch_max(drained.segment, Ordering::Relaxed);
+        self.keeper.release(progress.lane.lane(), drained.segment);
     }
 
     /// When trying again may help someone who was refused for want of room, in seconds: when the drain has emptied a

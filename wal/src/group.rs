@@ -258,7 +258,8 @@ impl GroupCommit {
             return Err(Refused::TooLarge { max });
         }
         let queued_bytes = self.queued_bytes();
-        if queued_bytes > 0 && queued_bytes + batch_bytes > QUEUED_BYTES_MAX {
+        // A batch larger than that must not wait for a queue that is never empty.
+        if queued_bytes > GROUP_BYTES_MAX && queued_bytes + batch_bytes > QUEUED_BYTES_MAX {
             return Err(Refused::Busy);
         }
         self.make_room(batch_bytes)?;

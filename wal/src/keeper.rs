@@ -40,17 +40,19 @@ pub struct KeeperHandle {
 impl KeeperHandle {
     /// Asks for a segment; the lane is told when it is there, or why not.
     pub(crate) fn prepare(&self, header: SegmentHeader, lane: Arc<LaneShared>) {
-        self.send(Request::Prepare { header, lane });
+        if !self.send(Request::Prepare { header, lane: Arc::clone(&lane) }) {
+            lane.set_full(true);
+        }
     }
 
     /// Releases the segments of `lane` below `before`, all of whose records PostgreSQL confirmed.
     pub fn release(&self, lane: u16, before: u64) {
-        self.send(Request::Release { lane, before });
+        self.send_or_forget(Request::Release { lane, before });
     }
 
     /// Lets a segment be set aside, not recycled, once it is released.
     pub fn mark_damaged(&self, lane: u16, segment: u64) {
-        self.send(Request::MarkDamaged { lane, segment });
+        self.send_or_forget(Request::MarkDamaged { lane, segment });
     }
 
     /// Bytes of all segments, free ones included.
@@ -59,11 +61,15 @@ impl KeeperHandle {
         self.total_bytes.load(Ordering::Relaxed)
     }
 
-    fn send(&self, request: Request) {
-        if self.requests.send(request).is_err() {
-            // Only after `Keeper::stop`: what is not released now is released at the next start.
-            tracing::debug!("a request to the stopped keeper of segments was dropped");
+    fn send_or_forget(&self, request: Request) {
+        if !self.send(request) {
+            tracing::debug!("a request to the keeper of segments, which has ended, was dropped");
         }
+    }
+
+    /// Returns whether the keeper is there to hear it. What is not released now is released at the next start.
+    fn send(&self, request: Request) -> bool {
+        self.requests.send(request).is_ok()
     }
 }
 
@@ -83,7 +89,17 @@ impl Keeper {
         let total_bytes = Arc::new(AtomicU64::new(segments.total_bytes()));
         let handle = KeeperHandle { requests, total_bytes: Arc::clone(&total_bytes) };
         let work = Work { segments, waiting: VecDeque::new(), total_bytes };
-        let thread = std::thread::Builder::new().name("wal-keeper".into()).spawn(move || work.run(&inbox))?;
+        let thread = std::thread::Builder::new().name("wal-keeper".into()).spawn(move || {
+            let mut work = work;
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work.run(&inbox)));
+            if outcome.is_err() {
+                tracing::error!(
+                    code = "keeper_panicked",
+                    "the keeper of segments panicked; pushes are refused once the segments at hand are full"
+                );
+                work.refuse_waiting();
+            }
+        })?;
         Ok(Self { handle, thread })
     }
 
@@ -95,10 +111,9 @@ impl Keeper {
 
     /// Carries out what was asked for so far, then ends the thread.
     pub fn stop(self) {
-        self.handle.send(Request::Stop);
-        if self.thread.join().is_err() {
-            tracing::error!(code = "keeper_panicked", "the keeper of segments panicked");
-        }
+        self.handle.send_or_forget(Request::Stop);
+        // A panic was caught and told in the thread.
+        drop(self.thread.join());
     }
 }
 
@@ -110,7 +125,7 @@ struct Work {
 }
 
 impl Work {
-    fn run(mut self, inbox: &Receiver<Request>) {
+    fn run(&mut self, inbox: &Receiver<Request>) {
         loop {
             let request = if self.waiting.is_empty() {
                 inbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
@@ -141,23 +156,34 @@ impl Work {
                     Ok(file) => lane.segment_made(header.segment, file),
                     Err(error) => {
                         self.report(&lane, &error);
-                        return self.waiting.push_front((header, lane));
+                        return self.wait_on(header, lane);
                     }
                 },
                 Err(PrepareError::Quota) => {
-                    lane.set_full(true);
-                    return self.waiting.push_front((header, lane));
+                    return self.wait_on(header, lane);
                 }
                 Err(PrepareError::Failed(error)) => {
                     self.report(&lane, &error);
-                    return self.waiting.push_front((header, lane));
+                    return self.wait_on(header, lane);
                 }
             }
         }
     }
 
+    /// Puts a request back at the front. What refused it refuses all that wait behind it.
+    fn wait_on(&mut self, header: SegmentHeader, lane: Arc<LaneShared>) {
+        self.waiting.push_front((header, lane));
+        self.refuse_waiting();
+    }
+
+    fn refuse_waiting(&self) {
+        for (_, lane) in &self.waiting {
+            lane.set_full(true);
+        }
+    }
+
     fn report(&self, lane: &LaneShared, error: &LogError) {
-        if !lane.set_full(true) {
+        if !lane.is_full() {
             tracing::error!(code = "segment_not_made", %error, "no further segment can be made; pushes are refused when the last is full");
         }
     }

@@ -84,11 +84,9 @@ impl LaneShared {
         self.poisoned.load(Ordering::SeqCst)
     }
 
-    /// Returns what was set before.
-    pub(crate) fn set_full(&self, full: bool) -> bool {
-        let before = self.full.swap(full, Ordering::Relaxed);
+    pub(crate) fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
         self.signal();
-        before
     }
 
     pub(crate) fn segment_made(&self, segment: u64, file: File) {

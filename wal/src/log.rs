@@ -107,9 +107,14 @@ pub fn open(options: &LogOptions) -> Result<Log, LogError> {
         let dir = layout.lane(lane);
         storage.create_dir(&dir).map_err(LogError::io("make", &dir))?;
     }
+    // A name that is only in memory must not be trusted with what is answered from now on.
+    let found = layout.lanes(&storage)?;
+    for dir in found.iter().map(|lane| layout.lane(*lane)).chain([layout.root().to_path_buf()]) {
+        storage.sync_dir(&dir).map_err(LogError::io("sync", &dir))?;
+    }
     let recover = RecoverOptions { log_id: id, segment_bytes: options.segment_bytes, sync: true };
     let mut recovered = Vec::new();
-    for lane in layout.lanes(&storage)? {
+    for lane in found {
         recovered.push(recover_lane(&storage, &layout, lane, recover)?);
     }
     let mut segments = Segments::new(storage, layout.clone(), options.segment_bytes, options.quota_bytes, &recovered)?;

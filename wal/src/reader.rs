@@ -126,7 +126,8 @@ impl<S: Storage> LaneReader<S> {
         };
         if sealed && !open.sealed {
             open.scan.set_unfinished_block(self.unfinished_block(segment)?);
-            open.scan.extend_to(open.length);
+            // A file that was cut short behind what was read before has nothing more to give.
+            open.scan.extend_to(open.length.max(self.position.offset));
             open.sealed = true;
         } else if !sealed {
             open.scan.extend_to(end.offset);

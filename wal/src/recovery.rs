@@ -186,10 +186,10 @@ impl<S: Storage> Recovery<'_, S> {
     /// Scans a segment; where its last group is found not to have finished, once more with that decided, as every later
     /// reading will.
     fn scan_deciding(&mut self, place: Place) -> Result<(FoundSegment, SegmentEnd), LogError> {
-        let before = self.out.clone();
+        let before = place.is_tail.then(|| self.out.clone());
         let (found, end) = self.scan(place)?;
-        match end.unfinished {
-            Some(unfinished) if unfinished.verifies_in_part && place.unfinished_block == 0 => {
+        match (end.unfinished, before) {
+            (Some(unfinished), Some(before)) if unfinished.verifies_in_part && place.unfinished_block == 0 => {
                 self.out = before;
                 let (found, again) = self.scan(Place { unfinished_block: unfinished.block, ..place })?;
                 Ok((found, SegmentEnd { unfinished: end.unfinished, ..again }))

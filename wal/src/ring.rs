@@ -16,6 +16,9 @@ use std::{
 /// Entries of the submission queue; one is used at a time.
 const ENTRIES: u32 = 8;
 
+/// Pieces that one write takes: the kernel's `UIO_MAXIOV`.
+const IOVECS_MAX: usize = 1024;
+
 struct InFlight {
     group: Group,
     /// Keeps the descriptor open.
@@ -65,9 +68,10 @@ impl Ring {
         let fd = types::Fd(file.as_raw_fd());
         let entry = match group.operation() {
             Operation::Write { offset, .. } => {
+                // A longer group goes on as after a short write.
+                let pieces = group.unwritten().take(IOVECS_MAX);
                 iovecs.extend(
-                    group
-                        .unwritten()
+                    pieces
                         .map(|bytes| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }),
                 );
                 opcode::Writev::new(fd, iovecs.as_ptr(), iovecs.len() as u32)

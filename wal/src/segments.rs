@@ -125,6 +125,10 @@ impl<S: Storage> Segments<S> {
     /// # Errors
     /// See [`PrepareError`].
     pub fn prepare(&mut self, header: SegmentHeader, required: bool) -> Result<(), PrepareError> {
+        if self.lanes.get(&header.lane).is_some_and(|held| held.contains_key(&header.segment)) {
+            // Made before, and could not be opened then.
+            return Ok(());
+        }
         let fits = self.total_bytes + self.segment_bytes <= self.quota_bytes;
         if self.free.is_empty() && !fits && !required {
             return Err(PrepareError::Quota);
@@ -138,7 +142,10 @@ impl<S: Storage> Segments<S> {
         let made = match self.free.pop() {
             Some(free) => {
                 let block = SegmentHeader { zeroed: false, ..header }.encode();
-                self.storage.write_first_block(&free, &block).map_err(LogError::io("write", &free))?;
+                if let Err(source) = self.storage.write_first_block(&free, &block) {
+                    self.free.push(free.clone());
+                    return Err(LogError::io("write", free)(source));
+                }
                 free
             }
             None => {
@@ -179,6 +186,12 @@ impl<S: Storage> Segments<S> {
         while let Some(segment) = self.first(lane).filter(|segment| *segment < before) {
             self.let_go(lane, segment)?;
             released += 1;
+        }
+        if released > 0 {
+            // Before a freed file gets another header: a crash must not bring that back under the old name.
+            for dir in [self.layout.free(), self.layout.lane(lane)] {
+                self.storage.sync_dir(&dir).map_err(LogError::io("sync", dir))?;
+            }
         }
         Ok(released)
     }

@@ -63,10 +63,8 @@ impl Storage for Disk {
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        if dir.is_dir() {
-            return Ok(());
-        }
         std::fs::create_dir_all(dir)?;
+        // Also when it was there: whoever made it may have been killed before this.
         match dir.parent() {
             Some(parent) => self.sync_dir(parent),
             None => Ok(()),

@@ -110,3 +110,24 @@ fn case_38_at_the_quota_a_lane_is_full_until_something_is_released() {
         wait_for_event(&mut lane);
     }
 }
+
+#[test]
+fn case_38_when_the_quota_is_reached_every_lane_is_told_not_only_the_first_to_ask() {
+    let dir = dir();
+    let quota_bytes = 6 * SEGMENT_BYTES_MIN;
+    let options = LogOptions { quota_bytes, lanes: 2, ..options(dir.path(), SyncMethod::None) };
+    let mut log = log::open(&options).unwrap();
+    let mut lanes = [start(&mut log), start(&mut log)];
+    let big = vec![b'x'; SEGMENT_BYTES_MIN as usize / 2];
+    let record = Record { kind: KIND_MESSAGE, head: b"", body: &big };
+    for lane in &mut lanes {
+        loop {
+            match lane.append(&[record]) {
+                Ok(_) => lane.submit().unwrap(),
+                Err(AppendError::Busy) => wait_for_event(lane),
+                Err(AppendError::Full) => break,
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+    }
+}

@@ -176,8 +176,8 @@ fn refusal_of(core: &Core, error: AppendError) -> Refusal {
             let refusal = Refusal::new(507, "log_full", "the log's quota is reached, or its disk is full");
             refusal.retry_after_s(core.shared.retry_after_s())
         }
-        // `Core::append` waits while the lane is busy.
-        AppendError::Busy => Refusal::new(503, "busy", "the log is busy").retry_after_s(1),
+        // Until then `Core::append` waits while the lane is busy.
+        AppendError::Busy => Refusal::new(503, "shutting_down", "the daemon is shutting down").retry_after_s(1),
         AppendError::Poisoned => Refusal::new(503, "storage_failed", "the log cannot be written; nothing was kept"),
     }
 }
@@ -186,17 +186,20 @@ fn refusal_of(core: &Core, error: AppendError) -> Refusal {
 struct Wait {
     patience: Patience,
     buffered: bool,
+    /// Whether the commit is waited for: with PostgreSQL away nobody does, the answer is the log's.
+    awaited: bool,
 }
 
 impl Wait {
     fn of(core: &Core, buffered: bool, buffer_ms: Option<u32>, buffer_max: Option<u32>) -> Self {
         if !buffered {
-            return Self { patience: Patience::NONE, buffered };
+            let awaited = core.shared.health() != DatabaseHealth::Disconnected;
+            return Self { patience: Patience::NONE, buffered, awaited };
         }
         let config = &core.shared.config;
         let wait = Duration::from_millis(buffer_ms.unwrap_or(config.flush_ms).into());
         let count = u64::from(buffer_max.unwrap_or(config.flush_max));
-        Self { patience: Patience { until: Some(Instant::now() + wait), count }, buffered }
+        Self { patience: Patience { until: Some(Instant::now() + wait), count }, buffered, awaited: false }
     }
 
     /// Buffered, unless `wait=postgres` says otherwise.
@@ -258,8 +261,7 @@ impl<'c, 'a> Batch<'c, 'a> {
         Self {
             core,
             now: unix_now(),
-            // With PostgreSQL away nobody waits for it: the answer is the log's.
-            awaited: !wait.buffered && core.shared.health() != DatabaseHealth::Disconnected,
+            awaited: wait.awaited,
             heads: Vec::with_capacity(128 * count),
             head_ends: Vec::with_capacity(count),
             payloads: Vec::with_capacity(count),

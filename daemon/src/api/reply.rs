@@ -111,7 +111,8 @@ fn write_refusal(refusal: &Refusal, accepted: Option<u64>, manner: Manner, out: 
 impl Pushed<'_> {
     async fn finish(mut self, core: &Core, manner: Manner, out: &mut Vec<u8>) -> bool {
         if core.durable(self.end_ordinal).await.is_err() {
-            let refusal = Refusal::new(503, "storage_failed", "the log cannot be written; nothing of this was kept");
+            let refusal =
+                Refusal::new(503, "storage_failed", "a write to the log failed; whether this was kept is not known");
             return write_refusal(&refusal.closing(), None, manner, out);
         }
         if let Some(refusal) = self.ended_by.take() {

@@ -6,7 +6,7 @@ use crate::{
     api::{self, Reply},
     http::{Body, Limits, Manner, Method, Parsed, Refusal, chunked::Decoder, request, response::CONTINUE},
     limits::{PIPELINED_MAX, READ_BUFFER_BYTES, READ_BUFFER_KEPT_BYTES, READ_ROOM_BYTES},
-    rt::{self, ReadStopper},
+    rt::{self, Stopper},
 };
 use monoio::{
     io::{AsyncWriteRent, AsyncWriteRentExt},
@@ -37,11 +37,13 @@ struct Pass {
 }
 
 pub(super) async fn serve(core: Rc<Core>, mut stream: TcpStream, id: u64) {
-    let idle = core.registry.add(id, ReadStopper::new(&stream));
-    // Removed also when the task panics: the entry must not outlive the descriptor.
+    let idle = core.registry.add(id, Stopper::new(&stream));
+    // Declared after the stream, so removed before it: the entry must not outlive the descriptor.
     let _removed = Removed { core: &core, id };
-    if let Err(error) = converse(&core, &mut stream, &idle).await {
-        tracing::debug!(%error, "a connection ended");
+    match rt::catch_panic(converse(&core, &mut stream, &idle)).await {
+        Some(Ok(())) => {}
+        Some(Err(error)) => tracing::debug!(%error, "a connection ended"),
+        None => tracing::error!(code = "connection_panicked", "a connection was given up after a panic"),
     }
 }
 
@@ -103,8 +105,9 @@ fn make_room(buffer: &mut Vec<u8>, needed: usize) {
     if buffer.is_empty() && buffer.capacity() > READ_BUFFER_KEPT_BYTES && needed < READ_BUFFER_KEPT_BYTES {
         *buffer = Vec::with_capacity(READ_BUFFER_BYTES);
     }
+    // A body's announced length is believed only as far as it came: the buffer doubles.
     let missing = needed.saturating_sub(buffer.len());
-    buffer.reserve(missing.max(READ_ROOM_BYTES));
+    buffer.reserve(missing.min(buffer.len().max(READ_BUFFER_KEPT_BYTES)).max(READ_ROOM_BYTES));
 }
 
 /// Takes all complete requests in `buffer`, waits for what they are to be answered with, and writes the answers to `out`.

@@ -1,10 +1,7 @@
 //! Listening: one socket a core on the same address, the kernel spreads connections over them.
 
 use super::{Core, connection};
-use crate::{
-    limits::{CONNECTIONS_PER_CORE_MAX, LISTEN_BACKLOG},
-    rt,
-};
+use crate::{limits::LISTEN_BACKLOG, rt};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use std::{io, net::SocketAddr, os::fd::OwnedFd, rc::Rc, time::Duration};
 
@@ -57,7 +54,7 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
 pub(super) async fn accept_all(core: Rc<Core>) {
     let mut next_id = 0;
     loop {
-        if core.registry.len() >= CONNECTIONS_PER_CORE_MAX as usize {
+        if core.registry.len() >= core.connections_max {
             rt::sleep(ACCEPT_PAUSE).await;
             continue;
         }

@@ -54,7 +54,7 @@ impl LogState {
         .await;
     }
 
-    fn happened(&self) {
+    pub(super) fn happened(&self) {
         self.events.set(self.events.get() + 1);
         self.room_waiters.take().into_iter().for_each(Waker::wake);
     }

@@ -20,7 +20,7 @@ pub use log_task::Poisoned;
 use crate::{
     drain::signal::Patience,
     ids::IdMaker,
-    limits::{CONNECTIONS_GRACE, CONNECTIONS_PER_CORE_MAX, SWEEP_INTERVAL},
+    limits::{CONNECTIONS_GRACE, SWEEP_INTERVAL},
     mailbox::Letter,
     rt::{self, Notify},
     shared::Shared,
@@ -59,6 +59,8 @@ pub struct CoreStart {
     pub socket: OwnedFd,
     /// The processor it is pinned to, if any.
     pub cpu: Option<usize>,
+    /// Connections it serves at once.
+    pub connections_max: u32,
     /// Where a failure is told; the daemon ends then.
     pub failed: Sender<CoreFailed>,
 }
@@ -74,6 +76,7 @@ pub struct Core {
     commits: Commits,
     registry: Registry,
     listener: rt::Listener,
+    connections_max: usize,
     stopping: Cell<bool>,
     ended: Notify,
     failed: Sender<CoreFailed>,
@@ -92,7 +95,7 @@ pub fn run(start: CoreStart) -> Result<(), CoreFailed> {
         }
     }
     let setup = |error: std::io::Error| CoreFailed::Setup(error.to_string());
-    let mut runtime = rt::runtime(CONNECTIONS_PER_CORE_MAX).map_err(setup)?;
+    let mut runtime = rt::runtime(start.connections_max).map_err(setup)?;
     let index = start.lane.lane();
     let lane = start.lane.start().map_err(|error| CoreFailed::Setup(error.to_string()))?;
     runtime.block_on(async move {
@@ -104,6 +107,7 @@ pub fn run(start: CoreStart) -> Result<(), CoreFailed> {
             commits: Commits::default(),
             registry: Registry::default(),
             listener: rt::Listener::new(start.socket).map_err(setup)?,
+            connections_max: start.connections_max as usize,
             stopping: Cell::new(false),
             ended: Notify::default(),
             failed: start.failed,
@@ -133,7 +137,7 @@ impl Core {
     /// Appends a batch, waiting for room while the disk or the next segment keeps it waiting.
     ///
     /// # Errors
-    /// Never [`AppendError::Busy`].
+    /// [`AppendError::Busy`] only while the daemon is ending.
     pub async fn append(&self, records: &[Record<'_>], patience: Patience) -> Result<Appended, AppendError> {
         loop {
             // The borrow ends before anything is awaited.
@@ -143,7 +147,7 @@ impl Core {
                     self.log.note(appended.end_ordinal, records.len() as u64, patience);
                     return Ok(appended);
                 }
-                Err(AppendError::Busy) => {
+                Err(AppendError::Busy) if !self.is_stopping() => {
                     self.log.submit.notify();
                     self.log.next_event().await;
                 }
@@ -187,6 +191,8 @@ impl Core {
         }
         self.listener.stop();
         self.registry.stop_idle();
+        // Those who wait for room get none any more.
+        self.log.happened();
         let core = Rc::clone(self);
         rt::spawn(async move {
             rt::sleep(CONNECTIONS_GRACE).await;

@@ -1,6 +1,6 @@
 //! The connections of a core, so that a stop reaches them.
 
-use crate::rt::ReadStopper;
+use crate::rt::Stopper;
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
@@ -13,13 +13,13 @@ pub(super) struct Registry {
 }
 
 struct Entry {
-    stopper: ReadStopper,
+    stopper: Stopper,
     idle: Rc<Cell<bool>>,
 }
 
 impl Registry {
     /// Adds a connection. The cell says whether it is between requests, and is the connection's to keep true.
-    pub(super) fn add(&self, id: u64, stopper: ReadStopper) -> Rc<Cell<bool>> {
+    pub(super) fn add(&self, id: u64, stopper: Stopper) -> Rc<Cell<bool>> {
         let idle = Rc::new(Cell::new(true));
         self.connections.borrow_mut().insert(id, Entry { stopper, idle: Rc::clone(&idle) });
         idle
@@ -38,7 +38,11 @@ impl Registry {
     }
 
     pub(super) fn stop_idle(&self) {
-        self.connections.borrow().values().filter(|entry| entry.idle.get()).for_each(|entry| entry.stopper.stop());
+        self.connections
+            .borrow()
+            .values()
+            .filter(|entry| entry.idle.get())
+            .for_each(|entry| entry.stopper.stop_reading());
     }
 
     pub(super) fn stop_all(&self) {

@@ -9,13 +9,13 @@ use super::{
     thread::{DrainFailed, TargetSource},
 };
 use crate::{
-    limits::{BACKOFF_MAX, BACKOFF_MIN, PAUSE_INTERVAL, PROBE_ROUNDS, ROUND_ROWS_MAX},
+    limits::{BACKOFF_MAX, BACKOFF_MIN, PAUSE_INTERVAL, PROBE_ROUNDS, REPEATS_AT_ONCE, ROUND_ROWS_MAX},
     mailbox::Letter,
     rt::{self, Local, Notify},
     schema::SchemaError,
     shared::{DatabaseHealth, Shared},
 };
-use forebay_pgwire::Error;
+use forebay_pgwire::{Error, SqlState};
 use forebay_wal::layout::Layout;
 use std::{
     io,
@@ -40,6 +40,8 @@ pub(super) struct Drainer {
     rows_max: usize,
     /// Rounds that look for duplicates first.
     probes_left: u32,
+    /// Attempts in a row that were rolled back through nobody's fault.
+    repeats: u32,
     backoff: Duration,
     notify: Local<Notify>,
     finish_by: Arc<Mutex<Option<Instant>>>,
@@ -52,6 +54,8 @@ enum Next {
     Now,
     /// Wait for a signal.
     Wait,
+    /// The same, and there was nothing to take.
+    Idle,
     /// Connect again, after the back-off.
     Reconnect,
     /// Look again after a while: a person must see to something.
@@ -80,6 +84,7 @@ impl Drainer {
             left_some: false,
             rows_max: ROUND_ROWS_MAX,
             probes_left: 0,
+            repeats: 0,
             backoff: BACKOFF_MIN,
             notify,
             finish_by,
@@ -91,7 +96,8 @@ impl Drainer {
         let mut next = Next::Now;
         loop {
             if let Some(finish_by) = self.finish_by() {
-                let nothing_left = self.shared.pending() == 0 && self.batch.is_none();
+                // Nothing to take although something is pending: it is lost, and was reported.
+                let nothing_left = self.batch.is_none() && (self.shared.pending() == 0 || matches!(next, Next::Idle));
                 // Without PostgreSQL waiting brings nothing: the log keeps what there is.
                 let hopeless = matches!(next, Next::Reconnect | Next::Pause);
                 if nothing_left || hopeless || Instant::now() >= finish_by {
@@ -101,7 +107,7 @@ impl Drainer {
             }
             match next {
                 Next::Now => {}
-                Next::Wait => self.wait_until_due().await,
+                Next::Wait | Next::Idle => self.wait_until_due().await,
                 Next::Reconnect => self.back_off().await,
                 Next::Pause => self.sleep(PAUSE_INTERVAL).await,
             }
@@ -179,6 +185,10 @@ impl Drainer {
                 );
                 return Err(DrainFailed(what));
             }
+            Err(error @ SessionError::Encoding(_)) => {
+                self.away("postgres_refuses", &error.to_string());
+                return Ok(Next::Pause);
+            }
             Err(SessionError::Schema(error @ (SchemaError::TooNew { .. } | SchemaError::NeedsMigration { .. }))) => {
                 self.away("schema_mismatch", &error.to_string());
                 return Ok(Next::Pause);
@@ -203,7 +213,7 @@ impl Drainer {
         }
         for (progress, mark) in self.shared.lanes.iter().zip(marks) {
             progress.set_drained(mark.position, mark.ordinal);
-            self.shared.keeper.release(progress.lane.lane(), mark.position.segment);
+            self.shared.release(progress, mark.position);
         }
         if self.shared.health() != DatabaseHealth::Connected {
             tracing::info!(pending = self.shared.pending(), "connected to PostgreSQL");
@@ -244,9 +254,15 @@ impl Drainer {
                 // Before the log is looked at: what is signalled later may not be in this round.
                 self.shared.drain.reset();
                 let before = self.sources.marks();
-                let taken = self.sources.take(self.rows_max).map_err(|error| DrainFailed(error.to_string()))?;
-                let records = taken.0;
-                self.left_some = taken.1;
+                let (records, left_some) = match self.sources.take(self.rows_max) {
+                    Ok(taken) => taken,
+                    // Out of descriptors, or a sector that cannot be read: nothing is lost by trying again.
+                    Err(error) => {
+                        self.away("log_unreadable", &error.to_string());
+                        return Ok(Next::Pause);
+                    }
+                };
+                self.left_some = left_some;
                 if records.is_empty() {
                     return Ok(self.idle().await);
                 }
@@ -267,7 +283,7 @@ impl Drainer {
                 return self.unreachable(&error);
             }
         }
-        Next::Wait
+        Next::Idle
     }
 
     async fn attempt(&mut self, mut batch: Batch) -> Result<Next, DrainFailed> {
@@ -281,6 +297,8 @@ impl Drainer {
         let error = match outcome {
             Ok(()) => {
                 self.probes_left = self.probes_left.saturating_sub(1);
+                self.repeats = 0;
+                self.backoff = BACKOFF_MIN;
                 self.rows_max = (self.rows_max * 2).min(ROUND_ROWS_MAX);
                 self.note_rate(&batch, started.elapsed());
                 self.committed(&batch);
@@ -291,6 +309,12 @@ impl Drainer {
         };
         Ok(match error {
             RoundError::Row { record, error } => self.refused(batch, record, &error),
+            RoundError::Postgres(error) if error.sqlstate() == Some(SqlState::QUERY_CANCELED) => {
+                // Most likely the statement's timeout: the same again would take as long.
+                tracing::warn!(%error, rows = batch.records.len(), "a drain transaction is repeated with fewer rows");
+                self.take_fewer(batch);
+                Next::Reconnect
+            }
             RoundError::Postgres(error) => {
                 self.batch = Some(batch);
                 self.trouble(&error)
@@ -322,7 +346,8 @@ impl Drainer {
             }
             Remedy::Again if self.session.as_ref().is_some_and(|session| !session.is_broken()) => {
                 tracing::warn!(%error, "a drain transaction is repeated");
-                Next::Now
+                self.repeats += 1;
+                if self.repeats > REPEATS_AT_ONCE { Next::Reconnect } else { Next::Now }
             }
             // A refusal outside the COPY names no row; it is as good as a missing right.
             _ => self.unreachable(error),
@@ -334,10 +359,7 @@ impl Drainer {
         let rows = batch.copy_order();
         let record = record.or_else(|| (rows.len() == 1).then(|| rows[0]));
         let Some(index) = record else {
-            self.rows_max = (batch.records.len() / 2).max(1);
-            self.left_some = true;
-            let before = batch.before.clone();
-            self.sources.give_back(batch.records, &before);
+            self.take_fewer(batch);
             return Next::Now;
         };
         let (sqlstate, text) = match error.db_error() {
@@ -349,6 +371,13 @@ impl Drainer {
         batch.verdicts[index] = Verdict::Refused { sqlstate, error: text };
         self.batch = Some(batch);
         Next::Now
+    }
+
+    /// Gives the round's records back, to be taken half as many at a time.
+    fn take_fewer(&mut self, batch: Batch) {
+        self.rows_max = (batch.records.len() / 2).max(1);
+        self.left_some = true;
+        self.sources.give_back(batch.records, &batch.before);
     }
 
     /// Everything in `batch` is in PostgreSQL.
@@ -364,7 +393,7 @@ impl Drainer {
         self.shared.dead_letters.fetch_add(refused, Ordering::Relaxed);
         for (progress, mark) in self.shared.lanes.iter().zip(&batch.after) {
             progress.set_drained(mark.position, mark.ordinal);
-            self.shared.keeper.release(progress.lane.lane(), mark.position.segment);
+            self.shared.release(progress, mark.position);
         }
         let deliveries = batch.deliveries(self.shared.lanes.len());
         for (progress, deliveries) in self.shared.lanes.iter().zip(deliveries) {

@@ -46,6 +46,8 @@ pub enum SessionError {
     Postgres(Error),
     /// The schema is not as it must be.
     Schema(SchemaError),
+    /// The database's encoding does not hold every text; the encoding.
+    Encoding(String),
     /// The checkpoint does not fit the log: this database or this log is another one than it was, or went back in time.
     Checkpoint(String),
 }
@@ -55,6 +57,7 @@ impl std::fmt::Display for SessionError {
         match self {
             Self::Postgres(error) => error.fmt(f),
             Self::Schema(error) => error.fmt(f),
+            Self::Encoding(encoding) => write!(f, "the database has the encoding {encoding}; it must be UTF8"),
             Self::Checkpoint(what) => f.write_str(what),
         }
     }
@@ -123,6 +126,10 @@ impl Session {
         config.options.extend(SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())));
         let mut conn = Connection::connect(&config).await?;
         conn.set_deadline(Some(OPERATION_DEADLINE));
+        match conn.parameter("server_encoding") {
+            None | Some("UTF8") => {}
+            Some(encoding) => return Err(SessionError::Encoding(encoding.to_owned())),
+        }
         settle(&mut conn).await?;
         let settings = &shared.config;
         schema::ensure(&mut conn, &settings.schema, settings.migrate).await.map_err(|error| match error {
@@ -153,7 +160,12 @@ impl Session {
         let rows = self.conn.query(&self.statements.lock_checkpoint, &key).await?;
         if let Some(row) = rows.first() {
             self.checkpoint = Checkpoint::read(row)?;
+            shared.has_checkpoint.store(true, Ordering::Relaxed);
             return Ok(());
+        }
+        if shared.has_checkpoint.load(Ordering::Relaxed) {
+            let what = "the checkpoint's row is gone: this is another database, or one that went back in time";
+            return Err(SessionError::Checkpoint(what.to_owned()));
         }
         let marks: Vec<Mark> = shared
             .lanes
@@ -177,6 +189,7 @@ impl Session {
             Param::I64Array(&fresh.ordinals),
         ];
         self.conn.execute_once(&sql, &params).await?;
+        shared.has_checkpoint.store(true, Ordering::Relaxed);
         self.checkpoint = fresh;
         Ok(())
     }
@@ -206,6 +219,15 @@ impl Session {
             let reachable = progress.reachable();
             if position > reachable {
                 return refuse(*lane, format!("the checkpoint ({position}) is ahead of the log ({reachable})"));
+            }
+            if position.segment < progress.released_below() && ordinal < progress.drained_ordinal() {
+                let drained = progress.drained();
+                return refuse(
+                    *lane,
+                    format!(
+                        "the checkpoint ({position}) is behind what was drained and let go ({drained}): the database went back in time"
+                    ),
+                );
             }
             if ordinal < progress.oldest_ordinal() && position < progress.oldest() {
                 let oldest = progress.oldest();

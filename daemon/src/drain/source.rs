@@ -5,7 +5,11 @@
 //! before, so m1 is in the round or in an earlier one. Records still in flight with lower numbers were not answered, so
 //! nothing was promised about them.
 
-use crate::{limits::ROUND_BYTES_MAX, message::Message, shared::Shared};
+use crate::{
+    limits::{LOAD_BYTES, LOAD_ROWS, ROUND_BYTES_MAX},
+    message::Message,
+    shared::Shared,
+};
 use forebay_wal::{
     error::LogError,
     frame::KIND_MESSAGE,
@@ -69,6 +73,8 @@ pub struct Sources {
     shared: Arc<Shared>,
     layout: Layout,
     lanes: Vec<Lane>,
+    /// Ordinal of each lane up to which missing records were told.
+    lost_told: Vec<u64>,
 }
 
 impl Sources {
@@ -80,7 +86,12 @@ impl Sources {
             .iter()
             .map(|lane| Mark { position: lane.drained(), ordinal: lane.drained_ordinal() })
             .collect();
-        let mut sources = Self { shared: Arc::clone(shared), layout: layout.clone(), lanes: Vec::new() };
+        let mut sources = Self {
+            shared: Arc::clone(shared),
+            layout: layout.clone(),
+            lanes: Vec::new(),
+            lost_told: vec![0; marks.len()],
+        };
         sources.go_to(&marks);
         sources
     }
@@ -112,13 +123,13 @@ impl Sources {
         // In this order: see the module's comment.
         let below = self.shared.numbers.next();
         let ends: Vec<Position> = self.shared.lanes.iter().map(|lane| lane.lane.durable()).collect();
-        for (index, end) in ends.into_iter().enumerate() {
-            self.load(index, end, rows_max)?;
+        for (index, &end) in ends.iter().enumerate() {
+            self.load(index, end)?;
         }
         let mut taken = Vec::new();
         let mut bytes = 0;
-        while let Some(lane) = self.next_lane(below) {
-            let lane = &mut self.lanes[lane];
+        while let Some(index) = self.next_lane(below) {
+            let lane = &mut self.lanes[index];
             let Some(next) = lane.loaded.front() else { break };
             let too_much = bytes + next.bytes.len() > ROUND_BYTES_MAX && !taken.is_empty();
             if too_much || taken.len() == rows_max {
@@ -128,11 +139,16 @@ impl Sources {
             let Some(next) = lane.loaded.pop_front() else { break };
             lane.loaded_bytes -= next.bytes.len();
             lane.taken = Mark { position: next.end, ordinal: next.ordinal + 1 };
-            if lane.loaded.is_empty() {
-                // Behind the last record of a segment there may be nothing but the next segment.
-                lane.taken.position = lane.reader.position();
-            }
             taken.push(next);
+            if lane.loaded.is_empty() {
+                // Each lane shows its next record, or the order between lanes would be lost.
+                self.load(index, ends[index])?;
+                let lane = &mut self.lanes[index];
+                if lane.loaded.is_empty() {
+                    // Behind the last record of a segment there may be nothing but the next segment.
+                    lane.taken.position = lane.reader.position();
+                }
+            }
         }
         let full = taken.len() == rows_max || bytes >= ROUND_BYTES_MAX;
         Ok((taken, full))
@@ -158,7 +174,7 @@ impl Sources {
         let mut oldest = u64::MAX;
         for index in 0..self.lanes.len() {
             let end = self.shared.lanes[index].lane.durable();
-            self.load(index, end, 1)?;
+            self.load(index, end)?;
             if let Some(first) = self.lanes[index].loaded.front()
                 && let Some(message) = first.message()
             {
@@ -174,10 +190,10 @@ impl Sources {
         heads.filter(|(number, _)| *number < below).min().map(|(_, index)| index)
     }
 
-    /// Reads on in a lane until as much is loaded as a round can take.
-    fn load(&mut self, index: usize, end: Position, rows: usize) -> Result<(), LogError> {
+    /// Reads on in a lane until a piece of it is loaded.
+    fn load(&mut self, index: usize, end: Position) -> Result<(), LogError> {
         let lane = &mut self.lanes[index];
-        while lane.loaded.len() < rows && lane.loaded_bytes < ROUND_BYTES_MAX {
+        while lane.loaded.len() < LOAD_ROWS && lane.loaded_bytes < LOAD_BYTES {
             match lane.reader.next_event(end)? {
                 None => break,
                 Some(Event::Damaged { segment, at }) => {
@@ -192,7 +208,9 @@ impl Sources {
                 }
                 Some(Event::Record(header)) => {
                     let expected = lane.next_ordinal.unwrap_or(lane.taken.ordinal);
-                    if header.ordinal > expected && !lane.reader.in_unfinished_group() {
+                    let is_new = expected >= self.lost_told[index];
+                    if header.ordinal > expected && is_new && !lane.reader.in_unfinished_group() {
+                        self.lost_told[index] = header.ordinal;
                         let lost = header.ordinal - expected;
                         self.shared.counters.lost_records.fetch_add(lost, Ordering::Relaxed);
                         tracing::error!(

@@ -50,12 +50,18 @@ impl DrainThread {
             let (shared, layout, finish_by) = work;
             let outcome = rt::runtime(RING_OPERATIONS).map_err(|error| DrainFailed(error.to_string()));
             let outcome = outcome.and_then(|mut runtime| {
-                runtime.block_on(async {
-                    let drainer = Drainer::new(shared, &layout, target, finish_by);
-                    match drainer {
-                        Ok(drainer) => drainer.run().await,
-                        Err(error) => Err(DrainFailed(error.to_string())),
-                    }
+                let run = std::panic::AssertUnwindSafe(|| {
+                    runtime.block_on(async {
+                        let drainer = Drainer::new(shared, &layout, target, finish_by);
+                        match drainer {
+                            Ok(drainer) => drainer.run().await,
+                            Err(error) => Err(DrainFailed(error.to_string())),
+                        }
+                    })
+                });
+                std::panic::catch_unwind(run).unwrap_or_else(|_| {
+                    tracing::error!(code = "drain_panicked", "the drain panicked; the daemon ends");
+                    Err(DrainFailed("the drain panicked".to_owned()))
                 })
             });
             if let Err(failure) = outcome
