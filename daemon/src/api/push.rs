@@ -178,7 +178,9 @@ fn refusal_of(core: &Core, error: AppendError) -> Refusal {
         }
         // Until then `Core::append` waits while the lane is busy.
         AppendError::Busy => Refusal::new(503, "shutting_down", "the daemon is shutting down").retry_after_s(1),
-        AppendError::Poisoned => Refusal::new(503, "storage_failed", "the log cannot be written; nothing was kept"),
+        AppendError::Poisoned => {
+            Refusal::new(503, "storage_failed", "the log cannot be written; nothing was kept").retry_after_s(1)
+        }
     }
 }
 

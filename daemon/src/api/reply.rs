@@ -113,7 +113,7 @@ impl Pushed<'_> {
         if core.durable(self.end_ordinal).await.is_err() {
             let refusal =
                 Refusal::new(503, "storage_failed", "a write to the log failed; whether this was kept is not known");
-            return write_refusal(&refusal.closing(), None, manner, out);
+            return write_refusal(&refusal.retry_after_s(1).closing(), None, manner, out);
         }
         if let Some(refusal) = self.ended_by.take() {
             return write_refusal(&refusal, Some(self.count), manner, out);

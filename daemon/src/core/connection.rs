@@ -94,7 +94,8 @@ async fn converse(core: &Core, stream: &mut TcpStream, idle: &Cell<bool>) -> io:
         let (read, kept) = rt::read_more(stream, buffer).await;
         buffer = kept;
         if read? == 0 {
-            return Ok(());
+            // The runtime may end with this task, before it has closed the descriptor.
+            return stream.shutdown().await;
         }
         idle.set(false);
     }

@@ -132,7 +132,9 @@ impl Session {
         }
         settle(&mut conn).await?;
         let settings = &shared.config;
-        schema::ensure(&mut conn, &settings.schema, settings.migrate).await.map_err(|error| match error {
+        // A schema that was there and is gone is not made anew: whoever moved it may want to put it back.
+        let migrate = settings.migrate && !shared.has_checkpoint.load(Ordering::Relaxed);
+        schema::ensure(&mut conn, &settings.schema, migrate).await.map_err(|error| match error {
             SchemaError::Postgres(error) => SessionError::Postgres(error),
             error => SessionError::Schema(error),
         })?;
