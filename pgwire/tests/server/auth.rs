@@ -2,7 +2,7 @@
 
 use forebay_pgwire::{AuthError, Config, Connection, Error, SqlClass, SqlState, TransactionStatus};
 
-use crate::common::{PASSWORD, with_server};
+use crate::common::{PASSWORD, SUPERUSER, with_server};
 
 const ROLES_WITH_PASSWORD: [&str; 3] = ["by_cleartext", "by_md5", "by_scram"];
 
@@ -97,7 +97,7 @@ fn a_fresh_connection_knows_its_server_and_is_idle() {
 fn a_host_name_is_looked_up_and_its_addresses_tried_in_turn() {
     with_server(|server| async move {
         // `localhost` may be ::1 first, where the server does not listen.
-        let mut config = server.tcp_config("postgres", None);
+        let mut config = server.tcp_config(SUPERUSER, None);
         config.host = forebay_pgwire::Host::Tcp("localhost".to_owned());
         let mut conn = Connection::connect(&config).await.unwrap();
         conn.simple("SELECT 1").await.unwrap();

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use forebay_pgwire::{Config, Connection, Error, Host};
 use rustix::net::{AddressFamily, SocketType};
 
-use crate::common::{run, with_server};
+use crate::common::{SUPERUSER, run, with_server};
 
 const DEADLINE: Duration = Duration::from_millis(200);
 
@@ -23,7 +23,7 @@ fn assert_timeout<T: std::fmt::Debug>(result: Result<T, Error>, began: Instant) 
 #[test]
 fn a_query_past_its_deadline_ends_soon_and_breaks_the_connection() {
     with_server(|server| async move {
-        for mut config in [server.config(), server.tcp_config("postgres", None)] {
+        for mut config in [server.config(), server.tcp_config(SUPERUSER, None)] {
             config.statement_deadline = Some(DEADLINE);
             let mut conn = Connection::connect(&config).await.unwrap();
             conn.simple("SELECT 1").await.unwrap();

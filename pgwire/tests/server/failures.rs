@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use forebay_pgwire::{BinaryCopy, Config, Connection, Error, Param, SqlState};
 
-use crate::common::{TestServer, with_server};
+use crate::common::{SUPERUSER, TestServer, with_server};
 
 /// Waits until a backend runs a statement, or for a COPY, waits for data.
 async fn wait_until_active(server: &TestServer, process_id: i32) {
@@ -26,7 +26,7 @@ async fn terminate(server: &TestServer, process_id: i32) {
 }
 
 fn both_ways(server: &TestServer) -> [Config; 2] {
-    [server.config(), server.tcp_config("postgres", None)]
+    [server.config(), server.tcp_config(SUPERUSER, None)]
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn nobody_listening_is_a_connect_error_that_names_the_address() {
             rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
         rustix::net::bind(&bound, &std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
         let address = std::net::TcpStream::from(bound).local_addr().map(|address| (address.ip(), address.port()));
-        let mut config = server.tcp_config("postgres", None);
+        let mut config = server.tcp_config(SUPERUSER, None);
         config.port = address.unwrap().1;
         let error = Connection::connect(&config).await.unwrap_err();
         assert!(matches!(&error, Error::Connect { address, .. } if address.starts_with("127.0.0.1:")), "{error}");

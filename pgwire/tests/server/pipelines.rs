@@ -2,7 +2,7 @@
 
 use forebay_pgwire::{Error, Param, SqlState, TransactionStatus};
 
-use crate::common::with_server;
+use crate::common::{SUPERUSER, with_server};
 
 #[test]
 fn a_pipeline_gives_each_result_in_order() {
@@ -80,7 +80,7 @@ fn a_pipeline_with_a_misfit_sends_nothing() {
 #[test]
 fn a_pipeline_whose_answers_fill_the_socket_before_it_is_sent_does_not_hang() {
     with_server(|server| async move {
-        for config in [server.config(), server.tcp_config("postgres", None)] {
+        for config in [server.config(), server.tcp_config(SUPERUSER, None)] {
             let mut conn = forebay_pgwire::Connection::connect(&config).await.unwrap();
             let text = "x".repeat(256 * 1024);
             let mut pipeline = conn.pipeline();

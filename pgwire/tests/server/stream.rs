@@ -7,7 +7,7 @@ use bytes::BytesMut;
 use forebay_pgwire::core::{Authentication, Backend, ReadBuffer, limits};
 use postgres_protocol::message::frontend;
 
-use crate::common::TestServer;
+use crate::common::{SUPERUSER, TestServer};
 
 /// Says these bytes, and gives what the server says until it closes.
 fn record(server: &TestServer, say: &[u8]) -> Vec<u8> {
@@ -21,13 +21,13 @@ fn record(server: &TestServer, say: &[u8]) -> Vec<u8> {
 
 fn startup_of(user: &str) -> BytesMut {
     let mut say = BytesMut::new();
-    frontend::startup_message([("user", user), ("database", "postgres")], &mut say).unwrap();
+    frontend::startup_message([("user", user), ("database", SUPERUSER)], &mut say).unwrap();
     say
 }
 
 /// A session with something of every message this client takes.
 fn record_session(server: &TestServer) -> Vec<u8> {
-    let mut say = startup_of("postgres");
+    let mut say = startup_of(SUPERUSER);
     for sql in [
         "CREATE TEMP TABLE t (n int PRIMARY KEY, s text); LISTEN bell; NOTIFY bell, 'ding'",
         "INSERT INTO t VALUES (1, NULL), (2, 'žluť'); SELECT * FROM t",
