@@ -1,7 +1,9 @@
 //! The data directory: made private, locked, and how much of its disk the log may take.
 
-use crate::limits::{LOCK_WAIT, QUOTA_BYTES_DEFAULT_MAX, QUOTA_FREE_SPACE_PERCENT, QUOTA_SEGMENTS_PER_LANE};
-use forebay_wal::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MIN, SEGMENTS_AHEAD};
+use crate::limits::{
+    LOCK_WAIT, QUOTA_BYTES_DEFAULT_MAX, QUOTA_FREE_SPACE_PERCENT, QUOTA_SEGMENTS_PER_LANE, SEGMENT_STEP_BYTES,
+};
+use forebay_wal::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENTS_AHEAD};
 use rustix::fs::{FlockOperation, flock};
 use std::{
     fs::{DirBuilder, File, OpenOptions},
@@ -28,6 +30,11 @@ pub enum DataDirError {
         /// What it said.
         source: io::Error,
     },
+    /// Segments have 1 MiB to 1 GiB, in steps of 1 MiB.
+    SegmentSize {
+        /// What was asked for, in bytes.
+        segment_bytes: u64,
+    },
     /// The quota holds no log of so many lanes.
     QuotaTooSmall {
         /// The quota in bytes.
@@ -42,6 +49,9 @@ impl std::fmt::Display for DataDirError {
         match self {
             Self::InUse { path } => write!(f, "{} is in use by another forebay", path.display()),
             Self::Io { what, path, source } => write!(f, "cannot {what} {}: {source}", path.display()),
+            Self::SegmentSize { segment_bytes } => {
+                write!(f, "a segment has 1 MiB to 1 GiB, a multiple of 1 MiB; not {segment_bytes} bytes")
+            }
             Self::QuotaTooSmall { quota_bytes, needed_bytes } => {
                 write!(f, "the log's quota of {quota_bytes} bytes is too small: it needs {needed_bytes} at least")
             }
@@ -129,8 +139,12 @@ impl DataDir {
         let lanes = u64::from(lanes);
         let segment_bytes = segment_bytes.unwrap_or_else(|| {
             let fair = quota_bytes / (lanes * QUOTA_SEGMENTS_PER_LANE);
-            (fair / SEGMENT_BYTES_MIN * SEGMENT_BYTES_MIN).clamp(SEGMENT_BYTES_MIN, SEGMENT_BYTES_DEFAULT)
+            (fair / SEGMENT_STEP_BYTES * SEGMENT_STEP_BYTES).clamp(SEGMENT_STEP_BYTES, SEGMENT_BYTES_DEFAULT)
         });
+        let allowed = SEGMENT_STEP_BYTES..=SEGMENT_BYTES_MAX;
+        if !allowed.contains(&segment_bytes) || !segment_bytes.is_multiple_of(SEGMENT_STEP_BYTES) {
+            return Err(DataDirError::SegmentSize { segment_bytes });
+        }
         // One that is written to and those that are ready; with fewer a lane could be full with nothing to drain.
         let needed_bytes = (1 + SEGMENTS_AHEAD as u64) * lanes * segment_bytes;
         if quota_bytes < needed_bytes {
@@ -187,6 +201,7 @@ mod tests {
         assert_eq!(dir.quota(Some(64 << 30), None, 2).unwrap(), (64 << 30, SEGMENT_BYTES_DEFAULT));
         assert_eq!(dir.quota(Some(48 << 20), None, 2).unwrap(), (48 << 20, 3 << 20));
         assert!(matches!(dir.quota(Some(1 << 20), None, 2), Err(DataDirError::QuotaTooSmall { .. })));
+        assert!(matches!(dir.quota(None, Some(1000), 2), Err(DataDirError::SegmentSize { .. })));
         let (quota, _) = dir.quota(None, None, 1).unwrap();
         assert!(quota > 0 && quota <= QUOTA_BYTES_DEFAULT_MAX);
     }

@@ -70,6 +70,9 @@ pub const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Time that connections get at shutdown to finish the request they are in.
 pub const CONNECTIONS_GRACE: Duration = Duration::from_secs(2);
 
+/// Segments have a multiple of this, in bytes, and this at least: smaller ones would only be rolled over more often.
+pub const SEGMENT_STEP_BYTES: u64 = 1 << 20;
+
 /// Segments the quota should hold for each lane, so that one being filled and two being ready leave room to drain.
 pub const QUOTA_SEGMENTS_PER_LANE: u64 = 8;
 

@@ -53,7 +53,7 @@ impl From<DataDirError> for ServeError {
         match error {
             DataDirError::InUse { .. } => Self::InUse(error.to_string()),
             DataDirError::Io { .. } => Self::Storage(error.to_string()),
-            DataDirError::QuotaTooSmall { .. } => Self::Setup(error.to_string()),
+            DataDirError::QuotaTooSmall { .. } | DataDirError::SegmentSize { .. } => Self::Setup(error.to_string()),
         }
     }
 }

@@ -8,9 +8,11 @@ use crate::{
     buffer::{ChunkPool, GroupBuffer},
     frame::{self, FLAG_BATCH_START, FrameHeader, HEADER_BYTES, SegmentSeed},
     limits::{
-        BLOCK_BYTES, FRAME_ALIGN_BYTES, GROUP_BYTES_MAX, QUEUED_BYTES_MAX, SEGMENT_HEADER_BYTES, record_bytes_max,
+        BLOCK_BYTES, FRAME_ALIGN_BYTES, GROUP_BYTES_MAX, QUEUED_BYTES_MAX, SEGMENT_HEADER_BYTES, SEGMENTS_AHEAD,
+        record_bytes_max,
     },
     position::Position,
+    segment::SegmentHeader,
 };
 use std::{collections::VecDeque, io};
 
@@ -156,6 +158,10 @@ pub struct GroupCommit {
     pool: ChunkPool,
     /// Segments that are ready behind the current one, in order.
     ready: VecDeque<u64>,
+    /// The segment that it went on with when it was made.
+    first_segment: u64,
+    /// The last segment that was asked for.
+    wanted: u64,
     seed: SegmentSeed,
     /// Where the open group starts, or will.
     tail: Position,
@@ -186,6 +192,8 @@ impl GroupCommit {
             sync,
             pool: ChunkPool::default(),
             ready: VecDeque::new(),
+            first_segment: start.tail.segment,
+            wanted: start.tail.segment,
             seed: SegmentSeed::new(start.log_id, start.lane, start.tail.segment),
             tail: start.tail,
             open: None,
@@ -204,18 +212,34 @@ impl GroupCommit {
         let last = self.ready.back().copied().unwrap_or(self.tail.segment);
         assert_eq!(segment, last + 1, "segments follow each other without gaps");
         self.ready.push_back(segment);
+        self.wanted = self.wanted.max(segment);
+    }
+
+    /// The header of the next segment that should be made now, if one should; each is asked for once. `base_number` is the
+    /// counter's value.
+    pub fn wanted_segment(&mut self, base_number: u64) -> Option<SegmentHeader> {
+        let ahead = if self.tail.segment == self.first_segment { 1 } else { SEGMENTS_AHEAD as u64 };
+        if self.wanted >= self.tail.segment + ahead {
+            return None;
+        }
+        self.wanted += 1;
+        Some(SegmentHeader {
+            log_id: self.log_id,
+            lane: self.lane,
+            segment: self.wanted,
+            segment_bytes: self.segment_bytes,
+            base_number,
+            // Exact ordinals follow from the segments before, which stay as long as this one has no records.
+            base_ordinal: self.durable_ordinal,
+            previous_unfinished_block: 0,
+            zeroed: false,
+        })
     }
 
     /// How many segments are ready behind the current one.
     #[must_use]
     pub fn segments_ready(&self) -> usize {
         self.ready.len()
-    }
-
-    /// The segment that the next group goes to, as far as is known.
-    #[must_use]
-    pub fn current_segment(&self) -> u64 {
-        self.tail.segment
     }
 
     /// Position behind the last durable group.

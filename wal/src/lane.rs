@@ -8,10 +8,8 @@ use crate::{
     group::{Appended, GroupCommit, Operation, Record, Refused, Start, Step, SyncMethod, WriteFailed},
     keeper::KeeperHandle,
     layout::Layout,
-    limits::SEGMENTS_AHEAD,
     position::Position,
     ring::Ring,
-    segment::SegmentHeader,
 };
 use std::{
     collections::VecDeque,
@@ -154,18 +152,8 @@ impl LaneOpen {
         for (segment, _) in self.files.iter().skip(1) {
             commit.segment_ready(*segment);
         }
-        let mut lane = Lane {
-            first_segment: self.start.tail.segment,
-            requested_segment: self.start.tail.segment + commit.segments_ready() as u64,
-            segment_bytes: self.start.segment_bytes,
-            log_id: self.start.log_id,
-            shared: self.shared,
-            commit,
-            ring,
-            files: self.files,
-            numbers: self.numbers,
-            keeper: self.keeper,
-        };
+        let mut lane =
+            Lane { shared: self.shared, commit, ring, files: self.files, numbers: self.numbers, keeper: self.keeper };
         lane.request_segments();
         Ok(lane)
     }
@@ -196,11 +184,6 @@ pub struct Lane {
     files: VecDeque<(u64, Arc<File>)>,
     numbers: Arc<AtomicU64>,
     keeper: KeeperHandle,
-    /// The segment that the lane went on with when it was started.
-    first_segment: u64,
-    requested_segment: u64,
-    segment_bytes: u64,
-    log_id: [u8; 16],
 }
 
 impl Lane {
@@ -286,21 +269,7 @@ impl Lane {
     }
 
     fn request_segments(&mut self) {
-        let current = self.commit.current_segment();
-        let ahead = if current == self.first_segment { 1 } else { SEGMENTS_AHEAD as u64 };
-        while self.requested_segment < current + ahead {
-            self.requested_segment += 1;
-            let header = SegmentHeader {
-                log_id: self.log_id,
-                lane: self.shared.lane,
-                segment: self.requested_segment,
-                segment_bytes: self.segment_bytes,
-                base_number: self.numbers.load(Ordering::SeqCst),
-                // Exact ordinals follow from the segments before, which stay as long as this one has no records.
-                base_ordinal: self.commit.durable_ordinal(),
-                previous_unfinished_block: 0,
-                zeroed: false,
-            };
+        while let Some(header) = self.commit.wanted_segment(self.numbers.load(Ordering::SeqCst)) {
             self.keeper.prepare(header, Arc::clone(&self.shared));
         }
     }

@@ -12,8 +12,8 @@ pub const SEGMENT_HEADER_BYTES: usize = BLOCK_BYTES;
 /// Frames start at multiples of this, so that a header's 64-bit fields are aligned in the file.
 pub const FRAME_ALIGN_BYTES: usize = 8;
 
-/// Smallest size of a segment in bytes: a log on a disk of 64 MiB still gets a dozen of them.
-pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+/// Smallest size of a segment in bytes that the format allows: small enough for simulated disks that roll over often.
+pub const SEGMENT_BYTES_MIN: u64 = 64 << 10;
 
 /// Largest size of a segment in bytes: an offset, and a block's number with room, fit in 32 bits.
 pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;

@@ -84,6 +84,54 @@ pub struct Log {
     pub findings: Vec<(u16, crate::finding::Finding)>,
 }
 
+/// A log as its files say it is, ready to go on.
+pub struct Recovered<S> {
+    /// Its id.
+    pub id: [u8; 16],
+    /// Every lane found or made.
+    pub lanes: Vec<RecoveredLane>,
+    /// Which segments exist; those that the lanes go on with do.
+    pub segments: Segments<S>,
+    /// The number of the next record.
+    pub next_number: u64,
+}
+
+/// Recovers every lane of the log in `layout`, and sees to it that each of `options.lanes` has a segment to go on with.
+/// [`LogOptions::dir`] and [`LogOptions::sync`] are not looked at.
+///
+/// # Errors
+/// See [`LogError`].
+pub fn recover<S: Storage>(storage: S, layout: &Layout, options: &LogOptions) -> Result<Recovered<S>, LogError> {
+    storage.create_dir(layout.root()).map_err(LogError::io("make", layout.root()))?;
+    let id = layout.read_or_make_log_id(&storage)?;
+    for lane in 0..options.lanes {
+        let dir = layout.lane(lane);
+        storage.create_dir(&dir).map_err(LogError::io("make", &dir))?;
+    }
+    // A name that is only in memory must not be trusted with what is answered from now on.
+    let found = layout.lanes(&storage)?;
+    for dir in found.iter().map(|lane| layout.lane(*lane)).chain([layout.root().to_path_buf()]) {
+        storage.sync_dir(&dir).map_err(LogError::io("sync", &dir))?;
+    }
+    let recover = RecoverOptions { log_id: id, segment_bytes: options.segment_bytes, sync: true };
+    let mut lanes = Vec::new();
+    for lane in found {
+        lanes.push(recover_lane(&storage, layout, lane, recover)?);
+    }
+    let mut segments = Segments::new(storage, layout.clone(), options.segment_bytes, options.quota_bytes, &lanes)?;
+    let next_number = lanes.iter().map(|lane| lane.next_number).max().unwrap_or(0);
+    for lane in &lanes {
+        if let Some(mut header) = lane.tail_header {
+            header.base_number = next_number;
+            segments.prepare(header, true).map_err(|error| match error {
+                PrepareError::Failed(error) => error,
+                PrepareError::Quota => LogError::Options("the quota holds no segment".into()),
+            })?;
+        }
+    }
+    Ok(Recovered { id, lanes, segments, next_number })
+}
+
 /// Opens the log in a directory that nobody else has open (the caller holds a lock).
 ///
 /// # Errors
@@ -100,34 +148,8 @@ pub fn open(options: &LogOptions) -> Result<Log, LogError> {
             options.segment_bytes
         )));
     }
-    let (storage, layout) = (Disk, Layout::new(&options.dir));
-    storage.create_dir(layout.root()).map_err(LogError::io("make", layout.root()))?;
-    let id = layout.read_or_make_log_id(&storage)?;
-    for lane in 0..options.lanes {
-        let dir = layout.lane(lane);
-        storage.create_dir(&dir).map_err(LogError::io("make", &dir))?;
-    }
-    // A name that is only in memory must not be trusted with what is answered from now on.
-    let found = layout.lanes(&storage)?;
-    for dir in found.iter().map(|lane| layout.lane(*lane)).chain([layout.root().to_path_buf()]) {
-        storage.sync_dir(&dir).map_err(LogError::io("sync", &dir))?;
-    }
-    let recover = RecoverOptions { log_id: id, segment_bytes: options.segment_bytes, sync: true };
-    let mut recovered = Vec::new();
-    for lane in found {
-        recovered.push(recover_lane(&storage, &layout, lane, recover)?);
-    }
-    let mut segments = Segments::new(storage, layout.clone(), options.segment_bytes, options.quota_bytes, &recovered)?;
-    let next_number = recovered.iter().map(|lane| lane.next_number).max().unwrap_or(0);
-    for lane in &recovered {
-        if let Some(mut header) = lane.tail_header {
-            header.base_number = next_number;
-            segments.prepare(header, true).map_err(|error| match error {
-                PrepareError::Failed(error) => error,
-                PrepareError::Quota => LogError::Options("the quota holds no segment".into()),
-            })?;
-        }
-    }
+    let layout = Layout::new(&options.dir);
+    let Recovered { id, lanes: recovered, segments, next_number } = recover(Disk, &layout, options)?;
     let keeper = Keeper::start(segments).map_err(LogError::io("start a thread for", layout.root()))?;
     let mut log = Log {
         id,

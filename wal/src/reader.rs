@@ -6,6 +6,7 @@ use crate::{
     layout::Layout,
     limits::SEGMENT_HEADER_BYTES,
     position::{Position, segment_start},
+    recovery::RecoveredLane,
     scan::{Extent, Item, ReadAt, Scan},
     segment::SegmentHeader,
     storage::Storage,
@@ -32,7 +33,15 @@ pub struct LaneReader<S: Storage> {
     log_id: [u8; 16],
     lane: u16,
     position: Position,
+    cut: Option<Cut>,
     open: Option<Open<S::File>>,
+}
+
+/// A segment whose last group recovery found unfinished, while no header says so yet.
+#[derive(Clone, Copy)]
+struct Cut {
+    segment: u64,
+    unfinished_block: u32,
 }
 
 struct Open<F> {
@@ -47,7 +56,20 @@ impl<S: Storage> LaneReader<S> {
     /// A reader that starts at `position`: a segment's start, or one that a reader named.
     #[must_use]
     pub fn new(storage: S, layout: Layout, log_id: [u8; 16], lane: u16, position: Position) -> Self {
-        Self { storage, layout, log_id, lane, position, open: None }
+        Self { storage, layout, log_id, lane, position, cut: None, open: None }
+    }
+
+    /// A reader of all that recovery found, up to its [`tail`](RecoveredLane::tail), for who changes nothing: what recovery decided
+    /// of the tail is not on the disk then.
+    #[must_use]
+    pub fn of_recovered(storage: S, layout: Layout, log_id: [u8; 16], recovered: &RecoveredLane) -> Self {
+        let first_segment = recovered.segments.first().map_or(recovered.tail.segment, |found| found.segment);
+        let mut reader = Self::new(storage, layout, log_id, recovered.lane, segment_start(first_segment));
+        reader.cut = recovered.tail_header.map(|header| Cut {
+            segment: header.segment - 1,
+            unfinished_block: header.previous_unfinished_block,
+        });
+        reader
     }
 
     /// The lane.
@@ -152,6 +174,9 @@ impl<S: Storage> LaneReader<S> {
 
     /// Where the unfinished group of `segment` starts: the next segment's header says so.
     fn unfinished_block(&self, segment: u64) -> Result<u32, LogError> {
+        if let Some(cut) = self.cut.filter(|cut| cut.segment == segment) {
+            return Ok(cut.unfinished_block);
+        }
         let path = self.layout.segment(self.lane, segment + 1);
         let file = match self.storage.open(&path) {
             Ok((file, _)) => file,

@@ -20,6 +20,15 @@ use crate::{
 /// Findings kept; a wrecked disk must not fill the memory.
 const FINDINGS_MAX: usize = 1000;
 
+/// What names a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecordName {
+    /// Its log sequence number.
+    pub number: u64,
+    /// Which record of its lane it is, counted from 0.
+    pub ordinal: u64,
+}
+
 /// A segment's file as found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoundSegment {
@@ -29,6 +38,8 @@ pub struct FoundSegment {
     pub length_bytes: u64,
     /// Records in it that verify.
     pub records: u64,
+    /// The first and the last of them.
+    pub range: Option<(RecordName, RecordName)>,
     /// Whether something in it does not verify that was durable: it is set aside after the drain.
     pub damaged: bool,
 }
@@ -260,7 +271,8 @@ impl<S: Storage> Recovery<'_, S> {
         let segment = place.segment;
         let path = self.layout.segment(self.lane, segment);
         let (mut scan, length_bytes) = self.open(place)?;
-        let mut found = FoundSegment { segment, length_bytes, records: 0, damaged: place.header.is_none() };
+        let damaged = place.header.is_none();
+        let mut found = FoundSegment { segment, length_bytes, records: 0, range: None, damaged };
         let mut doubtful = Vec::new();
         let mut open_batch_at = None;
         let position = |offset| Position { segment, offset };
@@ -272,6 +284,8 @@ impl<S: Storage> Recovery<'_, S> {
             let (within_group, at, finding) = match item {
                 Item::Record { header, at, .. } => {
                     found.records += 1;
+                    let name = RecordName { number: header.number, ordinal: header.ordinal };
+                    found.range = Some((found.range.map_or(name, |(first, _)| first), name));
                     open_batch_at = (header.batch_remaining > 0).then_some(at);
                     match self.note_record(header.ordinal, header.number, position(at)) {
                         Some(finding) => (within(at), at, finding),

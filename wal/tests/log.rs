@@ -9,14 +9,13 @@ use forebay_wal::{
     frame::KIND_MESSAGE,
     group::{Record, SyncMethod},
     lane::AppendError,
-    limits::SEGMENT_BYTES_MIN,
     log::{self, LogOptions},
     position::{Position, segment_start},
     reader::{Event, LaneReader},
     storage::Disk,
 };
 use std::time::{Duration, Instant};
-use support::{append, body, dir, expected, options, read_all, start, wait_for_event, write_log};
+use support::{SEGMENT_BYTES, append, body, dir, expected, options, read_all, start, wait_for_event, write_log};
 
 #[test]
 fn what_was_appended_is_read_back_across_segments_and_restarts_by_every_method() {
@@ -71,7 +70,7 @@ fn released_segments_are_recycled_and_their_old_records_never_come_back() {
         }
     }
     assert!(last_start.segment > 6, "segments were used several times over");
-    assert!(keeper.total_bytes() <= 8 * SEGMENT_BYTES_MIN, "so few files served: {}", keeper.total_bytes());
+    assert!(keeper.total_bytes() <= 8 * SEGMENT_BYTES, "so few files served: {}", keeper.total_bytes());
     drop(lane);
     log.keeper.stop();
     let log = log::open(&options(dir.path(), SyncMethod::Direct)).unwrap();
@@ -84,10 +83,10 @@ fn released_segments_are_recycled_and_their_old_records_never_come_back() {
 #[test]
 fn case_38_at_the_quota_a_lane_is_full_until_something_is_released() {
     let dir = dir();
-    let options = LogOptions { quota_bytes: 3 * SEGMENT_BYTES_MIN, ..options(dir.path(), SyncMethod::None) };
+    let options = LogOptions { quota_bytes: 3 * SEGMENT_BYTES, ..options(dir.path(), SyncMethod::None) };
     let mut log = log::open(&options).unwrap();
     let mut lane = start(&mut log);
-    let big = vec![b'x'; SEGMENT_BYTES_MIN as usize / 2];
+    let big = vec![b'x'; SEGMENT_BYTES as usize / 2];
     let record = Record { kind: KIND_MESSAGE, head: b"", body: &big };
     let give_up = Instant::now() + Duration::from_secs(30);
     let mut taken = 0;
@@ -114,11 +113,11 @@ fn case_38_at_the_quota_a_lane_is_full_until_something_is_released() {
 #[test]
 fn case_38_when_the_quota_is_reached_every_lane_is_told_not_only_the_first_to_ask() {
     let dir = dir();
-    let quota_bytes = 6 * SEGMENT_BYTES_MIN;
+    let quota_bytes = 6 * SEGMENT_BYTES;
     let options = LogOptions { quota_bytes, lanes: 2, ..options(dir.path(), SyncMethod::None) };
     let mut log = log::open(&options).unwrap();
     let mut lanes = [start(&mut log), start(&mut log)];
-    let big = vec![b'x'; SEGMENT_BYTES_MIN as usize / 2];
+    let big = vec![b'x'; SEGMENT_BYTES as usize / 2];
     let record = Record { kind: KIND_MESSAGE, head: b"", body: &big };
     for lane in &mut lanes {
         loop {

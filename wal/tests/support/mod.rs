@@ -7,7 +7,6 @@ use forebay_wal::{
     frame::KIND_MESSAGE,
     group::{Record, SyncMethod},
     lane::{AppendError, Lane},
-    limits::SEGMENT_BYTES_MIN,
     log::{self, Log, LogOptions},
     position::{Position, segment_start},
     reader::{Event, LaneReader},
@@ -15,14 +14,11 @@ use forebay_wal::{
 };
 use std::{fs::OpenOptions, os::unix::fs::FileExt, path::Path};
 
+/// Size of the segments in bytes.
+pub const SEGMENT_BYTES: u64 = 1 << 20;
+
 pub fn options(dir: &Path, sync: SyncMethod) -> LogOptions {
-    LogOptions {
-        dir: dir.to_path_buf(),
-        lanes: 1,
-        sync,
-        segment_bytes: SEGMENT_BYTES_MIN,
-        quota_bytes: 64 * SEGMENT_BYTES_MIN,
-    }
+    LogOptions { dir: dir.to_path_buf(), lanes: 1, sync, segment_bytes: SEGMENT_BYTES, quota_bytes: 64 * SEGMENT_BYTES }
 }
 
 /// A directory on the disk that holds the build, for `/tmp` may be without `O_DIRECT`.
