@@ -1,7 +1,7 @@
 # Every target works as root (as in a container) and as an ordinary user with sudo.
 .POSIX:
 .NOTPARALLEL:
-.PHONY: help run test lint fmt clippy doc deny-quick deny bench fuzz deps clean
+.PHONY: help run test lint fmt clippy doc deny-quick deny bench fuzz soak-log deps clean
 
 # Arguments for the daemon: make run ARGS='--listen 127.0.0.1:7000'
 ARGS =
@@ -16,6 +16,7 @@ help:
 	@echo 'make lint   rustfmt, clippy, rustdoc, and licences and sources where cargo-deny is installed'
 	@echo 'make bench  compare the HTTP edge with nginx'
 	@echo 'make fuzz   run each fuzz target for FUZZ_SECONDS (30)'
+	@echo 'make soak-log  walk the log through SEEDS (100000) simulated disks that lie'
 	@echo 'make deny   install cargo-deny if missing (minutes), check licences, sources and advisories'
 	@echo 'make clean  remove what was built; the data directory stays'
 
@@ -50,6 +51,13 @@ deny:
 
 bench: deps
 	@bench/edge.sh
+
+# How many seeds of the simulated disk `make soak-log` walks through.
+SEEDS = 100000
+
+# Prints `N passed, N failed`; a failing seed is replayed with FOREBAY_SEED=N.
+soak-log:
+	FOREBAY_SEEDS=$(SEEDS) cargo test --release -p forebay-wal --test simulated --locked -- --nocapture
 
 # No sanitizer: they need a nightly compiler, and the targets are safe Rust that panics where it is wrong. Coverage
 # guidance and the debug assertions that cargo-fuzz switches on stay.

@@ -163,7 +163,8 @@ impl<S: Storage> Recovery<'_, S> {
         let tail_index = self.tail_index(&numbers, &headers)?;
         let mut tail: Option<(FoundSegment, SegmentEnd)> = None;
         for (index, &segment) in numbers.iter().enumerate() {
-            if index > 0 {
+            // Behind the last one that was written to, a crash may leave any of those that were ready.
+            if index > 0 && tail_index.is_some_and(|tail| index <= tail) {
                 let missing = numbers[index - 1] + 1..segment;
                 missing.take(FINDINGS_MAX).for_each(|segment| self.find(Finding::SegmentMissing { segment }));
             }

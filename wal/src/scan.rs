@@ -103,6 +103,8 @@ pub struct Scan<F> {
     group_block: u32,
     /// Offset behind the last frame of the group at hand whose header verified.
     group_end: u32,
+    /// Ordinal behind the last frame whose header verified.
+    next_ordinal: Option<u64>,
     /// Ordinals of the unfinished group's batches that are not whole.
     excluded: HashSet<u64>,
     buf: Vec<u8>,
@@ -135,6 +137,7 @@ impl<F: ReadAt> Scan<F> {
             at: from,
             group_block: 0,
             group_end: from,
+            next_ordinal: None,
             excluded: HashSet::new(),
             buf: Vec::new(),
             buf_at: from,
@@ -246,6 +249,7 @@ impl<F: ReadAt> Scan<F> {
         let end = self.at as usize + frame::frame_len(header.payload_len as usize);
         self.at = end.min(self.extent.to as usize) as u32;
         self.group_end = self.at;
+        self.next_ordinal = header.ordinal.checked_add(1);
         Ok(())
     }
 
@@ -253,9 +257,12 @@ impl<F: ReadAt> Scan<F> {
     fn resync(&mut self) -> io::Result<Option<Item>> {
         let from = self.at;
         let next_block = from.next_multiple_of(BLOCK_BYTES as u32);
-        if next_block > from && next_block < self.extent.to && !self.any_nonzero(from, next_block)? {
+        if next_block > from && next_block < self.extent.to {
             self.at = next_block;
-            if !matches!(self.look()?, Found::Nothing) {
+            // What the padding holds says nothing: a crash may have left what stood there before. The ordinal tells.
+            if let Found::Frame(header) | Found::Bad(header) = self.look()?
+                && self.next_ordinal.is_none_or(|ordinal| ordinal == header.ordinal)
+            {
                 return Ok(None);
             }
         }
@@ -354,11 +361,6 @@ impl<F: ReadAt> Scan<F> {
         }
         // A file that ends early reads as zeros, as the rest of a segment does.
         Ok(())
-    }
-
-    fn any_nonzero(&mut self, from: u32, to: u32) -> io::Result<bool> {
-        self.fill(from, (to - from) as usize)?;
-        Ok(self.bytes_from(from)[..(to - from) as usize].iter().any(|byte| *byte != 0))
     }
 
     fn first_nonzero(&mut self, from: u32) -> io::Result<Option<u32>> {

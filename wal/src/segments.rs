@@ -9,7 +9,7 @@ use crate::{
     layout::Layout,
     limits::{SEGMENT_HEADER_BYTES, SEGMENTS_FREE_MAX},
     recovery::{FoundSegment, RecoveredLane},
-    segment::{SegmentHeader, file_name},
+    segment::{SegmentHeader, file_name, lane_dir_name, parse_file_name},
     storage::Storage,
 };
 use std::{
@@ -81,6 +81,9 @@ impl<S: Storage> Segments<S> {
                 segments.hold(lane.lane, *found);
                 segments.let_go(lane.lane, found.segment)?;
             }
+            if !lane.unused.is_empty() {
+                segments.sync_released(lane.lane)?;
+            }
         }
         Ok(segments)
     }
@@ -88,6 +91,7 @@ impl<S: Storage> Segments<S> {
     fn adopt_free(&mut self) -> Result<(), LogError> {
         let dir = self.layout.free();
         for name in self.storage.list(&dir).map_err(LogError::io("list", &dir))? {
+            self.names_made = self.names_made.max(parse_file_name(&name).unwrap_or(0));
             let path = dir.join(name);
             let (_, length) = self.storage.open(&path).map_err(LogError::io("open", &path))?;
             // One that a crash left half made, or of another size, is of no use.
@@ -149,8 +153,7 @@ impl<S: Storage> Segments<S> {
                 free
             }
             None => {
-                self.names_made += 1;
-                let new = self.layout.free().join(format!("new-{}.seg", self.names_made));
+                let new = self.new_free_path();
                 let block: [u8; SEGMENT_HEADER_BYTES] = SegmentHeader { zeroed: true, ..header }.encode();
                 self.storage.create_segment(&new, &block, self.segment_bytes).map_err(|source| {
                     // What was made of it so far would fill the disk up for nothing.
@@ -188,12 +191,34 @@ impl<S: Storage> Segments<S> {
             released += 1;
         }
         if released > 0 {
-            // Before a freed file gets another header: a crash must not bring that back under the old name.
-            for dir in [self.layout.free(), self.layout.lane(lane)] {
-                self.storage.sync_dir(&dir).map_err(LogError::io("sync", dir))?;
-            }
+            self.sync_released(lane)?;
         }
         Ok(released)
+    }
+
+    /// Makes it durable that segments left a lane, before a freed file gets another header: a crash must not bring that back
+    /// under the old name.
+    fn sync_released(&self, lane: u16) -> Result<(), LogError> {
+        for dir in [self.layout.free(), self.layout.lane(lane)] {
+            self.storage.sync_dir(&dir).map_err(LogError::io("sync", dir))?;
+        }
+        Ok(())
+    }
+
+    /// A name in the directory of free segments that no other file has, or had in this life.
+    fn new_free_path(&mut self) -> PathBuf {
+        self.names_made += 1;
+        self.layout.free().join(file_name(self.names_made))
+    }
+
+    /// A name for a damaged segment. One that was set aside before under the same name stays.
+    fn set_aside_path(&self, lane: u16, segment: u64) -> Result<PathBuf, LogError> {
+        let dir = self.layout.set_aside();
+        let taken = self.storage.list(&dir).map_err(LogError::io("list", &dir))?;
+        let name = format!("{}-{}", lane_dir_name(lane), file_name(segment));
+        let mut candidates = (0..).map(|copy| if copy == 0 { name.clone() } else { format!("{name}.{copy}") });
+        let free = candidates.find(|candidate| !taken.contains(candidate));
+        Ok(dir.join(free.unwrap_or(name)))
     }
 
     fn first(&self, lane: u16) -> Option<u64> {
@@ -205,16 +230,15 @@ impl<S: Storage> Segments<S> {
     fn let_go(&mut self, lane: u16, segment: u64) -> Result<(), LogError> {
         let Some(held) = self.lanes.get(&lane).and_then(|held| held.get(&segment)).copied() else { return Ok(()) };
         let path = self.layout.segment(lane, segment);
-        let name = format!("{}-{}", crate::segment::lane_dir_name(lane), file_name(segment));
         if held.damaged {
-            let target = self.layout.set_aside().join(name);
+            let target = self.set_aside_path(lane, segment)?;
             self.storage.rename(&path, &target).map_err(LogError::io("set aside", &path))?;
             let dir = self.layout.set_aside();
             self.storage.sync_dir(&dir).map_err(LogError::io("sync", &dir))?;
             self.total_bytes -= held.length_bytes;
             tracing::warn!(path = %target.display(), "a damaged segment was set aside");
         } else if held.length_bytes == self.segment_bytes && self.free.len() < SEGMENTS_FREE_MAX {
-            let target = self.layout.free().join(name);
+            let target = self.new_free_path();
             self.storage.rename(&path, &target).map_err(LogError::io("free", &path))?;
             self.free.push(target);
         } else {

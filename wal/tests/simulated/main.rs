@@ -1,0 +1,52 @@
+//! The log against a disk that lies, simulated and seeded.
+//!
+//! `FOREBAY_SEEDS` says how many seeds (`make soak-log SEEDS=100000`), `FOREBAY_SEED` replays one.
+
+// Helpers of tests fail as tests do.
+#![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
+
+mod disk;
+mod random;
+mod walk;
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::atomic::{AtomicU64, Ordering},
+};
+use walk::Walk;
+
+/// Seeds of an ordinary run.
+const SEEDS: u64 = 300;
+
+fn variable(name: &str) -> Option<u64> {
+    std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
+}
+
+#[test]
+fn cases_1_to_12_27_to_36_a_random_walk_of_lives_crashes_and_recoveries_keeps_every_invariant() {
+    if let Some(seed) = variable("FOREBAY_SEED") {
+        return Walk::new(seed).run();
+    }
+    let seeds = variable("FOREBAY_SEEDS").unwrap_or(SEEDS);
+    let next = AtomicU64::new(0);
+    let failed = AtomicU64::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= seeds {
+                        return;
+                    }
+                    if catch_unwind(AssertUnwindSafe(|| Walk::new(seed).run())).is_err() {
+                        eprintln!("FOREBAY_SEED={seed} failed");
+                        failed.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+    });
+    let failed = failed.into_inner();
+    println!("{} passed, {failed} failed", seeds - failed);
+    assert_eq!(failed, 0, "seeds that failed are printed above");
+}
