@@ -1,7 +1,7 @@
 # Every target works as root (as in a container) and as an ordinary user with sudo.
 .POSIX:
 .NOTPARALLEL:
-.PHONY: help run test lint fmt clippy doc deny-quick deny bench fuzz soak-log deps clean
+.PHONY: help run test lint fmt clippy doc deny-quick deny bench fuzz soak-log mutate-log deps clean
 
 # Arguments for the daemon: make run ARGS='--listen 127.0.0.1:7000'
 ARGS =
@@ -17,6 +17,7 @@ help:
 	@echo 'make bench  compare the HTTP edge with nginx'
 	@echo 'make fuzz   run each fuzz target for FUZZ_SECONDS (30)'
 	@echo 'make soak-log  walk the log through SEEDS (100000) simulated disks that lie'
+	@echo 'make mutate-log  break the log on purpose and see that the simulated disk notices'
 	@echo 'make deny   install cargo-deny if missing (minutes), check licences, sources and advisories'
 	@echo 'make clean  remove what was built; the data directory stays'
 
@@ -58,6 +59,10 @@ SEEDS = 100000
 # Prints `N passed, N failed`; a failing seed is replayed with FOREBAY_SEED=N.
 soak-log:
 	FOREBAY_SEEDS=$(SEEDS) cargo test --release -p forebay-wal --test simulated --locked -- --nocapture
+
+# Breaks the log in a dozen ways; the simulated disk must notice each.
+mutate-log:
+	@wal/tests/mutate.sh
 
 # No sanitizer: they need a nightly compiler, and the targets are safe Rust that panics where it is wrong. Coverage
 # guidance and the debug assertions that cargo-fuzz switches on stay.

@@ -2,7 +2,7 @@
 
 use crate::{
     banner,
-    config::{Config, PostgresTarget},
+    config::{Config, PostgresTarget, sync_method},
     core::{self, CoreFailed, CoreStart, ListenError, bind_all},
     datadir::{DataDir, DataDirError},
     drain::{DrainFailed, DrainThread, TargetSource, signal::DrainSignal},
@@ -83,7 +83,7 @@ enum End {
 ///
 /// # Errors
 /// See [`ServeError`].
-pub fn run(config: Config) -> Result<(), ServeError> {
+pub fn run(mut config: Config) -> Result<(), ServeError> {
     let connections_max = raise_descriptor_limit();
     let cpus = allowed_cpus();
     let cores = config.cores.unwrap_or(cpus.len().clamp(1, usize::from(u16::MAX)) as u16);
@@ -94,6 +94,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     }
     let (sockets, address) = bind_all(config.listen, usize::from(cores))?;
     let (quota_bytes, segment_bytes) = data_dir.quota(config.wal_max_bytes, config.wal_segment_bytes, cores)?;
+    config.sync = sync_method::resolve(config.sync, &data_dir.wal())?;
     let options =
         LogOptions { dir: data_dir.wal(), lanes: cores, sync: config.sync.method(), segment_bytes, quota_bytes };
     let mut log = log::open(&options)?;

@@ -20,6 +20,7 @@
 //!   └─ reader     records in order, while they are being written
 //!      └─ scan       bytes -> frames, resync behind damage
 //!         └─ frame, segment, position, layout, limits     the format: docs/log-format.md
+//!   probe    before: which sync methods the file system takes, which is faster
 //!   storage   the seam below recovery, segments and reader: a real file system, or a simulated one
 //! ```
 
@@ -34,6 +35,7 @@ pub mod layout;
 pub mod limits;
 pub mod log;
 pub mod position;
+pub mod probe;
 pub mod reader;
 pub mod recovery;
 pub mod ring;

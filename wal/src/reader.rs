@@ -59,16 +59,15 @@ impl<S: Storage> LaneReader<S> {
         Self { storage, layout, log_id, lane, position, cut: None, open: None }
     }
 
-    /// A reader of all that recovery found, up to its [`tail`](RecoveredLane::tail), for who changes nothing: what recovery decided
-    /// of the tail is not on the disk then.
+    /// A reader of all that recovery found, up to its [`tail`](RecoveredLane::tail), for who changes nothing: what recovery
+    /// decided of the last group is not on the disk then.
     #[must_use]
     pub fn of_recovered(storage: S, layout: Layout, log_id: [u8; 16], recovered: &RecoveredLane) -> Self {
         let first_segment = recovered.segments.first().map_or(recovered.tail.segment, |found| found.segment);
         let mut reader = Self::new(storage, layout, log_id, recovered.lane, segment_start(first_segment));
-        reader.cut = recovered.tail_header.map(|header| Cut {
-            segment: header.segment - 1,
-            unfinished_block: header.previous_unfinished_block,
-        });
+        reader.cut = recovered
+            .tail_header
+            .map(|header| Cut { segment: header.segment - 1, unfinished_block: header.previous_unfinished_block });
         reader
     }
 

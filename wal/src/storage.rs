@@ -84,7 +84,11 @@ impl Storage for Disk {
     fn create_segment(&self, path: &Path, first_block: &[u8; BLOCK_BYTES], length: u64) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
         // Space first: a full disk is then known before a megabyte is written.
-        rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length)?;
+        match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length) {
+            // A file system that does not know it: the zeros find out.
+            Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error.into()),
+        }
         file.write_all(first_block)?;
         let zeros = vec![0; ZEROS_BYTES];
         let mut left = length - BLOCK_BYTES as u64;

@@ -5,6 +5,7 @@
 pub mod args;
 mod file;
 mod libpq_env;
+pub mod sync_method;
 
 use crate::limits::BODY_BYTES_DEFAULT;
 use args::ServeArgs;
@@ -52,16 +53,39 @@ pub enum Sync {
     Fdatasync,
     /// page cache only: survives a crash of the process, not of the machine
     None,
+    /// direct, or fdatasync where that is clearly faster on this disk: measured at the first start, then kept
+    Auto,
 }
 
 impl Sync {
-    /// What the log makes of it.
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Fdatasync => "fdatasync",
+            Self::None => "none",
+            Self::Auto => "auto",
+        }
+    }
+
+    /// What the log makes of it. `auto` counts as the default until [`sync_method::resolve`] has replaced it.
     #[must_use]
     pub fn method(self) -> SyncMethod {
         match self {
-            Self::Direct => SyncMethod::Direct,
+            Self::Direct | Self::Auto => SyncMethod::Direct,
             Self::Fdatasync => SyncMethod::Fdatasync,
             Self::None => SyncMethod::None,
+        }
+    }
+}
+
+impl From<SyncMethod> for Sync {
+    fn from(method: SyncMethod) -> Self {
+        match method {
+            SyncMethod::Direct => Self::Direct,
+            SyncMethod::Fdatasync => Self::Fdatasync,
+            SyncMethod::None => Self::None,
         }
     }
 }
@@ -77,7 +101,7 @@ pub struct Config {
     pub postgres: PostgresTarget,
     /// Number of core threads; `None`: as many as the process may use.
     pub cores: Option<u16>,
-    /// How writes are made durable.
+    /// How writes are made durable; a running daemon's says what is really used.
     pub sync: Sync,
     /// The log's quota in bytes; `None`: by the free space.
     pub wal_max_bytes: Option<u64>,
@@ -192,7 +216,7 @@ impl Config {
         line("data-dir", Some(text(&self.data_dir.to_string_lossy())));
         line("postgres", Some(text(&postgres)));
         line("cores", self.cores.map(|cores| cores.to_string()));
-        line("sync", Some(text(&format!("{:?}", self.sync).to_lowercase())));
+        line("sync", Some(text(self.sync.name())));
         line("wal-max-bytes", self.wal_max_bytes.map(|bytes| bytes.to_string()));
         line("wal-segment-bytes", self.wal_segment_bytes.map(|bytes| bytes.to_string()));
         line("flush-ms", Some(self.flush_ms.to_string()));

@@ -69,3 +69,13 @@ fn libpq_variables_name_the_server_when_nothing_else_does() {
     assert!(libpq_env::config(|_| None).unwrap().is_none());
     assert!(libpq_env::config(|name| (name == "PGPORT").then(|| "x".to_owned())).is_err());
 }
+
+#[test]
+fn every_sync_method_is_read_by_the_name_that_is_printed() {
+    for method in ["direct", "fdatasync", "none", "auto"] {
+        let by_flag = with_file("", &["--sync", method]).unwrap();
+        let by_file = with_file(&format!("sync = \"{method}\""), &[]).unwrap();
+        assert_eq!((by_flag.sync, by_flag.sync.name()), (by_file.sync, method));
+        assert!(by_flag.print().contains(&format!("sync = \"{method}\"\n")));
+    }
+}

@@ -101,6 +101,8 @@ pub struct State {
     operations: u64,
     /// The operation that fails, and all after it until a crash.
     dies_at: Option<u64>,
+    /// The next sync of data fails, once, and the kernel calls what it could not write clean.
+    sync_fails: bool,
     /// Bytes that all files may have.
     pub capacity_bytes: usize,
 }
@@ -169,15 +171,24 @@ impl SimulatedDisk {
         f(&mut self.0.lock().unwrap())
     }
 
-    /// Lets the disk die at its `after`-th operation from now on; `None`: never.
+    /// Lets the disk die at its `after`-th operation from now on; `None`: never, and nothing else fails either.
     pub fn die_after(&self, after: Option<u64>) {
-        self.with(|state| state.dies_at = after.map(|after| state.operations + after));
+        self.with(|state| {
+            state.sync_fails = false;
+            state.dies_at = after.map(|after| state.operations + after);
+        });
+    }
+
+    /// Lets the next sync of data fail, once.
+    pub fn fail_next_sync(&self) {
+        self.with(|state| state.sync_fails = true);
     }
 
     /// Loses what is not durable, as it pleases.
     pub fn crash(&self, random: &mut Random) {
         self.with(|state| {
             state.dies_at = None;
+            state.sync_fails = false;
             let kept = random.below(state.changes.len() as u64 + 1) as usize;
             for change in state.changes.drain(..).take(kept) {
                 change.apply(&mut state.durable_names);
@@ -250,7 +261,13 @@ impl Storage for SimulatedDisk {
     fn sync(&self, file: &SimulatedFile) -> io::Result<()> {
         self.with(|state| {
             state.step()?;
+            let fails = std::mem::take(&mut state.sync_fails);
             if let Some(file) = state.files.get_mut(&file.id) {
+                if fails {
+                    // What could not be written is gone once nobody reads it from memory any more; here at once.
+                    file.pending.clear();
+                    return Err(io::Error::from_raw_os_error(5));
+                }
                 file.sync();
             }
             Ok(())

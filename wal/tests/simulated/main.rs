@@ -1,6 +1,7 @@
 //! The log against a disk that lies, simulated and seeded.
 //!
-//! `FOREBAY_SEEDS` says how many seeds (`make soak-log SEEDS=100000`), `FOREBAY_SEED` replays one.
+//! `FOREBAY_SEEDS` says how many seeds (`make soak-log SEEDS=100000`), `FOREBAY_SEED` replays one, `FOREBAY_STOP_EARLY` ends at
+//! the first that fails (`make mutate-log`).
 
 // Helpers of tests fail as tests do.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
@@ -28,6 +29,7 @@ fn cases_1_to_12_27_to_36_a_random_walk_of_lives_crashes_and_recoveries_keeps_ev
         return Walk::new(seed).run();
     }
     let seeds = variable("FOREBAY_SEEDS").unwrap_or(SEEDS);
+    let stop_early = std::env::var_os("FOREBAY_STOP_EARLY").is_some();
     let next = AtomicU64::new(0);
     let failed = AtomicU64::new(0);
     std::thread::scope(|scope| {
@@ -35,7 +37,7 @@ fn cases_1_to_12_27_to_36_a_random_walk_of_lives_crashes_and_recoveries_keeps_ev
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= seeds {
+                    if seed >= seeds || stop_early && failed.load(Ordering::Relaxed) > 0 {
                         return;
                     }
                     if catch_unwind(AssertUnwindSafe(|| Walk::new(seed).run())).is_err() {

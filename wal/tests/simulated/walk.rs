@@ -97,7 +97,12 @@ impl Walk {
             self.disk.die_after(None);
             let recovered = self.recover_and_check(&options);
             self.live(recovered, &options);
-            self.disk.crash(&mut self.random);
+            // Killed, the process leaves everything to the kernel; with the machine, what is not synced may go.
+            if self.random.once_in(3) {
+                self.disk.die_after(None);
+            } else {
+                self.disk.crash(&mut self.random);
+            }
         }
         let options = LogOptions {
             dir: PathBuf::new(),
@@ -185,6 +190,9 @@ impl Walk {
         }
         let mut waiting = Vec::new();
         for _ in 0..STEPS {
+            if self.random.once_in(400) {
+                self.disk.fail_next_sync();
+            }
             let index = self.random.below(lanes.len() as u64) as usize;
             let lane = &mut lanes[index];
             let writable = lane.lane < options.lanes;

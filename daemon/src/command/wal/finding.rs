@@ -1,0 +1,94 @@
+//! What does not verify, for people and as JSON.
+
+use super::look::Look;
+use forebay_wal::finding::Finding;
+use serde::Serialize;
+
+/// A finding as it is shown. `segment` and `offset` say where it is; of lost records, where the next one stands.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Shown {
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    segment: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    offset: Option<u32>,
+    /// The record whose payload does not verify.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<u64>,
+    /// How many records are lost, and the ordinal of the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    records: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_ordinal: Option<u64>,
+    /// Whether answered records may be lost.
+    damage: bool,
+    /// Whether it is nothing to worry about.
+    expected: bool,
+    /// The same for people.
+    text: String,
+}
+
+impl Shown {
+    pub(super) fn of(finding: &Finding, look: &Look) -> Self {
+        let at = match finding {
+            Finding::Lost { before: at, .. }
+            | Finding::BadPayload { at, .. }
+            | Finding::Unreadable { at, .. }
+            | Finding::UnfinishedWrite { at } => Some(*at),
+            _ => None,
+        };
+        let mut json = Self {
+            kind: "",
+            segment: at.map(|at| at.segment),
+            offset: at.map(|at| at.offset),
+            number: None,
+            records: None,
+            first_ordinal: None,
+            damage: finding.is_damage(),
+            expected: look.is_expected(finding),
+            text: finding.to_string(),
+        };
+        json.kind = match finding {
+            Finding::Lost { records, first_ordinal, .. } => {
+                (json.records, json.first_ordinal) = (Some(*records), Some(*first_ordinal));
+                "lost"
+            }
+            Finding::BadPayload { number, .. } => {
+                json.number = Some(*number);
+                "bad_payload"
+            }
+            Finding::Unreadable { .. } => "unreadable",
+            Finding::UnfinishedWrite { .. } => "unfinished_write",
+            Finding::HeaderDamaged { segment } => {
+                json.segment = Some(*segment);
+                "header_damaged"
+            }
+            Finding::Misplaced { segment } => {
+                json.segment = Some(*segment);
+                "misplaced"
+            }
+            Finding::SegmentMissing { segment } => {
+                json.segment = Some(*segment);
+                "segment_missing"
+            }
+            Finding::Stranger { .. } => "stranger",
+        };
+        json
+    }
+}
+
+impl std::fmt::Display for Shown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.text, if self.expected { " (expected)" } else { "" })
+    }
+}
+
+/// Tells on standard error what is missing from the records.
+pub(super) fn print_damage(look: &Look) {
+    for lane in &look.lanes {
+        for finding in lane.findings.iter().filter(|finding| finding.is_damage()) {
+            eprintln!("forebay: lane {}: {finding}", lane.lane);
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! A record as a line of NDJSON.
+
+use super::look::Record;
+use crate::message::Message;
+use forebay_wal::frame::KIND_MESSAGE;
+use serde::Serialize;
+use std::{fmt::Write as _, io};
+use uuid::Uuid;
+
+/// What a line says of a message before its payload.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct MessageHead<'a> {
+    number: u64,
+    lane: u16,
+    ordinal: u64,
+    queue: &'a str,
+    partition: &'a str,
+    id: String,
+    transaction_id: Option<&'a str>,
+    trace_id: Option<String>,
+    accepted_at: String,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    namespace: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    task: &'a str,
+}
+
+/// What a line says of a record that is no message.
+#[derive(Serialize)]
+struct Other {
+    number: u64,
+    lane: u16,
+    ordinal: u64,
+    kind: u16,
+    hex: String,
+}
+
+/// The message that a record holds.
+pub(super) fn message<'a>(record: &Record<'a>) -> Option<Message<'a>> {
+    if record.header.kind == KIND_MESSAGE { Message::decode(record.payload).ok() } else { None }
+}
+
+/// Replaces the content of `line` by the record's line, its end included.
+///
+/// # Errors
+/// None: writing to memory does not fail, but its type says so.
+pub(super) fn render(record: &Record<'_>, message: Option<&Message<'_>>, line: &mut Vec<u8>) -> io::Result<()> {
+    line.clear();
+    let (lane, number, ordinal) = (record.lane, record.header.number, record.header.ordinal);
+    let Some(message) = message else {
+        let mut hex = String::with_capacity(2 * record.payload.len());
+        for byte in record.payload {
+            write!(hex, "{byte:02x}").map_err(io::Error::other)?;
+        }
+        serde_json::to_writer(&mut *line, &Other { number, lane, ordinal, kind: record.header.kind, hex })?;
+        line.push(b'\n');
+        return Ok(());
+    };
+    let head = MessageHead {
+        number,
+        lane,
+        ordinal,
+        queue: message.queue,
+        partition: message.partition,
+        id: message.id.to_string(),
+        transaction_id: message.transaction_id,
+        trace_id: message.trace_id.map(|id: Uuid| id.to_string()),
+        accepted_at: rfc3339(message.accepted_us),
+        namespace: message.namespace,
+        task: message.task,
+    };
+    serde_json::to_writer(&mut *line, &head)?;
+    // The payload goes in as it is, so that numbers keep their digits: the object is opened again for it.
+    line.pop();
+    line.extend_from_slice(b",\"payload\":");
+    // Outside of strings, where JSON lets it stand, an end of line is white space.
+    line.extend(message.payload.iter().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { *byte }));
+    line.extend_from_slice(b"}\n");
+    Ok(())
+}
+
+/// Microseconds since 1970 as RFC 3339 in UTC, all six digits shown.
+pub(super) fn rfc3339(unix_us: i64) -> String {
+    let seconds = unix_us.div_euclid(1_000_000);
+    let (days, second_of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    // Counted in years that start in March, a leap day is a year's last; 719,468 days before 1970 such a year began, the
+    // first of 400, which have 146,097 days.
+    let day = days + 719_468;
+    let (era, day_of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
+    let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    // Months from March on: 153 days in every five.
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day_of_month = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
+    let year = 400 * era + year_of_era + i64::from(month <= 2);
+    let (hour, minute, second) = (second_of_day / 3_600, second_of_day / 60 % 60, second_of_day % 60);
+    let microsecond = unix_us.rem_euclid(1_000_000);
+    format!("{year:04}-{month:02}-{day_of_month:02}T{hour:02}:{minute:02}:{second:02}.{microsecond:06}Z")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use forebay_wal::frame::FrameHeader;
+
+    #[test]
+    fn instants_are_shown_as_the_calendar_has_them() {
+        let cases = [
+            (0, "1970-01-01T00:00:00.000000Z"),
+            (-1, "1969-12-31T23:59:59.999999Z"),
+            (951_782_400_000_001, "2000-02-29T00:00:00.000001Z"),
+            (951_868_799_999_999, "2000-02-29T23:59:59.999999Z"),
+            (951_868_800_000_000, "2000-03-01T00:00:00.000000Z"),
+            (1_735_689_599_123_456, "2024-12-31T23:59:59.123456Z"),
+            (4_107_542_400_000_000, "2100-03-01T00:00:00.000000Z"),
+            (-2_203_891_200_000_000, "1900-03-01T00:00:00.000000Z"),
+        ];
+        for (unix_us, expected) in cases {
+            assert_eq!(rfc3339(unix_us), expected, "{unix_us}");
+        }
+    }
+
+    fn record(kind: u16, payload: &[u8]) -> Record<'_> {
+        let payload_len = payload.len() as u32;
+        let header =
+            FrameHeader { number: 7, ordinal: 5, payload_len, kind, flags: 1, batch_remaining: 0, group_block: 1 };
+        Record { lane: 3, header, payload }
+    }
+
+    fn line_of(record: &Record<'_>) -> String {
+        let mut line = b"of before".to_vec();
+        render(record, message(record).as_ref(), &mut line).unwrap();
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn a_payload_keeps_its_digits_and_stays_on_its_line() {
+        let message = Message {
+            id: Uuid::from_u128(1),
+            accepted_us: 1,
+            queue: "q\n\"",
+            partition: "p",
+            transaction_id: None,
+            trace_id: Some(Uuid::from_u128(2)),
+            namespace: "",
+            task: "t",
+            awaited: false,
+            payload: b"{\"a\":\r\n 1.000000000000000000001}",
+        };
+        let mut bytes = Vec::new();
+        message.encode_head(&mut bytes);
+        bytes.extend_from_slice(message.payload);
+        assert_eq!(
+            line_of(&record(KIND_MESSAGE, &bytes)),
+            "{\"number\":7,\"lane\":3,\"ordinal\":5,\"queue\":\"q\\n\\\"\",\"partition\":\"p\",\
+             \"id\":\"00000000-0000-0000-0000-000000000001\",\"transactionId\":null,\
+             \"traceId\":\"00000000-0000-0000-0000-000000000002\",\"acceptedAt\":\"1970-01-01T00:00:00.000001Z\",\
+             \"task\":\"t\",\"payload\":{\"a\":   1.000000000000000000001}}\n"
+        );
+    }
+
+    #[test]
+    fn a_record_that_is_no_message_is_shown_by_its_kind_and_bytes() {
+        for kind in [KIND_MESSAGE, 9] {
+            let expected = format!("{{\"number\":7,\"lane\":3,\"ordinal\":5,\"kind\":{kind},\"hex\":\"00ff\"}}\n");
+            assert_eq!(line_of(&record(kind, &[0, 255])), expected);
+        }
+    }
+}

@@ -1,0 +1,48 @@
+//! `wal verify`: what does not verify.
+
+use super::{
+    Exit,
+    finding::Shown,
+    look::{self, Look},
+    print, print_json,
+};
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct Report {
+    sound: bool,
+    running: bool,
+    lanes: Vec<LaneReport>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct LaneReport {
+    lane: u16,
+    segments: usize,
+    records: u64,
+    missing_records: u64,
+    findings: Vec<Shown>,
+}
+
+pub(super) fn run(look: &Look, json: bool) -> Result<(), Exit> {
+    let lanes = look.lanes.iter().map(|lane| LaneReport {
+        lane: lane.lane,
+        segments: look::segments(lane).count(),
+        records: look::segments(lane).map(|found| found.records).sum(),
+        missing_records: look::missing_records(lane),
+        findings: lane.findings.iter().map(|finding| Shown::of(finding, look)).collect(),
+    });
+    let report = Report { sound: look.is_sound(), running: look.running, lanes: lanes.collect() };
+    print(|out| {
+        if json {
+            return print_json(out, &report);
+        }
+        for LaneReport { lane, segments, records, findings, .. } in &report.lanes {
+            writeln!(out, "lane {lane}: {segments} segments, {records} records")?;
+            findings.iter().try_for_each(|finding| writeln!(out, "lane {lane}: {finding}"))?;
+        }
+        Ok(())
+    })?;
+    if report.sound { Ok(()) } else { Err(Exit::findings()) }
+}

@@ -1,0 +1,165 @@
+//! From `--sync` to the method that the log is opened with: what the file system refuses, and what `auto` keeps.
+//!
+//! `wal/sync-method` is one line, `direct` or `fdatasync`; anything else in it is measured again.
+
+use super::Sync;
+use forebay_wal::{
+    error::LogError,
+    probe::{self, Direct, MEASURE_BUDGET, Measured},
+    storage::{Disk, Storage},
+};
+use std::{io, path::Path};
+
+/// File below the log's directory in which `auto` keeps what it found.
+const FILE: &str = "sync-method";
+
+/// The method to open the log in `wal_dir` with, which is made if it is missing: never [`Sync::Auto`], and never one weaker
+/// than was asked for. The caller holds the data directory's lock.
+///
+/// # Errors
+/// [`LogError::Io`] when the directory cannot be written to, or what `auto` kept cannot be read.
+pub fn resolve(setting: Sync, wal_dir: &Path) -> Result<Sync, LogError> {
+    match setting {
+        Sync::Auto => auto(wal_dir),
+        Sync::Direct => direct_or_fdatasync(wal_dir),
+        Sync::Fdatasync | Sync::None => Ok(setting),
+    }
+}
+
+fn direct_or_fdatasync(wal_dir: &Path) -> Result<Sync, LogError> {
+    match probe::direct(wal_dir)? {
+        Direct::Taken => Ok(Sync::Direct),
+        Direct::Refused(error) => {
+            tracing::warn!(%error, dir = %wal_dir.display(), "the file system refuses O_DIRECT: fdatasync is used instead");
+            Ok(Sync::Fdatasync)
+        }
+        Direct::Undecided(error) => {
+            tracing::warn!(%error, "there is no room to try O_DIRECT: it is used untried");
+            Ok(Sync::Direct)
+        }
+    }
+}
+
+fn auto(wal_dir: &Path) -> Result<Sync, LogError> {
+    let kept = read(wal_dir)?;
+    if let Some(kept) = kept {
+        tracing::info!(method = kept.name(), "sync method as measured at an earlier start");
+        return resolve(kept, wal_dir);
+    }
+    let chosen = match direct_or_fdatasync(wal_dir)? {
+        Sync::Direct => match probe::measure(wal_dir, MEASURE_BUDGET)? {
+            Some(measured) => chosen_by(&measured),
+            None => {
+                tracing::warn!(
+                    "the disk is too slow, or too full, to measure: direct is used, the next start measures"
+                );
+                return Ok(Sync::Direct);
+            }
+        },
+        only => only,
+    };
+    keep(wal_dir, chosen)?;
+    Ok(chosen)
+}
+
+fn chosen_by(measured: &Measured) -> Sync {
+    let chosen = Sync::from(measured.faster());
+    let Measured { direct, fdatasync } = measured;
+    tracing::info!(
+        method = chosen.name(),
+        direct_4k_us = direct.block.as_micros() as u64,
+        direct_64k_us = direct.large.as_micros() as u64,
+        fdatasync_4k_us = fdatasync.block.as_micros() as u64,
+        fdatasync_64k_us = fdatasync.large.as_micros() as u64,
+        "sync method measured; medians"
+    );
+    chosen
+}
+
+/// What an earlier start kept; `None` if there was none, or what it kept is not readable as that.
+fn read(wal_dir: &Path) -> Result<Option<Sync>, LogError> {
+    let path = wal_dir.join(FILE);
+    match Disk.read_small(&path) {
+        Ok(content) => {
+            let kept = parse(&content);
+            if kept.is_none() {
+                tracing::warn!(path = %path.display(), "this names no durable sync method: it is measured again");
+            }
+            Ok(kept)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(LogError::Io { what: "read", path, source }),
+    }
+}
+
+/// The durable method that the file's content names. `none` is no such: it is only ever asked for in so many words.
+fn parse(content: &[u8]) -> Option<Sync> {
+    let name = content.strip_suffix(b"\n")?;
+    [Sync::Direct, Sync::Fdatasync].into_iter().find(|method| method.name().as_bytes() == name)
+}
+
+/// Keeps the method for later starts: the file is there whole or not at all.
+fn keep(wal_dir: &Path, method: Sync) -> Result<(), LogError> {
+    let path = wal_dir.join(FILE);
+    let temporary = path.with_extension("tmp");
+    let content = format!("{}\n", method.name());
+    let kept = Disk
+        .create_dir(wal_dir)
+        .and_then(|()| Disk.write_small(&temporary, content.as_bytes()))
+        .and_then(|()| Disk.rename(&temporary, &path))
+        .and_then(|()| Disk.sync_dir(wal_dir));
+    match kept {
+        Err(error) if probe::is_no_room(&error) => {
+            tracing::warn!(%error, "the sync method is not kept: the next start measures again");
+            Ok(())
+        }
+        kept => kept.map_err(|source| LogError::Io { what: "write", path, source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_line_that_names_a_durable_method_is_read() {
+        assert_eq!(parse(b"direct\n"), Some(Sync::Direct));
+        assert_eq!(parse(b"fdatasync\n"), Some(Sync::Fdatasync));
+        for content in
+            ["", "\n", "direct", "none\n", "auto\n", "Direct\n", "direct \n", "direct\ndirect\n", "dir\0ct\n"]
+        {
+            assert_eq!(parse(content.as_bytes()), None, "{content:?}");
+        }
+        assert_eq!(parse(b"\xff\n"), None);
+    }
+
+    #[test]
+    fn what_is_kept_is_read_again_and_leaves_no_other_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = dir.path().join("wal");
+        assert_eq!(read(&wal).unwrap(), None);
+        for method in [Sync::Fdatasync, Sync::Direct, Sync::Fdatasync] {
+            keep(&wal, method).unwrap();
+            assert_eq!(read(&wal).unwrap(), Some(method));
+            assert_eq!(std::fs::read_dir(&wal).unwrap().count(), 1);
+        }
+        assert_eq!(resolve(Sync::Auto, &wal).unwrap(), Sync::Fdatasync);
+    }
+
+    #[test]
+    fn a_kept_method_that_cannot_be_read_is_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join(FILE)).unwrap();
+        assert!(matches!(resolve(Sync::Auto, dir.path()), Err(LogError::Io { .. })));
+    }
+
+    #[test]
+    fn what_is_asked_for_in_so_many_words_is_neither_measured_nor_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        for setting in [Sync::Fdatasync, Sync::None] {
+            assert_eq!(resolve(setting, dir.path()).unwrap(), setting);
+        }
+        assert!(matches!(resolve(Sync::Direct, dir.path()).unwrap(), Sync::Direct | Sync::Fdatasync));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+}
