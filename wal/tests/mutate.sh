@@ -34,7 +34,9 @@ while IFS= read -r line; do
   from=${from//\\|/|} to=${to//\\|/|}
   rm -rf "$copy/tree"
   mkdir -p "$copy/tree"
-  git ls-files -z | xargs -0 cp --parents -t "$copy/tree" 2>/dev/null
+  git ls-files -z --cached --deduplicate | while IFS= read -r -d '' path; do
+    [ -e "$path" ] && cp --parents -t "$copy/tree" "$path"
+  done || true
   FROM=$from TO=$to perl -0pi -e 'BEGIN { $f = $ENV{FROM}; $t = $ENV{TO} } $n = s/\Q$f\E/$t/; END { exit($n ? 0 : 1) }' "$copy/tree/wal/src/$file" ||
     { echo "BROKEN: $name: wal/src/$file has no: $from"; failed=$((failed + 1)); continue; }
   if ! (cd "$copy/tree" && cargo test -q -p forebay-wal --test simulated --no-run) >"$copy/log" 2>&1; then

@@ -9,6 +9,7 @@ use forebay_wal::{
     frame::KIND_MESSAGE,
     group::{Group, GroupCommit, Operation, Record, Refused, Step, SyncMethod},
     layout::Layout,
+    limits::BLOCK_BYTES,
     log::{LogOptions, Recovered, recover},
     position::Position,
     reader::{Event, LaneReader},
@@ -36,6 +37,8 @@ struct SimLane {
     lane: u16,
     commit: GroupCommit,
     in_flight: Option<Group>,
+    /// Bytes that the write in flight will say it wrote.
+    written: usize,
     /// Records appended in this life, by the ordinal behind them.
     appended: Vec<(u64, u64)>,
     reader: LaneReader<SimulatedDisk>,
@@ -183,7 +186,14 @@ impl Walk {
             let start = forebay_wal::position::segment_start(first);
             let from = self.marks.get(&recovered.lane).copied().unwrap_or(start).max(start);
             let reader = LaneReader::new(self.disk.clone(), self.layout.clone(), log.id, recovered.lane, from);
-            lanes.push(SimLane { lane: recovered.lane, commit, in_flight: None, appended: Vec::new(), reader });
+            lanes.push(SimLane {
+                lane: recovered.lane,
+                commit,
+                in_flight: None,
+                written: 0,
+                appended: Vec::new(),
+                reader,
+            });
         }
         if self.random.once_in(2) {
             self.disk.die_after(Some(1 + self.random.below(400)));
@@ -257,37 +267,20 @@ impl Walk {
     /// Starts an operation of the lane, or completes the one under way.
     fn write(&mut self, lane: &mut SimLane, sync: SyncMethod) -> Result<(), Died> {
         let Some(group) = lane.in_flight.take() else {
-            lane.in_flight = lane.commit.next_group();
-            if let Some(Operation::Write { segment, offset }) = lane.in_flight.as_ref().map(Group::operation) {
-                // It is on its way: a crash before the completion finds any part of it.
-                let bytes =
-                    lane.in_flight.iter().flat_map(|group| group.unwritten()).flatten().copied().collect::<Vec<_>>();
-                let path = self.layout.segment(lane.lane, segment);
-                self.disk.write(&path, &bytes, offset).map_err(|_| Died)?;
-            }
-            return Ok(());
+            return match lane.commit.next_group() {
+                Some(group) => self.start(lane, group),
+                None => Ok(()),
+            };
         };
         let (Operation::Write { segment, .. } | Operation::Sync { segment }) = group.operation();
         let path = self.layout.segment(lane.lane, segment);
-        let whole: usize = group.unwritten().map(<[u8]>::len).sum();
-        let outcome = match group.operation() {
-            Operation::Write { .. } => {
-                let blocks = (whole / 4096) as u64;
-                let written = if self.random.once_in(8) { 1 + self.random.below(blocks) } else { blocks };
-                let synced = if sync == SyncMethod::Direct { self.disk.sync_path(&path) } else { Ok(()) };
-                synced.map(|()| written as usize * 4096)
-            }
-            Operation::Sync { .. } => self.disk.sync_path(&path).map(|()| 0),
+        let outcome = match (group.operation(), sync) {
+            (Operation::Write { .. }, SyncMethod::Fdatasync) => Ok(lane.written),
+            (Operation::Write { .. }, _) => self.disk.sync_path(&path).map(|()| lane.written),
+            (Operation::Sync { .. }, _) => self.disk.sync_path(&path).map(|()| 0),
         };
         match lane.commit.completed(group, outcome).map_err(|_| Died)? {
-            Step::Again(group) => {
-                if let Operation::Write { segment, offset } = group.operation() {
-                    let bytes: Vec<u8> = group.unwritten().flatten().copied().collect();
-                    let path = self.layout.segment(lane.lane, segment);
-                    self.disk.write(&path, &bytes, offset).map_err(|_| Died)?;
-                }
-                lane.in_flight = Some(group);
-            }
+            Step::Again(group) => self.start(lane, group)?,
             Step::Durable => {
                 let durable = lane.commit.durable_ordinal();
                 for (_, record) in lane.appended.extract_if(.., |(end_ordinal, _)| *end_ordinal <= durable) {
@@ -297,6 +290,20 @@ impl Walk {
                 }
             }
         }
+        Ok(())
+    }
+
+    /// Puts an operation on its way: a crash before its completion finds any part of it. Now and then a write is short.
+    fn start(&mut self, lane: &mut SimLane, group: Group) -> Result<(), Died> {
+        if let Operation::Write { segment, offset } = group.operation() {
+            let bytes: Vec<u8> = group.unwritten().flatten().copied().collect();
+            let blocks = bytes.len() / BLOCK_BYTES;
+            let written = if self.random.once_in(8) { 1 + self.random.below(blocks as u64) as usize } else { blocks };
+            lane.written = written * BLOCK_BYTES;
+            let path = self.layout.segment(lane.lane, segment);
+            self.disk.write(&path, &bytes[..lane.written], offset).map_err(|_| Died)?;
+        }
+        lane.in_flight = Some(group);
         Ok(())
     }
 
