@@ -19,7 +19,6 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
-    rc::Rc,
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
@@ -236,6 +235,3 @@ pub async fn read_more(stream: &mut TcpStream, buffer: Vec<u8>) -> (io::Result<u
     let (outcome, slice) = stream.read(buffer.slice_mut(length..capacity)).await;
     (outcome, slice.into_inner())
 }
-
-/// A value shared by the tasks of one thread.
-pub type Local<T> = Rc<T>;

@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{Client, Daemon, data_dir, random::Random, rows, wait_until};
+use common::{Client, Daemon, data_dir, random::Random, rows, test_seed, wait_until};
 use forebay_cluster::TestCluster;
 use serde_json::{Value, json};
 use std::{
@@ -141,7 +141,7 @@ fn check(cluster: &TestCluster, sent: &Sent) -> usize {
 
 #[test]
 fn case_46_and_54_killed_25_times_and_postgresql_5_times_under_load_nothing_is_lost_doubled_or_out_of_order() {
-    let seed = Random::seed();
+    let seed = test_seed();
     let cluster = TestCluster::start().unwrap();
     let dir = data_dir();
     let args = ["--cores", "2", "--wal-segment-bytes", "1MiB", "--wal-max-bytes", "512MiB"];

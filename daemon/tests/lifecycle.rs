@@ -10,7 +10,7 @@ use common::{
     load::{self, Load, Spec},
     random::Random,
     stage::payload_texts,
-    wait_until,
+    test_seed, wait_until,
 };
 use forebay_cluster::{StopMode, TestCluster};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
@@ -85,7 +85,7 @@ fn sigterm_while_postgresql_is_away_ends_at_once_and_the_log_keeps_what_it_has()
 
 #[test]
 fn case_47_killed_with_9_in_the_midst_of_the_graceful_stop() {
-    let mut random = Random::new(Random::seed());
+    let mut random = Random::new(test_seed());
     let cluster = TestCluster::start_without_fsync().unwrap();
     let dir = data_dir();
     let mut daemon = Daemon::start(dir.path(), &cluster.url(), &CORES);

@@ -145,8 +145,9 @@ impl Batch {
         let mut by_lane = vec![Vec::new(); lanes];
         for partition in &self.partitions {
             for &index in &partition.records {
-                let Some(message) = self.message(index).filter(|message| message.awaited) else { continue };
-                debug_assert!(message.awaited);
+                if !self.message(index).is_some_and(|message| message.awaited) {
+                    continue;
+                }
                 let fate = match &self.verdicts[index] {
                     Verdict::Row => Fate::Queued,
                     Verdict::Duplicate { of } => Fate::Duplicate { of: *of },

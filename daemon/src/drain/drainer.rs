@@ -11,7 +11,7 @@ use super::{
 use crate::{
     limits::{BACKOFF_MAX, BACKOFF_MIN, PAUSE_INTERVAL, PROBE_ROUNDS, REPEATS_AT_ONCE, ROUND_ROWS_MAX},
     mailbox::Letter,
-    rt::{self, Local, Notify},
+    rt::{self, Notify},
     schema::SchemaError,
     shared::{DatabaseHealth, Shared},
 };
@@ -43,7 +43,7 @@ pub(super) struct Drainer {
     /// Attempts in a row that were rolled back through nobody's fault.
     repeats: u32,
     backoff: Duration,
-    notify: Local<Notify>,
+    notify: Rc<Notify>,
     finish_by: Arc<Mutex<Option<Instant>>>,
     last_used: Instant,
 }

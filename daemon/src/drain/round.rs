@@ -97,13 +97,7 @@ impl Session {
             .await?
             .into_results()?;
         let [_, checkpoint, partitions] = &begun[..] else { return Err(RoundError::CheckpointMoved) };
-        let stands = checkpoint.rows.first().map(|row| {
-            Ok::<_, Error>(Checkpoint {
-                lanes: row.get_i32_array(0)?,
-                positions: row.get_i64_array(1)?,
-                ordinals: row.get_i64_array(2)?,
-            })
-        });
+        let stands = checkpoint.rows.first().map(Checkpoint::read);
         if stands.transpose()?.as_ref() != Some(&self.checkpoint) {
             return Err(RoundError::CheckpointMoved);
         }

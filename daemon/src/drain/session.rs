@@ -87,7 +87,7 @@ impl Checkpoint {
         }
     }
 
-    fn read(row: &forebay_pgwire::Row) -> Result<Self, Error> {
+    pub(super) fn read(row: &forebay_pgwire::Row) -> Result<Self, Error> {
         Ok(Self { lanes: row.get_i32_array(0)?, positions: row.get_i64_array(1)?, ordinals: row.get_i64_array(2)? })
     }
 }

@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod load;
+#[path = "../../../wal/tests/simulated/random.rs"]
 pub mod random;
 pub mod stage;
 
@@ -196,3 +197,12 @@ pub fn rows(cluster: &forebay_cluster::TestCluster, sql: &str) -> Vec<Vec<String
 
 /// An address at which nothing listens.
 pub const NOWHERE: &str = "postgres://nobody@127.0.0.1:1/none";
+
+/// The seed of the `FOREBAY_TEST_SEED` variable, or of the clock; printed, so that a failing run can be repeated.
+pub fn test_seed() -> u64 {
+    let given = std::env::var("FOREBAY_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
+    let clock = || std::time::UNIX_EPOCH.elapsed().map_or(1, |elapsed| elapsed.as_nanos() as u64);
+    let seed = given.unwrap_or_else(clock);
+    println!("FOREBAY_TEST_SEED={seed}");
+    seed
+}

@@ -1,4 +1,4 @@
-//! Numbers that look random and come again with their seed.
+//! Numbers that look random and come again with their seed. The tests of the daemon use it too.
 
 /// SplitMix64.
 pub struct Random(u64);

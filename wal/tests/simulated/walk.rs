@@ -15,7 +15,10 @@ use forebay_wal::{
     reader::{Event, LaneReader},
     segments::{PrepareError, Segments},
 };
-use std::{collections::HashMap, path::PathBuf};
+use std::{
+    collections::{HashMap, HashSet},
+    path::PathBuf,
+};
 
 const SEGMENT_BYTES: u64 = 64 << 10;
 const LANES_MAX: u64 = 3;
@@ -27,7 +30,6 @@ const CAPACITY_BYTES: usize = 40 * SEGMENT_BYTES as usize;
 #[derive(Clone)]
 struct Submitted {
     lane: u16,
-    batch: u64,
     body: Vec<u8>,
     durable: bool,
 }
@@ -50,12 +52,11 @@ pub struct Walk {
     layout: Layout,
     /// By a number of the walk's own, which each record's payload starts with.
     submitted: HashMap<u64, Submitted>,
-    batches: HashMap<u64, Vec<u64>>,
+    batches: Vec<Vec<u64>>,
     /// What PostgreSQL would hold: record numbers of the walk, and how far each lane is drained.
     drained: Vec<u64>,
     marks: HashMap<u16, Position>,
     next_record: u64,
-    next_batch: u64,
     next_number: u64,
 }
 
@@ -69,11 +70,10 @@ impl Walk {
             disk: SimulatedDisk::new(CAPACITY_BYTES),
             layout: Layout::new(PathBuf::from("/wal")),
             submitted: HashMap::new(),
-            batches: HashMap::new(),
+            batches: Vec::new(),
             drained: Vec::new(),
             marks: HashMap::new(),
             next_record: 0,
-            next_batch: 0,
             next_number: 0,
         }
     }
@@ -123,26 +123,28 @@ impl Walk {
         self.check(&first, &seen);
         let second = recover(self.disk.clone(), &self.layout, options).unwrap();
         assert_eq!(self.read_all(&second), seen, "I3: recovering twice is recovering once");
-        self.next_number = self.next_number.max(second.next_number);
-        assert_eq!(second.next_number, self.next_number.min(second.next_number), "numbers go on");
+        self.next_number = second.next_number;
         second
     }
 
     /// Records of the walk that stand behind what is drained, by lane, in order.
     fn read_all(&self, log: &Recovered<SimulatedDisk>) -> HashMap<u16, Vec<u64>> {
-        let read = |lane: &forebay_wal::recovery::RecoveredLane| {
+        let mut numbers = HashSet::new();
+        let mut read = |lane: &forebay_wal::recovery::RecoveredLane| {
             let first = lane.segments.first().map_or(lane.tail.segment, |found| found.segment);
             let start = forebay_wal::position::segment_start(first);
             let from = self.marks.get(&lane.lane).copied().unwrap_or(start).max(start);
             let mut reader = LaneReader::new(self.disk.clone(), self.layout.clone(), log.id, lane.lane, from);
             let mut records = Vec::new();
             while let Some(event) = reader.next_event(lane.tail).unwrap() {
-                assert!(matches!(event, Event::Record(_)), "{event:?} without damage");
+                let Event::Record(header) = event else { panic!("{event:?} without damage") };
+                assert!(header.number < log.next_number, "the number {} would be given again", header.number);
+                assert!(numbers.insert(header.number), "the number {} was given twice", header.number);
                 records.push(self.identify(reader.payload(), lane.lane));
             }
             (lane.lane, records)
         };
-        log.lanes.iter().map(read).collect()
+        log.lanes.iter().map(&mut read).collect()
     }
 
     /// Which record a payload is, checked byte for byte.
@@ -165,7 +167,7 @@ impl Walk {
             let there = self.drained.contains(record) || seen.get(&submitted.lane).is_some_and(|r| r.contains(record));
             assert!(!submitted.durable || there, "I1: record {record} was durable and is gone");
         }
-        for members in self.batches.values() {
+        for members in &self.batches {
             let there = |record: &&u64| {
                 let lane = self.submitted[*record].lane;
                 self.drained.contains(*record) || seen.get(&lane).is_some_and(|records| records.contains(*record))
@@ -252,14 +254,10 @@ impl Walk {
             Err(Refused::Busy | Refused::TooLarge { .. }) => return,
             Err(Refused::Poisoned) => unreachable!("a poisoned lane ends the life"),
         };
-        self.next_batch += 1;
-        let members = bodies.iter().map(|(record, _)| *record).collect();
-        self.batches.insert(self.next_batch, members);
+        self.batches.push(bodies.iter().map(|(record, _)| *record).collect());
         let first_ordinal = appended.end_ordinal - bodies.len() as u64;
         for (index, (record, body)) in bodies.into_iter().enumerate() {
-            let submitted = Submitted { lane: lane.lane, batch: self.next_batch, body, durable: false };
-            assert_eq!(submitted.batch, self.next_batch);
-            self.submitted.insert(record, submitted);
+            self.submitted.insert(record, Submitted { lane: lane.lane, body, durable: false });
             lane.appended.push((first_ordinal + index as u64 + 1, record));
         }
     }
