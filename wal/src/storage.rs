@@ -60,7 +60,14 @@ const FILE_MODE: u32 = 0o600;
 /// would only displace what others need, and what is read again because it did not verify must come from the device.
 pub struct DiskFile {
     file: Arc<File>,
-    ahead: Mutex<Option<ReadAhead>>,
+    ahead: Mutex<Ahead>,
+}
+
+/// What is read in order.
+struct Ahead {
+    range: Range<u64>,
+    /// Begins with the first read: who has all it needs in memory takes no ring.
+    reading: Option<ReadAhead>,
 }
 
 /// One block of memory that `O_DIRECT` takes.
@@ -77,19 +84,26 @@ impl DiskFile {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => File::open(path)?,
             opened => opened?,
         };
-        Ok(Self { file: Arc::new(file), ahead: Mutex::new(None) })
+        Ok(Self { file: Arc::new(file), ahead: Mutex::new(Ahead { range: 0..0, reading: None }) })
     }
 
     fn try_read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(ahead) = ahead.as_mut() {
-            // A block asked for alone is one to try again, or to look at: nobody reads on from there.
-            let is_in_order = buf.len() > BLOCK_BYTES;
-            if let Some(bytes) = if is_in_order { ahead.read_on(offset)? } else { ahead.peek(offset)? } {
-                let length = bytes.len().min(buf.len());
-                buf[..length].copy_from_slice(&bytes[..length]);
-                return Ok(length);
+        // A block asked for alone is one to try again, or to look at: nobody reads on from there.
+        let is_in_order = buf.len() > BLOCK_BYTES && ahead.range.contains(&offset);
+        let bytes = match (&mut ahead.reading, is_in_order) {
+            (Some(reading), true) => reading.read_on(offset)?,
+            (Some(reading), false) => reading.peek(offset)?,
+            (None, true) => {
+                let range = ahead.range.clone();
+                ahead.reading.insert(ReadAhead::new(&self.file, range)).read_on(offset)?
             }
+            (None, false) => None,
+        };
+        if let Some(bytes) = bytes {
+            let length = bytes.len().min(buf.len());
+            buf[..length].copy_from_slice(&bytes[..length]);
+            return Ok(length);
         }
         drop(ahead);
         self.read_block(buf, offset)
@@ -128,10 +142,10 @@ impl ReadAt for DiskFile {
 
     fn read_ahead(&self, range: Range<u64>) {
         let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
-        match ahead.as_mut() {
-            Some(ahead) => ahead.restart(range),
-            None => *ahead = Some(ReadAhead::new(&self.file, range)),
+        if let Some(reading) = &mut ahead.reading {
+            reading.restart(range.clone());
         }
+        ahead.range = range;
     }
 }
 

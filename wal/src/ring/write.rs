@@ -96,6 +96,12 @@ impl Ring {
         }
     }
 
+    /// The group whose operation is under way. The kernel only reads its bytes.
+    #[must_use]
+    pub fn in_flight(&self) -> Option<&Group> {
+        self.in_flight.as_ref().map(|in_flight| &in_flight.group)
+    }
+
     /// The group whose operation is complete and its outcome: for a write the number of bytes.
     pub fn take_completed(&mut self) -> Option<(Group, io::Result<usize>)> {
         let result = self.ring.completion().next()?.result();
