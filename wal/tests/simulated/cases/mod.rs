@@ -1,5 +1,6 @@
 //! The cases of the list of faults that a disk, real or simulated, can bring about: one test each, by its number.
 
+mod damage;
 mod names;
 mod torn;
 

@@ -174,7 +174,8 @@ impl Script {
                         assert!(numbers.insert(number), "the number {number} was given twice");
                         read.records.push(self.seen(&reader, header));
                     }
-                    Event::Damaged { segment, at } => read.damaged.push((segment, at)),
+                    Event::Sealed { .. } => {}
+                    Event::Damaged { segment, at, .. } => read.damaged.push((segment, at)),
                 }
             }
             (lane.lane, read)
@@ -262,6 +263,13 @@ impl Script {
         Ok(())
     }
 
+    /// Seals the lane if it is idle and there is room, and writes the seal.
+    pub fn seal(&mut self, lane: usize) -> Result<bool, Died> {
+        let is_sealed = self.lanes[lane].commit.seal(self.model.next_number);
+        self.write(lane)?;
+        Ok(is_sealed)
+    }
+
     /// Asks for the segments that lanes want and makes those that can be made.
     ///
     /// # Errors
@@ -310,7 +318,8 @@ impl Script {
                     self.model.drain(record, number);
                     drained += 1;
                 }
-                Some(Event::Damaged { segment, at }) => {
+                Some(Event::Sealed { .. }) => {}
+                Some(Event::Damaged { segment, at, .. }) => {
                     assert!(self.model.is_damaged, "segment {segment} offset {at} is damaged, and nothing was");
                     if let Some(segments) = &mut self.segments {
                         segments.mark_damaged(number, segment);
