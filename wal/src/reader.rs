@@ -149,11 +149,6 @@ impl<S: Storage> LaneReader<S> {
                     return Ok(Some(Event::Damaged { segment, at, number: Some(header.number) }));
                 }
                 Item::Unreadable { at, .. } | Item::DirtyPadding { at } => {
-                    eprintln!(
-                        "DBG {item:?} unf {:?} group {}",
-                        open.scan.in_unfinished_group(),
-                        open.scan.group_block()
-                    );
                     return Ok(Some(Event::Damaged { segment, at, number: None }));
                 }
                 Item::End { .. } if sealed => {
