@@ -16,6 +16,7 @@
 
 mod cases;
 mod disk;
+mod memory;
 mod random;
 mod script;
 mod walk;

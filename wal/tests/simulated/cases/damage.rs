@@ -3,7 +3,7 @@
 use super::{after_damage, at, durable_life, findings, places};
 use crate::{
     disk::{SECTOR_BYTES, faults::ReadFault},
-    script::{Loss, SEGMENT_BYTES, Script, Seen},
+    script::{Loss, SEGMENT_BYTES, Script, Seen, forge},
 };
 use forebay_wal::{error::LogError, finding::Finding, limits::BLOCK_BYTES, position::segment_start, reader::Event};
 
@@ -185,13 +185,8 @@ fn case_22_a_strangers_file_and_a_leftover_temporary_one_are_left_alone_and_an_u
         assert_eq!(script.disk.content(path), b"mine", "{}", path.display());
     }
     let mut script = durable_life();
-    let mut block = script.disk.content(&script.segment(3))[..80].to_vec();
-    block[8..12].copy_from_slice(&9_u32.to_le_bytes());
-    let mut covered = block[..12].to_vec();
-    covered.extend_from_slice(&block[16..]);
-    block[12..16].copy_from_slice(&crc32fast::hash(&covered).to_le_bytes());
     let before = script.disk.content(&script.segment(3))[..80].to_vec();
-    script.disk.overwrite(&script.segment(3), 0, &block);
+    script.disk.overwrite(&script.segment(3), 0, &forge::with_version(&before, 9));
     let files = script.disk.files();
     let refused = script.recover().err();
     assert!(matches!(refused, Some(LogError::FormatTooNew { version: 9, .. })), "{refused:?}");

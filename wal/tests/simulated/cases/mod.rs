@@ -1,7 +1,9 @@
 //! The cases of the list of faults that a disk, real or simulated, can bring about: one test each, by its number.
 
 mod damage;
+mod forged;
 mod names;
+mod recovery;
 mod torn;
 
 use crate::{

@@ -19,11 +19,6 @@ impl SimulatedDisk {
         self.with(|state| state.faults.fails_at = Some((state.operations + nth, happens)));
     }
 
-    /// Whether a failure set by [`fail_nth`](Self::fail_nth) has not been met yet.
-    pub fn waits_to_fail(&self) -> bool {
-        self.with(|state| state.faults.fails_at.is_some())
-    }
-
     /// Lets the next operation of this kind fail.
     pub fn fail_next(&self, kind: Kind, errno: i32) {
         self.with(|state| state.faults.next_of.push((kind, errno)));
@@ -118,7 +113,14 @@ impl SimulatedDisk {
 
     /// Puts a file there, in the place of another if there is one.
     pub fn put_file(&self, path: &Path, content: &[u8], length: usize) {
-        self.with(|state| state.create(path, FileData::new(content, length)));
+        self.put_files([(path.to_path_buf(), content.to_vec(), length)]);
+    }
+
+    /// Puts many files there, each with its content and its length.
+    pub fn put_files(&self, files: impl IntoIterator<Item = (PathBuf, Vec<u8>, usize)>) {
+        for (path, content, length) in files {
+            self.with(|state| state.create(&path, FileData::new(&content, length)));
+        }
         self.settle();
     }
 

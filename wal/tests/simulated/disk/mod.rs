@@ -62,7 +62,6 @@ impl State {
         self.next_id += 1;
         self.files.insert(self.next_id, file);
         self.names.change(None, Some((path.to_path_buf(), self.next_id)));
-        self.forget_nameless();
     }
 
     /// Lets files go that have no name any more, now or after a crash.
@@ -97,6 +96,11 @@ impl SimulatedDisk {
     /// How many bytes fit, and what it says where they do not.
     pub fn set_capacity(&self, capacity_bytes: usize, errno: i32) {
         self.with(|state| (state.capacity_bytes, state.space_errno) = (capacity_bytes, errno));
+    }
+
+    /// Operations so far.
+    pub fn operations(&self) -> u64 {
+        self.with(|state| state.operations)
     }
 
     /// Bytes read so far.
@@ -286,7 +290,6 @@ impl Storage for SimulatedDisk {
             state.operate(Kind::Rename, |state| {
                 let id = state.id(from)?;
                 state.names.change(Some(from.to_path_buf()), Some((to.to_path_buf(), id)));
-                state.forget_nameless();
                 Ok(())
             })
         })
@@ -298,7 +301,6 @@ impl Storage for SimulatedDisk {
             state.operate(Kind::Remove, |state| {
                 state.id(path)?;
                 state.names.change(Some(path.to_path_buf()), None);
-                state.forget_nameless();
                 Ok(())
             })
         })

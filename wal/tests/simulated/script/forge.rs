@@ -32,3 +32,12 @@ pub fn group(seed: SegmentSeed, header: &FrameHeader, payload: &[u8]) -> Vec<u8>
     bytes.resize(bytes.len().next_multiple_of(BLOCK_BYTES), 0);
     bytes
 }
+
+/// A segment's first block, or the part of it that carries something, with another format version and the checksum of that.
+pub fn with_version(block: &[u8], version: u32) -> Vec<u8> {
+    let mut block = block.to_vec();
+    block[8..12].copy_from_slice(&version.to_le_bytes());
+    let crc = crc32fast::hash(&[&block[..12], &block[16..80]].concat());
+    block[12..16].copy_from_slice(&crc.to_le_bytes());
+    block
+}
