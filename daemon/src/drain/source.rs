@@ -13,6 +13,7 @@ use crate::{
 use forebay_wal::{
     error::LogError,
     frame::KIND_MESSAGE,
+    lane::LaneShared,
     layout::Layout,
     position::Position,
     reader::{Event, LaneReader},
@@ -98,8 +99,12 @@ impl Sources {
 
     /// Goes on behind `marks`, one a lane.
     pub fn go_to(&mut self, marks: &[Mark]) {
+        let reader = |mark: &Mark, lane: &LaneShared| {
+            LaneReader::new(Disk, self.layout.clone(), self.shared.log_id, lane.lane(), mark.position)
+                .with_recent(Arc::clone(lane.recent()))
+        };
         let open = |(mark, progress): (&Mark, &crate::shared::LaneProgress)| Lane {
-            reader: LaneReader::new(Disk, self.layout.clone(), self.shared.log_id, progress.lane.lane(), mark.position),
+            reader: reader(mark, &progress.lane),
             loaded: VecDeque::new(),
             loaded_bytes: 0,
             taken: *mark,
