@@ -157,7 +157,7 @@ impl<F: ReadAt> Scan<F> {
             let item = self.step()?;
             let is_believed = match item {
                 Item::Record { .. } | Item::Seal { .. } => true,
-                Item::End { .. } => self.ends_still(before)?,
+                Item::End { unfinished_at: None, .. } => self.ends_still(before)?,
                 _ => self.doubted_at == Some(before.at),
             };
             if is_believed {
