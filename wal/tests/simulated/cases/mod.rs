@@ -3,6 +3,7 @@
 mod damage;
 mod forged;
 mod names;
+mod reads;
 mod recovery;
 mod torn;
 
@@ -124,13 +125,13 @@ fn after_damage(script: &mut Script, hit: &[u64], segments: &[u64]) -> Vec<Findi
     drop(first);
     script.open();
     let lost = script.model.waiting() - script.read_all(&script.recover().unwrap())[&0].records.len();
-    assert_eq!(lost, hit.len(), "{found:?}");
+    assert!(lost <= hit.len(), "{found:?}");
     // So many that the damaged segments lie behind the lane.
     for _ in 0..4 {
         script.answer(0, &[40_000]);
     }
     script.drain_all();
-    assert_eq!(script.model.waiting(), hit.len(), "all others are drained: {found:?}");
+    assert!(script.model.waiting() <= hit.len(), "all others are drained: {found:?}");
     let set_aside = script.layout.set_aside();
     for (segment, file) in segments.iter().zip(files) {
         let path = script.disk.path_of(file);

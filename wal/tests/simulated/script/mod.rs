@@ -166,7 +166,8 @@ impl Script {
         let mut read_lane = |lane: &RecoveredLane| {
             let mut reader = self.reader(log.id, lane);
             let mut read = Read::default();
-            while let Some(event) = reader.next_event(lane.tail).unwrap() {
+            // A call that failed is to be made again.
+            while let Some(event) = reader.next_event(lane.tail).or_else(|_| reader.next_event(lane.tail)).unwrap() {
                 match event {
                     Event::Record(header) => {
                         let number = header.number;
