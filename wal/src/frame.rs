@@ -5,7 +5,7 @@
 //! seeded with the place the frame belongs to ([`SegmentSeed`]), so that an old record in a recycled segment, or a record
 //! copied from elsewhere, never passes for one of this segment.
 
-use crate::limits::FRAME_ALIGN_BYTES;
+use crate::limits::{FRAME_ALIGN_BYTES, NUMBER_END};
 
 /// Size of a frame's header in bytes.
 pub const HEADER_BYTES: usize = 40;
@@ -160,9 +160,9 @@ pub fn decode_header(seed: SegmentSeed, buf: &[u8]) -> Result<FrameHeader, Frame
         batch_remaining: u32_at(bytes, 32),
         group_block: u32_at(bytes, 36),
     };
-    // A checksum of 32 bits over zeros can be zero for an unlucky seed; a kind of 0 never is a record. Nothing follows the
-    // greatest number or ordinal, so that no record has it.
-    let possible = header.kind != 0 && header.number != u64::MAX && header.ordinal != u64::MAX;
+    // A checksum of 32 bits over zeros can be zero for an unlucky seed; a kind of 0 never is a record. Numbers go on behind
+    // the greatest one found, so that one beyond the limit, believed, would leave none for the records to come.
+    let possible = header.kind != 0 && header.number < NUMBER_END && header.ordinal < NUMBER_END;
     if possible { Ok(header) } else { Err(FrameError::Header) }
 }
 
@@ -230,7 +230,7 @@ mod tests {
         #[test]
         fn a_frame_comes_back_as_it_was_written(payload: Vec<u8>, number: u64, lane: u16, segment: u64) {
             let seed = SegmentSeed::new([7; 16], lane, segment);
-            let header = header(&payload, number.min(u64::MAX - 1));
+            let header = header(&payload, number % NUMBER_END);
             let bytes = encode(seed, &header, &payload);
             let decoded = decode(seed, &bytes).unwrap();
             prop_assert_eq!(decoded.header, header);

@@ -62,6 +62,10 @@ pub const RECENT_BYTES: usize = 32 << 20;
 /// it, and nothing is given up for lost.
 pub const HOLES_MAX: usize = 64;
 
+/// Numbers and ordinals are below this: half of what PostgreSQL's `bigint` holds, and at a million records a second more than
+/// a hundred thousand years.
+pub const NUMBER_END: u64 = 1 << 62;
+
 /// Largest payload of one record in bytes in segments of `segment_bytes`.
 #[must_use]
 pub const fn record_bytes_max(segment_bytes: u64) -> usize {

@@ -8,7 +8,7 @@ use crate::{
     position::{Position, segment_start},
     recent::Recent,
     recovery::RecoveredLane,
-    scan::{Extent, Item, ReadAt, Scan},
+    scan::{Extent, Item, ReadAt, Scan, is_bad_sector},
     segment::SegmentHeader,
     storage::Storage,
 };
@@ -178,11 +178,6 @@ impl<S: Storage> LaneReader<S> {
                     return Ok(Some(Event::Damaged { segment, at, number: Some(header.number) }));
                 }
                 Item::Unreadable { at, .. } | Item::DirtyPadding { at } => {
-                    eprintln!(
-                        "DBG {item:?} unf {:?} group {}",
-                        open.scan.in_unfinished_group(),
-                        open.scan.group_block()
-                    );
                     return Ok(Some(Event::Damaged { segment, at, number: None }));
                 }
                 Item::End { .. } if sealed => {
@@ -246,12 +241,22 @@ impl<S: Storage> LaneReader<S> {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(LogError::io("open", path)(error)),
         };
-        let mut block = [0; SEGMENT_HEADER_BYTES];
-        let length = file.read_at(&mut block, 0).map_err(LogError::io("read", path))?;
-        // A header that does not verify was reported by recovery; the records it would have excluded are delivered.
-        let header = SegmentHeader::decode(&block[..length]).ok();
-        let header = header
-            .filter(|header| (header.log_id, header.lane, header.segment) == (self.log_id, self.lane, segment + 1));
-        Ok(header.map_or(0, |header| header.previous_unfinished_block))
+        let read = || {
+            let mut block = [0; SEGMENT_HEADER_BYTES];
+            let length = match file.read_at(&mut block, 0) {
+                Err(error) if is_bad_sector(&error) => 0,
+                outcome => outcome?,
+            };
+            let header = SegmentHeader::decode(&block[..length]).ok();
+            let place = (self.log_id, self.lane, segment + 1);
+            Ok(header.filter(|header| (header.log_id, header.lane, header.segment) == place))
+        };
+        // A read may lie once. A header that does not verify was reported by recovery; the records it would have excluded are
+        // delivered.
+        let header = match read() {
+            Ok(None) => read(),
+            outcome => outcome,
+        };
+        Ok(header.map_err(LogError::io("read", path))?.map_or(0, |header| header.previous_unfinished_block))
     }
 }

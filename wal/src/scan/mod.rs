@@ -113,6 +113,8 @@ struct Place {
     padding_from: u32,
     /// Ordinal that the next frame should have, once a header verified.
     next_ordinal: Option<u64>,
+    /// Offset behind what is known to be no other record's: records that are missing stood behind it.
+    known_end: u32,
 }
 
 /// What stands at an offset.
@@ -127,7 +129,14 @@ impl<F: ReadAt> Scan<F> {
     #[must_use]
     pub fn new(file: F, extent: Extent) -> Self {
         let from = extent.from.max(SEGMENT_HEADER_BYTES as u32);
-        let place = Place { at: from, group_block: 0, group_end: from, padding_from: from, next_ordinal: None };
+        let place = Place {
+            at: from,
+            group_block: 0,
+            group_end: from,
+            padding_from: from,
+            next_ordinal: None,
+            known_end: from,
+        };
         Self {
             window: Window::new(file, from, extent.to.max(from)),
             extent,
@@ -148,7 +157,7 @@ impl<F: ReadAt> Scan<F> {
             let item = self.step()?;
             let is_believed = match item {
                 Item::Record { .. } | Item::Seal { .. } => true,
-                Item::End { .. } => self.ends_still(before)?,
+                Item::End { unfinished_at: None, .. } => self.ends_still(before)?,
                 _ => self.doubted_at == Some(before.at),
             };
             if is_believed {
@@ -216,6 +225,8 @@ impl<F: ReadAt> Scan<F> {
                 }
                 Found::Bad(header) => {
                     self.pass(&header)?;
+                    // Its payload may be other records by now.
+                    self.place.known_end = at + HEADER_BYTES as u32;
                     return Ok(Item::BadPayload { header, at });
                 }
                 Found::Nothing => {
@@ -257,7 +268,9 @@ impl<F: ReadAt> Scan<F> {
                 || group == 0 && header.group_block <= block
         };
         Ok(match found {
-            Found::Frame(header) | Found::Bad(header) if !belongs(&header) || !self.comes_next(&header) => {
+            Found::Frame(header) | Found::Bad(header)
+                if !belongs(&header) || !self.comes_next(&header, at) || self.is_belied(&header, at) =>
+            {
                 Found::Nothing
             }
             found => found,
@@ -277,6 +290,7 @@ impl<F: ReadAt> Scan<F> {
         self.place.padding_from = end.min(payload_end as u32);
         self.place.at = end;
         self.place.group_end = end;
+        self.place.known_end = end;
         self.place.next_ordinal = header.ordinal.checked_add(u64::from(!header.is_seal()));
         Ok(())
     }
@@ -356,12 +370,41 @@ impl<F: ReadAt> Scan<F> {
         let groups = self.place.group_block.max(1)..=at / BLOCK_BYTES as u32;
         let Some(group_block) = group_block.filter(|block| groups.contains(block)) else { return Ok(None) };
         let header = frame::decode_header(self.extent.seed, bytes);
-        Ok(header.is_ok_and(|header| self.comes_next(&header)).then_some(group_block))
+        Ok(header.is_ok_and(|header| self.comes_next(&header, at)).then_some(group_block))
     }
 
-    /// Whether a record may stand behind those before: one that comes again is a copy.
-    fn comes_next(&self, header: &FrameHeader) -> bool {
-        self.place.next_ordinal.is_none_or(|next| next <= header.ordinal)
+    /// Whether a frame may stand at `at` behind those before. One that comes again is a copy, and each of those that are
+    /// missing took the bytes of a header: an ordinal that were believed though it is impossible would belie all behind it.
+    fn comes_next(&self, header: &FrameHeader, at: u32) -> bool {
+        let missing_max = u64::from(at.saturating_sub(self.place.known_end)) / HEADER_BYTES as u64;
+        self.place.next_ordinal.is_none_or(|next| (next..=next + missing_max).contains(&header.ordinal))
+    }
+
+    /// Whether the two frames behind the one at `at`, as far as they are at hand, belie its ordinal. Only of a scan's first: of
+    /// others those before tell.
+    fn is_belied(&self, header: &FrameHeader, at: u32) -> bool {
+        if self.place.next_ordinal.is_some() {
+            return false;
+        }
+        let Some((second, second_at)) = self.behind(header, at) else { return false };
+        let third = self.behind(&second, second_at).map(|(third, _)| third.ordinal);
+        let next = header.ordinal + u64::from(!header.is_seal());
+        let after_next = next + u64::from(!second.is_seal());
+        let after_second = second.ordinal + u64::from(!second.is_seal());
+        second.ordinal != next
+            && third.is_none_or(|third| third != after_next)
+            && (second.ordinal < next || third == Some(after_second))
+    }
+
+    /// The header, and its place, of what stands behind a frame: in its group, or at the start of the next one.
+    fn behind(&self, header: &FrameHeader, at: u32) -> Option<(FrameHeader, u32)> {
+        let end = at as usize + frame::frame_len(header.payload_len as usize);
+        [end, end.next_multiple_of(BLOCK_BYTES)].into_iter().find_map(|place| {
+            let place = u32::try_from(place).ok()?;
+            let next = frame::decode_header(self.extent.seed, self.window.bytes(place)).ok()?;
+            let starts_group = next.group_block as usize * BLOCK_BYTES == place as usize;
+            (starts_group || next.group_block == header.group_block).then_some((next, place))
+        })
     }
 
     /// Ordinals of the records of the group at `block` that belong to a batch of which one does not verify.

@@ -1,32 +1,42 @@
-//! The log against a disk that lies, simulated and seeded.
+//! The log against a disk that lies, simulated and seeded: the cases of the list of faults by their numbers, and two random
+//! walks.
 //!
-//! `FOREBAY_SEEDS` says how many seeds (`make soak-log SEEDS=100000`), `FOREBAY_SEED` replays one, `FOREBAY_STOP_EARLY` ends at
-//! the first that fails (`make mutate-log`).
+//! `FOREBAY_SEEDS` says how many seeds each walk takes (`make soak-log SEEDS=100000`), `FOREBAY_SEED` replays one,
+//! `FOREBAY_STOP_EARLY` ends at the first that fails (`make mutate-log`).
+//!
+//! ```text
+//!   cases        one test a case        walk, damage_walk   random lives
+//!     └───────────────┬──────────────────────────┘
+//!   script       a log driven step by step, and the model that says what must hold
+//!     └─ disk    files, names, faults, damage
+//! ```
 
 // Helpers of tests fail as tests do.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
+mod cases;
 mod disk;
+mod memory;
 mod random;
+mod script;
 mod walk;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::atomic::{AtomicU64, Ordering},
 };
-use walk::Walk;
 
-/// Seeds of an ordinary run.
+/// Seeds of an ordinary run of a walk.
 const SEEDS: u64 = 300;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
 }
 
-#[test]
-fn cases_1_to_12_27_to_36_a_random_walk_of_lives_crashes_and_recoveries_keeps_every_invariant() {
+/// Takes `walk` through all seeds, or the one that is asked for.
+fn walk_through_seeds(walk: fn(u64)) {
     if let Some(seed) = variable("FOREBAY_SEED") {
-        return Walk::new(seed).run();
+        return walk(seed);
     }
     let seeds = variable("FOREBAY_SEEDS").unwrap_or(SEEDS);
     let stop_early = std::env::var_os("FOREBAY_STOP_EARLY").is_some();
@@ -40,7 +50,7 @@ fn cases_1_to_12_27_to_36_a_random_walk_of_lives_crashes_and_recoveries_keeps_ev
                     if seed >= seeds || stop_early && failed.load(Ordering::Relaxed) > 0 {
                         return;
                     }
-                    if catch_unwind(AssertUnwindSafe(|| Walk::new(seed).run())).is_err() {
+                    if catch_unwind(AssertUnwindSafe(|| walk(seed))).is_err() {
                         eprintln!("FOREBAY_SEED={seed} failed");
                         failed.fetch_add(1, Ordering::Relaxed);
                     }
@@ -51,4 +61,9 @@ fn cases_1_to_12_27_to_36_a_random_walk_of_lives_crashes_and_recoveries_keeps_ev
     let failed = failed.into_inner();
     println!("{} passed, {failed} failed", seeds - failed);
     assert_eq!(failed, 0, "seeds that failed are printed above");
+}
+
+#[test]
+fn cases_1_to_12_27_to_36_a_random_walk_of_lives_crashes_and_recoveries_keeps_every_invariant() {
+    walk_through_seeds(walk::run);
 }

@@ -1,0 +1,108 @@
+//! What the disk does wrong, and when: set by a test, taken into account by every operation.
+
+use super::{FileId, SECTOR_BYTES};
+use std::{collections::BTreeSet, io};
+
+/// `EIO`, in Linux's numbers as all here.
+pub const EIO: i32 = 5;
+/// `EROFS`.
+pub const EROFS: i32 = 30;
+/// `ENOSPC`.
+pub const ENOSPC: i32 = 28;
+
+/// What an operation does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    List,
+    Open,
+    Read,
+    Write,
+    Sync,
+    CreateDir,
+    Create,
+    Rename,
+    Remove,
+    SyncDir,
+}
+
+impl Kind {
+    /// Whether a file system that turned read-only refuses it.
+    fn changes(self) -> bool {
+        matches!(self, Self::Write | Self::Create | Self::Rename | Self::Remove)
+    }
+}
+
+/// What becomes of an operation.
+pub enum Verdict {
+    Passes,
+    /// It fails, and nothing happened.
+    Fails(i32),
+    /// It happened, and says that it failed.
+    FailsAfterwards(i32),
+}
+
+/// A failing sync of data, after which the kernel calls clean what it could not write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncFailure {
+    /// Readers see at once that it is gone, as those see who read past the page cache.
+    Dropped,
+    /// Readers see it until a crash.
+    Cached,
+}
+
+/// What goes wrong with one read, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadFault {
+    /// `EIO`.
+    Error,
+    /// This bit of the byte is flipped.
+    Flip(u8),
+    /// Another sector's bytes come.
+    OtherSector(usize),
+    /// No more than this many bytes come.
+    Short(usize),
+}
+
+#[derive(Default)]
+pub struct Faults {
+    /// The operation that fails, and all after it.
+    pub dies_at: Option<u64>,
+    /// The one operation that fails, and whether it happened all the same.
+    pub fails_at: Option<(u64, bool)>,
+    /// The next operations of these kinds fail, each once.
+    pub next_of: Vec<(Kind, i32)>,
+    /// The next sync of data fails, once.
+    pub sync_fails: Option<SyncFailure>,
+    pub read_only: bool,
+    /// Sectors that cannot be read.
+    pub bad_sectors: BTreeSet<(FileId, usize)>,
+    /// Reads that go wrong once, when they reach the byte.
+    pub reads: Vec<(FileId, usize, ReadFault)>,
+}
+
+impl Faults {
+    pub fn verdict(&mut self, operation: u64, kind: Kind) -> Verdict {
+        if self.dies_at.is_some_and(|at| operation >= at) {
+            return Verdict::Fails(EIO);
+        }
+        if let Some((_, happens)) = self.fails_at.take_if(|(at, _)| *at == operation) {
+            return if happens { Verdict::FailsAfterwards(EIO) } else { Verdict::Fails(EIO) };
+        }
+        if let Some(index) = self.next_of.iter().position(|(next, _)| *next == kind) {
+            return Verdict::Fails(self.next_of.remove(index).1);
+        }
+        if self.read_only && kind.changes() { Verdict::Fails(EROFS) } else { Verdict::Passes }
+    }
+
+    /// What is to go wrong with a read of `length` bytes at `offset`.
+    pub fn of_read(&mut self, file: FileId, offset: usize, length: usize) -> io::Result<Option<(usize, ReadFault)>> {
+        let sectors = offset / SECTOR_BYTES..(offset + length).div_ceil(SECTOR_BYTES);
+        if !sectors.is_empty() && self.bad_sectors.range((file, sectors.start)..(file, sectors.end)).next().is_some() {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
+        let reaches = |(of, at, _): &(FileId, usize, ReadFault)| *of == file && (offset..offset + length).contains(at);
+        let Some(index) = self.reads.iter().position(reaches) else { return Ok(None) };
+        let (_, at, fault) = self.reads.remove(index);
+        if fault == ReadFault::Error { Err(io::Error::from_raw_os_error(EIO)) } else { Ok(Some((at, fault))) }
+    }
+}

@@ -1,0 +1,385 @@
+//! A log on the simulated disk, driven step by step, with the model beside it: what the cases and the random walks share.
+//!
+//! After each recovery: **I1** every record that was answered and not drained is there, byte for byte, in order; **I2** nothing
+//! is there that was not submitted; **I3** recovering twice is recovering once; **I4** nothing is reported as lost, or all that
+//! damage took is; a batch is there whole or not at all. What is released too early (I5) breaks I1.
+
+pub mod forge;
+mod model;
+
+pub use model::{Loss, Model};
+
+use crate::disk::{Fate, SimulatedDisk};
+use forebay_wal::{
+    error::LogError,
+    frame::{FrameHeader, KIND_MESSAGE, frame_len},
+    group::{Group, GroupCommit, Operation, Record, Refused, Step, SyncMethod},
+    layout::Layout,
+    limits::BLOCK_BYTES,
+    log::{LogOptions, Recovered, recover},
+    position::{Position, segment_start},
+    reader::{Event, LaneReader},
+    recovery::RecoveredLane,
+    segment::SegmentHeader,
+    segments::{PrepareError, Segments},
+};
+use std::{
+    collections::{BTreeMap, HashSet, VecDeque},
+    io,
+    path::{Path, PathBuf},
+};
+
+pub const SEGMENT_BYTES: u64 = 64 << 10;
+
+/// The disk failed a write: the lane takes nothing more.
+#[derive(Debug)]
+pub struct Died;
+
+/// A record as a reader met it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    pub record: u64,
+    pub header: FrameHeader,
+    /// Where its frame starts.
+    pub at: Position,
+    /// Whether it is of a write that never finished.
+    pub unfinished: bool,
+}
+
+impl Seen {
+    /// Bytes of its file that carry it.
+    pub fn bytes(&self) -> std::ops::Range<usize> {
+        let start = self.at.offset as usize;
+        start..start + forebay_wal::frame::HEADER_BYTES + self.header.payload_len as usize
+    }
+}
+
+/// What a reader met in one lane.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Read {
+    pub records: Vec<Seen>,
+    /// Where something did not verify.
+    pub damaged: Vec<(u64, u32)>,
+}
+
+/// One lane of a living log.
+pub struct SimLane {
+    pub lane: u16,
+    pub commit: GroupCommit,
+    /// The group whose operation is under way, and of a write what its completion will say.
+    in_flight: Option<(Group, io::Result<usize>)>,
+    /// Records appended in this life, by the ordinal behind them.
+    appended: Vec<(u64, u64)>,
+    reader: LaneReader<SimulatedDisk>,
+}
+
+pub struct Script {
+    pub disk: SimulatedDisk,
+    pub layout: Layout,
+    pub options: LogOptions,
+    pub model: Model,
+    pub lanes: Vec<SimLane>,
+    pub segments: Option<Segments<SimulatedDisk>>,
+    /// Segments asked for and not made yet.
+    waiting: VecDeque<(usize, SegmentHeader)>,
+}
+
+impl Script {
+    /// An empty disk of 64 segments and a log of `lanes` lanes that is yet to be opened.
+    pub fn new(lanes: u16, sync: SyncMethod) -> Self {
+        let options = LogOptions {
+            dir: PathBuf::new(),
+            lanes,
+            sync,
+            segment_bytes: SEGMENT_BYTES,
+            quota_bytes: 64 * SEGMENT_BYTES,
+        };
+        Self {
+            disk: SimulatedDisk::new(64 * SEGMENT_BYTES as usize),
+            layout: Layout::new("/wal"),
+            options,
+            model: Model::default(),
+            lanes: Vec::new(),
+            segments: None,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// The same with one lane written directly, opened.
+    pub fn opened() -> Self {
+        let mut script = Self::new(1, SyncMethod::Direct);
+        script.open();
+        script
+    }
+
+    /// Recovery, and nothing else.
+    pub fn recover(&self) -> Result<Recovered<SimulatedDisk>, LogError> {
+        recover(self.disk.clone(), &self.layout, &self.options)
+    }
+
+    /// Recovers, reads and checks, recovers again and sees that it is the same; then the log lives.
+    pub fn open(&mut self) {
+        let log = self.recover_and_check();
+        self.live(log);
+    }
+
+    /// As [`open`](Self::open), without the life; gives what the second recovery found.
+    pub fn recover_and_check(&self) -> Recovered<SimulatedDisk> {
+        let first = self.recover().unwrap();
+        let seen = self.read_all(&first);
+        self.model.check(&first, &seen);
+        let second = self.recover().unwrap();
+        let again = self.read_all(&second);
+        assert_eq!(again, seen, "I3: recovering twice is recovering once");
+        self.model.check(&second, &again);
+        second
+    }
+
+    /// Lets a recovered log live.
+    pub fn live(&mut self, log: Recovered<SimulatedDisk>) {
+        self.lanes.clear();
+        self.waiting.clear();
+        for recovered in &log.lanes {
+            let mut commit = GroupCommit::new(recovered.start(log.id, self.options.segment_bytes), self.options.sync);
+            for ahead in 0..recovered.ready_count as u64 {
+                commit.segment_ready(recovered.tail.segment + 1 + ahead);
+            }
+            let reader = self.reader(log.id, recovered);
+            let lane = recovered.lane;
+            self.lanes.push(SimLane { lane, commit, in_flight: None, appended: Vec::new(), reader });
+        }
+        self.model.next_number = log.next_number;
+        self.segments = Some(log.segments);
+    }
+
+    /// A reader of a lane behind what is drained.
+    fn reader(&self, log_id: [u8; 16], lane: &RecoveredLane) -> LaneReader<SimulatedDisk> {
+        let first = lane.segments.first().map_or(lane.tail.segment, |found| found.segment);
+        let start = segment_start(first);
+        let from = self.model.marks.get(&lane.lane).copied().unwrap_or(start).max(start);
+        LaneReader::new(self.disk.clone(), self.layout.clone(), log_id, lane.lane, from)
+    }
+
+    /// What stands behind what is drained, by lane, in order.
+    pub fn read_all(&self, log: &Recovered<SimulatedDisk>) -> BTreeMap<u16, Read> {
+        let mut numbers = HashSet::new();
+        let mut read_lane = |lane: &RecoveredLane| {
+            let mut reader = self.reader(log.id, lane);
+            let mut read = Read::default();
+            // A call that failed is to be made again.
+            while let Some(event) = reader.next_event(lane.tail).or_else(|_| reader.next_event(lane.tail)).unwrap() {
+                match event {
+                    Event::Record(header) => {
+                        let number = header.number;
+                        assert!(number < log.next_number, "the number {number} would be given again");
+                        let is_new = numbers.insert(number) || self.model.is_damaged;
+                        assert!(is_new, "the number {number} was given twice");
+                        read.records.push(self.seen(&reader, header));
+                    }
+                    Event::Sealed { .. } => {}
+                    Event::Damaged { segment, at, .. } => read.damaged.push((segment, at)),
+                }
+            }
+            (lane.lane, read)
+        };
+        log.lanes.iter().map(&mut read_lane).collect()
+    }
+
+    fn seen(&self, reader: &LaneReader<SimulatedDisk>, header: FrameHeader) -> Seen {
+        let end = reader.position();
+        // The last frame of a file that was cut short may be without its padding.
+        let frame_bytes = frame_len(header.payload_len as usize) as u32;
+        let at = Position { offset: end.offset.next_multiple_of(8) - frame_bytes, ..end };
+        let record = self.model.identify(reader.payload(), reader.lane());
+        Seen { record, header, at, unfinished: reader.in_unfinished_group() }
+    }
+
+    /// Appends a batch of records with bodies of these sizes in bytes. Gives the model's numbers of them.
+    pub fn append(&mut self, lane: usize, sizes: &[usize]) -> Result<Vec<u64>, Refused> {
+        let lane = &mut self.lanes[lane];
+        let next = self.model.next_record + 1;
+        let bodies: Vec<(u64, Vec<u8>)> =
+            (next..).zip(sizes).map(|(record, size)| (record, vec![record as u8 | 1; *size])).collect();
+        let heads: Vec<[u8; 8]> = bodies.iter().map(|(record, _)| record.to_le_bytes()).collect();
+        let records: Vec<Record<'_>> =
+            heads.iter().zip(&bodies).map(|(head, (_, body))| Record { kind: KIND_MESSAGE, head, body }).collect();
+        let numbers = &mut self.model.next_number;
+        let appended = lane.commit.append(&records, |count| {
+            *numbers += count;
+            *numbers - count
+        })?;
+        let batch = self.model.batches.len();
+        let members: Vec<u64> = bodies.iter().map(|(record, _)| *record).collect();
+        self.model.next_record += members.len() as u64;
+        let first_ordinal = appended.end_ordinal - members.len() as u64;
+        for (index, (record, body)) in (0..).zip(bodies) {
+            let (number, ordinal) = (appended.first_number + index, first_ordinal + index);
+            let submitted = model::Submitted { lane: lane.lane, body, answered: false, number, ordinal, batch };
+            self.model.submitted.insert(record, submitted);
+            lane.appended.push((ordinal + 1, record));
+        }
+        self.model.batches.push(members.clone());
+        Ok(members)
+    }
+
+    /// Starts the lane's next operation unless one is under way; a crash before its completion finds any part of a write.
+    /// Of a write no more than `blocks` are written. Returns what was started.
+    pub fn begin(&mut self, lane: usize, blocks: usize) -> Option<Operation> {
+        let lane = &mut self.lanes[lane];
+        if lane.in_flight.is_some() {
+            return None;
+        }
+        let group = lane.commit.next_group()?;
+        let operation = group.operation();
+        start(&self.disk, &self.layout, lane, group, blocks);
+        Some(operation)
+    }
+
+    /// Completes the operation under way, if one is, and starts what that leads to in the same group. Returns whether one was
+    /// under way.
+    pub fn complete(&mut self, lane: usize, blocks: usize) -> Result<bool, Died> {
+        let lane = &mut self.lanes[lane];
+        let Some((group, written)) = lane.in_flight.take() else { return Ok(false) };
+        let (Operation::Write { segment, .. } | Operation::Sync { segment }) = group.operation();
+        let path = self.layout.segment(lane.lane, segment);
+        let outcome = match (group.operation(), self.options.sync) {
+            (Operation::Write { .. }, SyncMethod::Fdatasync) => written,
+            (Operation::Write { .. }, _) => written.and_then(|bytes| self.disk.sync_path(&path).map(|()| bytes)),
+            (Operation::Sync { .. }, _) => self.disk.sync_path(&path).map(|()| 0),
+        };
+        match lane.commit.completed(group, outcome).map_err(|_| Died)? {
+            Step::Again(group) => start(&self.disk, &self.layout, lane, group, blocks),
+            Step::Durable => {
+                let durable = lane.commit.durable_ordinal();
+                for (_, record) in lane.appended.extract_if(.., |(end_ordinal, _)| *end_ordinal <= durable) {
+                    self.model.mark_answered(record);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Begins and completes until all that was appended is durable.
+    pub fn write(&mut self, lane: usize) -> Result<(), Died> {
+        while self.begin(lane, usize::MAX).is_some() || self.complete(lane, usize::MAX)? {}
+        Ok(())
+    }
+
+    /// Seals the lane if it is idle and there is room, and writes the seal.
+    pub fn seal(&mut self, lane: usize) -> Result<bool, Died> {
+        let is_sealed = self.lanes[lane].commit.seal(self.model.next_number);
+        self.write(lane)?;
+        Ok(is_sealed)
+    }
+
+    /// Asks for the segments that lanes want and makes those that can be made.
+    ///
+    /// # Errors
+    /// Why one could not; it waits for the next call.
+    pub fn keep(&mut self) -> Result<(), PrepareError> {
+        for (index, lane) in self.lanes.iter_mut().enumerate().take(usize::from(self.options.lanes)) {
+            while let Some(header) = lane.commit.wanted_segment(self.model.next_number) {
+                self.waiting.push_back((index, header));
+            }
+        }
+        let segments = self.segments.as_mut().expect("the log lives");
+        while let Some((index, header)) = self.waiting.front().copied() {
+            segments.prepare(header, false)?;
+            self.lanes[index].commit.segment_ready(header.segment);
+            self.waiting.pop_front();
+        }
+        Ok(())
+    }
+
+    /// Appends a batch and goes on until it is answered, on a disk that does as it is told.
+    pub fn answer(&mut self, lane: usize, sizes: &[usize]) -> Vec<u64> {
+        let records = loop {
+            match self.append(lane, sizes) {
+                Ok(records) => break records,
+                Err(Refused::Busy) => {
+                    self.write(lane).unwrap();
+                    self.keep().unwrap();
+                }
+                Err(refused) => panic!("{refused:?}"),
+            }
+        };
+        self.write(lane).unwrap();
+        records
+    }
+
+    /// Drains up to `count` records and releases nothing. Returns how many there were.
+    pub fn drain(&mut self, lane: usize, count: usize) -> Result<usize, LogError> {
+        let mut drained = 0;
+        while drained < count {
+            let (durable, number) = (self.lanes[lane].commit.durable(), self.lanes[lane].lane);
+            let event = self.lanes[lane].reader.next_event(durable);
+            self.model.marks.insert(number, self.lanes[lane].reader.position());
+            match event? {
+                Some(Event::Record(header)) => {
+                    let record = self.seen(&self.lanes[lane].reader, header).record;
+                    self.model.drain(record, number);
+                    drained += 1;
+                }
+                Some(Event::Sealed { .. }) => {}
+                Some(Event::Damaged { segment, at, .. }) => {
+                    assert!(self.model.is_damaged, "segment {segment} offset {at} is damaged, and nothing was");
+                    if let Some(segments) = &mut self.segments {
+                        segments.mark_damaged(number, segment);
+                    }
+                }
+                None => break,
+            }
+        }
+        Ok(drained)
+    }
+
+    /// Releases the segments whose records are all drained.
+    pub fn release(&mut self, lane: usize) -> Result<usize, LogError> {
+        let number = self.lanes[lane].lane;
+        let Some(mark) = self.model.marks.get(&number) else { return Ok(0) };
+        self.segments.as_mut().expect("the log lives").release(number, mark.segment)
+    }
+
+    /// Drains and releases everything, on a disk that does as it is told.
+    pub fn drain_all(&mut self) {
+        for lane in 0..self.lanes.len() {
+            self.drain(lane, usize::MAX).unwrap();
+            self.release(lane).unwrap();
+        }
+    }
+
+    /// `kill -9`: what was written is the kernel's.
+    pub fn kill(&mut self) {
+        self.lanes.clear();
+        self.segments = None;
+        self.disk.heal();
+    }
+
+    /// The machine goes down: see [`SimulatedDisk::crash`].
+    pub fn crash(&mut self, names_kept: usize, fate: impl FnMut(&Path, usize) -> Fate) {
+        self.kill();
+        self.disk.crash(names_kept, fate);
+    }
+
+    /// The same, and every sector and every name that is pending goes one way.
+    pub fn crash_all(&mut self, fate: Fate) {
+        self.crash(if fate == Fate::Kept { usize::MAX } else { 0 }, |_, _| fate);
+    }
+
+    /// Path of a segment of lane 0.
+    pub fn segment(&self, segment: u64) -> PathBuf {
+        self.layout.segment(0, segment)
+    }
+}
+
+/// Puts an operation on its way.
+fn start(disk: &SimulatedDisk, layout: &Layout, lane: &mut SimLane, group: Group, blocks: usize) {
+    let mut outcome = Ok(0);
+    if let Operation::Write { segment, offset } = group.operation() {
+        let bytes: Vec<u8> = group.unwritten().flatten().copied().collect();
+        let written = bytes.len().min(blocks.saturating_mul(BLOCK_BYTES));
+        let path = layout.segment(lane.lane, segment);
+        outcome = disk.write(&path, &bytes[..written], offset).map(|()| written);
+    }
+    lane.in_flight = Some((group, outcome));
+}

@@ -1,0 +1,154 @@
+//! The oracle: what was submitted, what was answered, what is drained, and what may be gone since a test damaged it.
+
+use super::{Read, Script};
+use forebay_wal::{finding::Finding, log::Recovered, position::Position, recovery::RecoveredLane};
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+/// What the model knows of a record.
+#[derive(Clone)]
+pub struct Submitted {
+    pub lane: u16,
+    pub body: Vec<u8>,
+    pub answered: bool,
+    pub number: u64,
+    pub ordinal: u64,
+    pub batch: usize,
+}
+
+/// Whether the loss of a record that damage hit must be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Loss {
+    /// By its ordinal, or by what was before the first record that is left.
+    Reported,
+    /// Nothing behind it is left that would tell.
+    MaybeSilent,
+}
+
+#[derive(Default)]
+pub struct Model {
+    /// By a number of the model's own, which each record's payload starts with.
+    pub submitted: BTreeMap<u64, Submitted>,
+    pub batches: Vec<Vec<u64>>,
+    /// What PostgreSQL would hold, and how far each lane is drained.
+    pub drained: HashSet<u64>,
+    pub marks: HashMap<u16, Position>,
+    /// Records that damage hit.
+    pub hit: HashMap<u64, Loss>,
+    /// Whether anything was damaged.
+    pub is_damaged: bool,
+    pub next_record: u64,
+    /// The counter of log sequence numbers.
+    pub next_number: u64,
+    /// Last record drained, by lane.
+    last_drained: HashMap<u16, u64>,
+}
+
+impl Model {
+    /// Which record a payload is, checked byte for byte.
+    pub fn identify(&self, payload: &[u8], lane: u16) -> u64 {
+        let (number, body) = payload.split_first_chunk::<8>().expect("I2: a payload of ours");
+        let record = u64::from_le_bytes(*number);
+        let submitted = self.submitted.get(&record).expect("I2: nothing is there that was not submitted");
+        assert!((submitted.lane, &submitted.body[..]) == (lane, body), "I1: record {record} byte for byte");
+        record
+    }
+
+    /// Notes a record that was put into lane `lane` by other means, with the same number and ordinal; gives its number here.
+    pub fn submit_durable(&mut self, lane: u16, ordinal: u64, body: &[u8]) -> u64 {
+        self.next_record += 1;
+        let (record, batch) = (self.next_record, self.batches.len());
+        let body = body.to_vec();
+        let submitted = Submitted { lane, body, answered: true, number: ordinal, ordinal, batch };
+        self.submitted.insert(record, submitted);
+        self.batches.push(vec![record]);
+        record
+    }
+
+    pub fn mark_answered(&mut self, record: u64) {
+        if let Some(submitted) = self.submitted.get_mut(&record) {
+            submitted.answered = true;
+        }
+    }
+
+    /// Takes a record into what PostgreSQL would hold, whose commits are always durable.
+    pub fn drain(&mut self, record: u64, lane: u16) {
+        assert!(self.drained.insert(record), "I6: record {record} is drained twice");
+        let last = self.last_drained.insert(lane, record);
+        assert!(last.is_none_or(|last| last < record), "I1: record {record} is drained after {last:?}");
+    }
+
+    /// Says that damage hit these records.
+    pub fn hit(&mut self, records: impl IntoIterator<Item = u64>, loss: Loss) {
+        self.is_damaged = true;
+        self.hit.extend(records.into_iter().map(|record| (record, loss)));
+    }
+
+    /// Records answered and not drained.
+    pub fn waiting(&self) -> usize {
+        self.submitted.iter().filter(|(record, it)| it.answered && !self.drained.contains(record)).count()
+    }
+
+    /// Checks I1 to I4 of what a recovery found and a reader read.
+    pub fn check<S>(&self, log: &Recovered<S>, seen: &BTreeMap<u16, Read>) {
+        for lane in &log.lanes {
+            let read = &seen[&lane.lane];
+            assert!(read.records.is_sorted_by(|a, b| a.record < b.record), "I1: in order: {:?}", read.records);
+            if !self.is_damaged {
+                let damage: Vec<_> = lane.findings.iter().filter(|finding| finding.is_damage()).collect();
+                assert!(damage.is_empty() && read.damaged.is_empty(), "I4: nothing was damaged: {damage:?} {read:?}");
+                assert!(lane.segments.iter().chain(&lane.unused).all(|found| !found.damaged), "nothing was damaged");
+            }
+        }
+        let there: HashSet<u64> = seen.values().flat_map(|read| &read.records).map(|seen| seen.record).collect();
+        for (record, submitted) in &self.submitted {
+            if !submitted.answered || self.drained.contains(record) || there.contains(record) {
+                continue;
+            }
+            // What the drain went past it was told then.
+            let passed = self.last_drained.get(&submitted.lane).is_some_and(|last| record < last);
+            let loss = self.hit.get(record).unwrap_or_else(|| {
+                panic!(
+                    "I1: record {record} (lane {}, ordinal {}) was answered and is gone",
+                    submitted.lane, submitted.ordinal
+                )
+            });
+            let lane = log.lanes.iter().find(|lane| lane.lane == submitted.lane).expect("the lane is found");
+            if *loss == Loss::Reported && !passed {
+                assert!(
+                    is_reported(lane, submitted.ordinal),
+                    "I4: record {record} is gone silently: {:?}",
+                    lane.findings
+                );
+            }
+        }
+        if !self.is_damaged {
+            self.check_batches(&there);
+            let last = self.submitted.values().filter(|it| it.answered).map(|it| it.number).max();
+            assert!(last.is_none_or(|last| last < log.next_number), "the number {last:?} would be given again");
+        }
+    }
+
+    fn check_batches(&self, there: &HashSet<u64>) {
+        for members in &self.batches {
+            let count = members.iter().filter(|record| self.drained.contains(record) || there.contains(record)).count();
+            assert!(count == 0 || count == members.len(), "a batch is whole or not at all: {members:?}");
+        }
+    }
+}
+
+/// Whether the findings tell that this ordinal is missing: by its number or, before the first record left, in some way.
+fn is_reported(lane: &RecoveredLane, ordinal: u64) -> bool {
+    lane.findings.iter().any(|finding| match finding {
+        Finding::Lost { records, first_ordinal, .. } => {
+            (*first_ordinal..first_ordinal.saturating_add(*records)).contains(&ordinal)
+        }
+        finding => finding.is_damage() && ordinal < lane.first_ordinal,
+    })
+}
+
+impl Script {
+    /// What the model holds a record to be.
+    pub fn submitted(&self, record: u64) -> &Submitted {
+        &self.model.submitted[&record]
+    }
+}
