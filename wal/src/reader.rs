@@ -6,23 +6,32 @@ use crate::{
     layout::Layout,
     limits::SEGMENT_HEADER_BYTES,
     position::{Position, segment_start},
+    recent::Recent,
     recovery::RecoveredLane,
     scan::{Extent, Item, ReadAt, Scan},
     segment::SegmentHeader,
     storage::Storage,
 };
+use std::{io, ops::Range, sync::Arc};
 
 /// What a reader met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
     /// A record; [`LaneReader::payload`] is its payload.
     Record(FrameHeader),
-    /// Something of the segment does not verify; what follows does.
+    /// A seal: the next record's ordinal is this one, so that a higher one than expected tells of records lost at the end.
+    Sealed {
+        /// Ordinal of the next record.
+        ordinal: u64,
+    },
+    /// Something of the segment does not verify, or cannot be read; what follows can.
     Damaged {
         /// The segment.
         segment: u64,
         /// Offset of the first byte that is no frame, or of the frame whose payload does not verify.
         at: u32,
+        /// The number of the record that is lost by it, where the frame's header still tells.
+        number: Option<u64>,
     },
 }
 
@@ -34,7 +43,27 @@ pub struct LaneReader<S: Storage> {
     lane: u16,
     position: Position,
     cut: Option<Cut>,
+    recent: Option<Arc<Recent>>,
     open: Option<Open<S::File>>,
+}
+
+/// A segment's file, of which the last bytes may be in memory.
+struct Source<F> {
+    file: F,
+    recent: Option<(Arc<Recent>, u64)>,
+}
+
+impl<F: ReadAt> ReadAt for Source<F> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self.recent.as_ref().map_or(0, |(recent, segment)| recent.read(*segment, offset, buf)) {
+            0 => self.file.read_at(buf, offset),
+            bytes => Ok(bytes),
+        }
+    }
+
+    fn read_ahead(&self, range: Range<u64>) {
+        self.file.read_ahead(range);
+    }
 }
 
 /// A segment whose last group recovery found unfinished, while no header says so yet.
@@ -46,8 +75,12 @@ struct Cut {
 
 struct Open<F> {
     segment: u64,
-    scan: Scan<F>,
+    scan: Scan<Source<F>>,
     length: u32,
+    /// How many of the scan's holes were told.
+    holes_told: usize,
+    /// What the scan met behind a hole that had to be told first.
+    held_back: Option<Item>,
     /// Whether the lane has gone on to another segment, so that this one will not grow.
     sealed: bool,
 }
@@ -56,7 +89,14 @@ impl<S: Storage> LaneReader<S> {
     /// A reader that starts at `position`: a segment's start, or one that a reader named.
     #[must_use]
     pub fn new(storage: S, layout: Layout, log_id: [u8; 16], lane: u16, position: Position) -> Self {
-        Self { storage, layout, log_id, lane, position, cut: None, open: None }
+        Self { storage, layout, log_id, lane, position, cut: None, recent: None, open: None }
+    }
+
+    /// Takes what is in memory from there: it is what the lane whose log this is wrote last.
+    #[must_use]
+    pub fn with_recent(mut self, recent: Arc<Recent>) -> Self {
+        self.recent = Some(recent);
+        self
     }
 
     /// A reader of all that recovery found, up to its [`tail`](RecoveredLane::tail), for who changes nothing: what recovery
@@ -108,19 +148,42 @@ impl<S: Storage> LaneReader<S> {
             let path = self.layout.segment(self.lane, segment);
             if segment < end.segment && self.is_missing(&path) {
                 let at = std::mem::replace(&mut self.position, segment_start(segment + 1)).offset;
-                return Ok(Some(Event::Damaged { segment, at }));
+                return Ok(Some(Event::Damaged { segment, at, number: None }));
             }
             let open = self.open_for(end)?;
             let sealed = open.sealed;
-            match open.scan.next_item().map_err(LogError::io("read", path))? {
+            let item = match open.held_back.take() {
+                Some(item) => item,
+                None => open.scan.next_item().map_err(LogError::io("read", path))?,
+            };
+            if let Some(&at) = open.scan.holes().get(open.holes_told) {
+                open.holes_told += 1;
+                // An end is found again, and may lie elsewhere by then.
+                open.held_back = Some(item).filter(|item| !matches!(item, Item::End { .. }));
+                return Ok(Some(Event::Damaged { segment, at, number: None }));
+            }
+            match item {
                 Item::Record { header, end, .. } => {
                     self.position = Position { segment, offset: end };
                     return Ok(Some(Event::Record(header)));
                 }
+                Item::Seal { header, end, .. } => {
+                    self.position = Position { segment, offset: end };
+                    return Ok(Some(Event::Sealed { ordinal: header.ordinal }));
+                }
                 // No answer was given for what a write that never finished held.
-                Item::BadPayload { .. } | Item::Unreadable { .. } if open.scan.in_unfinished_group() => {}
-                Item::BadPayload { at, .. } | Item::Unreadable { at, .. } => {
-                    return Ok(Some(Event::Damaged { segment, at }));
+                Item::BadPayload { .. } | Item::Unreadable { .. } | Item::DirtyPadding { .. }
+                    if open.scan.in_unfinished_group() => {}
+                Item::BadPayload { at, header } => {
+                    return Ok(Some(Event::Damaged { segment, at, number: Some(header.number) }));
+                }
+                Item::Unreadable { at, .. } | Item::DirtyPadding { at } => {
+                    eprintln!(
+                        "DBG {item:?} unf {:?} group {}",
+                        open.scan.in_unfinished_group(),
+                        open.scan.group_block()
+                    );
+                    return Ok(Some(Event::Damaged { segment, at, number: None }));
                 }
                 Item::End { .. } if sealed => {
                     self.position = segment_start(segment + 1);
@@ -168,7 +231,8 @@ impl<S: Storage> LaneReader<S> {
             // Only the end of an unfinished write shows by it, and that is recovery's to tell.
             zeroed: false,
         };
-        Ok(Open { segment, scan: Scan::new(file, extent), length, sealed: false })
+        let file = Source { file, recent: self.recent.clone().map(|recent| (recent, segment)) };
+        Ok(Open { segment, scan: Scan::new(file, extent), length, holes_told: 0, held_back: None, sealed: false })
     }
 
     /// Where the unfinished group of `segment` starts: the next segment's header says so.

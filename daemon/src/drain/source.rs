@@ -13,6 +13,7 @@ use crate::{
 use forebay_wal::{
     error::LogError,
     frame::KIND_MESSAGE,
+    lane::LaneShared,
     layout::Layout,
     position::Position,
     reader::{Event, LaneReader},
@@ -98,8 +99,12 @@ impl Sources {
 
     /// Goes on behind `marks`, one a lane.
     pub fn go_to(&mut self, marks: &[Mark]) {
+        let reader = |mark: &Mark, lane: &LaneShared| {
+            LaneReader::new(Disk, self.layout.clone(), self.shared.log_id, lane.lane(), mark.position)
+                .with_recent(Arc::clone(lane.recent()))
+        };
         let open = |(mark, progress): (&Mark, &crate::shared::LaneProgress)| Lane {
-            reader: LaneReader::new(Disk, self.layout.clone(), self.shared.log_id, progress.lane.lane(), mark.position),
+            reader: reader(mark, &progress.lane),
             loaded: VecDeque::new(),
             loaded_bytes: 0,
             taken: *mark,
@@ -192,11 +197,14 @@ impl Sources {
 
     /// Reads on in a lane until a piece of it is loaded.
     fn load(&mut self, index: usize, end: Position) -> Result<(), LogError> {
-        let lane = &mut self.lanes[index];
-        while lane.loaded.len() < LOAD_ROWS && lane.loaded_bytes < LOAD_BYTES {
+        loop {
+            let lane = &mut self.lanes[index];
+            if lane.loaded.len() >= LOAD_ROWS || lane.loaded_bytes >= LOAD_BYTES {
+                return Ok(());
+            }
             match lane.reader.next_event(end)? {
-                None => break,
-                Some(Event::Damaged { segment, at }) => {
+                None => return Ok(()),
+                Some(Event::Damaged { segment, at, .. }) => {
                     tracing::error!(
                         code = "log_damaged",
                         lane = lane.reader.lane(),
@@ -206,21 +214,10 @@ impl Sources {
                     );
                     self.shared.keeper.mark_damaged(lane.reader.lane(), segment);
                 }
+                Some(Event::Sealed { ordinal }) => self.expect(index, ordinal),
                 Some(Event::Record(header)) => {
-                    let expected = lane.next_ordinal.unwrap_or(lane.taken.ordinal);
-                    let is_new = expected >= self.lost_told[index];
-                    if header.ordinal > expected && is_new && !lane.reader.in_unfinished_group() {
-                        self.lost_told[index] = header.ordinal;
-                        let lost = header.ordinal - expected;
-                        self.shared.counters.lost_records.fetch_add(lost, Ordering::Relaxed);
-                        tracing::error!(
-                            code = "records_missing",
-                            lane = lane.reader.lane(),
-                            records = lost,
-                            first_ordinal = expected,
-                            "records of the log are missing (see the segments set aside)"
-                        );
-                    }
+                    self.expect(index, header.ordinal);
+                    let lane = &mut self.lanes[index];
                     lane.next_ordinal = Some(header.ordinal + 1);
                     let bytes: Box<[u8]> = lane.reader.payload().into();
                     lane.loaded_bytes += bytes.len();
@@ -235,6 +232,25 @@ impl Sources {
                 }
             }
         }
-        Ok(())
+    }
+
+    /// The next record of a lane has `ordinal`: those between what was read and that are missing.
+    fn expect(&mut self, index: usize, ordinal: u64) {
+        let lane = &mut self.lanes[index];
+        let expected = lane.next_ordinal.unwrap_or(lane.taken.ordinal);
+        lane.next_ordinal = Some(ordinal);
+        let is_new = expected >= self.lost_told[index];
+        if ordinal > expected && is_new && !lane.reader.in_unfinished_group() {
+            self.lost_told[index] = ordinal;
+            let lost = ordinal - expected;
+            self.shared.counters.lost_records.fetch_add(lost, Ordering::Relaxed);
+            tracing::error!(
+                code = "records_missing",
+                lane = lane.reader.lane(),
+                records = lost,
+                first_ordinal = expected,
+                "records of the log are missing (see the segments set aside)"
+            );
+        }
     }
 }
