@@ -1,6 +1,6 @@
 //! The bytes of a group on their way to the disk: block-aligned chunks, so that `O_DIRECT` takes them as they are.
 
-use crate::limits::{BLOCK_BYTES, CHUNK_BYTES, CHUNKS_KEPT};
+use crate::limits::{BLOCK_BYTES, CHUNK_BYTES, CHUNKS_KEPT, GROUP_BYTES_MAX};
 use aligned_vec::{AVec, ConstAlign};
 
 type Chunk = AVec<u8, ConstAlign<BLOCK_BYTES>>;
@@ -32,6 +32,9 @@ impl GroupBuffer {
         while !bytes.is_empty() {
             let room = self.chunks.last().map_or(0, |chunk| CHUNK_BYTES - chunk.len());
             if room == 0 {
+                if self.chunks.capacity() == 0 {
+                    self.chunks = pool.take_list();
+                }
                 self.chunks.push(pool.take());
             } else if let Some(chunk) = self.chunks.last_mut() {
                 let (now, later) = bytes.split_at(room.min(bytes.len()));
@@ -59,18 +62,21 @@ impl GroupBuffer {
         })
     }
 
-    /// Gives the chunks back.
-    pub fn recycle(self, pool: &mut ChunkPool) {
-        for chunk in self.chunks {
+    /// Gives the chunks back, and the list of them.
+    pub fn recycle(mut self, pool: &mut ChunkPool) {
+        for chunk in self.chunks.drain(..) {
             pool.give(chunk);
         }
+        pool.give_list(self.chunks);
     }
 }
 
-/// Chunks kept for the next groups, so that appending allocates nothing in the steady state.
+/// Chunks, and lists for them, kept for the next groups, so that appending allocates nothing in the steady state.
 #[derive(Default)]
 pub struct ChunkPool {
     free: Vec<Chunk>,
+    /// Empty ones that have room, never more than there were groups at once.
+    free_lists: Vec<Vec<Chunk>>,
 }
 
 impl ChunkPool {
@@ -83,6 +89,15 @@ impl ChunkPool {
             chunk.clear();
             self.free.push(chunk);
         }
+    }
+
+    fn take_list(&mut self) -> Vec<Chunk> {
+        // Room for all that a group holds, save one of a single larger batch.
+        self.free_lists.pop().unwrap_or_else(|| Vec::with_capacity(GROUP_BYTES_MAX / CHUNK_BYTES))
+    }
+
+    fn give_list(&mut self, list: Vec<Chunk>) {
+        self.free_lists.push(list);
     }
 }
 

@@ -1,0 +1,327 @@
+#!/usr/bin/env bash
+# What the log costs beside the bare disk: its groups against fio's writes, its scan against plain reads, in turn and in one
+# run. Prints Markdown tables with the ratios and the bars on standard output, progress on standard error.
+#
+#   cargo build --release -p forebay && bench/log.sh                all of it, in five minutes
+#   ONLY='append latency' ROUNDS=9 bench/log.sh                     some of it
+#
+# ONLY               which of: append latency framing recover partial (all)
+# ROUNDS             rounds of each side, in turn (5); SECONDS_PER_ROUND of each that is bounded by time (1)
+# LOG_BYTES          size of the log that is read (2 GiB)
+# FOREBAY            the daemon, for `forebay wal verify` (target/release/forebay)
+# SCRATCH            where files are written: on a real disk, in a directory that is made and removed (target/log)
+#
+# Installs fio, jq and GNU time where they are missing. Before each round it waits, within bounds, until a small write takes
+# no more than twice the least seen: virtual disks are throttled after much writing, and that is nobody's figure.
+# shellcheck disable=SC2016,SC2154 # the backquotes are Markdown; bench_NAME are set by build
+set -euo pipefail
+export LC_ALL=C
+
+cd "$(dirname "$0")/.."
+
+ONLY=${ONLY:-append latency framing recover partial}
+ROUNDS=${ROUNDS:-5}
+SECONDS_PER_ROUND=${SECONDS_PER_ROUND:-1}
+LOG_BYTES=${LOG_BYTES:-$((2 << 30))}
+FOREBAY=${FOREBAY:-target/release/forebay}
+SCRATCH=${SCRATCH:-target/log}
+
+IN_FLIGHT=64
+RECORD_BYTES=1024
+FIO_FILE_BYTES=$((128 << 20)) # as much as a lane writes to in turn
+CALM_TRIES=20                 # probes of the disk, a second apart, until a round is run on a slow one
+PROGRAM_SECONDS_MAX=120
+RECORDS_PER_GROUP=64          # as in wal/benches/framing.rs
+PARTIAL_RECORD_BYTES=200
+
+scratch='' least_us='' declare_slow=0
+
+say() { printf 'log: %s\n' "$*" >&2; }
+die() { say "$@"; exit 1; }
+
+# ---- what is needed ----------------------------------------------------------------------------------------------
+
+install_missing() {
+  local packages=() sudo=()
+  command -v fio >/dev/null || packages+=(fio)
+  command -v jq >/dev/null || packages+=(jq)
+  [ -x /usr/bin/time ] || packages+=(time)
+  [ ${#packages[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || die "missing, and no apt-get to install them: ${packages[*]}"
+  [ "$(id -u)" = 0 ] || sudo=(sudo)
+  say "installing ${packages[*]}"
+  { "${sudo[@]}" apt-get update -q && "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+    apt-get install -q -y --no-install-recommends "${packages[@]}"; } >&2 || die "the packages could not be installed"
+}
+
+check_settings() {
+  local name
+  for name in ROUNDS SECONDS_PER_ROUND; do
+    [[ ${!name} =~ ^[1-9][0-9]{0,3}$ ]] || die "$name must be a positive number, not '${!name}'"
+  done
+  [[ $LOG_BYTES =~ ^[1-9][0-9]{7,11}$ ]] || die "LOG_BYTES must be a number of bytes of at least 10 MB, not '$LOG_BYTES'"
+  for name in $ONLY; do
+    case $name in append | latency | framing | recover | partial) ;; *) die "ONLY knows no '$name'" ;; esac
+  done
+  ! wants recover || [ -x "$FOREBAY" ] || die "$FOREBAY is not there: cargo build --release -p forebay"
+}
+
+wants() { case " $ONLY " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
+
+make_scratch() {
+  mkdir -p "$SCRATCH"
+  scratch=$(mktemp -d "$SCRATCH/run.XXXXXX")
+  scratch=$(cd "$scratch" && pwd)
+  case $(file_system) in
+    tmpfs | ramfs) die "$SCRATCH is in memory: set SCRATCH to a directory on a disk" ;;
+  esac
+}
+
+file_system() { df --output=fstype "$scratch" | tail -n 1; }
+
+clean_up() {
+  [ -z "$scratch" ] || rm -rf "$scratch"
+  [ ! -d "$SCRATCH" ] || rmdir --ignore-fail-on-non-empty "$SCRATCH"
+}
+
+# Builds the benchmarks; `bench_NAME` is then the program of wal/benches/NAME.rs.
+build() {
+  local name program
+  say "building"
+  cargo bench -q -p forebay-wal --locked --no-run --message-format=json >"$scratch/build.json" || die "the build failed"
+  while read -r name program; do
+    printf -v "bench_$name" %s "$program"
+  done < <(jq -r 'select(.executable != null and .target.kind == ["bench"]) | "\(.target.name) \(.executable)"' \
+    "$scratch/build.json")
+}
+
+# No program of ours gets longer than this, whatever the disk does.
+bounded() { timeout "$PROGRAM_SECONDS_MAX" "$@"; }
+
+# ---- the bare disk -----------------------------------------------------------------------------------------------
+
+# A file like a segment: zeros that stand on the disk, written over from then on.
+make_fio_file() {
+  [ -e "$scratch/fio" ] || dd if=/dev/zero of="$scratch/fio" bs=1M count=$((FIO_FILE_BYTES >> 20)) conv=fsync status=none
+}
+
+# One write at a time, each durable before the next: prints "bytes/s p50-in-µs", the latter of write and sync together.
+run_fio() {
+  local sync=$1 block_bytes=$2 time=$3 how=(--direct=1 --sync=dsync)
+  [ "$sync" = direct ] || how=(--direct=0 --fdatasync=1)
+  fio --name=log --filename="$scratch/fio" --ioengine=io_uring --iodepth=1 --rw=write "${how[@]}" \
+    --bs="$block_bytes" --size=$((FIO_FILE_BYTES / block_bytes * block_bytes)) --time_based --runtime="$time" \
+    --lat_percentiles=1 --percentile_list=50 --output-format=json --output="$scratch/fio.json" >&2 ||
+    die "fio failed"
+  jq -r '.jobs[0] | "\(.write.bw_bytes) \((.write.lat_ns.percentile["50.000000"] +
+    (.sync.lat_ns.percentile["50.000000"] // 0)) / 1000)"' "$scratch/fio.json"
+}
+
+await_calm() {
+  local tries us
+  for ((tries = 1; tries <= CALM_TRIES; tries++)); do
+    read -r _ us < <(run_fio direct 4096 200ms)
+    us=${us%.*}
+    [ -n "$least_us" ] && [ "$least_us" -le "$us" ] || least_us=$us
+    [ "$us" -gt $((2 * least_us)) ] || return 0
+    sleep 1
+  done
+  declare_slow=$((declare_slow + 1))
+  say "a small write takes $us µs, and took $least_us: measuring all the same"
+}
+
+# ---- rounds ------------------------------------------------------------------------------------------------------
+
+# Median, least and greatest of the numbers of one column of a file of rounds.
+median() {
+  cut -d' ' -f"$2" "$scratch/$1" | sort -n |
+    awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
+}
+least() { cut -d' ' -f"$2" "$scratch/$1" | sort -n | head -n 1; }
+greatest() { cut -d' ' -f"$2" "$scratch/$1" | sort -n | tail -n 1; }
+
+# "median (least–greatest)" of a column, divided by a unit, with so many digits.
+spread() {
+  awk -v m="$(median "$1" "$2")" -v l="$(least "$1" "$2")" -v g="$(greatest "$1" "$2")" -v u="$3" -v d="$4" \
+    'BEGIN { printf "%.*f (%.*f–%.*f)", d, m / u, d, l / u, d, g / u }'
+}
+
+# "ratio | verdict" of two medians, against a bar that is a least or a most.
+verdict() {
+  awk -v a="$1" -v b="$2" -v bar="$4" -v kind="$3" 'BEGIN {
+    ratio = a / b
+    met = kind == "least" ? ratio >= bar : ratio <= bar
+    printf "%.2f | %s %s | %s", ratio, (kind == "least" ? "at least" : "at most"), bar, (met ? "met" : "**missed**")
+  }'
+}
+
+measure_append() {
+  local name=$1 in_flight=$2 sync round ours block_bytes
+  make_fio_file
+  for sync in direct fdatasync; do
+    for ((round = 1; round <= ROUNDS; round++)); do
+      await_calm
+      ours=$(bounded "$bench_append" dir="$scratch/log-$sync" sync="$sync" in_flight="$in_flight" record_bytes="$RECORD_BYTES" \
+        seconds="$SECONDS_PER_ROUND" |
+        jq -r '"\(.written_bytes_per_s) \(.p50_us) \(.group_bytes) \(.records_per_s)"')
+      printf '%s\n' "$ours" >>"$scratch/$name-$sync"
+      block_bytes=$(awk -v bytes="$(cut -d' ' -f3 <<<"$ours")" 'BEGIN { print int(bytes / 4096 + 0.5) * 4096 }')
+      run_fio "$sync" "$block_bytes" "${SECONDS_PER_ROUND}s" >>"$scratch/$name-$sync-fio"
+      say "$name, $sync: $ours (bytes/s, p50 µs, group bytes, records/s), fio $(tail -n 1 "$scratch/$name-$sync-fio")"
+    done
+  done
+}
+
+report_append() {
+  local sync
+  printf '\n**Appending %s-byte records, %s in flight on one lane**, against fio (io_uring, one write at a time, each synced) at ' \
+    "$RECORD_BYTES" "$IN_FLIGHT"
+  printf 'the block size that the groups had:\n\n'
+  printf '| sync | records/s | group, KiB | the log, MB/s | fio, MB/s | log / fio | bar | |\n|---|---|---|---|---|---|---|---|\n'
+  for sync in direct fdatasync; do
+    printf '| %s | %s | %s | %s | %s | %s |\n' "$sync" "$(spread append-$sync 4 1 0)" "$(spread append-$sync 3 1024 0)" \
+      "$(spread append-$sync 1 1e6 0)" "$(spread append-$sync-fio 1 1e6 0)" \
+      "$(verdict "$(median append-$sync 1)" "$(median append-$sync-fio 1)" least 0.9)"
+  done
+}
+
+report_latency() {
+  local sync
+  printf '\n**One record at a time**, from before the append until it is known to be durable, against fio'"'"'s 4 KiB write and sync:\n\n'
+  printf '| sync | the log, p50 µs | fio, p50 µs | log / fio | bar | |\n|---|---|---|---|---|---|\n'
+  for sync in direct fdatasync; do
+    printf '| %s | %s | %s | %s |\n' "$sync" "$(spread latency-$sync 2 1 0)" "$(spread latency-$sync-fio 2 1 0)" \
+      "$(verdict "$(median latency-$sync 2)" "$(median latency-$sync-fio 2)" most 1.15)"
+  done
+}
+
+measure_framing() {
+  say "framing"
+  CRITERION_HOME=$scratch/criterion bounded "$bench_framing" --bench >"$scratch/framing.out" 2>&1 ||
+    { cat "$scratch/framing.out" >&2; die "the framing benchmark failed"; }
+}
+
+report_framing() {
+  local payload_bytes bar
+  printf '\n**Framing and checksum on one core**, no disk (criterion, medians with their 95 %% intervals):\n\n'
+  printf '| payload, bytes | MB/s of payload | ns a record | bar, MB/s | |\n|---|---|---|---|---|\n'
+  for payload_bytes in 64 1024 16384; do
+    case $payload_bytes in 64) bar=200 ;; 1024) bar=2000 ;; *) bar=0 ;; esac
+    jq -r '.median | "\(.point_estimate) \(.confidence_interval.lower_bound) \(.confidence_interval.upper_bound)"' \
+      "$scratch/criterion/framing/$payload_bytes/new/estimates.json" |
+      awk -v n=$RECORDS_PER_GROUP -v bytes=$payload_bytes -v bar=$bar '{
+        mb = n * bytes * 1e3
+        printf "| %d | %.0f (%.0f–%.0f) | %.0f | %s | %s |\n", bytes, mb / $1, mb / $3, mb / $2, $1 / n,
+          (bar ? bar : "none"), (bar == 0 ? "" : mb / $1 >= bar ? "met" : "**missed**") }'
+  done
+}
+
+measure_recover() {
+  local round wal=$scratch/data/wal bytes figures
+  make_fio_file
+  await_calm
+  say "making a log of $((LOG_BYTES >> 20)) MiB"
+  mkdir -p "$wal"
+  bounded "$bench_recover" mode=make dir="$wal" bytes="$LOG_BYTES" record_bytes=$RECORD_BYTES in_flight=$IN_FLIGHT >&2
+  for ((round = 1; round <= ROUNDS; round++)); do
+    await_calm
+    for mode in scan plain; do
+      bounded "$bench_recover" mode=$mode dir="$wal" | jq -r '"\(.bytes_per_s) \(.memory_bytes) \(.bytes)"' >>"$scratch/recover-$mode"
+    done
+    # The plain read has left nothing of the files in the page cache.
+    bytes=$(tail -n 1 "$scratch/recover-plain" | cut -d' ' -f3)
+    /usr/bin/time -o "$scratch/time" -f '%e %M' "$FOREBAY" wal verify --data-dir "$scratch/data" >"$scratch/verify.out" 2>&1 ||
+      { cat "$scratch/verify.out" >&2; die "forebay wal verify found something"; }
+    awk -v bytes="$bytes" '{ printf "%.0f %d\n", bytes / $1, $2 * 1024 }' "$scratch/time" >>"$scratch/recover-verify"
+    figures=$(for mode in scan plain verify; do printf '%s %s, ' $mode "$(tail -n 1 "$scratch/recover-$mode")"; done)
+    say "recover: ${figures%, } (bytes/s, bytes of memory)"
+  done
+}
+
+report_recover() {
+  local mode title memory
+  printf '\n**Reading a log of %s MiB** (%s-byte records in groups of %s), against a plain sequential read of the same files with `O_DIRECT`, ' \
+    $((LOG_BYTES >> 20)) $RECORD_BYTES $IN_FLIGHT
+  printf '1 MiB at a time:\n\n'
+  printf '| | MB/s | of the plain read | bar | | peak memory, MiB | bar | |\n|---|---|---|---|---|---|---|---|\n'
+  printf '| plain read | %s | | | | | | |\n' "$(spread recover-plain 1 1e6 0)"
+  for mode in scan verify; do
+    title='recovery'"'"'s scan (memory: growth)'
+    [ $mode = scan ] || title='`forebay wal verify` (memory: the process)'
+    memory=$(greatest recover-$mode 2)
+    printf '| %s | %s | %s | %s | under 32 | %s |\n' "$title" "$(spread recover-$mode 1 1e6 0)" \
+      "$(verdict "$(median recover-$mode 1)" "$(median recover-plain 1)" least 0.8)" \
+      "$(awk -v bytes="$memory" 'BEGIN { printf "%.1f", bytes / 1048576 }')" \
+      "$([ "$memory" -lt $((32 << 20)) ] && echo met || echo '**missed**')"
+  done
+}
+
+measure_partial() {
+  local sync connections pattern round
+  make_fio_file
+  for sync in direct fdatasync; do
+    for connections in 1 16; do
+      for ((round = 1; round <= ROUNDS; round++)); do
+        await_calm
+        for pattern in pad rewrite; do
+          bounded "$bench_partial_blocks" dir="$scratch/partial-$sync" sync=$sync connections=$connections pattern=$pattern \
+            record_bytes=$PARTIAL_RECORD_BYTES seconds="$SECONDS_PER_ROUND" |
+            jq -r '"\(.records_per_s) \(.p50_us) \(.p99_us) \(.written_bytes_per_record) \(.log_bytes_per_record)"' \
+              >>"$scratch/partial-$sync-$connections-$pattern"
+        done
+      done
+      say "partial blocks, $sync, $connections: pad $(tail -n 1 "$scratch/partial-$sync-$connections-pad")," \
+        "rewrite $(tail -n 1 "$scratch/partial-$sync-$connections-rewrite")"
+    done
+  done
+}
+
+report_partial() {
+  local sync connections pattern name
+  printf '\n**The rest of a group'"'"'s last block**: zero, and the next group starts on the next block (*pad*, what the log does), or '
+  printf 'written again with the next group behind it (*rewrite*); the bare writes of groups of one %s-byte record a connection:\n\n' \
+    "$PARTIAL_RECORD_BYTES"
+  printf '| sync | connections | | records/s | p50 µs | p99 µs | bytes written a record | bytes of log a record |\n|---|---|---|---|---|---|---|---|\n'
+  for sync in direct fdatasync; do
+    for connections in 1 16; do
+      for pattern in pad rewrite; do
+        name=partial-$sync-$connections-$pattern
+        printf '| %s | %s | %s | %s | %s | %s | %s | %s |\n' $sync $connections $pattern "$(spread $name 1 1 0)" \
+          "$(spread $name 2 1 0)" "$(median $name 3)" "$(median $name 4)" "$(median $name 5)"
+      done
+    done
+  done
+}
+
+print_head() {
+  local model
+  model=$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)
+  printf '`ROUNDS=%s SECONDS_PER_ROUND=%s bench/log.sh`, %s\n\n' "$ROUNDS" "$SECONDS_PER_ROUND" "$(date -u +%Y-%m-%d)"
+  printf '%s cores of %s, Linux %s, %s, %s. Sides in turn, %s rounds; medians (least–greatest).\n' "$(nproc --all)" \
+    "${model:-an unnamed processor}" "$(uname -r)" "$(file_system)" "$(fio --version)" "$ROUNDS"
+  [ $declare_slow = 0 ] || printf '%s rounds ran on a disk that had become slow (a 4 KiB write took more than twice %s µs).\n' \
+    "$declare_slow" "$least_us"
+}
+
+main() {
+  trap clean_up EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+  install_missing
+  check_settings
+  make_scratch
+  build
+  ! wants latency || measure_append latency 1
+  ! wants partial || measure_partial
+  ! wants framing || measure_framing
+  ! wants append || measure_append append $IN_FLIGHT
+  ! wants recover || measure_recover
+  print_head
+  ! wants append || report_append
+  ! wants latency || report_latency
+  ! wants framing || report_framing
+  ! wants recover || report_recover
+  ! wants partial || report_partial
+}
+
+main

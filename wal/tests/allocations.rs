@@ -1,0 +1,158 @@
+//! In the steady state, appending allocates nothing: not a record, not a group.
+#![allow(unsafe_code)]
+// Helpers of tests fail as tests do.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use forebay_wal::{
+    frame::KIND_MESSAGE,
+    group::{GroupCommit, Record, Start, Step, SyncMethod},
+    lane::AppendError,
+    limits::CHUNK_BYTES,
+    log,
+    position::segment_start,
+};
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+};
+use support::{SEGMENT_BYTES, dir, options, start, wait_for_event};
+
+/// The system's allocator, which counts what each thread asks for.
+struct Counting;
+
+thread_local! {
+    /// Constant and without a destructor, so that reading it allocates nothing itself.
+    static COUNT: Cell<u64> = const { Cell::new(0) };
+}
+
+fn count() -> u64 {
+    COUNT.with(Cell::get)
+}
+
+fn note() {
+    COUNT.with(|count| count.set(count.get() + 1));
+}
+
+// SAFETY: every call is passed on to the system's allocator as it came; `alloc_zeroed` by its default calls `alloc`.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        note();
+        // SAFETY: the caller's promise is the same.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above; what is given back came from there.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        note();
+        // SAFETY: as above.
+        unsafe { System.realloc(pointer, layout, new_size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+fn record(body: &[u8]) -> Record<'_> {
+    Record { kind: KIND_MESSAGE, head: b"head:", body }
+}
+
+#[test]
+fn what_is_allocated_is_counted() {
+    let before = count();
+    let bytes = std::hint::black_box(vec![0_u8; 100]);
+    assert_eq!(count(), before + 1);
+    drop(bytes);
+}
+
+/// Appends groups of 1 to 64 records while the group before is being written, and completes them.
+fn commit_groups(commit: &mut GroupCommit, number: &mut u64, groups: usize, body: &[u8]) {
+    let mut in_flight = None;
+    for group in 0..groups {
+        if let Some(header) = commit.wanted_segment(*number) {
+            commit.segment_ready(header.segment);
+        }
+        for _ in 0..=group % 64 {
+            let take = |count| {
+                *number += count;
+                *number - count
+            };
+            commit.append(&[record(body)], take).unwrap();
+        }
+        if let Some(group) = in_flight.take() {
+            complete(commit, group);
+        }
+        in_flight = commit.next_group();
+    }
+    while let Some(group) = in_flight.take().or_else(|| commit.next_group()) {
+        complete(commit, group);
+    }
+}
+
+fn complete(commit: &mut GroupCommit, mut group: forebay_wal::group::Group) {
+    loop {
+        let bytes = group.unwritten().map(<[u8]>::len).sum();
+        match commit.completed(group, Ok(bytes)).unwrap() {
+            Step::Again(again) => group = again,
+            Step::Durable => return,
+        }
+    }
+}
+
+#[test]
+fn group_commit_allocates_nothing_in_the_steady_state() {
+    for sync in [SyncMethod::Direct, SyncMethod::Fdatasync] {
+        // Large ones make groups of several chunks.
+        for body_bytes in [100, 1000, CHUNK_BYTES / 16] {
+            let body = vec![b'x'; body_bytes];
+            let tail = segment_start(1);
+            let start =
+                Start { log_id: [7; 16], lane: 0, segment_bytes: 4 << 20, tail, next_ordinal: 0, sealed: false };
+            let (mut commit, mut number) = (GroupCommit::new(start, sync), 0);
+            // Long enough for segments to end within groups of any size, which is when most chunks are in use at once.
+            commit_groups(&mut commit, &mut number, 2000, &body);
+            assert!(commit.durable().segment > 1);
+            let before = count();
+            commit_groups(&mut commit, &mut number, 1000, &body);
+            assert_eq!(count() - before, 0, "{sync:?}, records of {body_bytes} bytes");
+            assert!(number > 90_000);
+        }
+    }
+}
+
+#[test]
+fn a_lane_on_a_disk_allocates_nothing_on_its_thread_in_the_steady_state() {
+    const GROUPS: usize = 400;
+    const WARM_UP_GROUPS: usize = 100;
+    let dir = dir();
+    // All in one segment: asking the keeper for the next one sends it a message.
+    let options = log::LogOptions { segment_bytes: 64 * SEGMENT_BYTES, ..options(dir.path(), SyncMethod::None) };
+    let mut log = log::open(&log::LogOptions { quota_bytes: 4 * options.segment_bytes, ..options }).unwrap();
+    let mut lane = start(&mut log);
+    let body = [b'x'; 1000];
+    let mut before = 0;
+    for group in 0..GROUPS {
+        if group == WARM_UP_GROUPS {
+            before = count();
+        }
+        let mut end_ordinal = 0;
+        for _ in 0..32 {
+            match lane.append(&[record(&body)]) {
+                Ok(appended) => end_ordinal = appended.end_ordinal,
+                Err(AppendError::Busy) => wait_for_event(&mut lane),
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        lane.submit().unwrap();
+        while lane.durable_ordinal() < end_ordinal {
+            wait_for_event(&mut lane);
+        }
+    }
+    assert_eq!(count() - before, 0);
+    assert_eq!(lane.durable_ordinal(), 32 * GROUPS as u64);
+}
