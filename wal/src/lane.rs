@@ -70,10 +70,10 @@ impl LaneShared {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// Whether the last batch was refused because of that, and nothing changed since.
+    /// Whether a batch was refused because of that, and no segment was made since.
     #[must_use]
     pub fn is_refusing(&self) -> bool {
-        self.refusing.load(Ordering::Relaxed)
+        self.is_full() && self.refusing.load(Ordering::Relaxed)
     }
 
     /// Whether a write or sync failed.
@@ -193,9 +193,17 @@ impl Lane {
     /// # Errors
     /// See [`AppendError`].
     pub fn append(&mut self, records: &[Record<'_>]) -> Result<Appended, AppendError> {
+        if self.shared.is_poisoned() {
+            return Err(AppendError::Poisoned);
+        }
+        let is_full = self.is_full();
+        if is_full && self.shared.is_refusing() {
+            // A smaller batch may still fit. But whoever was refused must not be overtaken by whoever asks for less, nor
+            // each client be told yes and no in turns until the last byte is taken.
+            return Err(AppendError::Full);
+        }
         let numbers = &self.numbers;
         let appended = self.commit.append(records, |count| numbers.fetch_add(count, Ordering::SeqCst));
-        let is_full = self.is_full();
         let appended = appended.map_err(|refused| match refused {
             Refused::TooLarge { max } => AppendError::TooLarge { max },
             Refused::Busy if is_full => {

@@ -53,7 +53,7 @@ pub struct RecoveredLane {
     pub segments: Vec<FoundSegment>,
     /// Where it goes on.
     pub tail: Position,
-    /// Whether the tail's segment must first be given a header (it is new, or follows a cut tail).
+    /// The header of the tail's segment, if that is still to be made (it is new, or follows a cut tail).
     pub tail_header: Option<SegmentHeader>,
     /// Ordinal of the oldest record, or of the next one if there is none.
     pub first_ordinal: u64,
@@ -73,7 +73,14 @@ impl RecoveredLane {
     /// The start of the lane's group commit.
     #[must_use]
     pub fn start(&self, log_id: [u8; 16], segment_bytes: u64) -> Start {
-        Start { log_id, lane: self.lane, segment_bytes, tail: self.tail, next_ordinal: self.next_ordinal }
+        Start {
+            log_id,
+            lane: self.lane,
+            segment_bytes,
+            tail: self.tail,
+            next_ordinal: self.next_ordinal,
+            pending_tail: self.tail_header,
+        }
     }
 }
 

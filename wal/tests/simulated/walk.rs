@@ -134,7 +134,8 @@ impl Walk {
             let first = lane.segments.first().map_or(lane.tail.segment, |found| found.segment);
             let start = forebay_wal::position::segment_start(first);
             let from = self.marks.get(&lane.lane).copied().unwrap_or(start).max(start);
-            let mut reader = LaneReader::new(self.disk.clone(), self.layout.clone(), log.id, lane.lane, from);
+            let mut reader = LaneReader::new(self.disk.clone(), self.layout.clone(), log.id, lane.lane, from)
+                .with_pending_tail(lane.tail_header);
             let mut records = Vec::new();
             while let Some(event) = reader.next_event(lane.tail).unwrap() {
                 let Event::Record(header) = event else { panic!("{event:?} without damage") };
@@ -187,7 +188,8 @@ impl Walk {
             let first = recovered.segments.first().map_or(recovered.tail.segment, |found| found.segment);
             let start = forebay_wal::position::segment_start(first);
             let from = self.marks.get(&recovered.lane).copied().unwrap_or(start).max(start);
-            let reader = LaneReader::new(self.disk.clone(), self.layout.clone(), log.id, recovered.lane, from);
+            let reader = LaneReader::new(self.disk.clone(), self.layout.clone(), log.id, recovered.lane, from)
+                .with_pending_tail(recovered.tail_header);
             lanes.push(SimLane {
                 lane: recovered.lane,
                 commit,
@@ -312,7 +314,7 @@ impl Walk {
         segments: &mut Segments<SimulatedDisk>,
     ) -> Result<(), Died> {
         while let Some((index, header)) = waiting.first().copied() {
-            match segments.prepare(header, false) {
+            match segments.prepare(header) {
                 Ok(()) => lanes[index].commit.segment_ready(header.segment),
                 // A full disk is no end: what waits goes on waiting.
                 Err(PrepareError::Quota) => return Ok(()),
