@@ -44,6 +44,19 @@ pub const LOAD_ROWS: usize = 1024;
 /// See [`LOAD_ROWS`]; a larger record is read alone.
 pub const LOAD_BYTES: usize = 1 << 20;
 
+/// How long all lanes wait for one that cannot be read before they are drained without it, which costs order: a disk that
+/// is reset, or a mount that comes late, is back by then.
+pub const LANE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same while the daemon ends: the grace is for what can be read.
+pub const LANE_PATIENCE_AT_END: Duration = Duration::from_millis(500);
+
+/// Time between attempts to read such a lane …
+pub const LANE_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// … and between looks at one that is left out.
+pub const LANE_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Bytes of COPY data handed to the connection at once.
 pub const COPY_CHUNK_BYTES: usize = 256 << 10;
 

@@ -297,9 +297,6 @@ impl GroupCommit {
         if batch_bytes > max {
             return Err(Refused::TooLarge { max });
         }
-        if !self.tail_is_ready {
-            return Err(Refused::Busy);
-        }
         let queued_bytes = self.queued_bytes();
         // A batch larger than that must not wait for a queue that is never empty.
         if queued_bytes > GROUP_BYTES_MAX && queued_bytes + batch_bytes > QUEUED_BYTES_MAX {
@@ -313,6 +310,9 @@ impl GroupCommit {
 
     /// Sees to it that the open group, or one to be opened at `tail`, takes `batch_bytes`.
     fn make_room(&mut self, batch_bytes: usize) -> Result<(), Refused> {
+        if !self.tail_is_ready {
+            return Err(Refused::Busy);
+        }
         let fits = |start: Position, used: usize| {
             start.offset as usize + (used + batch_bytes).next_multiple_of(BLOCK_BYTES) <= self.segment_bytes as usize
         };

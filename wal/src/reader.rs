@@ -23,6 +23,8 @@ pub enum Event {
         segment: u64,
         /// Offset of the first byte that is no frame, or of the frame whose payload does not verify.
         at: u32,
+        /// The record's number, where its header vouches for it.
+        number: Option<u64>,
     },
 }
 
@@ -113,7 +115,7 @@ impl<S: Storage> LaneReader<S> {
             let path = self.layout.segment(self.lane, segment);
             if segment < end.segment && self.is_missing(&path) {
                 let at = std::mem::replace(&mut self.position, segment_start(segment + 1)).offset;
-                return Ok(Some(Event::Damaged { segment, at }));
+                return Ok(Some(Event::Damaged { segment, at, number: None }));
             }
             let open = self.open_for(end)?;
             let sealed = open.sealed;
@@ -124,9 +126,10 @@ impl<S: Storage> LaneReader<S> {
                 }
                 // No answer was given for what a write that never finished held.
                 Item::BadPayload { .. } | Item::Unreadable { .. } if open.scan.in_unfinished_group() => {}
-                Item::BadPayload { at, .. } | Item::Unreadable { at, .. } => {
-                    return Ok(Some(Event::Damaged { segment, at }));
+                Item::BadPayload { at, header } => {
+                    return Ok(Some(Event::Damaged { segment, at, number: Some(header.number) }));
                 }
+                Item::Unreadable { at, .. } => return Ok(Some(Event::Damaged { segment, at, number: None })),
                 Item::End { .. } if sealed => {
                     self.position = segment_start(segment + 1);
                     self.open = None;

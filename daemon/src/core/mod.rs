@@ -140,6 +140,9 @@ impl Core {
     /// [`AppendError::Busy`] only while the daemon is ending.
     pub async fn append(&self, records: &[Record<'_>], patience: Patience) -> Result<Appended, AppendError> {
         loop {
+            if self.shared.has_storage_failed() {
+                return Err(AppendError::Poisoned);
+            }
             // The borrow ends before anything is awaited.
             let outcome = self.lane.borrow_mut().append(records);
             match outcome {
