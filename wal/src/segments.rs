@@ -189,7 +189,9 @@ impl<S: Storage> Segments<S> {
                 let block: [u8; SEGMENT_HEADER_BYTES] = SegmentHeader { zeroed: true, ..header }.encode();
                 self.storage.create_segment(&new, &block, self.segment_bytes).map_err(|source| {
                     // What was made of it so far would fill the disk up for nothing.
-                    if let Err(error) = self.storage.remove(&new) {
+                    if let Err(error) = self.storage.remove(&new)
+                        && error.kind() != io::ErrorKind::NotFound
+                    {
                         tracing::warn!(path = %new.display(), %error, "an unfinished segment could not be removed");
                     }
                     LogError::Io { what: "make", path: new.clone(), source }
