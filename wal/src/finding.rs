@@ -30,15 +30,32 @@ pub enum Finding {
         /// Where reading goes on.
         resumed_at: Position,
     },
+    /// Padding is not zero: no record is lost by it, but the disk is not to be trusted.
+    DirtyPadding {
+        /// The first byte.
+        at: Position,
+    },
+    /// The disk cannot read a block; it was taken for zeros.
+    ReadFailed {
+        /// Its first byte.
+        at: Position,
+    },
     /// The last write did not finish; no answer was given for what it held.
     UnfinishedWrite {
         /// Where what does not verify starts, as far as is known.
         at: Position,
     },
-    /// A segment's header does not verify; its records are read all the same.
+    /// A segment's header block does not verify, or is not zero where it carries nothing; its records are read all the same.
     HeaderDamaged {
         /// The segment.
         segment: u64,
+    },
+    /// A segment's file is not as long as its header says.
+    WrongLength {
+        /// The segment.
+        segment: u64,
+        /// Its length in bytes.
+        length_bytes: u64,
     },
     /// A segment's header belongs to another place: a copy, or exchanged names.
     Misplaced {
@@ -78,8 +95,15 @@ impl std::fmt::Display for Finding {
             }
             Self::BadPayload { at, number } => write!(f, "record {number} at {at}: its payload does not verify"),
             Self::Unreadable { at, resumed_at } => write!(f, "bytes from {at} to {resumed_at} are no frames"),
+            Self::DirtyPadding { at } => write!(f, "the padding at {at} is not zero"),
+            Self::ReadFailed { at } => write!(f, "the block at {at} cannot be read"),
             Self::UnfinishedWrite { at } => write!(f, "the last write did not finish: {at}"),
-            Self::HeaderDamaged { segment } => write!(f, "segment {segment}: its header does not verify"),
+            Self::HeaderDamaged { segment } => {
+                write!(f, "segment {segment}: its header (its first block) does not verify")
+            }
+            Self::WrongLength { segment, length_bytes } => {
+                write!(f, "segment {segment}: its length is {length_bytes} bytes, which is not what its header says")
+            }
             Self::Misplaced { segment } => write!(f, "segment {segment}: its header belongs to another segment"),
             Self::SegmentMissing { segment } => write!(f, "segment {segment} is missing"),
             Self::Stranger { name } => write!(f, "{name:?} is no file of the log"),

@@ -13,6 +13,10 @@ pub const HEADER_BYTES: usize = 40;
 /// Kind of a record that is one message.
 pub const KIND_MESSAGE: u16 = 1;
 
+/// Kind of a frame that is no record: it proves that all before it was durable. Its payload is empty, its ordinal the next
+/// record's, and no record has a lower number than its own that is not before it.
+pub const KIND_SEAL: u16 = 2;
+
 /// Flag of the first record of a batch.
 pub const FLAG_BATCH_START: u16 = 1;
 
@@ -58,6 +62,12 @@ pub struct FrameHeader {
 }
 
 impl FrameHeader {
+    /// Whether the frame is a seal, and no record.
+    #[must_use]
+    pub fn is_seal(&self) -> bool {
+        self.kind == KIND_SEAL
+    }
+
     /// Whether this is the first record of its batch.
     #[must_use]
     pub fn starts_batch(&self) -> bool {
@@ -150,8 +160,10 @@ pub fn decode_header(seed: SegmentSeed, buf: &[u8]) -> Result<FrameHeader, Frame
         batch_remaining: u32_at(bytes, 32),
         group_block: u32_at(bytes, 36),
     };
-    // A checksum of 32 bits over zeros can be zero for an unlucky seed; a kind of 0 never is a record.
-    if header.kind == 0 { Err(FrameError::Header) } else { Ok(header) }
+    // A checksum of 32 bits over zeros can be zero for an unlucky seed; a kind of 0 never is a record. Nothing follows the
+    // greatest number or ordinal, so that no record has it.
+    let possible = header.kind != 0 && header.number != u64::MAX && header.ordinal != u64::MAX;
+    if possible { Ok(header) } else { Err(FrameError::Header) }
 }
 
 /// The frame at the start of `buf`, verified.
@@ -218,7 +230,7 @@ mod tests {
         #[test]
         fn a_frame_comes_back_as_it_was_written(payload: Vec<u8>, number: u64, lane: u16, segment: u64) {
             let seed = SegmentSeed::new([7; 16], lane, segment);
-            let header = header(&payload, number);
+            let header = header(&payload, number.min(u64::MAX - 1));
             let bytes = encode(seed, &header, &payload);
             let decoded = decode(seed, &bytes).unwrap();
             prop_assert_eq!(decoded.header, header);

@@ -6,7 +6,7 @@
 
 use crate::{
     buffer::{ChunkPool, GroupBuffer},
-    frame::{self, FLAG_BATCH_START, FrameHeader, HEADER_BYTES, SegmentSeed},
+    frame::{self, FLAG_BATCH_START, FrameHeader, HEADER_BYTES, KIND_SEAL, SegmentSeed},
     limits::{
         BLOCK_BYTES, FRAME_ALIGN_BYTES, GROUP_BYTES_MAX, QUEUED_BYTES_MAX, SEGMENT_HEADER_BYTES, SEGMENTS_AHEAD,
         record_bytes_max,
@@ -95,6 +95,15 @@ pub enum Operation {
 }
 
 impl Group {
+    fn new(start: Position) -> Self {
+        Self { start, buffer: GroupBuffer::default(), end_ordinal: 0, written: 0, stage: Stage::Write }
+    }
+
+    /// The block at which it starts.
+    fn block(&self) -> u32 {
+        self.start.offset / BLOCK_BYTES as u32
+    }
+
     /// What it waits for.
     #[must_use]
     pub fn operation(&self) -> Operation {
@@ -149,6 +158,8 @@ pub struct Start {
     pub next_ordinal: u64,
     /// The tail's segment, if it is not there yet: nothing is taken before it is.
     pub pending_tail: Option<SegmentHeader>,
+    /// Whether something proves already that all before was durable.
+    pub sealed: bool,
 }
 
 /// The state of one lane's group commit.
@@ -179,6 +190,8 @@ pub struct GroupCommit {
     next_ordinal: u64,
     durable: Position,
     durable_ordinal: u64,
+    /// Whether nothing was appended since the last seal.
+    sealed: bool,
     poisoned: bool,
 }
 
@@ -211,6 +224,7 @@ impl GroupCommit {
             next_ordinal: start.next_ordinal,
             durable: start.tail,
             durable_ordinal: start.next_ordinal,
+            sealed: start.sealed,
             poisoned: false,
         }
     }
@@ -305,7 +319,37 @@ impl GroupCommit {
         self.make_room(batch_bytes)?;
         let first_number = number(records.len() as u64);
         self.write_frames(records, first_number);
+        self.sealed = false;
         Ok(Appended { first_number, end_ordinal: self.next_ordinal })
+    }
+
+    /// Whether something proves that all that was appended was durable.
+    #[must_use]
+    pub fn is_sealed(&self) -> bool {
+        self.sealed
+    }
+
+    /// Appends a seal, a group of its own, unless there is one, or something is on its way to the disk, or there is no room.
+    /// Without it nobody could tell damage to the last group from a write that never finished. `next_number` is the
+    /// counter's value. Returns whether it was appended.
+    pub fn seal(&mut self, next_number: u64) -> bool {
+        if self.sealed || self.poisoned || !self.is_idle() || self.make_room(frame::frame_len(0)).is_err() {
+            return false;
+        }
+        let group = self.open.insert(Group::new(self.tail));
+        let header = FrameHeader {
+            number: next_number,
+            ordinal: self.next_ordinal,
+            payload_len: 0,
+            kind: KIND_SEAL,
+            flags: FLAG_BATCH_START,
+            batch_remaining: 0,
+            group_block: group.block(),
+        };
+        group.buffer.extend(&frame::encode_header(self.seed, &header, &[]), &mut self.pool);
+        self.close_open();
+        self.sealed = true;
+        true
     }
 
     /// Sees to it that the open group, or one to be opened at `tail`, takes `batch_bytes`.
@@ -331,9 +375,7 @@ impl GroupCommit {
         if roll && self.ready.is_empty() {
             return Err(Refused::Busy);
         }
-        if let Some(group) = self.close_open() {
-            self.closed.push_back(group);
-        }
+        self.close_open();
         if roll && let Some(segment) = self.ready.pop_front() {
             self.tail = Position { segment, offset: SEGMENT_HEADER_BYTES as u32 };
             self.seed = SegmentSeed::new(self.log_id, self.lane, segment);
@@ -341,24 +383,19 @@ impl GroupCommit {
         Ok(())
     }
 
-    fn close_open(&mut self) -> Option<Group> {
-        let mut group = self.open.take()?;
+    /// Closes the open group, if there is one: it waits for its turn.
+    fn close_open(&mut self) {
+        let Some(mut group) = self.open.take() else { return };
         group.buffer.pad_to(BLOCK_BYTES);
         group.end_ordinal = self.next_ordinal;
         self.tail = group.end();
         self.closed_bytes += group.buffer.len();
-        Some(group)
+        self.closed.push_back(group);
     }
 
     fn write_frames(&mut self, records: &[Record<'_>], first_number: u64) {
         let start = self.tail;
-        let group = self.open.get_or_insert_with(|| Group {
-            start,
-            buffer: GroupBuffer::default(),
-            end_ordinal: 0,
-            written: 0,
-            stage: Stage::Write,
-        });
+        let group = self.open.get_or_insert_with(|| Group::new(start));
         for (index, record) in records.iter().enumerate() {
             let header = FrameHeader {
                 number: first_number + index as u64,
@@ -367,7 +404,7 @@ impl GroupCommit {
                 kind: record.kind,
                 flags: if index == 0 { FLAG_BATCH_START } else { 0 },
                 batch_remaining: (records.len() - 1 - index) as u32,
-                group_block: group.start.offset / BLOCK_BYTES as u32,
+                group_block: group.block(),
             };
             let header = frame::encode_header(self.seed, &header, &[record.head, record.body]);
             for bytes in [&header, record.head, record.body] {
@@ -383,7 +420,10 @@ impl GroupCommit {
         if self.in_flight || self.poisoned {
             return None;
         }
-        let group = self.closed.pop_front().or_else(|| self.close_open())?;
+        if self.closed.is_empty() {
+            self.close_open();
+        }
+        let group = self.closed.pop_front()?;
         self.in_flight = true;
         Some(group)
     }
@@ -417,7 +457,7 @@ impl GroupCommit {
         }
         self.in_flight = false;
         self.durable = group.end();
-        assert!(self.durable_ordinal < group.end_ordinal, "groups become durable in order");
+        assert!(self.durable_ordinal <= group.end_ordinal, "groups become durable in order");
         self.durable_ordinal = group.end_ordinal;
         self.closed_bytes -= length;
         group.buffer.recycle(&mut self.pool);

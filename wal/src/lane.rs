@@ -227,6 +227,20 @@ impl Lane {
         self.start_operation(group)
     }
 
+    /// Appends a seal and sends it on its way, if all that was appended is durable and not sealed yet: for a lane that is idle
+    /// for a moment, or ends. Returns whether it did; the lane is idle again once the seal is durable.
+    ///
+    /// # Errors
+    /// [`WriteFailed`]: the lane is poisoned.
+    pub fn seal(&mut self) -> Result<bool, WriteFailed> {
+        if !self.commit.seal(self.numbers.load(Ordering::SeqCst)) {
+            return Ok(false);
+        }
+        self.request_segments();
+        self.submit()?;
+        Ok(true)
+    }
+
     fn start_operation(&mut self, group: crate::group::Group) -> Result<(), WriteFailed> {
         let (Operation::Write { segment, .. } | Operation::Sync { segment }) = group.operation();
         // Groups come in order, so the segments before are written to the end.

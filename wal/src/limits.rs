@@ -45,8 +45,12 @@ pub const SEGMENTS_AHEAD: usize = 2;
 /// Free segments kept for recycling; more are deleted, for the disk may have other users.
 pub const SEGMENTS_FREE_MAX: usize = 16;
 
-/// Bytes read at once when a segment is scanned; memory of a scan is this plus the largest record.
-pub const SCAN_BYTES: usize = 1 << 20;
+/// Bytes of a segment that a scan holds, unless a record is larger: what fits in a core's own cache.
+pub const WINDOW_BYTES: usize = 256 << 10;
+
+/// Blocks of one segment that the disk may fail to read before it is the disk that failed: then nothing is concluded from
+/// it, and nothing is given up for lost.
+pub const HOLES_MAX: usize = 64;
 
 /// Largest payload of one record in bytes in segments of `segment_bytes`.
 #[must_use]
@@ -61,7 +65,7 @@ const _: () = {
     assert!(CHUNK_BYTES.is_multiple_of(BLOCK_BYTES));
     assert!(GROUP_BYTES_MAX.is_multiple_of(CHUNK_BYTES));
     assert!(GROUP_BYTES_MAX < QUEUED_BYTES_MAX);
-    assert!(SCAN_BYTES.is_multiple_of(BLOCK_BYTES));
+    assert!(WINDOW_BYTES.is_multiple_of(BLOCK_BYTES));
     assert!(SEGMENT_BYTES_MIN as usize >= 2 * BLOCK_BYTES);
     assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64);
 };

@@ -17,13 +17,18 @@ use crate::{
 pub enum Event {
     /// A record; [`LaneReader::payload`] is its payload.
     Record(FrameHeader),
-    /// Something of the segment does not verify; what follows does.
+    /// A seal: the next record's ordinal is this one, so that a higher one than expected tells of records lost at the end.
+    Sealed {
+        /// Ordinal of the next record.
+        ordinal: u64,
+    },
+    /// Something of the segment does not verify, or cannot be read; what follows can.
     Damaged {
         /// The segment.
         segment: u64,
         /// Offset of the first byte that is no frame, or of the frame whose payload does not verify.
         at: u32,
-        /// The record's number, where its header vouches for it.
+        /// The number of the record that is lost by it, where the frame's header still tells.
         number: Option<u64>,
     },
 }
@@ -50,6 +55,10 @@ struct Open<F> {
     segment: u64,
     scan: Scan<F>,
     length: u32,
+    /// How many of the scan's holes were told.
+    holes_told: usize,
+    /// What the scan met behind a hole that had to be told first.
+    held_back: Option<Item>,
     /// Whether the lane has gone on to another segment, so that this one will not grow.
     sealed: bool,
 }
@@ -119,17 +128,34 @@ impl<S: Storage> LaneReader<S> {
             }
             let open = self.open_for(end)?;
             let sealed = open.sealed;
-            match open.scan.next_item().map_err(LogError::io("read", path))? {
+            let item = match open.held_back.take() {
+                Some(item) => item,
+                None => open.scan.next_item().map_err(LogError::io("read", path))?,
+            };
+            if let Some(&at) = open.scan.holes().get(open.holes_told) {
+                open.holes_told += 1;
+                // An end is found again, and may lie elsewhere by then.
+                open.held_back = Some(item).filter(|item| !matches!(item, Item::End { .. }));
+                return Ok(Some(Event::Damaged { segment, at, number: None }));
+            }
+            match item {
                 Item::Record { header, end, .. } => {
                     self.position = Position { segment, offset: end };
                     return Ok(Some(Event::Record(header)));
                 }
+                Item::Seal { header, end, .. } => {
+                    self.position = Position { segment, offset: end };
+                    return Ok(Some(Event::Sealed { ordinal: header.ordinal }));
+                }
                 // No answer was given for what a write that never finished held.
-                Item::BadPayload { .. } | Item::Unreadable { .. } if open.scan.in_unfinished_group() => {}
+                Item::BadPayload { .. } | Item::Unreadable { .. } | Item::DirtyPadding { .. }
+                    if open.scan.in_unfinished_group() => {}
                 Item::BadPayload { at, header } => {
                     return Ok(Some(Event::Damaged { segment, at, number: Some(header.number) }));
                 }
-                Item::Unreadable { at, .. } => return Ok(Some(Event::Damaged { segment, at, number: None })),
+                Item::Unreadable { at, .. } | Item::DirtyPadding { at } => {
+                    return Ok(Some(Event::Damaged { segment, at, number: None }));
+                }
                 Item::End { .. } if sealed => {
                     self.position = segment_start(segment + 1);
                     self.open = None;
@@ -176,7 +202,7 @@ impl<S: Storage> LaneReader<S> {
             // Only the end of an unfinished write shows by it, and that is recovery's to tell.
             zeroed: false,
         };
-        Ok(Open { segment, scan: Scan::new(file, extent), length, sealed: false })
+        Ok(Open { segment, scan: Scan::new(file, extent), length, holes_told: 0, held_back: None, sealed: false })
     }
 
     /// Where the unfinished group of `segment` starts: the next segment's header says so.

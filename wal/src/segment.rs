@@ -106,6 +106,12 @@ impl SegmentHeader {
         if sizes_ok { Ok(header) } else { Err(HeaderError::Invalid) }
     }
 
+    /// Whether the bytes of the block that carry nothing are zero, as they were written.
+    #[must_use]
+    pub fn rest_is_zero(block: &[u8]) -> bool {
+        block.iter().skip(HEADER_USED_BYTES).all(|byte| *byte == 0)
+    }
+
     /// The seed of the checksums of this segment's frames.
     #[must_use]
     pub fn seed(&self) -> SegmentSeed {

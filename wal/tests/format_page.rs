@@ -10,7 +10,7 @@ mod page;
 
 use crc::Crc;
 use forebay_wal::{
-    frame::{self, FLAG_BATCH_START, FrameError, FrameHeader, HEADER_BYTES, KIND_MESSAGE, SegmentSeed},
+    frame::{self, FLAG_BATCH_START, FrameError, FrameHeader, HEADER_BYTES, KIND_MESSAGE, KIND_SEAL, SegmentSeed},
     group::{GroupCommit, Record, Start, SyncMethod},
     layout::Layout,
     limits::{
@@ -88,6 +88,7 @@ fn the_page_has_the_vectors_that_are_tested_and_no_others() {
         "segment-header",
         "frame",
         "batch",
+        "seal",
         "position",
         "message",
         "message-least",
@@ -104,6 +105,7 @@ fn every_limit_is_the_codes() {
         ("FRAME_ALIGN_BYTES", FRAME_ALIGN_BYTES as u64),
         ("FORMAT_VERSION", u64::from(FORMAT_VERSION)),
         ("KIND_MESSAGE", u64::from(KIND_MESSAGE)),
+        ("KIND_SEAL", u64::from(KIND_SEAL)),
         ("FLAG_BATCH_START", u64::from(FLAG_BATCH_START)),
         ("SEGMENT_BYTES_MIN", SEGMENT_BYTES_MIN),
         ("SEGMENT_BYTES_MAX", SEGMENT_BYTES_MAX),
@@ -368,6 +370,7 @@ fn group_commit_writes_the_batch_vector() {
         tail,
         next_ordinal: vector.number("first_ordinal"),
         pending_tail: None,
+        sealed: true,
     };
     let payloads = ["payload 0", "payload 1"].map(|name| vector.text(name).as_bytes());
     let records = payloads.map(|payload| {
@@ -382,13 +385,36 @@ fn group_commit_writes_the_batch_vector() {
     assert_eq!(group.unwritten().flatten().copied().collect::<Vec<u8>>(), expected);
 }
 
+#[test]
+fn group_commit_writes_the_seal_vector() {
+    let vector = Page::read().vector("seal");
+    let group_block: u32 = vector.number("group_block");
+    let tail = Position { segment: vector.number("segment"), offset: group_block * BLOCK_BYTES as u32 };
+    let start = Start {
+        log_id: vector.uuid("log_id"),
+        lane: vector.number("lane"),
+        segment_bytes: SEGMENT_BYTES_MIN,
+        tail,
+        next_ordinal: vector.number("ordinal"),
+        sealed: false,
+        pending_tail: None,
+    };
+    let mut commit = GroupCommit::new(start, SyncMethod::None);
+    assert!(commit.seal(vector.number("number")));
+    let mut expected = vector.bytes.clone();
+    expected.resize(BLOCK_BYTES, 0);
+    let group = commit.next_group().unwrap();
+    assert_eq!(group.unwritten().flatten().copied().collect::<Vec<u8>>(), expected);
+}
+
 /// The segment that the vectors make, and the payloads in it.
 fn segment_of_vectors(page: &Page) -> (Vec<u8>, Vec<String>) {
     let (header, frame, batch) = (page.vector("segment-header"), page.vector("frame"), page.vector("batch"));
-    assert_eq!((seed_bytes(&frame), seed_bytes(&batch)), (seed_bytes(&header), seed_bytes(&header)), "one segment");
+    let seal = page.vector("seal");
     let mut segment = vec![0; SEGMENT_BYTES_MIN as usize];
-    for (vector, block) in [(&header, 0), (&frame, frame.number("group_block")), (&batch, batch.number("group_block"))]
-    {
+    let block = |vector: &Vector| vector.number("group_block");
+    for (vector, block) in [(&header, 0), (&frame, block(&frame)), (&batch, block(&batch)), (&seal, block(&seal))] {
+        assert_eq!(seed_bytes(vector), seed_bytes(&header), "one segment");
         let at: usize = block * BLOCK_BYTES;
         segment[at..at + vector.bytes.len()].copy_from_slice(&vector.bytes);
     }
@@ -408,8 +434,10 @@ fn the_vectors_make_a_segment_that_scans_clean() {
         assert_eq!((header.ordinal, scan.payload()), (500 + index as u64, expected.as_bytes()));
         assert_eq!((header.starts_batch(), header.batch_remaining), [(true, 0), (true, 1), (false, 0)][index]);
     }
-    let batch_block: u32 = page.vector("batch").number("group_block");
-    let at = (batch_block + 1) * BLOCK_BYTES as u32;
+    let Item::Seal { header, .. } = scan.next_item().unwrap() else { panic!("the seal") };
+    assert_eq!((header.ordinal, header.number), (503, 1_000_012));
+    let seal_block: u32 = page.vector("seal").number("group_block");
+    let at = (seal_block + 1) * BLOCK_BYTES as u32;
     assert_eq!(scan.next_item().unwrap(), Item::End { at, unfinished_at: None });
 }
 
@@ -435,7 +463,10 @@ fn a_reader_made_of_the_page_alone_reads_the_same() {
         let end = at + table.len() + field("payload_len") as usize;
         let payload = &segment[at + table.len()..end];
         assert_eq!(field("payload_crc"), u64::from(crc.seeded(seed, payload)));
-        read.push(String::from_utf8(payload.to_vec()).unwrap());
+        // A seal is no record.
+        if field("kind") == 1 {
+            read.push(String::from_utf8(payload.to_vec()).unwrap());
+        }
         at = end.next_multiple_of(8);
     }
     assert_eq!(read, payloads);

@@ -43,6 +43,7 @@ fn a_lane_without_a_segment_asks_for_that_one_first_and_takes_nothing_before_it_
         tail: segment_start(5),
         next_ordinal: 40,
         pending_tail: Some(header(5)),
+        sealed: true,
     };
     let mut lane = GroupCommit::new(start, SyncMethod::Direct);
     let record = [Record { kind: KIND_MESSAGE, head: b"", body: b"body" }];
@@ -53,7 +54,7 @@ fn a_lane_without_a_segment_asks_for_that_one_first_and_takes_nothing_before_it_
     assert_eq!((next.segment, next.previous_unfinished_block), (6, 0));
     assert_eq!(lane.wanted_segment(99), None, "each is asked for once");
     assert_eq!((refused(&mut lane), lane.segments_ready()), (Refused::Busy, 0));
-    assert!(lane.is_idle() && lane.next_group().is_none());
+    assert!(lane.is_idle() && lane.next_group().is_none() && !lane.seal(99));
     lane.segment_ready(5);
     assert_eq!(lane.segments_ready(), 0, "it is the current one, not one behind it");
     assert_eq!(lane.append(&record, |_| 7).unwrap().end_ordinal, 41);

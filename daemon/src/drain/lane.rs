@@ -207,6 +207,10 @@ impl Lane {
                     }
                     shared.keeper.mark_damaged(self.reader.lane(), segment);
                 }
+                Some(Event::Sealed { ordinal }) => {
+                    self.tell_lost(shared, history, ordinal, None);
+                    self.next_ordinal = Some(ordinal);
+                }
                 Some(Event::Record(header)) => {
                     if !self.reader.in_unfinished_group() {
                         self.tell_lost(shared, history, header.ordinal, Some(header.number));

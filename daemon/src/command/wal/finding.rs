@@ -35,6 +35,8 @@ impl Shown {
             Finding::Lost { before: at, .. }
             | Finding::BadPayload { at, .. }
             | Finding::Unreadable { at, .. }
+            | Finding::DirtyPadding { at }
+            | Finding::ReadFailed { at }
             | Finding::UnfinishedWrite { at } => Some(*at),
             _ => None,
         };
@@ -59,7 +61,13 @@ impl Shown {
                 "bad_payload"
             }
             Finding::Unreadable { .. } => "unreadable",
+            Finding::DirtyPadding { .. } => "dirty_padding",
+            Finding::ReadFailed { .. } => "read_failed",
             Finding::UnfinishedWrite { .. } => "unfinished_write",
+            Finding::WrongLength { segment, .. } => {
+                json.segment = Some(*segment);
+                "wrong_length"
+            }
             Finding::HeaderDamaged { segment } => {
                 json.segment = Some(*segment);
                 "header_damaged"

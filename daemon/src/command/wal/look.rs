@@ -215,7 +215,7 @@ impl<'a> Records<'a> {
                     return Ok(());
                 }
                 // Recovery found it as well.
-                Ok(Some(Event::Damaged { .. })) => {}
+                Ok(Some(Event::Damaged { .. } | Event::Sealed { .. })) => {}
                 Ok(None) => return Ok(()),
                 // Drained and released since. Read again, the reader goes on to the next one, where there is one.
                 Err(error) if self.look.running && is_not_found(&error) => {
