@@ -116,6 +116,18 @@ impl Group {
         }
     }
 
+    /// Where it starts.
+    #[must_use]
+    pub fn start(&self) -> Position {
+        self.start
+    }
+
+    /// Whether all of it is yet to be written.
+    #[must_use]
+    pub fn is_at_start(&self) -> bool {
+        self.stage == Stage::Write && self.written == 0
+    }
+
     /// The bytes yet to be written, in pieces; each starts and ends on a block.
     pub fn unwritten(&self) -> impl Iterator<Item = &[u8]> {
         self.buffer.slices_from(self.written)

@@ -9,6 +9,7 @@ use crate::{
     keeper::KeeperHandle,
     layout::Layout,
     position::Position,
+    recent::Recent,
     ring::Ring,
 };
 use std::{
@@ -36,10 +37,17 @@ pub struct LaneShared {
     refusing: AtomicBool,
     poisoned: AtomicBool,
     made: Mutex<VecDeque<(u64, Arc<File>)>>,
+    recent: Arc<Recent>,
     event: Arc<OwnedFd>,
 }
 
 impl LaneShared {
+    /// What the lane wrote last.
+    #[must_use]
+    pub fn recent(&self) -> &Arc<Recent> {
+        &self.recent
+    }
+
     /// The lane's number.
     #[must_use]
     pub fn lane(&self) -> u16 {
@@ -124,7 +132,7 @@ impl LaneOpen {
         self.start.lane
     }
 
-    pub(crate) fn shared(start: &Start, sync: SyncMethod) -> Result<Arc<LaneShared>, LogError> {
+    pub(crate) fn shared(start: &Start, sync: SyncMethod, recent_bytes: usize) -> Result<Arc<LaneShared>, LogError> {
         // Blocking: on a descriptor that is not, older kernels' io_uring would not wait for an event.
         let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)
             .map_err(|error| LogError::Ring(error.into()))?;
@@ -138,6 +146,7 @@ impl LaneOpen {
             refusing: AtomicBool::new(false),
             poisoned: AtomicBool::new(false),
             made: Mutex::new(VecDeque::new()),
+            recent: Arc::new(Recent::new(recent_bytes)),
             event: Arc::new(event),
         }))
     }
@@ -254,7 +263,12 @@ impl Lane {
         started.map_err(|source| {
             self.shared.poisoned.store(true, Ordering::SeqCst);
             WriteFailed { at: self.commit.durable(), source }
-        })
+        })?;
+        // While the disk writes. A group that goes on after a short write was kept when it began.
+        if let Some(group) = self.ring.in_flight().filter(|group| group.is_at_start()) {
+            self.shared.recent.keep(group.start(), group.unwritten());
+        }
+        Ok(())
     }
 
     /// Takes in what happened: completions, segments that are ready. Returns whether more became durable.

@@ -16,8 +16,8 @@
 //!   ├─ keeper     thread that makes and releases segments ahead of need  ── segments  which exist, quota
 //!   ├─ lane       append / submit / on_event, on its core's thread
 //!   │  ├─ group      group commit as a state machine, no I/O  ── buffer  aligned chunks
-//!   │  └─ ring       the raw io_uring ring; all unsafe code
-//!   └─ reader     records in order, while they are being written
+//!   │  └─ ring       the raw io_uring rings; all unsafe code
+//!   └─ reader     records in order, while they are being written  ── recent  a lane's last bytes, in memory
 //!      └─ scan       bytes -> frames, resync behind damage
 //!         └─ frame, segment, position, layout, limits     the format: docs/log-format.md
 //!   probe    before: which sync methods the file system takes, which is faster
@@ -37,6 +37,7 @@ pub mod log;
 pub mod position;
 pub mod probe;
 pub mod reader;
+pub mod recent;
 pub mod recovery;
 pub mod ring;
 pub mod scan;

@@ -48,6 +48,16 @@ pub const SEGMENTS_FREE_MAX: usize = 16;
 /// Bytes of a segment that a scan holds, unless a record is larger: what fits in a core's own cache.
 pub const WINDOW_BYTES: usize = 256 << 10;
 
+/// Bytes that one read of a segment asks the disk for, and how many such reads are under way ahead of who reads: together
+/// they keep a fast disk busy while frames are verified.
+pub const READ_PIECE_BYTES: usize = 512 << 10;
+/// See [`READ_PIECE_BYTES`].
+pub const READ_AHEAD_PIECES: usize = 2;
+
+/// Bytes that all lanes together keep in memory of what they wrote last: about a second of what PostgreSQL takes, so that a
+/// drain that keeps up reads nothing from the disk.
+pub const RECENT_BYTES: usize = 32 << 20;
+
 /// Blocks of one segment that the disk may fail to read before it is the disk that failed: then nothing is concluded from
 /// it, and nothing is given up for lost.
 pub const HOLES_MAX: usize = 64;
@@ -65,6 +75,8 @@ const _: () = {
     assert!(CHUNK_BYTES.is_multiple_of(BLOCK_BYTES));
     assert!(GROUP_BYTES_MAX.is_multiple_of(CHUNK_BYTES));
     assert!(GROUP_BYTES_MAX < QUEUED_BYTES_MAX);
+    assert!(RECENT_BYTES / LANES_MAX as usize >= BLOCK_BYTES);
+    assert!(READ_PIECE_BYTES.is_multiple_of(BLOCK_BYTES));
     assert!(WINDOW_BYTES.is_multiple_of(BLOCK_BYTES));
     assert!(SEGMENT_BYTES_MIN as usize >= 2 * BLOCK_BYTES);
     assert!(SEGMENT_BYTES_MAX <= u32::MAX as u64);

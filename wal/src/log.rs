@@ -6,7 +6,7 @@ use crate::{
     keeper::{Keeper, KeeperHandle},
     lane::{LaneOpen, LaneShared},
     layout::Layout,
-    limits::{LANES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN},
+    limits::{LANES_MAX, RECENT_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN},
     recovery::{RecoverOptions, RecoveredLane, recover_lane},
     segment::SegmentHeader,
     segments::{PrepareError, Segments},
@@ -175,7 +175,7 @@ impl Log {
     fn adopt(&mut self, recovered: RecoveredLane, options: &LogOptions) -> Result<(), LogError> {
         let lane = recovered.lane;
         let start = recovered.start(self.id, options.segment_bytes);
-        let shared = LaneOpen::shared(&start, options.sync)?;
+        let shared = LaneOpen::shared(&start, options.sync, RECENT_BYTES / usize::from(options.lanes))?;
         self.found.push(LaneFound {
             lane,
             first_segment: recovered.segments.first().map_or(recovered.tail.segment, |found| found.segment),

@@ -6,11 +6,13 @@ use crate::{
     layout::Layout,
     limits::SEGMENT_HEADER_BYTES,
     position::{Position, segment_start},
+    recent::Recent,
     recovery::RecoveredLane,
     scan::{Extent, Item, ReadAt, Scan},
     segment::SegmentHeader,
     storage::Storage,
 };
+use std::{io, ops::Range, sync::Arc};
 
 /// What a reader met.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +43,27 @@ pub struct LaneReader<S: Storage> {
     lane: u16,
     position: Position,
     cut: Option<Cut>,
+    recent: Option<Arc<Recent>>,
     open: Option<Open<S::File>>,
+}
+
+/// A segment's file, of which the last bytes may be in memory.
+struct Source<F> {
+    file: F,
+    recent: Option<(Arc<Recent>, u64)>,
+}
+
+impl<F: ReadAt> ReadAt for Source<F> {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self.recent.as_ref().map_or(0, |(recent, segment)| recent.read(*segment, offset, buf)) {
+            0 => self.file.read_at(buf, offset),
+            bytes => Ok(bytes),
+        }
+    }
+
+    fn read_ahead(&self, range: Range<u64>) {
+        self.file.read_ahead(range);
+    }
 }
 
 /// A segment whose last group recovery found unfinished, while no header says so yet.
@@ -53,7 +75,7 @@ struct Cut {
 
 struct Open<F> {
     segment: u64,
-    scan: Scan<F>,
+    scan: Scan<Source<F>>,
     length: u32,
     /// How many of the scan's holes were told.
     holes_told: usize,
@@ -67,7 +89,14 @@ impl<S: Storage> LaneReader<S> {
     /// A reader that starts at `position`: a segment's start, or one that a reader named.
     #[must_use]
     pub fn new(storage: S, layout: Layout, log_id: [u8; 16], lane: u16, position: Position) -> Self {
-        Self { storage, layout, log_id, lane, position, cut: None, open: None }
+        Self { storage, layout, log_id, lane, position, cut: None, recent: None, open: None }
+    }
+
+    /// Takes what is in memory from there: it is what the lane whose log this is wrote last.
+    #[must_use]
+    pub fn with_recent(mut self, recent: Arc<Recent>) -> Self {
+        self.recent = Some(recent);
+        self
     }
 
     /// A reader of all that recovery found, up to its [`tail`](RecoveredLane::tail), for who changes nothing: what recovery
@@ -202,6 +231,7 @@ impl<S: Storage> LaneReader<S> {
             // Only the end of an unfinished write shows by it, and that is recovery's to tell.
             zeroed: false,
         };
+        let file = Source { file, recent: self.recent.clone().map(|recent| (recent, segment)) };
         Ok(Open { segment, scan: Scan::new(file, extent), length, holes_told: 0, held_back: None, sealed: false })
     }
 

@@ -3,12 +3,14 @@
 //!
 //! All paths are below the log's directory. A name is durable only after [`sync_dir`](Storage::sync_dir).
 
-use crate::{limits::BLOCK_BYTES, scan::ReadAt};
+use crate::{limits::BLOCK_BYTES, ring::ReadAhead, scan::ReadAt};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Write},
+    ops::Range,
     os::unix::fs::{FileExt, OpenOptionsExt},
     path::Path,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 /// Files and directories as the log needs them; blocking.
@@ -54,8 +56,101 @@ const ZEROS_BYTES: usize = 1 << 20;
 /// Files are for the daemon's own account only.
 const FILE_MODE: u32 = 0o600;
 
+/// A file opened for reading: past the page cache where the file system allows it, for what is read once in large pieces
+/// would only displace what others need, and what is read again because it did not verify must come from the device.
+pub struct DiskFile {
+    file: Arc<File>,
+    ahead: Mutex<Ahead>,
+}
+
+/// What is read in order.
+struct Ahead {
+    range: Range<u64>,
+    /// Begins with the first read: who has all it needs in memory takes no ring.
+    reading: Option<ReadAhead>,
+}
+
+/// One block of memory that `O_DIRECT` takes.
+#[repr(align(4096))]
+struct AlignedBlock([u8; BLOCK_BYTES]);
+
+const _: () = assert!(align_of::<AlignedBlock>() == BLOCK_BYTES);
+
+impl DiskFile {
+    fn open(path: &Path) -> io::Result<Self> {
+        let direct = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path);
+        let file = match direct {
+            // What knows no O_DIRECT: ramfs, some overlays.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => File::open(path)?,
+            opened => opened?,
+        };
+        Ok(Self { file: Arc::new(file), ahead: Mutex::new(Ahead { range: 0..0, reading: None }) })
+    }
+
+    fn try_read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        // A block asked for alone is one to try again, or to look at: nobody reads on from there.
+        let is_in_order = buf.len() > BLOCK_BYTES && ahead.range.contains(&offset);
+        let bytes = match (&mut ahead.reading, is_in_order) {
+            (Some(reading), true) => reading.read_on(offset)?,
+            (Some(reading), false) => reading.peek(offset)?,
+            (None, true) => {
+                let range = ahead.range.clone();
+                ahead.reading.insert(ReadAhead::new(&self.file, range)).read_on(offset)?
+            }
+            (None, false) => None,
+        };
+        if let Some(bytes) = bytes {
+            let length = bytes.len().min(buf.len());
+            buf[..length].copy_from_slice(&bytes[..length]);
+            return Ok(length);
+        }
+        drop(ahead);
+        self.read_block(buf, offset)
+    }
+
+    /// Goes on through the page cache; returns whether that is another way than before.
+    fn leave_direct(&self) -> io::Result<bool> {
+        let flags = rustix::fs::fcntl_getfl(&*self.file)?;
+        rustix::fs::fcntl_setfl(&*self.file, flags - rustix::fs::OFlags::DIRECT)?;
+        Ok(flags.contains(rustix::fs::OFlags::DIRECT))
+    }
+
+    /// Reads within one block.
+    fn read_block(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        let block = offset / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+        let within = (offset - block) as usize;
+        let mut bytes = AlignedBlock([0; BLOCK_BYTES]);
+        let read = FileExt::read_at(&*self.file, &mut bytes.0, block)?;
+        let bytes = bytes.0[..read].get(within..).unwrap_or_default();
+        let length = bytes.len().min(buf.len());
+        buf[..length].copy_from_slice(&bytes[..length]);
+        Ok(length)
+    }
+}
+
+impl ReadAt for DiskFile {
+    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+        match self.try_read_at(buf, offset) {
+            // A file system that takes O_DIRECT and then wants larger blocks than ours.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.leave_direct()? => {
+                self.try_read_at(buf, offset)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn read_ahead(&self, range: Range<u64>) {
+        let mut ahead = self.ahead.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reading) = &mut ahead.reading {
+            reading.restart(range.clone());
+        }
+        ahead.range = range;
+    }
+}
+
 impl Storage for Disk {
-    type File = File;
+    type File = DiskFile;
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         // A name that is not UTF-8 is none of ours; it is still shown to whoever reports strangers.
@@ -71,14 +166,14 @@ impl Storage for Disk {
         }
     }
 
-    fn open(&self, path: &Path) -> io::Result<(File, u64)> {
-        let file = File::open(path)?;
-        let length = file.metadata()?.len();
+    fn open(&self, path: &Path) -> io::Result<(DiskFile, u64)> {
+        let file = DiskFile::open(path)?;
+        let length = file.file.metadata()?.len();
         Ok((file, length))
     }
 
-    fn sync(&self, file: &File) -> io::Result<()> {
-        file.sync_data()
+    fn sync(&self, file: &DiskFile) -> io::Result<()> {
+        file.file.sync_data()
     }
 
     fn create_segment(&self, path: &Path, first_block: &[u8; BLOCK_BYTES], length: u64) -> io::Result<()> {

@@ -9,12 +9,18 @@ use forebay_wal::{
     frame::KIND_MESSAGE,
     group::{Record, SyncMethod},
     lane::AppendError,
+    limits::RECENT_BYTES,
     log::{self, LogOptions},
     position::{Position, segment_start},
     reader::{Event, LaneReader},
     storage::Disk,
 };
-use std::time::{Duration, Instant};
+use std::{
+    fs::OpenOptions,
+    os::unix::fs::FileExt,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 use support::{SEGMENT_BYTES, append, body, dir, expected, options, read_all, start, wait_for_event, write_log};
 
 #[test]
@@ -52,6 +58,39 @@ fn a_reader_that_follows_sees_each_record_once_as_it_becomes_durable() {
             assert_eq!(next, index as u64 + 1);
         }
     }
+}
+
+#[test]
+fn what_was_written_last_is_read_from_memory_and_the_rest_from_the_disk() {
+    let dir = dir();
+    let mut log = log::open(&options(dir.path(), SyncMethod::Direct)).unwrap();
+    let mut lane = start(&mut log);
+    append(&mut lane, &[b"in memory"]);
+    let found = log.found[0].clone();
+    // Nobody but the lane has it now.
+    let segment = OpenOptions::new().write(true).open(log.layout.segment(0, 1)).unwrap();
+    segment.write_all_at(&[0; 4096], 4096).unwrap();
+    let reader = || LaneReader::new(Disk, log.layout.clone(), log.id, 0, segment_start(1));
+    let mut from_memory = reader().with_recent(Arc::clone(found.shared.recent()));
+    assert!(matches!(from_memory.next_event(found.shared.durable()), Ok(Some(Event::Record(_)))));
+    assert_eq!(from_memory.payload(), b"h:in memory");
+    assert!(!matches!(reader().next_event(found.shared.durable()), Ok(Some(Event::Record(_)))));
+    // Far more than is kept: a reader begins on the disk and ends in memory.
+    let from = found.shared.durable();
+    let payload = vec![b'x'; 900 << 10];
+    let count = RECENT_BYTES / payload.len() + 2;
+    for _ in 0..count {
+        append(&mut lane, &[&payload]);
+    }
+    let mut reader = LaneReader::new(Disk, log.layout.clone(), log.id, 0, from);
+    reader = reader.with_recent(Arc::clone(found.shared.recent()));
+    let mut read = 0;
+    while let Some(event) = reader.next_event(found.shared.durable()).unwrap() {
+        assert!(matches!(event, Event::Record(_)), "{event:?}");
+        assert!(reader.payload().ends_with(&payload));
+        read += 1;
+    }
+    assert_eq!(read, count);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use forebay_wal::{
 };
 use std::{
     collections::VecDeque,
-    sync::atomic::Ordering,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -87,7 +87,8 @@ impl Lane {
     pub(super) fn open(shared: &Shared, layout: &Layout, index: usize, mark: Mark) -> Self {
         let progress = &shared.lanes[index];
         let reader = LaneReader::new(Disk, layout.clone(), shared.log_id, progress.lane.lane(), mark.position)
-            .with_pending_tail(progress.pending_tail());
+            .with_pending_tail(progress.pending_tail())
+            .with_recent(Arc::clone(progress.lane.recent()));
         Self {
             index,
             reader,

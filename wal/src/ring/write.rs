@@ -1,8 +1,5 @@
-//! The lane's own io_uring ring: the one module of this crate with unsafe code.
-//!
-//! One operation is in flight at a time. Its [`Group`] (whose buffers the kernel reads) and its file are owned by the ring
-//! from submission until the completion was taken, also when the ring is dropped meanwhile.
-#![allow(unsafe_code)]
+//! A lane's ring. One operation is in flight at a time. Its [`Group`] (whose buffers the kernel reads) and its file are owned
+//! by the ring from submission until the completion was taken.
 
 use crate::group::{Group, Operation, SyncMethod};
 use io_uring::{IoUring, opcode, types};
@@ -97,6 +94,12 @@ impl Ring {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// The group whose operation is under way. The kernel only reads its bytes.
+    #[must_use]
+    pub fn in_flight(&self) -> Option<&Group> {
+        self.in_flight.as_ref().map(|in_flight| &in_flight.group)
     }
 
     /// The group whose operation is complete and its outcome: for a write the number of bytes.
