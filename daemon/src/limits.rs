@@ -77,6 +77,10 @@ pub const PROBE_ROUNDS: u32 = 64;
 /// Step of the sweep that ends the wait for commits.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
 
+/// Sweeps without a push after which a lane is sealed, 100 ms: soon enough that a daemon which is killed at some time has
+/// most likely said what was durable, and so seldom that a seal costs a busy lane nothing.
+pub const QUIET_SWEEPS_MAX: u32 = 5;
+
 /// How long a second start waits for the lock of the first: a killed process' io_uring work may hold it for a moment.
 pub const LOCK_WAIT: Duration = Duration::from_secs(2);
 

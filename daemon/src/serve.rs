@@ -121,7 +121,7 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
             tracing::info!(signal, "stopping");
             shared.stop();
             end_in_order(threads, drain, &shared);
-            Ok(())
+            failure_meanwhile(&end, &shared)
         }
         Ok(End::Failed(error)) => {
             end_after_failure(&error, drain, &shared);
@@ -151,6 +151,20 @@ fn end_after_failure(error: &ServeError, drain: DrainThread, shared: &Shared) {
     shared.stop();
     // A core that failed does not end, and what is not durable never will be; but answers under way leave.
     std::thread::sleep(FAILURE_GRACE);
+}
+
+/// A write may fail while the daemon ends in order: the last ones, or the seals.
+fn failure_meanwhile(end: &Receiver<End>, shared: &Shared) -> Result<(), ServeError> {
+    if !shared.has_storage_failed() {
+        return Ok(());
+    }
+    // It is on its way, from the thread that saw it.
+    while let Ok(end) = end.recv_timeout(FAILURE_GRACE) {
+        if let End::Failed(error) = end {
+            return Err(error);
+        }
+    }
+    Err(ServeError::Storage("a write to the log failed".to_owned()))
 }
 
 fn end_in_order(threads: Vec<JoinHandle<()>>, drain: DrainThread, shared: &Shared) {

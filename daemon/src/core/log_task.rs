@@ -58,6 +58,11 @@ impl LogState {
         .await;
     }
 
+    /// Whether the lane took a failed write.
+    pub(super) fn has_failed(&self) -> bool {
+        self.poisoned.get()
+    }
+
     pub(super) fn happened(&self) {
         self.events.set(self.events.get() + 1);
         self.room_waiters.take().into_iter().for_each(Waker::wake);
@@ -125,7 +130,7 @@ fn tell_drain(core: &Core, durable_ordinal: u64) {
     }
 }
 
-fn poison(core: &Core, failed: &forebay_wal::group::WriteFailed) {
+pub(super) fn poison(core: &Core, failed: &forebay_wal::group::WriteFailed) {
     if core.log.poisoned.replace(true) {
         return;
     }
