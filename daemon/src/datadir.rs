@@ -35,6 +35,13 @@ pub enum DataDirError {
         /// What was asked for, in bytes.
         segment_bytes: u64,
     },
+    /// The process may not write files as large as a segment.
+    FileSizeLimit {
+        /// The limit in bytes.
+        limit_bytes: u64,
+        /// Size of a segment in bytes.
+        segment_bytes: u64,
+    },
     /// The quota holds no log of so many lanes.
     QuotaTooSmall {
         /// The quota in bytes.
@@ -52,6 +59,11 @@ impl std::fmt::Display for DataDirError {
             Self::SegmentSize { segment_bytes } => {
                 write!(f, "a segment has 1 MiB to 1 GiB, a multiple of 1 MiB; not {segment_bytes} bytes")
             }
+            Self::FileSizeLimit { limit_bytes, segment_bytes } => write!(
+                f,
+                "the limit of file sizes is {limit_bytes} bytes, a segment of the log has {segment_bytes}: raise the limit \
+                 (ulimit -f, LimitFSIZE=) or lower --wal-segment-bytes, which can be 1 MiB"
+            ),
             Self::QuotaTooSmall { quota_bytes, needed_bytes } => {
                 write!(f, "the log's quota of {quota_bytes} bytes is too small: it needs {needed_bytes} at least")
             }
@@ -137,13 +149,17 @@ impl DataDir {
             }
         };
         let lanes = u64::from(lanes);
+        let limit_bytes = rustix::process::getrlimit(rustix::process::Resource::Fsize).current.unwrap_or(u64::MAX);
         let segment_bytes = segment_bytes.unwrap_or_else(|| {
-            let fair = quota_bytes / (lanes * QUOTA_SEGMENTS_PER_LANE);
+            let fair = (quota_bytes / (lanes * QUOTA_SEGMENTS_PER_LANE)).min(limit_bytes);
             (fair / SEGMENT_STEP_BYTES * SEGMENT_STEP_BYTES).clamp(SEGMENT_STEP_BYTES, SEGMENT_BYTES_DEFAULT)
         });
         let allowed = SEGMENT_STEP_BYTES..=SEGMENT_BYTES_MAX;
         if !allowed.contains(&segment_bytes) || !segment_bytes.is_multiple_of(SEGMENT_STEP_BYTES) {
             return Err(DataDirError::SegmentSize { segment_bytes });
+        }
+        if segment_bytes > limit_bytes {
+            return Err(DataDirError::FileSizeLimit { limit_bytes, segment_bytes });
         }
         // One that is written to and those that are ready; with fewer a lane could be full with nothing to drain.
         let needed_bytes = (1 + SEGMENTS_AHEAD as u64) * lanes * segment_bytes;

@@ -44,6 +44,19 @@ pub const LOAD_ROWS: usize = 1024;
 /// See [`LOAD_ROWS`]; a larger record is read alone.
 pub const LOAD_BYTES: usize = 1 << 20;
 
+/// How long all lanes wait for one that cannot be read before they are drained without it, which costs order: a disk that
+/// is reset, or a mount that comes late, is back by then.
+pub const LANE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The same while the daemon ends: the grace is for what can be read.
+pub const LANE_PATIENCE_AT_END: Duration = Duration::from_millis(500);
+
+/// Time between attempts to read such a lane …
+pub const LANE_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// … and between looks at one that is left out.
+pub const LANE_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Bytes of COPY data handed to the connection at once.
 pub const COPY_CHUNK_BYTES: usize = 256 << 10;
 
@@ -63,6 +76,10 @@ pub const PROBE_ROUNDS: u32 = 64;
 
 /// Step of the sweep that ends the wait for commits.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
+
+/// Sweeps without a push after which a lane is sealed, 100 ms: soon enough that a daemon which is killed at some time has
+/// most likely said what was durable, and so seldom that a seal costs a busy lane nothing.
+pub const QUIET_SWEEPS_MAX: u32 = 5;
 
 /// How long a second start waits for the lock of the first: a killed process' io_uring work may hold it for a moment.
 pub const LOCK_WAIT: Duration = Duration::from_secs(2);

@@ -27,7 +27,7 @@ use std::{
 /// Time that the private PostgreSQL gets to end.
 const POSTGRES_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Time for refusals to leave when the log has failed.
+/// Time for the last answers to leave when the log has failed.
 const FAILURE_GRACE: Duration = Duration::from_millis(300);
 
 /// Why the daemon did not start, or ended.
@@ -53,7 +53,9 @@ impl From<DataDirError> for ServeError {
         match error {
             DataDirError::InUse { .. } => Self::InUse(error.to_string()),
             DataDirError::Io { .. } => Self::Storage(error.to_string()),
-            DataDirError::QuotaTooSmall { .. } | DataDirError::SegmentSize { .. } => Self::Setup(error.to_string()),
+            DataDirError::QuotaTooSmall { .. }
+            | DataDirError::SegmentSize { .. }
+            | DataDirError::FileSizeLimit { .. } => Self::Setup(error.to_string()),
         }
     }
 }
@@ -85,6 +87,8 @@ enum End {
 /// See [`ServeError`].
 pub fn run(mut config: Config) -> Result<(), ServeError> {
     let connections_max = raise_descriptor_limit();
+    let setup = |error: std::io::Error| ServeError::Setup(error.to_string());
+    survive_file_size_limit().map_err(setup)?;
     let cpus = allowed_cpus();
     let cores = config.cores.unwrap_or(cpus.len().clamp(1, usize::from(u16::MAX)) as u16);
     // Before the address is bound: a socket that shares it would take another daemon's connections.
@@ -99,7 +103,6 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
         LogOptions { dir: data_dir.wal(), lanes: cores, sync: config.sync.method(), segment_bytes, quota_bytes };
     let mut log = log::open(&options)?;
     report(&log);
-    let setup = |error: std::io::Error| ServeError::Setup(error.to_string());
     let signal = DrainSignal::new().map_err(setup)?;
     let mailboxes = (0..cores).map(|_| Mailbox::new()).collect::<Result<_, _>>().map_err(setup)?;
     let shared = Arc::new(Shared::new(config, &log, (segment_bytes, quota_bytes), signal, mailboxes));
@@ -113,17 +116,15 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
     let postgres = start_embedded(&shared.config, &data_dir, &cluster)?;
     banner::print(address, postgres.as_ref());
 
-    let ended_by = end.recv();
-    shared.stop();
-    let outcome = match ended_by {
+    let outcome = match end.recv() {
         Ok(End::Signal(signal)) => {
             tracing::info!(signal, "stopping");
+            shared.stop();
             end_in_order(threads, drain, &shared);
-            Ok(())
+            failure_meanwhile(&end, &shared)
         }
         Ok(End::Failed(error)) => {
-            // A core that failed does not end, and what is not durable never will be; but those who wait are told.
-            std::thread::sleep(FAILURE_GRACE);
+            end_after_failure(&error, drain, &shared);
             Err(error)
         }
         Err(_) => Err(ServeError::Setup("all threads ended".to_owned())),
@@ -135,6 +136,35 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
     }
     log.keeper.stop();
     outcome
+}
+
+/// What stands durable in the log, in the other lanes and as far as it can be read in the failed one, is drained before the
+/// process ends: the next start may find the disk gone. Pushes are refused meanwhile, and those who wait are answered.
+fn end_after_failure(error: &ServeError, drain: DrainThread, shared: &Shared) {
+    if matches!(error, ServeError::Storage(_)) {
+        shared.storage_failed();
+        if !drain.finish(shared.config.shutdown_grace) {
+            tracing::warn!("the drain did not end in time");
+        }
+        tracing::info!(pending = shared.pending(), "the log keeps what PostgreSQL does not have yet");
+    }
+    shared.stop();
+    // A core that failed does not end, and what is not durable never will be; but answers under way leave.
+    std::thread::sleep(FAILURE_GRACE);
+}
+
+/// A write may fail while the daemon ends in order: the last ones, or the seals.
+fn failure_meanwhile(end: &Receiver<End>, shared: &Shared) -> Result<(), ServeError> {
+    if !shared.has_storage_failed() {
+        return Ok(());
+    }
+    // It is on its way, from the thread that saw it.
+    while let Ok(end) = end.recv_timeout(FAILURE_GRACE) {
+        if let End::Failed(error) = end {
+            return Err(error);
+        }
+    }
+    Err(ServeError::Storage("a write to the log failed".to_owned()))
 }
 
 fn end_in_order(threads: Vec<JoinHandle<()>>, drain: DrainThread, shared: &Shared) {
@@ -159,6 +189,12 @@ fn raise_descriptor_limit() -> u64 {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
     getrlimit(Resource::Nofile).current.map_or(u64::MAX, |limit| limit.saturating_sub(DESCRIPTORS_KEPT).max(1))
+}
+
+/// Lets a write beyond the limit of file sizes fail, rather than end the process: it is dealt with where it fails. A handler
+/// and not the order to ignore, which the private PostgreSQL would inherit.
+fn survive_file_size_limit() -> std::io::Result<()> {
+    signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).map(drop)
 }
 
 /// Processors that the process may use.

@@ -6,6 +6,7 @@ use forebay_wal::{
     lane::LaneShared,
     log::{LaneFound, Numbers},
     position::Position,
+    segment::SegmentHeader,
 };
 use std::{
     collections::HashSet,
@@ -32,6 +33,8 @@ pub struct LaneProgress {
     pub lane: Arc<LaneShared>,
     oldest: Position,
     oldest_ordinal: u64,
+    pending_tail: Option<SegmentHeader>,
+    left_out: AtomicBool,
     reachable: AtomicU64,
     released_below: AtomicU64,
     drained: AtomicU64,
@@ -45,6 +48,8 @@ impl LaneProgress {
             lane: Arc::clone(&found.shared),
             oldest: start,
             oldest_ordinal: found.first_ordinal,
+            pending_tail: found.pending_tail,
+            left_out: AtomicBool::new(false),
             reachable: AtomicU64::new(found.shared.durable().pack()),
             released_below: AtomicU64::new(found.first_segment),
             drained: AtomicU64::new(start.pack()),
@@ -60,6 +65,21 @@ impl LaneProgress {
     /// Ordinal of the oldest record that was found at start.
     pub fn oldest_ordinal(&self) -> u64 {
         self.oldest_ordinal
+    }
+
+    /// The header of its tail's segment, if that could not be made at the start.
+    pub fn pending_tail(&self) -> Option<SegmentHeader> {
+        self.pending_tail
+    }
+
+    /// Whether the others are drained without it, because it cannot be read.
+    pub fn is_left_out(&self) -> bool {
+        self.left_out.load(Ordering::Relaxed)
+    }
+
+    /// Notes whether it is left out.
+    pub fn set_left_out(&self, left_out: bool) {
+        self.left_out.store(left_out, Ordering::Relaxed);
     }
 
     /// How far a checkpoint of this log can be: where the lane ended when it was opened, or where a transaction of this
@@ -159,6 +179,7 @@ pub struct Shared {
     /// Names of the queues in PostgreSQL, where a push may not make one; `None`: not known yet.
     pub known_queues: RwLock<Option<HashSet<String>>>,
     health: AtomicU8,
+    storage_failed: AtomicBool,
     stopping: AtomicBool,
 }
 
@@ -188,6 +209,7 @@ impl Shared {
             has_checkpoint: AtomicBool::new(false),
             known_queues: RwLock::new(None),
             health: AtomicU8::new(DatabaseHealth::Unknown as u8),
+            storage_failed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
     }
@@ -207,6 +229,16 @@ impl Shared {
         if health == DatabaseHealth::Disconnected && before != health as u8 {
             self.mailboxes.iter().for_each(|mailbox| mailbox.send(crate::mailbox::Letter::DatabaseAway));
         }
+    }
+
+    /// Whether a lane took a failed write: no core takes pushes any more, and the daemon ends once the drain had its time.
+    pub fn has_storage_failed(&self) -> bool {
+        self.storage_failed.load(Ordering::Relaxed)
+    }
+
+    /// Lets no core take pushes any more.
+    pub fn storage_failed(&self) {
+        self.storage_failed.store(true, Ordering::Relaxed);
     }
 
     /// Whether the daemon is to end.

@@ -19,8 +19,15 @@ const HEAD_BYTES: usize = 32;
 
 fn commit() -> GroupCommit {
     let tail = segment_start(1);
-    let start =
-        Start { log_id: [7; 16], lane: 0, segment_bytes: SEGMENT_BYTES_DEFAULT, tail, next_ordinal: 0, sealed: false };
+    let start = Start {
+        log_id: [7; 16],
+        lane: 0,
+        segment_bytes: SEGMENT_BYTES_DEFAULT,
+        tail,
+        next_ordinal: 0,
+        sealed: false,
+        pending_tail: None,
+    };
     GroupCommit::new(start, SyncMethod::None)
 }
 

@@ -34,6 +34,13 @@ pub enum LogError {
 }
 
 impl LogError {
+    /// Whether the disk, the account's share of it, or what a file may take is used up: waiting, or the drain, may mend it.
+    #[must_use]
+    pub fn is_no_room(&self) -> bool {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))
+    }
+
     pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { what, path, source }

@@ -55,7 +55,7 @@ pub enum Refused {
         /// Bytes that a batch may take, frames' headers included.
         max: usize,
     },
-    /// Too much waits for the disk, or the next segment is not ready: try again after the next completion.
+    /// Too much waits for the disk, or the segment to go on with is not ready: try again after the next completion.
     Busy,
     /// A write failed earlier. Nothing more is taken.
     Poisoned,
@@ -168,6 +168,8 @@ pub struct Start {
     pub tail: Position,
     /// Ordinal of the next record.
     pub next_ordinal: u64,
+    /// The tail's segment, if it is not there yet: nothing is taken before it is.
+    pub pending_tail: Option<SegmentHeader>,
     /// Whether something proves already that all before was durable.
     pub sealed: bool,
 }
@@ -181,6 +183,10 @@ pub struct GroupCommit {
     pool: ChunkPool,
     /// Segments that are ready behind the current one, in order.
     ready: VecDeque<u64>,
+    /// Whether the current segment is there: a lane may start on a full disk.
+    tail_is_ready: bool,
+    /// The current segment's header, until it was asked for.
+    pending_tail: Option<SegmentHeader>,
     /// The segment that it went on with when it was made.
     first_segment: u64,
     /// The last segment that was asked for.
@@ -217,6 +223,8 @@ impl GroupCommit {
             sync,
             pool: ChunkPool::default(),
             ready: VecDeque::new(),
+            tail_is_ready: start.pending_tail.is_none(),
+            pending_tail: start.pending_tail,
             first_segment: start.tail.segment,
             wanted: start.tail.segment,
             seed: SegmentSeed::new(start.log_id, start.lane, start.tail.segment),
@@ -233,8 +241,13 @@ impl GroupCommit {
         }
     }
 
-    /// Segment `segment` is ready; it is the one behind all that were ready before.
+    /// Segment `segment` is ready; it is the one behind all that were ready before, or the tail's if that was missing.
     pub fn segment_ready(&mut self, segment: u64) {
+        if !self.tail_is_ready {
+            assert_eq!(segment, self.tail.segment, "the tail's segment comes first");
+            (self.tail_is_ready, self.pending_tail) = (true, None);
+            return;
+        }
         let last = self.ready.back().copied().unwrap_or(self.tail.segment);
         assert_eq!(segment, last + 1, "segments follow each other without gaps");
         self.ready.push_back(segment);
@@ -244,6 +257,9 @@ impl GroupCommit {
     /// The header of the next segment that should be made now, if one should; each is asked for once. `base_number` is the
     /// counter's value.
     pub fn wanted_segment(&mut self, base_number: u64) -> Option<SegmentHeader> {
+        if let Some(tail) = self.pending_tail.take() {
+            return Some(SegmentHeader { base_number, ..tail });
+        }
         let ahead = if self.tail.segment == self.first_segment { 1 } else { SEGMENTS_AHEAD as u64 };
         if self.wanted >= self.tail.segment + ahead {
             return None;
@@ -262,7 +278,7 @@ impl GroupCommit {
         })
     }
 
-    /// How many segments are ready behind the current one.
+    /// How many segments are ready behind the current one, which may be missing itself.
     #[must_use]
     pub fn segments_ready(&self) -> usize {
         self.ready.len()
@@ -350,6 +366,9 @@ impl GroupCommit {
 
     /// Sees to it that the open group, or one to be opened at `tail`, takes `batch_bytes`.
     fn make_room(&mut self, batch_bytes: usize) -> Result<(), Refused> {
+        if !self.tail_is_ready {
+            return Err(Refused::Busy);
+        }
         let fits = |start: Position, used: usize| {
             start.offset as usize + (used + batch_bytes).next_multiple_of(BLOCK_BYTES) <= self.segment_bytes as usize
         };

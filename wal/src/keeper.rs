@@ -134,11 +134,7 @@ impl Work {
             };
             match request {
                 Ok(Request::Prepare { header, lane }) => self.waiting.push_back((header, lane)),
-                Ok(Request::Release { lane, before }) => {
-                    if let Err(error) = self.segments.release(lane, before) {
-                        tracing::error!(code = "segment_release_failed", lane, %error, "drained segments were not released");
-                    }
-                }
+                Ok(Request::Release { lane, before }) => self.release(lane, before),
                 Ok(Request::MarkDamaged { lane, segment }) => self.segments.mark_damaged(lane, segment),
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => {}
@@ -148,32 +144,44 @@ impl Work {
         }
     }
 
+    /// Makes what waits, in turn. A lane's segments come in order, so one that fails holds up those of its own lane; other
+    /// lanes may stand on another disk.
     fn prepare_waiting(&mut self) {
-        // Each lane waits for its own turn: a lane's segments come in order, and one that fails fails for all.
+        let mut left = VecDeque::new();
         while let Some((header, lane)) = self.waiting.pop_front() {
-            match self.segments.prepare(header, false) {
-                Ok(()) => match lane.open_segment(self.segments.layout(), header.segment) {
-                    Ok(file) => lane.segment_made(header.segment, file),
-                    Err(error) => {
-                        self.report(&lane, &error);
-                        return self.wait_on(header, lane);
-                    }
-                },
-                Err(PrepareError::Quota) => {
-                    return self.wait_on(header, lane);
-                }
-                Err(PrepareError::Failed(error)) => {
-                    self.report(&lane, &error);
-                    return self.wait_on(header, lane);
-                }
+            let held_up = left.iter().any(|(header_left, _): &(SegmentHeader, _)| header_left.lane == header.lane);
+            if held_up || !self.prepare(header, &lane) {
+                left.push_back((header, lane));
+            }
+        }
+        self.waiting = left;
+        self.refuse_waiting();
+    }
+
+    fn prepare(&mut self, header: SegmentHeader, lane: &LaneShared) -> bool {
+        let made = match self.segments.prepare(header) {
+            Ok(()) => lane.open_segment(self.segments.layout(), header.segment),
+            Err(PrepareError::Quota) => return false,
+            Err(PrepareError::Failed(error)) => Err(error),
+        };
+        match made {
+            Ok(file) => {
+                lane.segment_made(header.segment, file);
+                // What was only kept until there is this one.
+                self.release(header.lane, 0);
+                true
+            }
+            Err(error) => {
+                self.report(lane, &error);
+                false
             }
         }
     }
 
-    /// Puts a request back at the front. What refused it refuses all that wait behind it.
-    fn wait_on(&mut self, header: SegmentHeader, lane: Arc<LaneShared>) {
-        self.waiting.push_front((header, lane));
-        self.refuse_waiting();
+    fn release(&mut self, lane: u16, before: u64) {
+        if let Err(error) = self.segments.release(lane, before) {
+            tracing::error!(code = "segment_release_failed", lane, %error, "drained segments were not released");
+        }
     }
 
     fn refuse_waiting(&self) {

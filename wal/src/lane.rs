@@ -21,7 +21,7 @@ use std::{
         unix::fs::OpenOptionsExt,
     },
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
@@ -78,10 +78,10 @@ impl LaneShared {
         self.full.load(Ordering::Relaxed)
     }
 
-    /// Whether the last batch was refused because of that, and nothing changed since.
+    /// Whether a batch was refused because of that, and no segment was made since.
     #[must_use]
     pub fn is_refusing(&self) -> bool {
-        self.refusing.load(Ordering::Relaxed)
+        self.is_full() && self.refusing.load(Ordering::Relaxed)
     }
 
     /// Whether a write or sync failed.
@@ -96,7 +96,7 @@ impl LaneShared {
     }
 
     pub(crate) fn segment_made(&self, segment: u64, file: File) {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner).push_back((segment, Arc::new(file)));
+        self.lock_made().push_back((segment, Arc::new(file)));
         self.refusing.store(false, Ordering::Relaxed);
         self.set_full(false);
     }
@@ -106,6 +106,10 @@ impl LaneShared {
         let flags = if self.sync == SyncMethod::Direct { libc::O_DIRECT } else { 0 };
         let opened = OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path);
         opened.map_err(LogError::io("open for writing", path))
+    }
+
+    fn lock_made(&self) -> MutexGuard<'_, VecDeque<(u64, Arc<File>)>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn signal(&self) {
@@ -202,9 +206,17 @@ impl Lane {
     /// # Errors
     /// See [`AppendError`].
     pub fn append(&mut self, records: &[Record<'_>]) -> Result<Appended, AppendError> {
+        if self.shared.is_poisoned() {
+            return Err(AppendError::Poisoned);
+        }
+        let is_full = self.is_full();
+        if is_full && self.shared.is_refusing() {
+            // A smaller batch may still fit. But whoever was refused must not be overtaken by whoever asks for less, nor
+            // each client be told yes and no in turns until the last byte is taken.
+            return Err(AppendError::Full);
+        }
         let numbers = &self.numbers;
         let appended = self.commit.append(records, |count| numbers.fetch_add(count, Ordering::SeqCst));
-        let is_full = self.is_full();
         let appended = appended.map_err(|refused| match refused {
             Refused::TooLarge { max } => AppendError::TooLarge { max },
             Refused::Busy if is_full => {
@@ -289,7 +301,7 @@ impl Lane {
     }
 
     fn take_made_segments(&mut self) {
-        let mut made = self.shared.made.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut made = self.shared.lock_made();
         while let Some((segment, file)) = made.pop_front() {
             self.commit.segment_ready(segment);
             self.files.push_back((segment, file));
@@ -324,7 +336,8 @@ impl Lane {
     /// Whether the lane has no segment left behind the current one, and gets none before something is released.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.commit.segments_ready() == 0 && self.shared.is_full()
+        // One that was made and not taken in yet is room too, though the one behind it was refused.
+        self.commit.segments_ready() == 0 && self.shared.is_full() && self.shared.lock_made().is_empty()
     }
 
     /// Whether all that was appended is durable.

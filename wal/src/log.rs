@@ -8,6 +8,7 @@ use crate::{
     layout::Layout,
     limits::{LANES_MAX, RECENT_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN},
     recovery::{RecoverOptions, RecoveredLane, recover_lane},
+    segment::SegmentHeader,
     segments::{PrepareError, Segments},
     storage::{Disk, Storage},
 };
@@ -62,6 +63,9 @@ pub struct LaneFound {
     pub first_ordinal: u64,
     /// Records found.
     pub records: u64,
+    /// The header of the tail's segment, if there was no room to make it: who reads the lane must know it, see
+    /// [`LaneReader::with_pending_tail`](crate::reader::LaneReader::with_pending_tail).
+    pub pending_tail: Option<SegmentHeader>,
     /// Where its durable end is told.
     pub shared: Arc<LaneShared>,
 }
@@ -90,14 +94,15 @@ pub struct Recovered<S> {
     pub id: [u8; 16],
     /// Every lane found or made.
     pub lanes: Vec<RecoveredLane>,
-    /// Which segments exist; those that the lanes go on with do.
+    /// Which segments exist.
     pub segments: Segments<S>,
     /// The number of the next record.
     pub next_number: u64,
 }
 
-/// Recovers every lane of the log in `layout`, and sees to it that each of `options.lanes` has a segment to go on with.
-/// [`LogOptions::dir`] and [`LogOptions::sync`] are not looked at.
+/// Recovers every lane of the log in `layout`, and sees to it that each has a segment to go on with. Where there is no room
+/// for one, its [`tail_header`](RecoveredLane::tail_header) stays: the log must open all the same, for only the drain makes
+/// room. [`LogOptions::dir`] and [`LogOptions::sync`] are not looked at.
 ///
 /// # Errors
 /// See [`LogError`].
@@ -120,13 +125,13 @@ pub fn recover<S: Storage>(storage: S, layout: &Layout, options: &LogOptions) ->
     }
     let mut segments = Segments::new(storage, layout.clone(), options.segment_bytes, options.quota_bytes, &lanes)?;
     let next_number = lanes.iter().map(|lane| lane.next_number).max().unwrap_or(0);
-    for lane in &lanes {
-        if let Some(mut header) = lane.tail_header {
-            header.base_number = next_number;
-            segments.prepare(header, true).map_err(|error| match error {
-                PrepareError::Failed(error) => error,
-                PrepareError::Quota => LogError::Options("the quota holds no segment".into()),
-            })?;
+    for lane in &mut lanes {
+        let Some(header) = &mut lane.tail_header else { continue };
+        header.base_number = next_number;
+        match segments.prepare(*header) {
+            Ok(()) => lane.tail_header = None,
+            Err(PrepareError::Failed(error)) if !error.is_no_room() => return Err(error),
+            Err(_) => {}
         }
     }
     Ok(Recovered { id, lanes, segments, next_number })
@@ -176,14 +181,17 @@ impl Log {
             first_segment: recovered.segments.first().map_or(recovered.tail.segment, |found| found.segment),
             first_ordinal: recovered.first_ordinal,
             records: recovered.segments.iter().map(|found| found.records).sum(),
+            pending_tail: recovered.tail_header,
             shared: Arc::clone(&shared),
         });
         self.findings.extend(recovered.findings.into_iter().map(|finding| (lane, finding)));
         if lane < options.lanes {
             let tail = recovered.tail.segment;
             let mut files = VecDeque::new();
-            for segment in tail..=tail + recovered.ready_count as u64 {
-                files.push_back((segment, Arc::new(shared.open_segment(&self.layout, segment)?)));
+            if recovered.tail_header.is_none() {
+                for segment in tail..=tail + recovered.ready_count as u64 {
+                    files.push_back((segment, Arc::new(shared.open_segment(&self.layout, segment)?)));
+                }
             }
             let (numbers, keeper) = (Arc::clone(&self.numbers.0), self.keeper.handle());
             self.lanes.push(LaneOpen { shared, start, files, numbers, keeper });

@@ -104,11 +104,16 @@ impl<S: Storage> LaneReader<S> {
     #[must_use]
     pub fn of_recovered(storage: S, layout: Layout, log_id: [u8; 16], recovered: &RecoveredLane) -> Self {
         let first_segment = recovered.segments.first().map_or(recovered.tail.segment, |found| found.segment);
-        let mut reader = Self::new(storage, layout, log_id, recovered.lane, segment_start(first_segment));
-        reader.cut = recovered
-            .tail_header
+        Self::new(storage, layout, log_id, recovered.lane, segment_start(first_segment))
+            .with_pending_tail(recovered.tail_header)
+    }
+
+    /// The same reader, of a lane whose tail's segment is not made yet: what its header will say of the group before it.
+    #[must_use]
+    pub fn with_pending_tail(mut self, header: Option<SegmentHeader>) -> Self {
+        self.cut = header
             .map(|header| Cut { segment: header.segment - 1, unfinished_block: header.previous_unfinished_block });
-        reader
+        self
     }
 
     /// The lane.

@@ -34,15 +34,41 @@ pub struct Segments<S> {
     segment_bytes: u64,
     quota_bytes: u64,
     total_bytes: u64,
-    lanes: HashMap<u16, BTreeMap<u64, Held>>,
+    lanes: HashMap<u16, Held>,
     free: Vec<PathBuf>,
     names_made: u64,
 }
 
-#[derive(Clone, Copy)]
+/// What a lane has.
+#[derive(Default)]
 struct Held {
+    segments: BTreeMap<u64, HeldSegment>,
+    /// Segments below this one were drained.
+    drained_below: u64,
+    /// The segments from this one on stay until there is a newer one: here stands the last record that verifies.
+    kept_from: Option<u64>,
+}
+
+#[derive(Clone, Copy)]
+struct HeldSegment {
     length_bytes: u64,
     damaged: bool,
+}
+
+impl Held {
+    /// The oldest segment, if it was drained and nothing is to be known by it any more. Where numbers and ordinals go on
+    /// stands in the last segment's header and records, and behind a write that never finished in the records before it.
+    fn releasable(&self) -> Option<u64> {
+        let (&first, _) = self.segments.first_key_value()?;
+        let (&last, _) = self.segments.last_key_value()?;
+        let kept_from = self.kept_from.unwrap_or(last).min(last);
+        (first < self.drained_below.min(kept_from)).then_some(first)
+    }
+
+    /// Bytes that go as soon as there is a newer segment.
+    fn held_back_bytes(&self) -> u64 {
+        self.segments.range(..self.drained_below).map(|(_, held)| held.length_bytes).sum()
+    }
 }
 
 impl<S: Storage> Segments<S> {
@@ -77,6 +103,10 @@ impl<S: Storage> Segments<S> {
             for found in &lane.segments {
                 segments.hold(lane.lane, *found);
             }
+            if lane.tail_header.is_some() {
+                let last = lane.segments.iter().rfind(|found| found.records > 0);
+                segments.lanes.entry(lane.lane).or_default().kept_from = last.map(|found| found.segment);
+            }
             for found in &lane.unused {
                 segments.hold(lane.lane, *found);
                 segments.let_go(lane.lane, found.segment)?;
@@ -107,8 +137,8 @@ impl<S: Storage> Segments<S> {
 
     fn hold(&mut self, lane: u16, found: FoundSegment) {
         self.total_bytes += found.length_bytes;
-        let held = Held { length_bytes: found.length_bytes, damaged: found.damaged };
-        self.lanes.entry(lane).or_default().insert(found.segment, held);
+        let held = HeldSegment { length_bytes: found.length_bytes, damaged: found.damaged };
+        self.lanes.entry(lane).or_default().segments.insert(found.segment, held);
     }
 
     /// Bytes of all segments, free ones included.
@@ -123,18 +153,20 @@ impl<S: Storage> Segments<S> {
         &self.layout
     }
 
-    /// Makes the segment that `header` describes; it is durable, name and all, when this returns. `required` goes beyond
-    /// the quota: a lane without any segment could not even tell that the log is full.
+    /// Makes the segment that `header` describes; it is durable, name and all, when this returns. What it allows to be
+    /// [released](Self::release) waits for the next call of that.
     ///
     /// # Errors
     /// See [`PrepareError`].
-    pub fn prepare(&mut self, header: SegmentHeader, required: bool) -> Result<(), PrepareError> {
-        if self.lanes.get(&header.lane).is_some_and(|held| held.contains_key(&header.segment)) {
+    pub fn prepare(&mut self, header: SegmentHeader) -> Result<(), PrepareError> {
+        let held = self.lanes.entry(header.lane).or_default();
+        if held.segments.contains_key(&header.segment) {
             // Made before, and could not be opened then.
             return Ok(());
         }
-        let fits = self.total_bytes + self.segment_bytes <= self.quota_bytes;
-        if self.free.is_empty() && !fits && !required {
+        // What was drained, and is only kept for where the lane goes on, does not stand in the way of the next one.
+        let needed_bytes = (self.total_bytes + self.segment_bytes).saturating_sub(held.held_back_bytes());
+        if self.free.is_empty() && needed_bytes > self.quota_bytes {
             return Err(PrepareError::Quota);
         }
         self.make(header).map_err(PrepareError::Failed)
@@ -157,7 +189,9 @@ impl<S: Storage> Segments<S> {
                 let block: [u8; SEGMENT_HEADER_BYTES] = SegmentHeader { zeroed: true, ..header }.encode();
                 self.storage.create_segment(&new, &block, self.segment_bytes).map_err(|source| {
                     // What was made of it so far would fill the disk up for nothing.
-                    if let Err(error) = self.storage.remove(&new) {
+                    if let Err(error) = self.storage.remove(&new)
+                        && error.kind() != io::ErrorKind::NotFound
+                    {
                         tracing::warn!(path = %new.display(), %error, "an unfinished segment could not be removed");
                     }
                     LogError::Io { what: "make", path: new.clone(), source }
@@ -166,27 +200,43 @@ impl<S: Storage> Segments<S> {
                 new
             }
         };
-        self.storage.rename(&made, &path).map_err(LogError::io("rename to", &path))?;
-        self.storage.sync_dir(&lane_dir).map_err(LogError::io("sync", &lane_dir))?;
-        let held = Held { length_bytes: self.segment_bytes, damaged: false };
-        self.lanes.entry(header.lane).or_default().insert(header.segment, held);
+        if let Err(source) = self.storage.rename(&made, &path) {
+            self.free.push(made);
+            return Err(LogError::Io { what: "rename to", path, source });
+        }
+        if let Err(source) = self.storage.sync_dir(&lane_dir) {
+            // Renamed once more by the next attempt: another sync of a name that did not change may do nothing, and
+            // succeed. If it cannot be taken back, the next attempt replaces it.
+            match self.storage.rename(&path, &made) {
+                Ok(()) => self.free.push(made),
+                Err(_) => self.total_bytes -= self.segment_bytes,
+            }
+            return Err(LogError::Io { what: "sync", path: lane_dir, source });
+        }
+        let held = HeldSegment { length_bytes: self.segment_bytes, damaged: false };
+        let lane = self.lanes.entry(header.lane).or_default();
+        lane.segments.insert(header.segment, held);
+        lane.kept_from = None;
         Ok(())
     }
 
     /// Notes that something in a segment does not verify, so that it is set aside rather than recycled.
     pub fn mark_damaged(&mut self, lane: u16, segment: u64) {
-        if let Some(held) = self.lanes.get_mut(&lane).and_then(|held| held.get_mut(&segment)) {
+        if let Some(held) = self.lanes.get_mut(&lane).and_then(|held| held.segments.get_mut(&segment)) {
             held.damaged = true;
         }
     }
 
-    /// Releases the segments of `lane` below `before`: everything in them was drained. Returns how many there were.
+    /// Releases the segments of `lane` below `before`, and those below an earlier call's: everything in them was drained. What
+    /// says where the lane goes on stays until there is a newer segment. Returns how many were released.
     ///
     /// # Errors
     /// [`LogError::Io`]; what was not released stays, and is released with the next call.
     pub fn release(&mut self, lane: u16, before: u64) -> Result<usize, LogError> {
+        let held = self.lanes.entry(lane).or_default();
+        held.drained_below = held.drained_below.max(before);
         let mut released = 0;
-        while let Some(segment) = self.first(lane).filter(|segment| *segment < before) {
+        while let Some(segment) = self.lanes.get(&lane).and_then(Held::releasable) {
             self.let_go(lane, segment)?;
             released += 1;
         }
@@ -221,14 +271,18 @@ impl<S: Storage> Segments<S> {
         Ok(dir.join(free.unwrap_or(name)))
     }
 
-    fn first(&self, lane: u16) -> Option<u64> {
-        self.lanes.get(&lane)?.first_key_value().map(|(segment, _)| *segment)
+    /// Whether a segment that is let go can become another one.
+    fn is_of_use(&self, held: HeldSegment) -> bool {
+        let has_room = self.free.len() < SEGMENTS_FREE_MAX && self.total_bytes <= self.quota_bytes;
+        has_room && held.length_bytes == self.segment_bytes
     }
 
     /// Frees a segment, sets it aside, or removes it. A name that a crash brings back is a drained segment, and released
     /// again.
     fn let_go(&mut self, lane: u16, segment: u64) -> Result<(), LogError> {
-        let Some(held) = self.lanes.get(&lane).and_then(|held| held.get(&segment)).copied() else { return Ok(()) };
+        let Some(held) = self.lanes.get(&lane).and_then(|held| held.segments.get(&segment)).copied() else {
+            return Ok(());
+        };
         let path = self.layout.segment(lane, segment);
         if held.damaged {
             let target = self.set_aside_path(lane, segment)?;
@@ -237,7 +291,7 @@ impl<S: Storage> Segments<S> {
             self.storage.sync_dir(&dir).map_err(LogError::io("sync", &dir))?;
             self.total_bytes -= held.length_bytes;
             tracing::warn!(path = %target.display(), "a damaged segment was set aside");
-        } else if held.length_bytes == self.segment_bytes && self.free.len() < SEGMENTS_FREE_MAX {
+        } else if self.is_of_use(held) {
             let target = self.new_free_path();
             self.storage.rename(&path, &target).map_err(LogError::io("free", &path))?;
             self.free.push(target);
@@ -250,7 +304,7 @@ impl<S: Storage> Segments<S> {
             }
         }
         if let Some(lane) = self.lanes.get_mut(&lane) {
-            lane.remove(&segment);
+            lane.segments.remove(&segment);
         }
         Ok(())
     }

@@ -111,8 +111,15 @@ fn group_commit_allocates_nothing_in_the_steady_state() {
         for body_bytes in [100, 1000, CHUNK_BYTES / 16] {
             let body = vec![b'x'; body_bytes];
             let tail = segment_start(1);
-            let start =
-                Start { log_id: [7; 16], lane: 0, segment_bytes: 4 << 20, tail, next_ordinal: 0, sealed: false };
+            let start = Start {
+                log_id: [7; 16],
+                lane: 0,
+                segment_bytes: 4 << 20,
+                tail,
+                next_ordinal: 0,
+                sealed: false,
+                pending_tail: None,
+            };
             let (mut commit, mut number) = (GroupCommit::new(start, sync), 0);
             // Long enough for segments to end within groups of any size, which is when most chunks are in use at once.
             commit_groups(&mut commit, &mut number, 2000, &body);

@@ -28,7 +28,7 @@ pub(super) fn ready(core: &Core) -> Reply<'static> {
     if core.is_stopping() {
         return refuse("shutting_down", "the daemon is shutting down");
     }
-    if core.shared.lanes.iter().any(|lane| lane.lane.is_poisoned()) {
+    if core.shared.has_storage_failed() {
         return refuse("storage_failed", "the log cannot be written");
     }
     if core.is_full() || core.shared.lanes.iter().any(|lane| lane.lane.is_refusing()) {
@@ -66,6 +66,7 @@ pub(super) fn buffers(core: &Core) -> Reply<'static> {
         lane.text("drained", &progress.drained().to_string());
         lane.flag("full", progress.lane.is_full());
         lane.flag("failed", progress.lane.is_poisoned());
+        lane.flag("leftOut", progress.is_left_out());
         lane.finish()
     });
     object.list("lanes", lanes);

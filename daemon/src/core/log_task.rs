@@ -5,6 +5,10 @@ use crate::{
     drain::signal::Patience,
     rt::{self, Notify},
 };
+use forebay_wal::{
+    position::Position,
+    segment::{file_name, lane_dir_name},
+};
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
@@ -52,6 +56,11 @@ impl LogState {
             Poll::Pending
         })
         .await;
+    }
+
+    /// Whether the lane took a failed write.
+    pub(super) fn has_failed(&self) -> bool {
+        self.poisoned.get()
     }
 
     pub(super) fn happened(&self) {
@@ -121,14 +130,28 @@ fn tell_drain(core: &Core, durable_ordinal: u64) {
     }
 }
 
-fn poison(core: &Core, failed: &forebay_wal::group::WriteFailed) {
+pub(super) fn poison(core: &Core, failed: &forebay_wal::group::WriteFailed) {
     if core.log.poisoned.replace(true) {
         return;
     }
-    tracing::error!(code = "log_write_failed", at = %failed.at, error = %failed.source, "a write to the log failed; the daemon ends");
+    // At once: a push that another core takes from here on would be answered by a daemon that ends.
+    core.shared.storage_failed();
+    let Position { segment, offset } = failed.at;
+    let lane = core.lane.borrow().shared().lane();
+    let file = format!("wal/{}/{}", lane_dir_name(lane), file_name(segment));
+    tracing::error!(
+        code = "log_write_failed",
+        lane,
+        file,
+        offset,
+        error = %failed.source,
+        "a write to the log failed; pushes are refused, and the daemon ends once the drain had its time"
+    );
     core.log.wake_up_to(u64::MAX);
     core.log.happened();
-    core.fail(CoreFailed::Storage(format!("a write to the log failed at {}: {}", failed.at, failed.source)));
+    let what =
+        format!("a write to {file} failed behind byte {offset}: {}; see to the disk, then start again", failed.source);
+    core.fail(CoreFailed::Storage(what));
 }
 
 pub(super) async fn durable(core: &Core, end_ordinal: u64) -> Result<(), Poisoned> {

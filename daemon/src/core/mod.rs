@@ -20,7 +20,7 @@ pub use log_task::Poisoned;
 use crate::{
     drain::signal::Patience,
     ids::IdMaker,
-    limits::{CONNECTIONS_GRACE, SWEEP_INTERVAL},
+    limits::{CONNECTIONS_GRACE, QUIET_SWEEPS_MAX, SWEEP_INTERVAL},
     mailbox::Letter,
     rt::{self, Notify},
     shared::Shared,
@@ -140,6 +140,9 @@ impl Core {
     /// [`AppendError::Busy`] only while the daemon is ending.
     pub async fn append(&self, records: &[Record<'_>], patience: Patience) -> Result<Appended, AppendError> {
         loop {
+            if self.shared.has_storage_failed() {
+                return Err(AppendError::Poisoned);
+            }
             // The borrow ends before anything is awaited.
             let outcome = self.lane.borrow_mut().append(records);
             match outcome {
@@ -201,11 +204,25 @@ impl Core {
         self.end_if_done();
     }
 
-    /// Ends the thread once no connection is left and all that was appended is durable.
+    /// Ends the thread once no connection is left and all that was appended is durable, and a seal says so; or never will be.
     fn end_if_done(&self) {
-        if self.stopping.get() && self.registry.is_empty() && self.lane.borrow().is_idle() {
+        if !self.stopping.get() || !self.registry.is_empty() {
+            return;
+        }
+        let has_failed = self.log.has_failed();
+        if has_failed || (self.lane.borrow().is_idle() && !self.seal()) {
             self.ended.notify();
         }
+    }
+
+    /// Puts a seal behind what the lane holds, unless there is one or something is on its way to the disk. Returns whether a
+    /// seal is on its way now; the lane has an event once it is durable.
+    fn seal(&self) -> bool {
+        let outcome = self.lane.borrow_mut().seal();
+        outcome.unwrap_or_else(|failed| {
+            log_task::poison(self, &failed);
+            false
+        })
     }
 
     fn fail(&self, failed: CoreFailed) {
@@ -215,11 +232,18 @@ impl Core {
     }
 }
 
-/// Ends waits for commits that take too long.
+/// Ends waits for commits that take too long, and seals the lane when nothing was pushed for a moment.
 async fn sweep(core: Rc<Core>) {
+    let (mut appended, mut quiet_sweeps) = (0, 0);
     loop {
         rt::sleep(SWEEP_INTERVAL).await;
         core.commits.give_up_before(Instant::now());
+        let appended_now = core.lane.borrow().shared().appended_ordinal();
+        quiet_sweeps = if appended_now == appended { quiet_sweeps + 1 } else { 0 };
+        appended = appended_now;
+        if quiet_sweeps >= QUIET_SWEEPS_MAX {
+            core.seal();
+        }
         core.end_if_done();
     }
 }

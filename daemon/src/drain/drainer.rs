@@ -3,13 +3,17 @@
 use super::{
     batch::{Batch, Verdict},
     class::{Remedy, remedy},
+    lane::HeldUp,
     round::RoundError,
     session::{Session, SessionError},
     source::Sources,
     thread::{DrainFailed, TargetSource},
 };
 use crate::{
-    limits::{BACKOFF_MAX, BACKOFF_MIN, PAUSE_INTERVAL, PROBE_ROUNDS, REPEATS_AT_ONCE, ROUND_ROWS_MAX},
+    limits::{
+        BACKOFF_MAX, BACKOFF_MIN, LANE_PATIENCE, LANE_PATIENCE_AT_END, LANE_RETRY_INTERVAL, PAUSE_INTERVAL,
+        PROBE_ROUNDS, REPEATS_AT_ONCE, ROUND_ROWS_MAX,
+    },
     mailbox::Letter,
     rt::{self, Notify},
     schema::SchemaError,
@@ -60,6 +64,8 @@ enum Next {
     Reconnect,
     /// Look again after a while: a person must see to something.
     Pause,
+    /// A lane cannot be read, and may be in a moment.
+    Retry,
 }
 
 impl Drainer {
@@ -103,13 +109,16 @@ impl Drainer {
                 if nothing_left || hopeless || Instant::now() >= finish_by {
                     return Ok(());
                 }
-                next = Next::Now;
+                if !matches!(next, Next::Retry) {
+                    next = Next::Now;
+                }
             }
             match next {
                 Next::Now => {}
                 Next::Wait | Next::Idle => self.wait_until_due().await,
                 Next::Reconnect => self.back_off().await,
                 Next::Pause => self.sleep(PAUSE_INTERVAL).await,
+                Next::Retry => rt::sleep(LANE_RETRY_INTERVAL).await,
             }
             next = match self.step().await {
                 Ok(next) => next,
@@ -254,13 +263,14 @@ impl Drainer {
                 // Before the log is looked at: what is signalled later may not be in this round.
                 self.shared.drain.reset();
                 let before = self.sources.marks();
-                let (records, left_some) = match self.sources.take(self.rows_max) {
+                let patience = if self.finish_by().is_some() { LANE_PATIENCE_AT_END } else { LANE_PATIENCE };
+                let (records, left_some) = match self.sources.take(self.rows_max, patience) {
                     Ok(taken) => taken,
-                    // Out of descriptors, or a sector that cannot be read: nothing is lost by trying again.
-                    Err(error) => {
+                    Err(HeldUp::Process(error)) => {
                         self.away("log_unreadable", &error.to_string());
                         return Ok(Next::Pause);
                     }
+                    Err(HeldUp::Lane) => return Ok(Next::Retry),
                 };
                 self.left_some = left_some;
                 if records.is_empty() {
@@ -275,6 +285,12 @@ impl Drainer {
     /// Nothing is due.
     async fn idle(&mut self) -> Next {
         self.shared.oldest_pending_us.store(0, Ordering::Relaxed);
+        // Records that are lost are behind the others, and no longer pending; the checkpoint passes them with the next ones.
+        for (progress, mark) in self.shared.lanes.iter().zip(self.sources.marks()) {
+            if mark.ordinal > progress.drained_ordinal() {
+                progress.set_drained(progress.drained(), mark.ordinal);
+            }
+        }
         if self.last_used.elapsed() >= IDLE_CHECK
             && let Some(session) = &mut self.session
         {
@@ -417,9 +433,7 @@ impl Drainer {
     /// Keeps the age of the oldest message true.
     fn note_oldest(&mut self) {
         let in_batch = self.batch.as_ref().and_then(|batch| batch.message(0)).map(|message| message.accepted_us as u64);
-        match in_batch.map_or_else(|| self.sources.oldest_accepted_us(), Ok) {
-            Ok(oldest_us) => self.shared.oldest_pending_us.store(oldest_us, Ordering::Relaxed),
-            Err(error) => tracing::debug!(%error, "the age of the oldest message is not known"),
-        }
+        let oldest_us = in_batch.unwrap_or_else(|| self.sources.oldest_accepted_us());
+        self.shared.oldest_pending_us.store(oldest_us, Ordering::Relaxed);
     }
 }

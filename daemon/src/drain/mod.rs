@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   thread  runs the drainer
-//!   signal ──> drainer ── source   what a round takes, in order of numbers
+//!   signal ──> drainer ── source   what a round takes, in order of numbers      lane   one lane of it, and what is left out
 //!                │     ── batch    the round's records by partition
 //!                └── session ── round   one transaction       class   what an error asks for
 //! ```
@@ -13,6 +13,7 @@
 pub mod batch;
 pub mod class;
 mod drainer;
+mod lane;
 pub mod round;
 pub mod session;
 pub mod signal;

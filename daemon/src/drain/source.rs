@@ -5,24 +5,10 @@
 //! before, so m1 is in the round or in an earlier one. Records still in flight with lower numbers were not answered, so
 //! nothing was promised about them.
 
-use crate::{
-    limits::{LOAD_BYTES, LOAD_ROWS, ROUND_BYTES_MAX},
-    message::Message,
-    shared::Shared,
-};
-use forebay_wal::{
-    error::LogError,
-    frame::KIND_MESSAGE,
-    lane::LaneShared,
-    layout::Layout,
-    position::Position,
-    reader::{Event, LaneReader},
-    storage::Disk,
-};
-use std::{
-    collections::VecDeque,
-    sync::{Arc, atomic::Ordering},
-};
+use super::lane::{End, HeldUp, History, Lane};
+use crate::{limits::ROUND_BYTES_MAX, message::Message, shared::Shared};
+use forebay_wal::{frame::KIND_MESSAGE, layout::Layout, position::Position};
+use std::{sync::Arc, time::Duration};
 
 /// A record taken from the log.
 #[derive(Clone, Debug)]
@@ -58,24 +44,12 @@ pub struct Mark {
     pub ordinal: u64,
 }
 
-struct Lane {
-    reader: LaneReader<Disk>,
-    /// Read, and not yet taken by a round.
-    loaded: VecDeque<Taken>,
-    loaded_bytes: usize,
-    /// Behind the last record that a round took.
-    taken: Mark,
-    /// Ordinal behind the last record read; `None` before the first.
-    next_ordinal: Option<u64>,
-}
-
 /// The lanes as the drain reads them.
 pub struct Sources {
     shared: Arc<Shared>,
     layout: Layout,
     lanes: Vec<Lane>,
-    /// Ordinal of each lane up to which missing records were told.
-    lost_told: Vec<u64>,
+    histories: Vec<History>,
 }
 
 impl Sources {
@@ -87,30 +61,16 @@ impl Sources {
             .iter()
             .map(|lane| Mark { position: lane.drained(), ordinal: lane.drained_ordinal() })
             .collect();
-        let mut sources = Self {
-            shared: Arc::clone(shared),
-            layout: layout.clone(),
-            lanes: Vec::new(),
-            lost_told: vec![0; marks.len()],
-        };
+        let histories = marks.iter().map(|_| History::default()).collect();
+        let mut sources = Self { shared: Arc::clone(shared), layout: layout.clone(), lanes: Vec::new(), histories };
         sources.go_to(&marks);
         sources
     }
 
     /// Goes on behind `marks`, one a lane.
     pub fn go_to(&mut self, marks: &[Mark]) {
-        let reader = |mark: &Mark, lane: &LaneShared| {
-            LaneReader::new(Disk, self.layout.clone(), self.shared.log_id, lane.lane(), mark.position)
-                .with_recent(Arc::clone(lane.recent()))
-        };
-        let open = |(mark, progress): (&Mark, &crate::shared::LaneProgress)| Lane {
-            reader: reader(mark, &progress.lane),
-            loaded: VecDeque::new(),
-            loaded_bytes: 0,
-            taken: *mark,
-            next_ordinal: None,
-        };
-        self.lanes = marks.iter().zip(&self.shared.lanes).map(open).collect();
+        let open = |(index, mark): (usize, &Mark)| Lane::open(&self.shared, &self.layout, index, *mark);
+        self.lanes = marks.iter().enumerate().map(open).collect();
     }
 
     /// How far each lane is taken.
@@ -120,16 +80,17 @@ impl Sources {
     }
 
     /// Takes up to `rows_max` records, at most [`ROUND_BYTES_MAX`] bytes of them (but at least one, if there is one). Also
-    /// tells whether one of these limits left some behind.
+    /// tells whether one of these limits left some behind. A lane that cannot be read for `patience` is left out.
     ///
     /// # Errors
-    /// [`LogError::Io`]; nothing is lost by it.
-    pub fn take(&mut self, rows_max: usize) -> Result<(Vec<Taken>, bool), LogError> {
+    /// See [`HeldUp`]; nothing is lost by it.
+    pub fn take(&mut self, rows_max: usize, patience: Duration) -> Result<(Vec<Taken>, bool), HeldUp> {
         // In this order: see the module's comment.
         let below = self.shared.numbers.next();
-        let ends: Vec<Position> = self.shared.lanes.iter().map(|lane| lane.lane.durable()).collect();
+        let ends: Vec<End> = self.shared.lanes.iter().map(|lane| End::of(&lane.lane)).collect();
         for (index, &end) in ends.iter().enumerate() {
-            self.load(index, end)?;
+            self.refill(index, end, patience)?;
+            self.lanes[index].pass_over();
         }
         let mut taken = Vec::new();
         let mut bytes = 0;
@@ -141,116 +102,56 @@ impl Sources {
                 return Ok((taken, true));
             }
             bytes += next.bytes.len();
-            let Some(next) = lane.loaded.pop_front() else { break };
-            lane.loaded_bytes -= next.bytes.len();
-            lane.taken = Mark { position: next.end, ordinal: next.ordinal + 1 };
+            let Some(next) = lane.pop() else { break };
             taken.push(next);
             if lane.loaded.is_empty() {
-                // Each lane shows its next record, or the order between lanes would be lost.
-                self.load(index, ends[index])?;
-                let lane = &mut self.lanes[index];
-                if lane.loaded.is_empty() {
-                    // Behind the last record of a segment there may be nothing but the next segment.
-                    lane.taken.position = lane.reader.position();
+                // Each lane shows its next record, or the order between lanes would be lost: where one cannot, the round ends.
+                if self.refill(index, ends[index], patience).is_err() {
+                    return Ok((taken, true));
                 }
+                self.lanes[index].pass_over();
             }
         }
         let full = taken.len() == rows_max || bytes >= ROUND_BYTES_MAX;
         Ok((taken, full))
     }
 
+    fn refill(&mut self, index: usize, end: End, patience: Duration) -> Result<(), HeldUp> {
+        self.lanes[index].refill(&self.shared, &mut self.histories[index], end, patience)
+    }
+
     /// Gives back the records of a round that was cut short, which are the last ones taken, in their order.
     pub fn give_back(&mut self, records: Vec<Taken>, marks: &[Mark]) {
         for record in records.into_iter().rev() {
-            let lane = &mut self.lanes[record.lane];
-            lane.loaded_bytes += record.bytes.len();
-            lane.loaded.push_front(record);
+            self.lanes[record.lane].give_back(record);
         }
         for (lane, mark) in self.lanes.iter_mut().zip(marks) {
             lane.taken = *mark;
         }
     }
 
-    /// When the oldest message not taken yet was accepted, in microseconds since 1970; 0 if there is none.
-    ///
-    /// # Errors
-    /// As [`take`](Self::take).
-    pub fn oldest_accepted_us(&mut self) -> Result<u64, LogError> {
+    /// When the oldest message not taken yet was accepted, in microseconds since 1970; 0 if there is none, or none that can
+    /// be read now.
+    pub fn oldest_accepted_us(&mut self) -> u64 {
         let mut oldest = u64::MAX;
         for index in 0..self.lanes.len() {
-            let end = self.shared.lanes[index].lane.durable();
-            self.load(index, end)?;
+            let end = End::of(&self.shared.lanes[index].lane);
+            // The next round says more of what is wrong.
+            if self.refill(index, end, Duration::MAX).is_err() {
+                continue;
+            }
             if let Some(first) = self.lanes[index].loaded.front()
                 && let Some(message) = first.message()
             {
                 oldest = oldest.min(message.accepted_us.max(0) as u64);
             }
         }
-        Ok(if oldest == u64::MAX { 0 } else { oldest })
+        if oldest == u64::MAX { 0 } else { oldest }
     }
 
     fn next_lane(&self, below: u64) -> Option<usize> {
         let heads =
             self.lanes.iter().enumerate().filter_map(|(index, lane)| Some((lane.loaded.front()?.number, index)));
         heads.filter(|(number, _)| *number < below).min().map(|(_, index)| index)
-    }
-
-    /// Reads on in a lane until a piece of it is loaded.
-    fn load(&mut self, index: usize, end: Position) -> Result<(), LogError> {
-        loop {
-            let lane = &mut self.lanes[index];
-            if lane.loaded.len() >= LOAD_ROWS || lane.loaded_bytes >= LOAD_BYTES {
-                return Ok(());
-            }
-            match lane.reader.next_event(end)? {
-                None => return Ok(()),
-                Some(Event::Damaged { segment, at, .. }) => {
-                    tracing::error!(
-                        code = "log_damaged",
-                        lane = lane.reader.lane(),
-                        segment,
-                        offset = at,
-                        "bytes of the log do not verify; what follows does, the segment will be set aside"
-                    );
-                    self.shared.keeper.mark_damaged(lane.reader.lane(), segment);
-                }
-                Some(Event::Sealed { ordinal }) => self.expect(index, ordinal),
-                Some(Event::Record(header)) => {
-                    self.expect(index, header.ordinal);
-                    let lane = &mut self.lanes[index];
-                    lane.next_ordinal = Some(header.ordinal + 1);
-                    let bytes: Box<[u8]> = lane.reader.payload().into();
-                    lane.loaded_bytes += bytes.len();
-                    lane.loaded.push_back(Taken {
-                        number: header.number,
-                        ordinal: header.ordinal,
-                        kind: header.kind,
-                        lane: index,
-                        end: lane.reader.position(),
-                        bytes,
-                    });
-                }
-            }
-        }
-    }
-
-    /// The next record of a lane has `ordinal`: those between what was read and that are missing.
-    fn expect(&mut self, index: usize, ordinal: u64) {
-        let lane = &mut self.lanes[index];
-        let expected = lane.next_ordinal.unwrap_or(lane.taken.ordinal);
-        lane.next_ordinal = Some(ordinal);
-        let is_new = expected >= self.lost_told[index];
-        if ordinal > expected && is_new && !lane.reader.in_unfinished_group() {
-            self.lost_told[index] = ordinal;
-            let lost = ordinal - expected;
-            self.shared.counters.lost_records.fetch_add(lost, Ordering::Relaxed);
-            tracing::error!(
-                code = "records_missing",
-                lane = lane.reader.lane(),
-                records = lost,
-                first_ordinal = expected,
-                "records of the log are missing (see the segments set aside)"
-            );
-        }
     }
 }

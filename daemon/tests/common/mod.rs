@@ -7,6 +7,7 @@ pub mod client;
 pub mod load;
 #[path = "../../../wal/tests/simulated/random.rs"]
 pub mod random;
+pub mod small_disk;
 pub mod stage;
 
 pub use client::{Client, Response};
@@ -34,8 +35,25 @@ pub fn forebay(args: &[&str]) -> std::process::Output {
     command(args).output().unwrap()
 }
 
+/// Runs the binary to its end by a command that starts another one.
+pub fn forebay_by(launcher: &[&str], args: &[&str]) -> std::process::Output {
+    command_by(launcher, args).output().unwrap()
+}
+
 fn command(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
+    command_by(&[], args)
+}
+
+fn command_by(launcher: &[&str], args: &[&str]) -> Command {
+    let binary = env!("CARGO_BIN_EXE_forebay");
+    let mut command = match launcher {
+        [] => Command::new(binary),
+        [program, rest @ ..] => {
+            let mut command = Command::new(program);
+            command.args(rest).arg(binary);
+            command
+        }
+    };
     command.args(args).stdin(Stdio::null());
     // What the machine's user has set must not reach the tests.
     for (name, _) in std::env::vars_os() {
@@ -62,12 +80,18 @@ pub struct Daemon {
 impl Daemon {
     /// Starts it on a free port and waits until it listens.
     pub fn start(data_dir: &Path, postgres: &str, args: &[&str]) -> Self {
+        Self::start_by(&[], data_dir, postgres, args)
+    }
+
+    /// The same, started by a command that ends by becoming the one that it is given.
+    pub fn start_by(launcher: &[&str], data_dir: &Path, postgres: &str, args: &[&str]) -> Self {
         let log_path = data_dir.with_extension("log");
         let log = File::options().create(true).append(true).open(&log_path).unwrap();
         let dir = data_dir.to_str().unwrap();
         let fixed =
             ["serve", "--listen", "127.0.0.1:0", "--data-dir", dir, "--postgres", postgres, "--log-format", "text"];
-        let mut child = command(&[&fixed[..], args].concat()).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
+        let all_args = [&fixed[..], args].concat();
+        let mut child = command_by(launcher, &all_args).stdout(Stdio::piped()).stderr(log).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (found, address) = channel();
         std::thread::spawn(move || {
@@ -90,6 +114,24 @@ impl Daemon {
     /// A new connection to it.
     pub fn connect(&self) -> Client {
         Client::connect(self.address).unwrap()
+    }
+
+    /// A new connection to the core of that lane. It pushes a message to queue `knock` through each that it tries.
+    pub fn connect_to_lane(&self, lane: u64) -> Client {
+        let appended = || -> Vec<u64> {
+            let buffers = self.buffers();
+            let lanes = buffers["lanes"].as_array().unwrap().iter();
+            lanes.map(|lane| lane["appendedOrdinal"].as_u64().unwrap()).collect()
+        };
+        for _ in 0..1000 {
+            let mut client = self.connect();
+            let before = appended();
+            assert_eq!(client.post("/push/knock", b"0").unwrap().status, 201);
+            if appended()[lane as usize] > before[lane as usize] {
+                return client;
+            }
+        }
+        panic!("the kernel gives every core a connection");
     }
 
     /// Kills it with -9, and waits until it is gone.

@@ -6,7 +6,15 @@ const SEGMENT_BYTES: u64 = SEGMENT_BYTES_MIN;
 fn lane(sync: SyncMethod) -> GroupCommit {
     let tail = Position { segment: 1, offset: SEGMENT_HEADER_BYTES as u32 };
     GroupCommit::new(
-        Start { log_id: [1; 16], lane: 0, segment_bytes: SEGMENT_BYTES, tail, next_ordinal: 0, sealed: true },
+        Start {
+            log_id: [1; 16],
+            lane: 0,
+            segment_bytes: SEGMENT_BYTES,
+            tail,
+            next_ordinal: 0,
+            sealed: true,
+            pending_tail: None,
+        },
         sync,
     )
 }
@@ -132,7 +140,15 @@ fn the_largest_batch_fills_a_segment_and_one_byte_more_is_refused() {
 #[test]
 fn memory_that_waits_for_the_disk_is_bounded() {
     let tail = Position { segment: 1, offset: SEGMENT_HEADER_BYTES as u32 };
-    let start = Start { log_id: [1; 16], lane: 0, segment_bytes: 256 << 20, tail, next_ordinal: 0, sealed: true };
+    let start = Start {
+        log_id: [1; 16],
+        lane: 0,
+        segment_bytes: 256 << 20,
+        tail,
+        next_ordinal: 0,
+        sealed: true,
+        pending_tail: None,
+    };
     let mut lane = GroupCommit::new(start, SyncMethod::Direct);
     let mebibyte = vec![b'x'; 1 << 20];
     let taken = std::iter::repeat_with(|| push(&mut lane, &mebibyte)).take_while(Result::is_ok).count();

@@ -55,7 +55,7 @@ pub struct RecoveredLane {
     pub segments: Vec<FoundSegment>,
     /// Where it goes on.
     pub tail: Position,
-    /// Whether the tail's segment must first be given a header (it is new, or follows a cut tail).
+    /// The header of the tail's segment, if that is still to be made (it is new, or follows a cut tail).
     pub tail_header: Option<SegmentHeader>,
     /// Ordinal of the oldest record, or of the next one if there is none.
     pub first_ordinal: u64,
@@ -83,6 +83,7 @@ impl RecoveredLane {
             segment_bytes,
             tail: self.tail,
             next_ordinal: self.next_ordinal,
+            pending_tail: self.tail_header,
             sealed: self.sealed,
         }
     }

@@ -59,7 +59,8 @@ pub fn append(lane: &mut Lane, bodies: &[&[u8]]) -> u64 {
 /// Numbers and payloads from `from` to the durable end.
 pub fn read_from(log: &Log, from: Position) -> Vec<(u64, Vec<u8>)> {
     let found = &log.found[0];
-    let mut reader = LaneReader::new(Disk, log.layout.clone(), log.id, found.lane, from);
+    let mut reader =
+        LaneReader::new(Disk, log.layout.clone(), log.id, found.lane, from).with_pending_tail(found.pending_tail);
     let mut records = Vec::new();
     while let Some(event) = reader.next_event(found.shared.durable()).unwrap() {
         if let Event::Record(header) = event {

@@ -158,6 +158,7 @@ impl Script {
         let start = segment_start(first);
         let from = self.model.marks.get(&lane.lane).copied().unwrap_or(start).max(start);
         LaneReader::new(self.disk.clone(), self.layout.clone(), log_id, lane.lane, from)
+            .with_pending_tail(lane.tail_header)
     }
 
     /// What stands behind what is drained, by lane, in order.
@@ -284,7 +285,7 @@ impl Script {
         }
         let segments = self.segments.as_mut().expect("the log lives");
         while let Some((index, header)) = self.waiting.front().copied() {
-            segments.prepare(header, false)?;
+            segments.prepare(header)?;
             self.lanes[index].commit.segment_ready(header.segment);
             self.waiting.pop_front();
         }

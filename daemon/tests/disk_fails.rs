@@ -1,0 +1,226 @@
+//! A disk that fails under one lane: the others' messages reach PostgreSQL, and nothing answered is lost.
+
+// Helpers of tests fail as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::{
+    Client, Daemon, PATIENCE, data_dir, forebay,
+    small_disk::{SmallDisk, say_not_run},
+    stage::payload_texts,
+    wait_until,
+};
+use forebay_cluster::{StopMode, TestCluster};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+const ARGS: [&str; 8] =
+    ["--cores", "2", "--wal-segment-bytes", "1MiB", "--wal-max-bytes", "256MiB", "--sync", "fdatasync"];
+
+/// Pushes messages numbered from `first` on to a partition, to wait in the log for company that does not come.
+fn push_waiting(client: &mut Client, partition: &str, numbers: std::ops::Range<u64>) {
+    let payload = |n| json!({"n": n, "fill": "x".repeat(500)});
+    let item = |n| json!({"queue": "fails", "partition": partition, "payload": payload(n)});
+    let items: Vec<Value> = numbers.map(item).collect();
+    let response = client.push(&json!({"items": items, "bufferMs": 60_000, "bufferMax": 1_000_000})).unwrap();
+    assert_eq!(response.status, 201);
+}
+
+/// The numbers of a partition in PostgreSQL, in the order of `seq`.
+fn numbers(cluster: &TestCluster, partition: &str) -> Vec<u64> {
+    let sql = format!(
+        "SELECT payload->>'n' FROM forebay.message_log WHERE queue = 'fails' AND partition = '{partition}' ORDER BY seq"
+    );
+    common::rows(cluster, &sql).iter().map(|row| row[0].parse().unwrap()).collect()
+}
+
+/// Segment and offset behind the last durable group of a lane.
+fn durable(daemon: &Daemon, lane: usize) -> (u64, u64) {
+    let text = daemon.buffers()["lanes"][lane]["durable"].as_str().unwrap().to_owned();
+    let words: Vec<&str> = text.split(' ').collect();
+    let ["segment", segment, "offset", offset] = words[..] else { panic!("{text}") };
+    (segment.parse().unwrap(), offset.parse().unwrap())
+}
+
+/// Copies a lane's files to another directory, and lets its name lead there.
+fn move_lane(from: &Path, to: &Path, seen_as: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), to.join(entry.file_name())).unwrap();
+    }
+    fs::remove_dir_all(from).unwrap();
+    std::os::unix::fs::symlink(seen_as, from).unwrap();
+}
+
+#[test]
+fn case_33_a_lane_whose_disk_fails_refuses_all_pushes_and_ends_with_3_after_all_that_was_durable_is_drained() {
+    let disk = match SmallDisk::tmpfs("") {
+        Ok(disk) => disk,
+        // The same with a limit that every lane runs into: space.rs, case 41.
+        Err(error) => return say_not_run("case_33 with one lane on a disk of its own", &error),
+    };
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let dir = data_dir();
+    assert!(Daemon::start(dir.path(), &cluster.url(), &ARGS).terminate().success());
+    let lane_dir = dir.path().join("wal/lane-01");
+    let (inside, outside) = (disk.path().join("lane-01"), disk.outside().join("lane-01"));
+    move_lane(&lane_dir, &outside, &inside);
+
+    let mut daemon = disk.start(dir.path(), &cluster.url(), &ARGS);
+    daemon.wait_until_drained();
+    let mut clients = [daemon.connect_to_lane(0), daemon.connect_to_lane(1)];
+    daemon.wait_until_drained();
+    for first in (0..200).step_by(20) {
+        push_waiting(&mut clients[0], "healthy", first..first + 20);
+        push_waiting(&mut clients[1], "failing", first..first + 20);
+    }
+    assert!(daemon.figure("pending") >= 400);
+    // The next write of the lane needs a block that the disk does not have.
+    let (segment, offset) = durable(&daemon, 1);
+    let file = format!("{segment:010}.seg");
+    fs::File::options().write(true).open(outside.join(&file)).unwrap().set_len(offset).unwrap();
+    let filler = disk.fill();
+
+    let refused = clients[1].post("/push/refused", b"1").unwrap();
+    assert_eq!((refused.status, refused.code()), (503, "storage_failed".to_owned()));
+    assert!(refused.header("Retry-After").is_some());
+    // Whoever is still there to answer says no, on the other lane too.
+    if let Ok(response) = clients[0].post("/push/refused", b"1") {
+        assert_eq!((response.status, response.code()), (503, "storage_failed".to_owned()));
+    }
+    assert_eq!(daemon.wait().code(), Some(3));
+    let log = daemon.log();
+    let last = log.lines().last().unwrap();
+    assert!(last.contains(&format!("wal/lane-01/{file}")) && last.contains("No space left on device"), "{last}");
+    assert!(log.contains("log_write_failed"));
+    for partition in ["healthy", "failing"] {
+        assert!(numbers(&cluster, partition).into_iter().eq(0..200), "{partition}: drained before the end");
+    }
+
+    // On a disk that works it goes on, without loss and with nothing twice.
+    fs::remove_file(filler).unwrap();
+    fs::remove_file(&lane_dir).unwrap();
+    fs::create_dir(&lane_dir).unwrap();
+    for entry in fs::read_dir(&outside).unwrap() {
+        let entry = entry.unwrap();
+        fs::copy(entry.path(), lane_dir.join(entry.file_name())).unwrap();
+    }
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &ARGS);
+    daemon.wait_until_drained();
+    for lane in 0..2 {
+        push_waiting(&mut daemon.connect_to_lane(lane), "after", lane * 10..lane * 10 + 10);
+    }
+    assert!(daemon.terminate().success());
+    for partition in ["healthy", "failing"] {
+        assert!(numbers(&cluster, partition).into_iter().eq(0..200), "{partition}: once each");
+    }
+    assert!(numbers(&cluster, "after").into_iter().eq(0..20));
+    let refused = common::rows(&cluster, "SELECT count(*) FROM forebay.message_log WHERE queue = 'refused'");
+    assert!(refused[0][0] == "0" || refused[0][0] == "1", "one that was refused may be there, not more: {refused:?}");
+}
+
+/// Puts a directory in the place of a segment, which can be opened and not read; returns where the segment is kept.
+fn make_unreadable(segment: &Path) -> PathBuf {
+    let kept = segment.with_extension("kept");
+    // Beside the lanes: a name that is none of theirs would be reported.
+    let kept = kept.parent().unwrap().parent().unwrap().join(kept.file_name().unwrap());
+    fs::rename(segment, &kept).unwrap();
+    fs::create_dir(segment).unwrap();
+    kept
+}
+
+fn make_readable(segment: &Path, kept: &Path) {
+    fs::remove_dir(segment).unwrap();
+    fs::rename(kept, segment).unwrap();
+}
+
+/// Both lanes filled over several segments while PostgreSQL is away; the numbers of partitions `zero` and `one`.
+fn fill_both_lanes(daemon: &Daemon) -> u64 {
+    let mut clients = [daemon.connect_to_lane(0), daemon.connect_to_lane(1)];
+    let count = 9_000;
+    for first in (0..count).step_by(300) {
+        push_waiting(&mut clients[0], "zero", first..first + 300);
+        push_waiting(&mut clients[1], "one", first..first + 300);
+    }
+    assert!(durable(daemon, 1).0 >= 5, "the lanes have several segments");
+    count
+}
+
+#[test]
+fn case_24_and_33_a_lane_that_cannot_be_read_is_left_out_after_a_while_and_delivered_once_it_can_be_read_again() {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    cluster.stop(StopMode::Fast, PATIENCE).unwrap();
+    let dir = data_dir();
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &ARGS);
+    let count = fill_both_lanes(&daemon);
+    // What a lane wrote last it has in memory, and what is there needs no disk: the next life has nothing yet.
+    assert!(daemon.terminate().success());
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &ARGS);
+    let segment = dir.path().join("wal/lane-01/0000000003.seg");
+    let kept = make_unreadable(&segment);
+    cluster.start().unwrap();
+
+    wait_until("the healthy lane is drained", || {
+        let buffers = daemon.buffers();
+        let lane = &buffers["lanes"][0];
+        lane["drainedOrdinal"] == lane["durableOrdinal"] && buffers["dbHealthy"] == true
+    });
+    assert!(daemon.log().contains("lane_unreadable"));
+    assert!(numbers(&cluster, "zero").into_iter().eq(0..count));
+    let one = numbers(&cluster, "one");
+    assert!(!one.is_empty() && (one.len() as u64) < count, "what stands before the segment: {}", one.len());
+    let buffers = daemon.buffers();
+    assert_eq!((&buffers["lanes"][0]["leftOut"], &buffers["lanes"][1]["leftOut"]), (&json!(false), &json!(true)));
+    assert!(buffers["pending"].as_u64().unwrap() >= count - one.len() as u64);
+    // Pushes go on, on both lanes; what the healthy one takes is drained.
+    let response = daemon.connect_to_lane(0).push(&json!({"items": [{"queue": "meanwhile", "payload": 1}]})).unwrap();
+    assert_eq!(response.json()[0]["status"], "queued");
+    push_waiting(&mut daemon.connect_to_lane(1), "one", count..count + 1);
+
+    make_readable(&segment, &kept);
+    daemon.wait_until_drained();
+    assert!(numbers(&cluster, "one").into_iter().eq(0..=count), "once each, in order");
+    assert!(numbers(&cluster, "zero").into_iter().eq(0..count));
+    assert_eq!(daemon.figure("lostRecords"), 0);
+    assert_eq!(daemon.buffers()["lanes"][1]["leftOut"], false);
+    assert!(daemon.terminate().success());
+}
+
+#[test]
+fn case_33_a_lane_that_cannot_be_read_at_the_end_does_not_take_the_others_grace() {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    cluster.stop(StopMode::Fast, PATIENCE).unwrap();
+    let dir = data_dir();
+    // Were the lane waited for, the test would not end in time.
+    let args = [&ARGS[..], &["--shutdown-grace", "1h"]].concat();
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &args);
+    let count = fill_both_lanes(&daemon);
+    // What a lane wrote last it has in memory, and what is there needs no disk: the next life has nothing yet.
+    assert!(daemon.terminate().success());
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &args);
+    let segment = dir.path().join("wal/lane-01/0000000003.seg");
+    let kept = make_unreadable(&segment);
+    cluster.start().unwrap();
+    wait_until("the drain has begun", || daemon.figure("drainTransactions") > 0);
+    assert_eq!(daemon.terminate().code(), Some(0));
+    assert!(numbers(&cluster, "zero").into_iter().eq(0..count), "the healthy lane is drained");
+
+    // Nothing is concluded from a segment that cannot be read: the start says which it is, and changes nothing.
+    let path = dir.path().to_str().unwrap();
+    let fixed = ["serve", "--listen", "127.0.0.1:0", "--data-dir", path, "--postgres", &cluster.url()];
+    let output = forebay(&[&fixed[..], &ARGS].concat());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{error}");
+    assert!(error.lines().last().unwrap().contains("wal/lane-01/0000000003.seg"), "{error}");
+    make_readable(&segment, &kept);
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &ARGS);
+    daemon.wait_until_drained();
+    assert!(numbers(&cluster, "one").into_iter().eq(0..count), "once each, in order");
+    assert_eq!(daemon.figure("lostRecords"), 0);
+    payload_texts(&daemon, &cluster, "fails", 2 * count as usize);
+}

@@ -1,0 +1,331 @@
+//! Out of space on real, small file systems: the quota, the disk, its inodes, the limit of file sizes. What was answered is
+//! delivered, the daemon stops and starts all the same, and pushes go on once there is room.
+
+// Helpers of tests fail as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::{
+    Client, Daemon, NOWHERE, PATIENCE, Response, data_dir, forebay_by,
+    random::Random,
+    small_disk::{DISK_BYTES, SmallDisk, say_not_run},
+    stage::payload_texts,
+    test_seed, wait_until,
+};
+use forebay_cluster::{StopMode, TestCluster};
+use serde_json::{Value, json};
+use std::{
+    os::unix::{fs::FileExt, process::ExitStatusExt},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Bytes of filling in a payload of the pushes that fill the log.
+const FILL_BYTES: usize = 100_000;
+
+/// A place for a daemon whose space ends, and how much of it there is.
+struct Place {
+    disk: Option<SmallDisk>,
+    dir: tempfile::TempDir,
+    args: Vec<&'static str>,
+}
+
+impl Place {
+    /// A small disk; where none can be mounted, a quota of the same size instead, which is said on standard error.
+    fn on(disk: Result<SmallDisk, String>, case: &str, args: &[&'static str]) -> Self {
+        let dir = data_dir();
+        let mut args = args.to_vec();
+        match disk {
+            Ok(disk) => Self { disk: Some(disk), dir, args },
+            Err(error) => {
+                say_not_run(&format!("{case} on a small file system (a quota was used up in its place)"), &error);
+                let quota = args.iter().position(|arg| *arg == "--wal-max-bytes").unwrap() + 1;
+                args[quota] = if args[quota] == "1GiB" { "64MiB" } else { args[quota] };
+                Self { disk: None, dir, args }
+            }
+        }
+    }
+
+    /// The data directory as the daemon finds it.
+    fn data_dir(&self) -> &Path {
+        self.disk.as_ref().map_or(self.dir.path(), SmallDisk::path)
+    }
+
+    /// The same as the test finds it.
+    fn outside(&self) -> PathBuf {
+        self.disk.as_ref().map_or(self.dir.path().to_path_buf(), SmallDisk::outside)
+    }
+
+    fn start(&self, postgres: &str) -> Daemon {
+        match &self.disk {
+            Some(disk) => disk.start(self.data_dir(), postgres, &self.args),
+            None => Daemon::start(self.data_dir(), postgres, &self.args),
+        }
+    }
+}
+
+/// A refusal for want of room, as the contract has it.
+fn check_full(response: &Response) {
+    assert_eq!((response.status, response.code()), (507, "log_full".to_owned()));
+    let seconds: u64 = response.header("Retry-After").unwrap().parse().unwrap();
+    assert!((1..=60).contains(&seconds), "seconds: {seconds}");
+}
+
+fn push(client: &mut Client, n: u64, fill_bytes: usize) -> Response {
+    let payload = json!({"n": n, "fill": "x".repeat(fill_bytes)});
+    client.push(&json!({"items": [{"queue": "full", "payload": payload}], "qos0": true})).unwrap()
+}
+
+/// Pushes until the log is full; returns the number of the first message that was refused.
+fn push_until_full(client: &mut Client, mut next: u64) -> u64 {
+    loop {
+        let response = push(client, next, FILL_BYTES);
+        if response.status != 201 {
+            check_full(&response);
+            return next;
+        }
+        next += 1;
+    }
+}
+
+/// Nothing changes while the log is full: no push is taken, however small, and the daemon says that it is not ready.
+fn check_refuses_steadily(daemon: &Daemon, client: &mut Client) {
+    for n in 0..50 {
+        check_full(&push(client, n, (n * 997 % 2000) as usize));
+    }
+    check_full(&client.post_ndjson("/push/full", "1\n".repeat(100).as_bytes()).unwrap());
+    let ready = client.get("/ready").unwrap();
+    assert_eq!((ready.status, ready.code()), (503, "log_full".to_owned()));
+    assert_eq!(client.get("/health").unwrap().status, 200);
+    assert!(daemon.figure("segmentBytesTotal") <= DISK_BYTES);
+}
+
+fn wait_until_taken(client: &mut Client, n: u64) {
+    wait_until("pushes are taken again", || match push(client, n, 10) {
+        response if response.status == 201 => true,
+        response => {
+            check_full(&response);
+            false
+        }
+    });
+}
+
+fn numbers(daemon: &Daemon, cluster: &TestCluster, count: u64) -> Vec<u64> {
+    let texts = payload_texts(daemon, cluster, "full", count as usize);
+    let number = |text: &String| serde_json::from_str::<Value>(text).unwrap()["n"].as_u64().unwrap();
+    texts.iter().map(number).collect()
+}
+
+/// A life on a disk that gets full while PostgreSQL is away: refused, killed, stopped, started, and drained.
+fn fill_kill_stop_drain(place: &Place) {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let mut daemon = place.start(&cluster.url());
+    daemon.wait_until_drained();
+    let mut next = 0;
+    for _ in 0..2 {
+        cluster.stop(StopMode::Fast, PATIENCE).unwrap();
+        let mut client = daemon.connect();
+        let first = next;
+        next = push_until_full(&mut client, next);
+        assert!(next - first > 20, "there was room for some: {first} to {next}");
+        check_refuses_steadily(&daemon, &mut client);
+        assert_eq!(daemon.figure("pending"), next - first);
+
+        // Killed with the disk full, and again in order.
+        daemon.kill9();
+        daemon = place.start(&cluster.url());
+        // Before PostgreSQL is there, what it has already may still count.
+        assert!((next - first..=next).contains(&daemon.figure("pending")));
+        // What was refused may be smaller than what is left of a segment.
+        next = push_until_full(&mut daemon.connect(), next);
+        assert_eq!(daemon.terminate().code(), Some(0));
+        daemon = place.start(&cluster.url());
+        next = push_until_full(&mut daemon.connect(), next);
+        assert!((next - first..=next).contains(&daemon.figure("pending")));
+
+        let mut client = daemon.connect();
+        cluster.start().unwrap();
+        wait_until_taken(&mut client, next);
+        next += 1;
+        daemon.wait_until_drained();
+        assert_eq!(client.get("/ready").unwrap().status, 200);
+        assert!(numbers(&daemon, &cluster, next).into_iter().eq(0..next), "all that were answered, once and in order");
+    }
+    assert_eq!(daemon.figure("lostRecords"), 0);
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
+const SEGMENTS: [&str; 4] = ["--cores", "1", "--wal-segment-bytes", "4MiB"];
+
+#[test]
+fn case_38_at_a_quota_within_the_disk_pushes_are_refused_without_a_break_until_the_drain_has_released_something() {
+    let place = Place::on(SmallDisk::tmpfs(""), "case_38", &[&SEGMENTS[..], &["--wal-max-bytes", "32MiB"]].concat());
+    fill_kill_stop_drain(&place);
+}
+
+#[test]
+fn case_39_on_a_full_tmpfs_nothing_answered_is_lost_and_it_is_stopped_started_and_drained() {
+    let place = Place::on(SmallDisk::tmpfs(""), "case_39", &[&SEGMENTS[..], &["--wal-max-bytes", "1GiB"]].concat());
+    fill_kill_stop_drain(&place);
+}
+
+#[test]
+fn case_39_on_a_full_ext4_nothing_answered_is_lost_and_it_is_stopped_started_and_drained() {
+    let place = Place::on(SmallDisk::ext4(), "case_39", &[&SEGMENTS[..], &["--wal-max-bytes", "1GiB"]].concat());
+    fill_kill_stop_drain(&place);
+}
+
+#[test]
+fn case_40_without_inodes_nothing_answered_is_lost_and_it_is_stopped_started_and_drained() {
+    // The directories, the lock, the log's id, and some segments.
+    let disk = SmallDisk::tmpfs(",nr_inodes=16");
+    let args = ["--cores", "1", "--wal-segment-bytes", "1MiB", "--wal-max-bytes", "1GiB"];
+    fill_kill_stop_drain(&Place::on(disk, "case_40", &args));
+}
+
+/// Zeroes the log's last record from its last block on, as a write leaves it that did not finish before a crash.
+fn tear_last_write(data_dir: &Path, segment_bytes: u64) {
+    let lane = data_dir.join("wal/lane-00");
+    let mut segments: Vec<PathBuf> = std::fs::read_dir(lane).unwrap().map(|entry| entry.unwrap().path()).collect();
+    segments.sort();
+    let content = std::fs::read(segments.last().unwrap()).unwrap();
+    assert_eq!(content.len() as u64, segment_bytes);
+    let last = content[4096..].rchunks(4096).position(|block| block.contains(&b'x')).unwrap() as u64 + 1;
+    let file = std::fs::File::options().write(true).open(segments.last().unwrap()).unwrap();
+    // And what may stand behind it: nothing was written after a write that did not finish.
+    file.write_all_at(&vec![0; last as usize * 4096], segment_bytes - last * 4096).unwrap();
+}
+
+#[test]
+fn case_39_a_write_that_never_finished_on_a_full_disk_keeps_it_from_pushes_and_not_from_the_drain() {
+    let args = [&SEGMENTS[..], &["--wal-max-bytes", "1GiB"]].concat();
+    for disk in [SmallDisk::tmpfs(""), SmallDisk::ext4()] {
+        let place = Place::on(disk, "case_39", &args);
+        let cluster = TestCluster::start_without_fsync().unwrap();
+        cluster.stop(StopMode::Fast, PATIENCE).unwrap();
+        let daemon = place.start(&cluster.url());
+        let answered = push_until_full(&mut daemon.connect(), 0);
+        daemon.kill9();
+        tear_last_write(&place.outside(), 4 << 20);
+        // Nothing of the last message counts as answered from here on: its write did not finish.
+        let kept = answered - 1;
+        for _ in 0..2 {
+            let daemon = place.start(&cluster.url());
+            assert_eq!(daemon.figure("pending"), kept);
+            // There is no segment to write to: not one byte is taken.
+            let mut client = daemon.connect();
+            check_full(&push(&mut client, 0, 0));
+            check_refuses_steadily(&daemon, &mut client);
+            daemon.kill9();
+        }
+        let daemon = place.start(&cluster.url());
+        assert_eq!(daemon.terminate().code(), Some(0));
+        let daemon = place.start(&cluster.url());
+        cluster.start().unwrap();
+        let mut client = daemon.connect();
+        wait_until_taken(&mut client, kept);
+        assert!(numbers(&daemon, &cluster, kept + 1).into_iter().eq(0..=kept), "in order, and each once");
+        assert_eq!(daemon.figure("lostRecords"), 0);
+        assert_eq!(daemon.terminate().code(), Some(0));
+    }
+}
+
+#[test]
+fn case_39_a_disk_that_somebody_else_filled_is_looked_at_again_each_second() {
+    let disk = match SmallDisk::tmpfs("") {
+        Ok(disk) => disk,
+        Err(error) => {
+            return say_not_run("case_39 with a disk that somebody else filled", &error);
+        }
+    };
+    let args = ["--cores", "1", "--wal-segment-bytes", "1MiB", "--wal-max-bytes", "1GiB"];
+    let mut daemon = disk.start(disk.path(), NOWHERE, &args);
+    let mut next = 0;
+    for _ in 0..2 {
+        let filler = disk.fill();
+        let mut client = daemon.connect();
+        next = push_until_full(&mut client, next);
+        check_refuses_steadily(&daemon, &mut client);
+        assert!(daemon.log().contains("segment_not_made"), "the operator is told");
+        daemon.kill9();
+        daemon = disk.start(disk.path(), NOWHERE, &args);
+        next = push_until_full(&mut daemon.connect(), next);
+        std::fs::remove_file(filler).unwrap();
+        // PostgreSQL is away: it is not the drain that made room.
+        wait_until_taken(&mut daemon.connect(), next);
+        next += 1;
+        assert_eq!(daemon.figure("pending"), next);
+    }
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
+#[test]
+fn case_41_below_a_limit_of_file_sizes_segments_are_smaller_or_the_start_says_what_to_do() {
+    let limited = |bytes: u64| format!("--fsize={bytes}");
+    let dir = data_dir();
+    let limit = limited(3 << 20);
+    let daemon = Daemon::start_by(&["prlimit", &limit], dir.path(), NOWHERE, &["--cores", "1"]);
+    let mut client = daemon.connect();
+    for n in 0..80 {
+        assert_eq!(push(&mut client, n, FILL_BYTES).status, 201);
+    }
+    let segments = std::fs::read_dir(dir.path().join("wal/lane-00")).unwrap();
+    let sizes: Vec<u64> = segments.map(|entry| entry.unwrap().metadata().unwrap().len()).collect();
+    assert!(sizes.len() > 2 && sizes.iter().all(|bytes| *bytes == 3 << 20), "{sizes:?}");
+    // A push must fit in one of them.
+    assert_eq!(push(&mut client, 0, 4 << 20).status, 413);
+    assert_eq!(daemon.terminate().code(), Some(0));
+
+    for (limit, args) in [(2 << 20, &["--wal-segment-bytes", "4MiB"][..]), ((1 << 20) - 1, &[])] {
+        let dir = data_dir();
+        let path = dir.path().to_str().unwrap();
+        let fixed = ["serve", "--listen", "127.0.0.1:0", "--data-dir", path, "--postgres", NOWHERE];
+        let output = forebay_by(&["prlimit", &limited(limit)], &[&fixed[..], args].concat());
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+        assert!(error.contains("ulimit -f") && error.contains(&limit.to_string()), "{error}");
+    }
+}
+
+#[test]
+fn case_41_a_write_beyond_a_limit_that_was_lowered_ends_the_daemon_with_3_and_not_by_a_signal() {
+    let mut random = Random::new(test_seed());
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let dir = data_dir();
+    let mut next = 0;
+    for postgres_is_there in [true, false, true] {
+        let mut daemon = Daemon::start(dir.path(), &cluster.url(), &["--cores", "1"]);
+        daemon.wait_until_drained();
+        let mut client = daemon.connect();
+        // They are to wait for company in the log until the daemon fails.
+        let items: Vec<Value> =
+            (next..next + 20 + random.below(50)).map(|n| json!({"queue": "full", "payload": {"n": n}})).collect();
+        let body = json!({"items": items, "bufferMs": 60_000, "bufferMax": 100_000});
+        assert_eq!(client.push(&body).unwrap().status, 201);
+        next += items.len() as u64;
+        if !postgres_is_there {
+            cluster.stop(StopMode::Fast, PATIENCE).unwrap();
+        }
+        let limited = Command::new("prlimit").args(["--pid", &daemon.pid().to_string(), "--fsize=8192:"]).status();
+        assert!(limited.unwrap().success());
+        let response = push(&mut client, u64::MAX, 20_000);
+        assert_eq!((response.status, response.code()), (503, "storage_failed".to_owned()));
+        assert!(response.header("Retry-After").is_some());
+        let status = daemon.wait();
+        assert_eq!((status.code(), status.signal()), (Some(3), None), "{}", daemon.log());
+        let log = daemon.log();
+        let last = log.lines().last().unwrap();
+        assert!(last.contains("wal/lane-00/0000000001.seg") && last.contains("File too large"), "{last}");
+        if postgres_is_there {
+            let rows = common::rows(&cluster, "SELECT count(*) FROM forebay.message_log WHERE queue = 'full'");
+            assert_eq!(rows, [[next.to_string()]], "what was durable was drained before the end");
+        } else {
+            cluster.start().unwrap();
+        }
+    }
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &["--cores", "1"]);
+    assert!(numbers(&daemon, &cluster, next).into_iter().eq(0..next), "once each and in order");
+    assert_eq!(daemon.figure("lostRecords"), 0);
+}

@@ -1,0 +1,237 @@
+//! What a log does without room for a segment: it opens, is drained, refuses meanwhile, and goes on.
+
+// Helpers of tests fail as tests do.
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+use forebay_wal::{
+    finding::Finding,
+    frame::KIND_MESSAGE,
+    group::{GroupCommit, Record, Refused, Start, SyncMethod},
+    lane::{AppendError, Lane},
+    layout::Layout,
+    limits::BLOCK_BYTES,
+    log::{self, Log, LogOptions},
+    position::segment_start,
+    segment::SegmentHeader,
+    segments::{PrepareError, Segments},
+    storage::{Disk, Storage},
+};
+use std::{fs::OpenOptions, os::unix::fs::FileExt, path::Path};
+use support::{SEGMENT_BYTES, append, dir, options, read_all, start, wait_for_event};
+
+fn header(segment: u64) -> SegmentHeader {
+    SegmentHeader {
+        log_id: [1; 16],
+        lane: 0,
+        segment,
+        segment_bytes: SEGMENT_BYTES,
+        base_number: 0,
+        base_ordinal: 40,
+        previous_unfinished_block: 7,
+        zeroed: false,
+    }
+}
+
+#[test]
+fn a_lane_without_a_segment_asks_for_that_one_first_and_takes_nothing_before_it_is_there() {
+    let start = Start {
+        log_id: [1; 16],
+        lane: 0,
+        segment_bytes: SEGMENT_BYTES,
+        tail: segment_start(5),
+        next_ordinal: 40,
+        pending_tail: Some(header(5)),
+        sealed: true,
+    };
+    let mut lane = GroupCommit::new(start, SyncMethod::Direct);
+    let record = [Record { kind: KIND_MESSAGE, head: b"", body: b"body" }];
+    let refused = |lane: &mut GroupCommit| lane.append(&record, |_| panic!("no number is taken")).unwrap_err();
+    assert_eq!(refused(&mut lane), Refused::Busy);
+    assert_eq!(lane.wanted_segment(99), Some(SegmentHeader { base_number: 99, ..header(5) }));
+    let next = lane.wanted_segment(99).unwrap();
+    assert_eq!((next.segment, next.previous_unfinished_block), (6, 0));
+    assert_eq!(lane.wanted_segment(99), None, "each is asked for once");
+    assert_eq!((refused(&mut lane), lane.segments_ready()), (Refused::Busy, 0));
+    assert!(lane.is_idle() && lane.next_group().is_none() && !lane.seal(99));
+    lane.segment_ready(5);
+    assert_eq!(lane.segments_ready(), 0, "it is the current one, not one behind it");
+    assert_eq!(lane.append(&record, |_| 7).unwrap().end_ordinal, 41);
+    lane.segment_ready(6);
+    assert_eq!(lane.segments_ready(), 1);
+}
+
+/// The log's directory with its lane's, and nothing in them.
+fn segments(dir: &Path, quota_segments: u64) -> Segments<Disk> {
+    let layout = Layout::new(dir);
+    Disk.create_dir(&layout.lane(0)).unwrap();
+    Segments::new(Disk, layout, SEGMENT_BYTES, quota_segments * SEGMENT_BYTES, &[]).unwrap()
+}
+
+#[test]
+fn a_lane_s_last_segment_stays_until_there_is_a_newer_one() {
+    let dir = dir();
+    let mut segments = segments(dir.path(), 4);
+    for segment in 1..=3 {
+        segments.prepare(header(segment)).unwrap();
+    }
+    assert_eq!(segments.release(0, 9).unwrap(), 2, "all were drained, the last one stays");
+    assert!(Layout::new(dir.path()).segment(0, 3).exists());
+    assert_eq!(segments.release(0, 0).unwrap(), 0);
+    segments.prepare(header(4)).unwrap();
+    assert_eq!(segments.release(0, 0).unwrap(), 1, "what was drained before is remembered");
+    assert_eq!(segments.release(0, 4).unwrap(), 0, "below four there is nothing left");
+    assert!(Layout::new(dir.path()).segment(0, 4).exists());
+}
+
+#[test]
+fn a_drained_last_segment_makes_room_for_its_successor_within_the_quota() {
+    let dir = dir();
+    let mut segments = segments(dir.path(), 1);
+    segments.prepare(header(1)).unwrap();
+    assert!(matches!(segments.prepare(header(2)), Err(PrepareError::Quota)));
+    segments.release(0, 2).unwrap();
+    segments.prepare(header(2)).unwrap();
+    segments.release(0, 0).unwrap();
+    assert_eq!(segments.total_bytes(), SEGMENT_BYTES, "it is beyond the quota no longer than it must");
+    assert_eq!(std::fs::read_dir(Layout::new(dir.path()).free()).unwrap().count(), 0);
+}
+
+/// Fills the lane with batches of two records, one batch a segment, until it says that it is full; returns how many.
+fn fill(lane: &mut Lane) -> u64 {
+    let big = vec![b'x'; SEGMENT_BYTES as usize / 3];
+    let batch = [Record { kind: KIND_MESSAGE, head: b"", body: &big }; 2];
+    let mut taken = 0;
+    loop {
+        match lane.append(&batch) {
+            Ok(_) => taken += 1,
+            Err(AppendError::Busy) => wait_for_event(lane),
+            Err(AppendError::Full) => break,
+            Err(error) => panic!("{error:?}"),
+        }
+        lane.submit().unwrap();
+    }
+    while !lane.is_idle() {
+        wait_for_event(lane);
+    }
+    taken
+}
+
+/// Fills a log up to its quota of three segments, then lets its last write be one that never finished.
+fn full_and_torn(dir: &Path) -> LogOptions {
+    let options = LogOptions { quota_bytes: 3 * SEGMENT_BYTES, ..options(dir, SyncMethod::None) };
+    let mut log = log::open(&options).unwrap();
+    let mut lane = start(&mut log);
+    assert_eq!(fill(&mut lane), 3);
+    drop(lane);
+    log.keeper.stop();
+    let file = OpenOptions::new().write(true).open(Layout::new(dir).segment(0, 3)).unwrap();
+    // Within the second record, so that the first one of the batch verifies.
+    file.write_all_at(&[0; BLOCK_BYTES], SEGMENT_BYTES / 2).unwrap();
+    options
+}
+
+fn is_torn_only(log: &Log) -> bool {
+    matches!(log.findings[..], [(0, Finding::UnfinishedWrite { .. })])
+}
+
+/// Waits for the lane to say that it is full.
+fn wait_until_full(lane: &mut Lane) {
+    let record = [Record { kind: KIND_MESSAGE, head: b"", body: b"small" }];
+    loop {
+        match lane.append(&record) {
+            Err(AppendError::Full) => return,
+            Err(AppendError::Busy) => wait_for_event(lane),
+            outcome => panic!("{outcome:?}"),
+        }
+    }
+}
+
+#[test]
+fn case_38_a_full_log_opens_after_a_write_that_never_finished_and_goes_on_once_it_was_drained() {
+    let dir = dir();
+    let options = full_and_torn(dir.path());
+    for _ in 0..2 {
+        let mut log = log::open(&options).unwrap();
+        assert!(is_torn_only(&log), "{:?}", log.findings);
+        assert_eq!(log.found[0].pending_tail.unwrap().segment, 4);
+        assert_eq!(log.keeper().total_bytes(), 3 * SEGMENT_BYTES, "a crash does not carry the log beyond its quota");
+        let numbers: Vec<u64> = read_all(&log).into_iter().map(|(number, _)| number).collect();
+        assert_eq!(numbers, [0, 1, 2, 3], "of the torn batch nothing");
+        let mut lane = start(&mut log);
+        wait_until_full(&mut lane);
+        assert!(lane.is_full() && lane.is_idle());
+        drop(lane);
+        log.keeper.stop();
+    }
+    let mut log = log::open(&options).unwrap();
+    let durable = log.found[0].shared.durable();
+    assert_eq!(durable, segment_start(4));
+    let mut lane = start(&mut log);
+    wait_until_full(&mut lane);
+    // All was drained: where the reader stands is the segment that is not there.
+    log.keeper().release(0, durable.segment);
+    while lane.is_full() {
+        wait_for_event(&mut lane);
+    }
+    append(&mut lane, &[b"after"]);
+    assert_eq!(fill(&mut lane), 3, "all of the quota is there again");
+    drop(lane);
+    log.keeper.stop();
+    let log = log::open(&options).unwrap();
+    assert_eq!(log.findings, []);
+    assert_eq!((log.found[0].first_segment, log.found[0].first_ordinal), (4, 4), "ordinals go on");
+    let records = read_all(&log);
+    assert_eq!((records.len(), &records[0].1[..]), (7, &b"h:after"[..]));
+    assert!(records[0].0 >= 4, "numbers go on: {}", records[0].0);
+    log.keeper.stop();
+}
+
+#[test]
+fn drained_and_killed_before_it_had_a_segment_again_a_lane_still_knows_where_it_was() {
+    let dir = dir();
+    let torn = full_and_torn(dir.path());
+    // Segments that do not fit in what the others left: nothing can be made however much is drained.
+    let options = LogOptions { segment_bytes: 4 * SEGMENT_BYTES, ..torn.clone() };
+    for _ in 0..2 {
+        let mut log = log::open(&options).unwrap();
+        assert!(log.found[0].pending_tail.is_some());
+        let mut lane = start(&mut log);
+        wait_until_full(&mut lane);
+        log.keeper().release(0, 4);
+        drop(lane);
+        log.keeper.stop();
+        let layout = Layout::new(dir.path());
+        let files = [1, 2, 3].map(|segment| layout.segment(0, segment).exists());
+        assert_eq!(files, [false, true, true], "the last one stays, and the last one with a record");
+    }
+    let mut log = log::open(&torn).unwrap();
+    assert_eq!((log.found[0].shared.durable(), log.found[0].shared.durable_ordinal()), (segment_start(4), 4));
+    let mut lane = start(&mut log);
+    assert!(append(&mut lane, &[b"after"]) >= 4);
+    drop(lane);
+    log.keeper.stop();
+}
+
+#[test]
+fn a_lane_that_refused_refuses_smaller_batches_too_until_a_segment_was_made() {
+    let dir = dir();
+    let options = LogOptions { quota_bytes: 3 * SEGMENT_BYTES, ..options(dir.path(), SyncMethod::None) };
+    let mut log = log::open(&options).unwrap();
+    let mut lane = start(&mut log);
+    fill(&mut lane);
+    assert!(lane.shared().is_refusing());
+    let small = [Record { kind: KIND_MESSAGE, head: b"", body: b"small" }];
+    for _ in 0..3 {
+        assert_eq!(lane.append(&small), Err(AppendError::Full));
+    }
+    log.keeper().release(0, 2);
+    while lane.is_full() {
+        wait_for_event(&mut lane);
+    }
+    assert!(!lane.shared().is_refusing());
+    append(&mut lane, &[b"small"]);
+    drop(lane);
+    log.keeper.stop();
+}
