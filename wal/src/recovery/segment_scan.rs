@@ -116,6 +116,11 @@ impl<S: Storage> Recovery<'_, S> {
         let mut open_batch_at = None;
         let (end_at, evidence_at) = loop {
             let item = scan.next_item().map_err(LogError::io("read", path.clone()))?;
+            let lost = self.note_group(
+                scan.group_ordinal(),
+                Position { segment, offset: scan.group_block() * BLOCK_BYTES as u32 },
+            );
+            doubtful.extend(lost.filter(|_| doubtful.len() < FINDINGS_MAX));
             if let Item::End { at, unfinished_at } = item {
                 break (at, unfinished_at);
             }
@@ -192,6 +197,20 @@ impl<S: Storage> Recovery<'_, S> {
             Item::End { .. } => return None,
         };
         Some(Doubtful { within_group, at, finding })
+    }
+
+    /// Takes note of where a group starts; finds whether records before it are lost. Also of a group none of whose records
+    /// counts: it proves that those before it were durable.
+    fn note_group(&mut self, ordinal: Option<u64>, at: Position) -> Option<Doubtful> {
+        let out = &mut self.out;
+        let (expected, ordinal) = (out.next_ordinal, ordinal?);
+        if out.first_ordinal.is_none() || ordinal <= expected {
+            return None;
+        }
+        out.next_ordinal = ordinal;
+        let records = ordinal - expected;
+        let finding = Finding::Lost { records, first_ordinal: expected, after_number: out.last_number, before: at };
+        Some(Doubtful { within_group: 0, at: at.offset, finding })
     }
 
     /// Takes note of a frame that verified; finds whether records before it are lost.

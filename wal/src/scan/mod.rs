@@ -109,6 +109,8 @@ struct Place {
     group_block: u32,
     /// Offset behind the last frame of the group at hand whose header verified.
     group_end: u32,
+    /// Ordinal of the first frame of the group at hand, if its header verified.
+    group_ordinal: Option<u64>,
     /// Where the padding in front of `at` starts, until it was looked at.
     padding_from: u32,
     /// Ordinal that the next frame should have, once a header verified.
@@ -133,6 +135,7 @@ impl<F: ReadAt> Scan<F> {
             at: from,
             group_block: 0,
             group_end: from,
+            group_ordinal: None,
             padding_from: from,
             next_ordinal: None,
             known_end: from,
@@ -190,6 +193,12 @@ impl<F: ReadAt> Scan<F> {
     #[must_use]
     pub fn group_block(&self) -> u32 {
         self.place.group_block
+    }
+
+    /// Ordinal of the first frame of that group, if its header verified, though the record may not count.
+    #[must_use]
+    pub fn group_ordinal(&self) -> Option<u64> {
+        self.place.group_ordinal
     }
 
     /// Whether the last item lies in the segment's unfinished group.
@@ -279,6 +288,11 @@ impl<F: ReadAt> Scan<F> {
 
     /// Moves behind the frame at hand.
     fn pass(&mut self, header: &FrameHeader) -> io::Result<()> {
+        if u64::from(self.place.at) == u64::from(header.group_block) * BLOCK_BYTES as u64 {
+            self.place.group_ordinal = Some(header.ordinal);
+        } else if self.place.group_block != header.group_block {
+            self.place.group_ordinal = None;
+        }
         self.place.group_block = header.group_block;
         if self.in_unfinished_group() && self.excluded.is_none() {
             self.excluded = Some(self.partial_batches(header.group_block)?);
@@ -346,8 +360,8 @@ impl<F: ReadAt> Scan<F> {
             if let Some(group_block) = self.group_to_resume(candidate)? {
                 self.place.at = candidate;
                 self.place.padding_from = candidate;
-                if candidate != group_block * BLOCK_BYTES as u32 {
-                    self.place.group_block = group_block;
+                if candidate != group_block * BLOCK_BYTES as u32 && self.place.group_block != group_block {
+                    (self.place.group_block, self.place.group_ordinal) = (group_block, None);
                 }
                 return Ok(Some(Item::Unreadable { at: from, resumed_at: candidate }));
             }

@@ -15,6 +15,7 @@
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 mod cases;
+mod damage_walk;
 mod disk;
 mod memory;
 mod random;
@@ -61,6 +62,11 @@ fn walk_through_seeds(walk: fn(u64)) {
     let failed = failed.into_inner();
     println!("{} passed, {failed} failed", seeds - failed);
     assert_eq!(failed, 0, "seeds that failed are printed above");
+}
+
+#[test]
+fn cases_13_to_26_a_random_walk_of_lives_and_damage_loses_what_it_hit_and_nothing_else() {
+    walk_through_seeds(damage_walk::run);
 }
 
 #[test]

@@ -82,6 +82,11 @@ pub fn live(script: &mut Script, random: &mut Random, steps: u64) {
                 drained.and_then(|_| script.release(lane)).map(drop).map_err(|_| Died)
             }
             _ if random.once_in(40) => return,
+            _ if writable && random.once_in(3) => {
+                // Only an idle lane is sealed; the seal is then written as any group.
+                script.lanes[lane].commit.seal(script.model.next_number);
+                Ok(())
+            }
             _ => Ok(()),
         };
         if outcome.is_err() {

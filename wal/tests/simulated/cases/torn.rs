@@ -5,12 +5,7 @@ use crate::{
     disk::{Fate, faults::Kind},
     script::{SEGMENT_BYTES, Script},
 };
-use forebay_wal::{
-    finding::Finding,
-    frame::frame_len,
-    group::{Operation, SyncMethod},
-    limits::BLOCK_BYTES,
-};
+use forebay_wal::{finding::Finding, frame::frame_len, group::SyncMethod, limits::BLOCK_BYTES};
 use std::path::Path;
 
 const BOTH: [SyncMethod; 2] = [SyncMethod::Direct, SyncMethod::Fdatasync];
@@ -253,7 +248,8 @@ fn case_12_at_a_roll_over_nothing_is_written_to_segment_n_before_the_one_before_
             let mut script = Script::new(1, sync);
             script.open();
             script.keep().unwrap();
-            // Two groups, the second of which begins the next segment.
+            // Two groups, the second of which begins the next segment: they do not fit in one.
+            const { assert!(2 * 50_000 > SEGMENT_BYTES) };
             script.append(0, &[50_000]).unwrap();
             script.append(0, &[50_000]).unwrap();
             script
@@ -293,7 +289,6 @@ fn case_12_at_a_roll_over_nothing_is_written_to_segment_n_before_the_one_before_
             },
         );
     }
-    assert!(2 * 50_000 > SEGMENT_BYTES, "two of them never fit in one segment");
 }
 
 fn places_in_segment_2(script: &Script) -> Vec<u64> {

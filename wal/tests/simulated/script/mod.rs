@@ -209,13 +209,12 @@ impl Script {
             *numbers += count;
             *numbers - count
         })?;
-        let batch = self.model.batches.len();
         let members: Vec<u64> = bodies.iter().map(|(record, _)| *record).collect();
         self.model.next_record += members.len() as u64;
         let first_ordinal = appended.end_ordinal - members.len() as u64;
         for (index, (record, body)) in (0..).zip(bodies) {
             let (number, ordinal) = (appended.first_number + index, first_ordinal + index);
-            let submitted = model::Submitted { lane: lane.lane, body, answered: false, number, ordinal, batch };
+            let submitted = model::Submitted { lane: lane.lane, body, answered: false, number, ordinal };
             self.model.submitted.insert(record, submitted);
             lane.appended.push((ordinal + 1, record));
         }

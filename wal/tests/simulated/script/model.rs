@@ -12,7 +12,6 @@ pub struct Submitted {
     pub answered: bool,
     pub number: u64,
     pub ordinal: u64,
-    pub batch: usize,
 }
 
 /// Whether the loss of a record that damage hit must be told.
@@ -56,9 +55,9 @@ impl Model {
     /// Notes a record that was put into lane `lane` by other means, with the same number and ordinal; gives its number here.
     pub fn submit_durable(&mut self, lane: u16, ordinal: u64, body: &[u8]) -> u64 {
         self.next_record += 1;
-        let (record, batch) = (self.next_record, self.batches.len());
+        let record = self.next_record;
         let body = body.to_vec();
-        let submitted = Submitted { lane, body, answered: true, number: ordinal, ordinal, batch };
+        let submitted = Submitted { lane, body, answered: true, number: ordinal, ordinal };
         self.submitted.insert(record, submitted);
         self.batches.push(vec![record]);
         record
