@@ -48,10 +48,9 @@ pub const SEGMENTS_FREE_MAX: usize = 16;
 /// Bytes of a segment that a scan holds, unless a record is larger: what fits in a core's own cache.
 pub const WINDOW_BYTES: usize = 256 << 10;
 
-/// Bytes that one read of a segment asks the disk for, and how many such reads are under way ahead of who reads: together
-/// they keep a fast disk busy while frames are verified.
-pub const READ_PIECE_BYTES: usize = 512 << 10;
-/// See [`READ_PIECE_BYTES`].
+/// Bytes that one read of a segment asks the disk for: so many that one such read at a time keeps a fast disk busy.
+pub const READ_PIECE_BYTES: usize = 1 << 20;
+/// Such pieces: one is looked at while the next is read.
 pub const READ_AHEAD_PIECES: usize = 2;
 
 /// Bytes that all lanes together keep in memory of what they wrote last: about a second of what PostgreSQL takes, so that a

@@ -18,6 +18,10 @@ use std::{
 };
 use tempfile::TempDir;
 
+/// The daemon's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
 
 /// Arguments of the form `name=value`.

@@ -190,6 +190,11 @@ impl ReadAhead {
             self.restart(offset..self.next.end);
         }
         self.pieces.drop_before(offset);
+        // First what is wanted now, then more: a virtual disk may tell of a read only when it has carried out all that were
+        // asked for meanwhile.
+        if let Some(index) = self.covering(offset) {
+            self.pieces.wait_for(index)?;
+        }
         self.start_pieces()?;
         self.peek(offset)
     }
