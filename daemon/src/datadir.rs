@@ -135,6 +135,8 @@ impl DataDir {
         segment_bytes: Option<u64>,
         lanes: u16,
     ) -> Result<(u64, u64), DataDirError> {
+        let configured = quota_bytes.is_some();
+        let log_bytes = used_bytes(&self.wal());
         let quota_bytes = match quota_bytes {
             Some(quota_bytes) => quota_bytes,
             None => {
@@ -144,7 +146,7 @@ impl DataDir {
                     source: error.into(),
                 })?;
                 // What the log has already is its own.
-                let free_bytes = stat.f_bavail * stat.f_frsize + used_bytes(&self.wal());
+                let free_bytes = stat.f_bavail * stat.f_frsize + log_bytes;
                 (free_bytes / 100 * QUOTA_FREE_SPACE_PERCENT).min(QUOTA_BYTES_DEFAULT_MAX)
             }
         };
@@ -163,6 +165,10 @@ impl DataDir {
         }
         // One that is written to and those that are ready; with fewer a lane could be full with nothing to drain.
         let needed_bytes = (1 + SEGMENTS_AHEAD as u64) * lanes * segment_bytes;
+        if !configured && log_bytes > 0 {
+            // There is a log, and others filled the disk: it must open to be drained, and the disk is bound enough.
+            return Ok((quota_bytes.max(needed_bytes), segment_bytes));
+        }
         if quota_bytes < needed_bytes {
             return Err(DataDirError::QuotaTooSmall { quota_bytes, needed_bytes });
         }

@@ -6,7 +6,7 @@
 mod common;
 
 use common::{
-    Client, Daemon, PATIENCE, data_dir, forebay,
+    Client, Daemon, NOWHERE, PATIENCE, data_dir, forebay,
     small_disk::{SmallDisk, say_not_run},
     stage::payload_texts,
     wait_until,
@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
 };
 
 const ARGS: [&str; 8] =
@@ -223,4 +225,23 @@ fn case_33_a_lane_that_cannot_be_read_at_the_end_does_not_take_the_others_grace(
     assert!(numbers(&cluster, "one").into_iter().eq(0..count), "once each, in order");
     assert_eq!(daemon.figure("lostRecords"), 0);
     payload_texts(&daemon, &cluster, "fails", 2 * count as usize);
+}
+
+#[test]
+fn a_write_that_fails_while_the_daemon_ends_in_order_ends_it_with_3() {
+    let dir = data_dir();
+    let mut daemon = Daemon::start(dir.path(), NOWHERE, &["--cores", "1"]);
+    let mut client = daemon.connect();
+    client.send(b"POST /push/fails HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\n12").unwrap();
+    // Long enough for it to be there; if it is not, the connection ends as an idle one does, and the test fails.
+    std::thread::sleep(Duration::from_millis(200));
+    let limited = Command::new("prlimit").args(["--pid", &daemon.pid().to_string(), "--fsize=4096:"]).status();
+    assert!(limited.unwrap().success());
+    daemon.signal(rustix::process::Signal::TERM);
+    wait_until("nobody is let in any more", || Client::connect(daemon.address).is_err());
+    client.send(b"345").unwrap();
+    let response = client.receive(false).unwrap();
+    assert_eq!((response.status, response.code()), (503, "storage_failed".to_owned()));
+    assert_eq!(daemon.wait().code(), Some(3));
+    assert!(daemon.log().lines().last().unwrap().contains("wal/lane-00/0000000001.seg"), "{}", daemon.log());
 }

@@ -13,6 +13,8 @@ pub enum Finding {
         first_ordinal: u64,
         /// Number of the last record before them, if one is known.
         after_number: Option<u64>,
+        /// A number that all of them are below: that of the next record, or of the seal.
+        before_number: u64,
         /// Where the next record stands.
         before: Position,
     },
@@ -85,13 +87,13 @@ impl Finding {
 impl std::fmt::Display for Finding {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Lost { records, first_ordinal, after_number, before } => {
+            Self::Lost { records, first_ordinal, after_number, before_number, before } => {
                 let last_ordinal = first_ordinal + records - 1;
                 write!(f, "{records} records lost (ordinals {first_ordinal} to {last_ordinal}")?;
                 if let Some(number) = after_number {
                     write!(f, ", after number {number}")?;
                 }
-                write!(f, ") before {before}")
+                write!(f, ", before number {before_number}) before {before}")
             }
             Self::BadPayload { at, number } => write!(f, "record {number} at {at}: its payload does not verify"),
             Self::Unreadable { at, resumed_at } => write!(f, "bytes from {at} to {resumed_at} are no frames"),

@@ -217,8 +217,10 @@ impl<S: Storage> Recovery<'_, S> {
     fn note_frame(&mut self, header: &FrameHeader, at: Position) -> Option<Finding> {
         let out = &mut self.out;
         let (ordinal, records) = (header.ordinal, u64::from(!header.is_seal()));
-        let expected = if out.first_ordinal.is_some() { out.next_ordinal } else { ordinal };
-        out.first_ordinal.get_or_insert(ordinal);
+        // A lane's first segment begins with its first record; of a later one nobody knows once those before are gone.
+        let first = if at.segment == 1 { 0 } else { ordinal };
+        let expected = if out.first_ordinal.is_some() { out.next_ordinal } else { first };
+        out.first_ordinal.get_or_insert(first);
         out.next_number = out.next_number.max(header.number + records);
         let after_number = out.last_number;
         if !header.is_seal() {
@@ -226,6 +228,12 @@ impl<S: Storage> Recovery<'_, S> {
         }
         out.next_ordinal = out.next_ordinal.max(ordinal + records);
         let lost = ordinal.saturating_sub(expected);
-        (lost > 0).then_some(Finding::Lost { records: lost, first_ordinal: expected, after_number, before: at })
+        (lost > 0).then_some(Finding::Lost {
+            records: lost,
+            first_ordinal: expected,
+            after_number,
+            before_number: header.number,
+            before: at,
+        })
     }
 }

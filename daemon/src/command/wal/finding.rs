@@ -21,6 +21,11 @@ pub(super) struct Shown {
     records: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_ordinal: Option<u64>,
+    /// Numbers that theirs lie between.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    after_number: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    before_number: Option<u64>,
     /// Whether answered records may be lost.
     damage: bool,
     /// Whether it is nothing to worry about.
@@ -47,13 +52,16 @@ impl Shown {
             number: None,
             records: None,
             first_ordinal: None,
+            after_number: None,
+            before_number: None,
             damage: finding.is_damage(),
             expected: look.is_expected(finding),
             text: finding.to_string(),
         };
         json.kind = match finding {
-            Finding::Lost { records, first_ordinal, .. } => {
+            Finding::Lost { records, first_ordinal, after_number, before_number, .. } => {
                 (json.records, json.first_ordinal) = (Some(*records), Some(*first_ordinal));
+                (json.after_number, json.before_number) = (*after_number, Some(*before_number));
                 "lost"
             }
             Finding::BadPayload { number, .. } => {
@@ -69,11 +77,11 @@ impl Shown {
                 "wrong_length"
             }
             Finding::HeaderDamaged { segment } => {
-                json.segment = Some(*segment);
+                (json.segment, json.offset) = (Some(*segment), Some(0));
                 "header_damaged"
             }
             Finding::Misplaced { segment } => {
-                json.segment = Some(*segment);
+                (json.segment, json.offset) = (Some(*segment), Some(0));
                 "misplaced"
             }
             Finding::SegmentMissing { segment } => {

@@ -94,16 +94,18 @@ pub(super) fn segments(lane: &RecoveredLane) -> impl Iterator<Item = &FoundSegme
 
 /// Records known to be gone from a lane.
 pub(super) fn missing_records(lane: &RecoveredLane) -> u64 {
-    let mut ranges = segments(lane).filter_map(|found| found.range);
-    let first = ranges.next();
-    let last = ranges.last().or(first);
-    let ends = first.zip(last).map(|((first, _), (_, last))| (first.number, last.number));
+    // Whether a record is among those that a missing ordinal tells of.
+    let is_among_lost = |number: u64| {
+        lane.findings.iter().any(|finding| match finding {
+            Finding::Lost { after_number, before_number, .. } => {
+                after_number.is_none_or(|after| after < number) && number < *before_number
+            }
+            _ => false,
+        })
+    };
     let missing = lane.findings.iter().map(|finding| match finding {
         Finding::Lost { records, .. } => *records,
-        // Between records that verify, it is among the lost ones: its ordinal is missing.
-        Finding::BadPayload { number, .. } => {
-            u64::from(ends.is_none_or(|(first, last)| *number < first || *number > last))
-        }
+        Finding::BadPayload { number, .. } => u64::from(!is_among_lost(*number)),
         _ => 0,
     });
     missing.sum()
