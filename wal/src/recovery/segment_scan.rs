@@ -116,10 +116,8 @@ impl<S: Storage> Recovery<'_, S> {
         let mut open_batch_at = None;
         let (end_at, evidence_at) = loop {
             let item = scan.next_item().map_err(LogError::io("read", path.clone()))?;
-            let lost = self.note_group(
-                scan.group_ordinal(),
-                Position { segment, offset: scan.group_block() * BLOCK_BYTES as u32 },
-            );
+            let lost = self
+                .note_group(scan.group_first(), Position { segment, offset: scan.group_block() * BLOCK_BYTES as u32 });
             doubtful.extend(lost.filter(|_| doubtful.len() < FINDINGS_MAX));
             if let Item::End { at, unfinished_at } = item {
                 break (at, unfinished_at);
@@ -201,15 +199,20 @@ impl<S: Storage> Recovery<'_, S> {
 
     /// Takes note of where a group starts; finds whether records before it are lost. Also of a group none of whose records
     /// counts: it proves that those before it were durable.
-    fn note_group(&mut self, ordinal: Option<u64>, at: Position) -> Option<Doubtful> {
+    fn note_group(&mut self, first: Option<FrameHeader>, at: Position) -> Option<Doubtful> {
         let out = &mut self.out;
-        let (expected, ordinal) = (out.next_ordinal, ordinal?);
-        if out.first_ordinal.is_none() || ordinal <= expected {
+        let (expected, first) = (out.next_ordinal, first?);
+        if out.first_ordinal.is_none() || first.ordinal <= expected {
             return None;
         }
-        out.next_ordinal = ordinal;
-        let records = ordinal - expected;
-        let finding = Finding::Lost { records, first_ordinal: expected, after_number: out.last_number, before: at };
+        out.next_ordinal = first.ordinal;
+        let finding = Finding::Lost {
+            records: first.ordinal - expected,
+            first_ordinal: expected,
+            after_number: out.last_number,
+            before_number: first.number,
+            before: at,
+        };
         Some(Doubtful { within_group: 0, at: at.offset, finding })
     }
 

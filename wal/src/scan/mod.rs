@@ -109,8 +109,8 @@ struct Place {
     group_block: u32,
     /// Offset behind the last frame of the group at hand whose header verified.
     group_end: u32,
-    /// Ordinal of the first frame of the group at hand, if its header verified.
-    group_ordinal: Option<u64>,
+    /// Header of the first frame of the group at hand, if it verified.
+    group_first: Option<FrameHeader>,
     /// Where the padding in front of `at` starts, until it was looked at.
     padding_from: u32,
     /// Ordinal that the next frame should have, once a header verified.
@@ -135,7 +135,7 @@ impl<F: ReadAt> Scan<F> {
             at: from,
             group_block: 0,
             group_end: from,
-            group_ordinal: None,
+            group_first: None,
             padding_from: from,
             next_ordinal: None,
             known_end: from,
@@ -195,10 +195,10 @@ impl<F: ReadAt> Scan<F> {
         self.place.group_block
     }
 
-    /// Ordinal of the first frame of that group, if its header verified, though the record may not count.
+    /// Header of the first frame of that group, if it verified, though the record may not count.
     #[must_use]
-    pub fn group_ordinal(&self) -> Option<u64> {
-        self.place.group_ordinal
+    pub fn group_first(&self) -> Option<FrameHeader> {
+        self.place.group_first
     }
 
     /// Whether the last item lies in the segment's unfinished group.
@@ -289,9 +289,9 @@ impl<F: ReadAt> Scan<F> {
     /// Moves behind the frame at hand.
     fn pass(&mut self, header: &FrameHeader) -> io::Result<()> {
         if u64::from(self.place.at) == u64::from(header.group_block) * BLOCK_BYTES as u64 {
-            self.place.group_ordinal = Some(header.ordinal);
+            self.place.group_first = Some(*header);
         } else if self.place.group_block != header.group_block {
-            self.place.group_ordinal = None;
+            self.place.group_first = None;
         }
         self.place.group_block = header.group_block;
         if self.in_unfinished_group() && self.excluded.is_none() {
@@ -361,7 +361,7 @@ impl<F: ReadAt> Scan<F> {
                 self.place.at = candidate;
                 self.place.padding_from = candidate;
                 if candidate != group_block * BLOCK_BYTES as u32 && self.place.group_block != group_block {
-                    (self.place.group_block, self.place.group_ordinal) = (group_block, None);
+                    (self.place.group_block, self.place.group_first) = (group_block, None);
                 }
                 return Ok(Some(Item::Unreadable { at: from, resumed_at: candidate }));
             }
