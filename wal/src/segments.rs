@@ -91,7 +91,9 @@ impl<S: Storage> Segments<S> {
     fn adopt_free(&mut self) -> Result<(), LogError> {
         let dir = self.layout.free();
         for name in self.storage.list(&dir).map_err(LogError::io("list", &dir))? {
-            self.names_made = self.names_made.max(parse_file_name(&name).unwrap_or(0));
+            // A stranger's file is left alone.
+            let Some(made) = parse_file_name(&name) else { continue };
+            self.names_made = self.names_made.max(made);
             let path = dir.join(name);
             let (_, length) = self.storage.open(&path).map_err(LogError::io("open", &path))?;
             // One that a crash left half made, or of another size, is of no use.
