@@ -13,7 +13,7 @@ use crate::{
     storage::Storage,
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     path::PathBuf,
 };
@@ -37,6 +37,8 @@ pub struct Segments<S> {
     lanes: HashMap<u16, BTreeMap<u64, Held>>,
     free: Vec<PathBuf>,
     names_made: u64,
+    /// Lanes that a segment left while it is not durable yet that it did.
+    unsynced: BTreeSet<u16>,
 }
 
 #[derive(Clone, Copy)]
@@ -71,6 +73,7 @@ impl<S: Storage> Segments<S> {
             lanes: HashMap::new(),
             free: Vec::new(),
             names_made: 0,
+            unsynced: BTreeSet::new(),
         };
         segments.adopt_free()?;
         for lane in recovered {
@@ -145,6 +148,9 @@ impl<S: Storage> Segments<S> {
     fn make(&mut self, header: SegmentHeader) -> Result<(), LogError> {
         let lane_dir = self.layout.lane(header.lane);
         let path = self.layout.segment(header.lane, header.segment);
+        while let Some(&lane) = self.unsynced.first() {
+            self.sync_released(lane)?;
+        }
         let made = match self.free.pop() {
             Some(free) => {
                 let block = SegmentHeader { zeroed: false, ..header }.encode();
@@ -192,7 +198,7 @@ impl<S: Storage> Segments<S> {
             self.let_go(lane, segment)?;
             released += 1;
         }
-        if released > 0 {
+        if self.unsynced.contains(&lane) {
             self.sync_released(lane)?;
         }
         Ok(released)
@@ -200,10 +206,11 @@ impl<S: Storage> Segments<S> {
 
     /// Makes it durable that segments left a lane, before a freed file gets another header: a crash must not bring that back
     /// under the old name.
-    fn sync_released(&self, lane: u16) -> Result<(), LogError> {
+    fn sync_released(&mut self, lane: u16) -> Result<(), LogError> {
         for dir in [self.layout.free(), self.layout.lane(lane)] {
             self.storage.sync_dir(&dir).map_err(LogError::io("sync", dir))?;
         }
+        self.unsynced.remove(&lane);
         Ok(())
     }
 
@@ -232,6 +239,7 @@ impl<S: Storage> Segments<S> {
     fn let_go(&mut self, lane: u16, segment: u64) -> Result<(), LogError> {
         let Some(held) = self.lanes.get(&lane).and_then(|held| held.get(&segment)).copied() else { return Ok(()) };
         let path = self.layout.segment(lane, segment);
+        self.unsynced.insert(lane);
         if held.damaged {
             let target = self.set_aside_path(lane, segment)?;
             self.storage.rename(&path, &target).map_err(LogError::io("set aside", &path))?;
