@@ -13,7 +13,7 @@ use crate::{
     storage::Storage,
 };
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     path::PathBuf,
 };
@@ -37,6 +37,8 @@ pub struct Segments<S> {
     lanes: HashMap<u16, Held>,
     free: Vec<PathBuf>,
     names_made: u64,
+    /// Lanes that a segment left while it is not durable yet that it did.
+    unsynced: BTreeSet<u16>,
 }
 
 /// What a lane has.
@@ -97,6 +99,7 @@ impl<S: Storage> Segments<S> {
             lanes: HashMap::new(),
             free: Vec::new(),
             names_made: 0,
+            unsynced: BTreeSet::new(),
         };
         segments.adopt_free()?;
         for lane in recovered {
@@ -121,7 +124,9 @@ impl<S: Storage> Segments<S> {
     fn adopt_free(&mut self) -> Result<(), LogError> {
         let dir = self.layout.free();
         for name in self.storage.list(&dir).map_err(LogError::io("list", &dir))? {
-            self.names_made = self.names_made.max(parse_file_name(&name).unwrap_or(0));
+            // A stranger's file is left alone.
+            let Some(made) = parse_file_name(&name) else { continue };
+            self.names_made = self.names_made.max(made);
             let path = dir.join(name);
             let (_, length) = self.storage.open(&path).map_err(LogError::io("open", &path))?;
             // One that a crash left half made, or of another size, is of no use.
@@ -175,6 +180,9 @@ impl<S: Storage> Segments<S> {
     fn make(&mut self, header: SegmentHeader) -> Result<(), LogError> {
         let lane_dir = self.layout.lane(header.lane);
         let path = self.layout.segment(header.lane, header.segment);
+        while let Some(&lane) = self.unsynced.first() {
+            self.sync_released(lane)?;
+        }
         let made = match self.free.pop() {
             Some(free) => {
                 let block = SegmentHeader { zeroed: false, ..header }.encode();
@@ -240,7 +248,7 @@ impl<S: Storage> Segments<S> {
             self.let_go(lane, segment)?;
             released += 1;
         }
-        if released > 0 {
+        if self.unsynced.contains(&lane) {
             self.sync_released(lane)?;
         }
         Ok(released)
@@ -248,10 +256,11 @@ impl<S: Storage> Segments<S> {
 
     /// Makes it durable that segments left a lane, before a freed file gets another header: a crash must not bring that back
     /// under the old name.
-    fn sync_released(&self, lane: u16) -> Result<(), LogError> {
+    fn sync_released(&mut self, lane: u16) -> Result<(), LogError> {
         for dir in [self.layout.free(), self.layout.lane(lane)] {
             self.storage.sync_dir(&dir).map_err(LogError::io("sync", dir))?;
         }
+        self.unsynced.remove(&lane);
         Ok(())
     }
 
@@ -284,6 +293,7 @@ impl<S: Storage> Segments<S> {
             return Ok(());
         };
         let path = self.layout.segment(lane, segment);
+        self.unsynced.insert(lane);
         if held.damaged {
             let target = self.set_aside_path(lane, segment)?;
             self.storage.rename(&path, &target).map_err(LogError::io("set aside", &path))?;

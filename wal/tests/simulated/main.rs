@@ -35,7 +35,7 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 /// Takes `walk` through all seeds, or the one that is asked for.
-fn walk_through_seeds(walk: fn(u64)) {
+fn walk_through_seeds(name: &str, walk: fn(u64)) {
     if let Some(seed) = variable("FOREBAY_SEED") {
         return walk(seed);
     }
@@ -52,7 +52,7 @@ fn walk_through_seeds(walk: fn(u64)) {
                         return;
                     }
                     if catch_unwind(AssertUnwindSafe(|| walk(seed))).is_err() {
-                        eprintln!("FOREBAY_SEED={seed} failed");
+                        eprintln!("FOREBAY_SEED={seed} failed the {name}");
                         failed.fetch_add(1, Ordering::Relaxed);
                     }
                 }
@@ -60,16 +60,16 @@ fn walk_through_seeds(walk: fn(u64)) {
         }
     });
     let failed = failed.into_inner();
-    println!("{} passed, {failed} failed", seeds - failed);
+    println!("{name}: {} passed, {failed} failed", seeds - failed);
     assert_eq!(failed, 0, "seeds that failed are printed above");
 }
 
 #[test]
 fn cases_13_to_26_a_random_walk_of_lives_and_damage_loses_what_it_hit_and_nothing_else() {
-    walk_through_seeds(damage_walk::run);
+    walk_through_seeds("walk of damage", damage_walk::run);
 }
 
 #[test]
 fn cases_1_to_12_27_to_36_a_random_walk_of_lives_crashes_and_recoveries_keeps_every_invariant() {
-    walk_through_seeds(walk::run);
+    walk_through_seeds("walk of crashes", walk::run);
 }

@@ -30,8 +30,10 @@ pub fn run(seed: u64) {
         }
         script.disk.heal();
         script.open();
-        if random.once_in(2) {
-            script.disk.die_after(1 + random.below(400));
+        match random.below(6) {
+            0..3 => script.disk.die_after(1 + random.below(400)),
+            3 => script.disk.fail_nth(1 + random.below(400), random.once_in(2)),
+            _ => {}
         }
         live(&mut script, &mut random, STEPS);
         // Killed, the process leaves everything to the kernel; with the machine, what is not synced may go.

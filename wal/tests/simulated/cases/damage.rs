@@ -172,6 +172,7 @@ fn case_22_a_strangers_file_and_a_leftover_temporary_one_are_left_alone_and_an_u
         script.layout.root().join("lane-7"),
         script.layout.root().join("log-id.tmp"),
         script.layout.set_aside().join("notes.txt"),
+        script.layout.free().join("notes.txt"),
     ];
     strangers.iter().for_each(|path| script.disk.put_file(path, b"mine", 4));
     let log = script.recover_and_check();

@@ -66,7 +66,7 @@ fn whole_life(script: &mut Script) -> Result<(), LogError> {
     for generation in 0..2 {
         let log = script.recover()?;
         script.live(log);
-        for round in 0..5 {
+        for round in 0..3 {
             for lane in 0..2 {
                 for sizes in [&[300, 2000][..], &[25_000], &[9]] {
                     // Refused, it is not submitted.
@@ -77,7 +77,7 @@ fn whole_life(script: &mut Script) -> Result<(), LogError> {
                 script.keep().ok();
             }
             for lane in 0..2 {
-                if script.drain(lane, 3 + round).is_ok() {
+                if script.drain(lane, 4 + round).is_ok() {
                     script.release(lane).ok();
                 }
             }

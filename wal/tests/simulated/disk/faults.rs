@@ -94,15 +94,16 @@ impl Faults {
         if self.read_only && kind.changes() { Verdict::Fails(EROFS) } else { Verdict::Passes }
     }
 
-    /// What is to go wrong with a read of `length` bytes at `offset`.
-    pub fn of_read(&mut self, file: FileId, offset: usize, length: usize) -> io::Result<Option<(usize, ReadFault)>> {
+    /// What is to go wrong with a read of `length` bytes at `offset`: all at once, so that the next one is right.
+    pub fn of_read(&mut self, file: FileId, offset: usize, length: usize) -> io::Result<Vec<(usize, ReadFault)>> {
+        let reaches =
+            |(of, at, _): &mut (FileId, usize, ReadFault)| *of == file && (offset..offset + length).contains(at);
+        let faults: Vec<_> = self.reads.extract_if(.., reaches).map(|(_, at, fault)| (at, fault)).collect();
         let sectors = offset / SECTOR_BYTES..(offset + length).div_ceil(SECTOR_BYTES);
-        if !sectors.is_empty() && self.bad_sectors.range((file, sectors.start)..(file, sectors.end)).next().is_some() {
+        let is_bad = |(of, sector): &(FileId, usize)| *of == file && sectors.contains(sector);
+        if self.bad_sectors.iter().any(is_bad) || faults.iter().any(|(_, fault)| *fault == ReadFault::Error) {
             return Err(io::Error::from_raw_os_error(EIO));
         }
-        let reaches = |(of, at, _): &(FileId, usize, ReadFault)| *of == file && (offset..offset + length).contains(at);
-        let Some(index) = self.reads.iter().position(reaches) else { return Ok(None) };
-        let (_, at, fault) = self.reads.remove(index);
-        if fault == ReadFault::Error { Err(io::Error::from_raw_os_error(EIO)) } else { Ok(Some((at, fault))) }
+        Ok(faults)
     }
 }

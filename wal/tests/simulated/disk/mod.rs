@@ -166,21 +166,23 @@ impl ReadAt for SimulatedFile {
         self.disk.with(|state| {
             state.operate(Kind::Read, |state| {
                 let offset = offset as usize;
-                let fault = state.faults.of_read(self.id, offset, buf.len())?;
+                let faults = state.faults.of_read(self.id, offset, buf.len())?;
                 let Some(file) = state.files.get(&self.id) else { return Ok(0) };
                 let mut length = file.read(buf, offset);
-                match fault {
-                    Some((at, ReadFault::Flip(bit))) if at - offset < length => buf[at - offset] ^= 1 << bit,
-                    Some((at, ReadFault::OtherSector(other))) => {
-                        let from = (at / SECTOR_BYTES * SECTOR_BYTES).max(offset);
-                        let to = ((at / SECTOR_BYTES + 1) * SECTOR_BYTES).min(offset + length);
-                        if from < to {
-                            let within = other * SECTOR_BYTES + from % SECTOR_BYTES;
-                            file.read(&mut buf[from - offset..to - offset], within);
+                for (at, fault) in faults {
+                    match fault {
+                        ReadFault::Flip(bit) if at - offset < length => buf[at - offset] ^= 1 << bit,
+                        ReadFault::OtherSector(other) => {
+                            let from = (at / SECTOR_BYTES * SECTOR_BYTES).max(offset);
+                            let to = ((at / SECTOR_BYTES + 1) * SECTOR_BYTES).min(offset + length);
+                            if from < to {
+                                let within = other * SECTOR_BYTES + from % SECTOR_BYTES;
+                                file.read(&mut buf[from - offset..to - offset], within);
+                            }
                         }
+                        ReadFault::Short(bytes) => length = length.min(bytes),
+                        ReadFault::Flip(_) | ReadFault::Error => {}
                     }
-                    Some((_, ReadFault::Short(bytes))) => length = length.min(bytes),
-                    _ => {}
                 }
                 state.bytes_read += length as u64;
                 Ok(length)
