@@ -1,7 +1,7 @@
 # Every target works as root (as in a container) and as an ordinary user with sudo.
 .POSIX:
 .NOTPARALLEL:
-.PHONY: help run test lint fmt clippy doc deny-quick deny bench fuzz soak-log mutate-log deps clean
+.PHONY: help run test lint fmt clippy doc deny-quick deny bench bench-log fuzz soak-log mutate-log deps clean
 
 # Arguments for the daemon: make run ARGS='--listen 127.0.0.1:7000'
 ARGS =
@@ -15,6 +15,7 @@ help:
 	@echo 'make test   install what is missing, run every test'
 	@echo 'make lint   rustfmt, clippy, rustdoc, and licences and sources where cargo-deny is installed'
 	@echo 'make bench  compare the HTTP edge with nginx'
+	@echo 'make bench-log  compare the log with the bare disk (fio), one run, a few minutes'
 	@echo 'make fuzz   run each fuzz target for FUZZ_SECONDS (30)'
 	@echo 'make soak-log  walk the log through SEEDS (100000) simulated disks that lie'
 	@echo 'make mutate-log  break the log on purpose and see that the simulated disk notices'
@@ -52,6 +53,10 @@ deny:
 
 bench: deps
 	@bench/edge.sh
+
+bench-log: deps
+	cargo build --release -p forebay --locked
+	@FOREBAY="$(TARGET_DIR)/release/forebay" bench/log.sh
 
 # How many seeds of the simulated disk `make soak-log` walks through.
 SEEDS = 100000

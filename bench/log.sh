@@ -3,16 +3,17 @@
 # run. Prints Markdown tables with the ratios and the bars on standard output, progress on standard error.
 #
 #   cargo build --release -p forebay && bench/log.sh                all of it, in five minutes
-#   ONLY='append latency' ROUNDS=9 bench/log.sh                     some of it
+#   ONLY='append latency' ROUNDS=15 bench/log.sh                    some of it
 #
 # ONLY               which of: append latency framing recover partial (all)
-# ROUNDS             rounds of each side, in turn (5); SECONDS_PER_ROUND of each that is bounded by time (1)
+# ROUNDS             rounds of each side, in turn (7); SECONDS_PER_ROUND of each that is bounded by time (0.5)
 # LOG_BYTES          size of the log that is read (2 GiB)
 # FOREBAY            the daemon, for `forebay wal verify` (target/release/forebay)
 # SCRATCH            where files are written: on a real disk, in a directory that is made and removed (target/log)
 #
-# Installs fio, jq and GNU time where they are missing. Before each round it waits, within bounds, until a small write takes
-# no more than twice the least seen: virtual disks are throttled after much writing, and that is nobody's figure.
+# Installs fio, jq and GNU time where they are missing. Virtual disks are throttled after much writing, whoever wrote, and
+# that is nobody's figure: before each round it waits, within bounds, until small writes take no more than twice the least
+# seen, and a round after which they do is done again.
 # shellcheck disable=SC2016,SC2154 # the backquotes are Markdown; bench_NAME are set by build
 set -euo pipefail
 export LC_ALL=C
@@ -20,8 +21,8 @@ export LC_ALL=C
 cd "$(dirname "$0")/.."
 
 ONLY=${ONLY:-append latency framing recover partial}
-ROUNDS=${ROUNDS:-5}
-SECONDS_PER_ROUND=${SECONDS_PER_ROUND:-1}
+ROUNDS=${ROUNDS:-7}
+SECONDS_PER_ROUND=${SECONDS_PER_ROUND:-0.5}
 LOG_BYTES=${LOG_BYTES:-$((2 << 30))}
 FOREBAY=${FOREBAY:-target/release/forebay}
 SCRATCH=${SCRATCH:-target/log}
@@ -29,12 +30,13 @@ SCRATCH=${SCRATCH:-target/log}
 IN_FLIGHT=64
 RECORD_BYTES=1024
 FIO_FILE_BYTES=$((128 << 20)) # as much as a lane writes to in turn
-CALM_TRIES=20                 # probes of the disk, a second apart, until a round is run on a slow one
+CALM_TRIES=10                 # probes of the disk, a second apart, until a round is run on a slow one
+ROUND_TRIES=3                 # times a round is done until it counts whatever the disk does
 PROGRAM_SECONDS_MAX=120
 RECORDS_PER_GROUP=64          # as in wal/benches/framing.rs
 PARTIAL_RECORD_BYTES=200
 
-scratch='' least_us='' declare_slow=0
+scratch='' least_us='' repeated=0 slow=0 block_bytes=''
 
 say() { printf 'log: %s\n' "$*" >&2; }
 die() { say "$@"; exit 1; }
@@ -56,9 +58,9 @@ install_missing() {
 
 check_settings() {
   local name
-  for name in ROUNDS SECONDS_PER_ROUND; do
-    [[ ${!name} =~ ^[1-9][0-9]{0,3}$ ]] || die "$name must be a positive number, not '${!name}'"
-  done
+  [[ $ROUNDS =~ ^[1-9][0-9]{0,2}$ ]] || die "ROUNDS must be a positive number, not '$ROUNDS'"
+  [[ $SECONDS_PER_ROUND =~ ^[0-9]{1,2}(\.[0-9]{1,3})?$ && $SECONDS_PER_ROUND =~ [1-9] ]] ||
+    die "SECONDS_PER_ROUND must be a positive number, not '$SECONDS_PER_ROUND'"
   [[ $LOG_BYTES =~ ^[1-9][0-9]{7,11}$ ]] || die "LOG_BYTES must be a number of bytes of at least 10 MB, not '$LOG_BYTES'"
   for name in $ONLY; do
     case $name in append | latency | framing | recover | partial) ;; *) die "ONLY knows no '$name'" ;; esac
@@ -105,29 +107,51 @@ make_fio_file() {
   [ -e "$scratch/fio" ] || dd if=/dev/zero of="$scratch/fio" bs=1M count=$((FIO_FILE_BYTES >> 20)) conv=fsync status=none
 }
 
-# One write at a time, each durable before the next: prints "bytes/s p50-in-µs", the latter of write and sync together.
+# One write at a time, each durable before the next: prints "bytes/s p50-in-µs mean-in-µs", both of write and sync together.
 run_fio() {
-  local sync=$1 block_bytes=$2 time=$3 how=(--direct=1 --sync=dsync)
+  local sync=$1 block_bytes=$2 ms how=(--direct=1 --sync=dsync)
+  ms=$(awk -v seconds="$3" 'BEGIN { printf "%d", seconds * 1000 }')
   [ "$sync" = direct ] || how=(--direct=0 --fdatasync=1)
   fio --name=log --filename="$scratch/fio" --ioengine=io_uring --iodepth=1 --rw=write "${how[@]}" \
-    --bs="$block_bytes" --size=$((FIO_FILE_BYTES / block_bytes * block_bytes)) --time_based --runtime="$time" \
-    --lat_percentiles=1 --percentile_list=50 --output-format=json --output="$scratch/fio.json" >&2 ||
-    die "fio failed"
-  jq -r '.jobs[0] | "\(.write.bw_bytes) \((.write.lat_ns.percentile["50.000000"] +
-    (.sync.lat_ns.percentile["50.000000"] // 0)) / 1000)"' "$scratch/fio.json"
+    --bs="$block_bytes" --size=$((FIO_FILE_BYTES / block_bytes * block_bytes)) --time_based --runtime="${ms}ms" \
+    --lat_percentiles=1 --percentile_list=50 --output-format=json --output="$scratch/fio.json" >&2 || die "fio failed"
+  jq -r '.jobs[0] | .write.lat_ns as $write | .sync.lat_ns as $sync | "\(.write.bw_bytes) \(
+    ($write.percentile["50.000000"] + ($sync.percentile["50.000000"] // 0)) / 1000) \(
+    ($write.mean + ($sync.mean // 0)) / 1000)"' "$scratch/fio.json"
+}
+
+# Whether small writes take, on average, no more than twice the least seen.
+is_calm() {
+  local us
+  us=$(run_fio direct 4096 0.2 | cut -d' ' -f3) || exit 1
+  us=${us%.*}
+  [ -n "$least_us" ] && [ "$least_us" -le "$us" ] || least_us=$us
+  [ "$us" -le $((2 * least_us)) ]
 }
 
 await_calm() {
-  local tries us
-  for ((tries = 1; tries <= CALM_TRIES; tries++)); do
-    read -r _ us < <(run_fio direct 4096 200ms)
-    us=${us%.*}
-    [ -n "$least_us" ] && [ "$least_us" -le "$us" ] || least_us=$us
-    [ "$us" -gt $((2 * least_us)) ] || return 0
+  local tries
+  for ((tries = 1; tries < CALM_TRIES; tries++)); do
+    ! is_calm || return 0
     sleep 1
   done
-  declare_slow=$((declare_slow + 1))
-  say "a small write takes $us µs, and took $least_us: measuring all the same"
+}
+
+# Does a round, which adds a line to each of these files; again if the disk had become slow meanwhile.
+calm_round() {
+  local files=$1 try file
+  shift
+  for ((try = 1; ; try++)); do
+    await_calm
+    "$@"
+    if is_calm; then return; fi
+    if [ $try = $ROUND_TRIES ]; then
+      slow=$((slow + 1))
+      return
+    fi
+    repeated=$((repeated + 1))
+    for file in $files; do sed -i '$d' "$scratch/$file"; done
+  done
 }
 
 # ---- rounds ------------------------------------------------------------------------------------------------------
@@ -146,28 +170,45 @@ spread() {
     'BEGIN { printf "%.*f (%.*f–%.*f)", d, m / u, d, l / u, d, g / u }'
 }
 
-# "ratio | verdict" of two medians, against a bar that is a least or a most.
+# "ratio (least–greatest) | bar | verdict": the median of what the rounds of one side are of those of the other.
 verdict() {
-  awk -v a="$1" -v b="$2" -v bar="$4" -v kind="$3" 'BEGIN {
-    ratio = a / b
+  local ours=$1 other=$2 column=$3 kind=$4 bar=$5
+  paste -d' ' <(cut -d' ' -f"$column" "$scratch/$ours") <(cut -d' ' -f"$column" "$scratch/$other") |
+    awk '{ print $1 / $2 }' >"$scratch/ratios"
+  awk -v ratio="$(median ratios 1)" -v shown="$(spread ratios 1 1 2)" -v bar="$bar" -v kind="$kind" 'BEGIN {
     met = kind == "least" ? ratio >= bar : ratio <= bar
-    printf "%.2f | %s %s | %s", ratio, (kind == "least" ? "at least" : "at most"), bar, (met ? "met" : "**missed**")
+    printf "%s | %s %s | %s", shown, (kind == "least" ? "at least" : "at most"), bar, (met ? "met" : "**missed**")
   }'
 }
 
+run_append() {
+  local file=$1 sync=$2 in_flight=$3
+  bounded "$bench_append" dir="$scratch/log-$sync" sync="$sync" in_flight="$in_flight" record_bytes=$RECORD_BYTES \
+    seconds="$SECONDS_PER_ROUND" |
+    jq -r '"\(.written_bytes_per_s) \(.p50_us) \(.group_bytes) \(.records_per_s)"' >>"$scratch/$file"
+  block_bytes=$(tail -n 1 "$scratch/$file" | awk '{ print int($3 / 4096 + 0.5) * 4096 }')
+}
+
+# The log and fio, who writes blocks as large as the groups were; who was last is first.
+append_round() {
+  local name=$1 sync=$2 in_flight=$3 round=$4
+  if [ $((round % 2)) = 1 ]; then
+    run_append "$name-$sync" "$sync" "$in_flight"
+    run_fio "$sync" "$block_bytes" "$SECONDS_PER_ROUND" >>"$scratch/$name-$sync-fio"
+  else
+    run_fio "$sync" "$block_bytes" "$SECONDS_PER_ROUND" >>"$scratch/$name-$sync-fio"
+    run_append "$name-$sync" "$sync" "$in_flight"
+  fi
+}
+
 measure_append() {
-  local name=$1 in_flight=$2 sync round ours block_bytes
+  local name=$1 in_flight=$2 sync round
   make_fio_file
   for sync in direct fdatasync; do
     for ((round = 1; round <= ROUNDS; round++)); do
-      await_calm
-      ours=$(bounded "$bench_append" dir="$scratch/log-$sync" sync="$sync" in_flight="$in_flight" record_bytes="$RECORD_BYTES" \
-        seconds="$SECONDS_PER_ROUND" |
-        jq -r '"\(.written_bytes_per_s) \(.p50_us) \(.group_bytes) \(.records_per_s)"')
-      printf '%s\n' "$ours" >>"$scratch/$name-$sync"
-      block_bytes=$(awk -v bytes="$(cut -d' ' -f3 <<<"$ours")" 'BEGIN { print int(bytes / 4096 + 0.5) * 4096 }')
-      run_fio "$sync" "$block_bytes" "${SECONDS_PER_ROUND}s" >>"$scratch/$name-$sync-fio"
-      say "$name, $sync: $ours (bytes/s, p50 µs, group bytes, records/s), fio $(tail -n 1 "$scratch/$name-$sync-fio")"
+      calm_round "$name-$sync $name-$sync-fio" append_round "$name" $sync "$in_flight" $round
+      say "$name, $sync: $(tail -n 1 "$scratch/$name-$sync") (bytes/s, p50 µs, group bytes, records/s)," \
+        "fio $(tail -n 1 "$scratch/$name-$sync-fio")"
     done
   done
 }
@@ -181,7 +222,7 @@ report_append() {
   for sync in direct fdatasync; do
     printf '| %s | %s | %s | %s | %s | %s |\n' "$sync" "$(spread append-$sync 4 1 0)" "$(spread append-$sync 3 1024 0)" \
       "$(spread append-$sync 1 1e6 0)" "$(spread append-$sync-fio 1 1e6 0)" \
-      "$(verdict "$(median append-$sync 1)" "$(median append-$sync-fio 1)" least 0.9)"
+      "$(verdict append-$sync append-$sync-fio 1 least 0.9)"
   done
 }
 
@@ -191,7 +232,7 @@ report_latency() {
   printf '| sync | the log, p50 µs | fio, p50 µs | log / fio | bar | |\n|---|---|---|---|---|---|\n'
   for sync in direct fdatasync; do
     printf '| %s | %s | %s | %s |\n' "$sync" "$(spread latency-$sync 2 1 0)" "$(spread latency-$sync-fio 2 1 0)" \
-      "$(verdict "$(median latency-$sync 2)" "$(median latency-$sync-fio 2)" most 1.15)"
+      "$(verdict latency-$sync latency-$sync-fio 2 most 1.15)"
   done
 }
 
@@ -216,23 +257,28 @@ report_framing() {
   done
 }
 
+recover_round() {
+  local wal=$scratch/data/wal mode bytes
+  for mode in scan plain; do
+    bounded "$bench_recover" mode=$mode dir="$wal" | jq -r '"\(.bytes_per_s) \(.memory_bytes) \(.bytes)"' \
+      >>"$scratch/recover-$mode"
+  done
+  # The plain read has left nothing of the files in the page cache.
+  bytes=$(tail -n 1 "$scratch/recover-plain" | cut -d' ' -f3)
+  bounded /usr/bin/time -o "$scratch/time" -f '%e %M' "$FOREBAY" wal verify --data-dir "$scratch/data" \
+    >"$scratch/verify.out" 2>&1 || { cat "$scratch/verify.out" >&2; die "forebay wal verify found something"; }
+  awk -v bytes="$bytes" '{ printf "%.0f %d\n", bytes / $1, $2 * 1024 }' "$scratch/time" >>"$scratch/recover-verify"
+}
+
 measure_recover() {
-  local round wal=$scratch/data/wal bytes figures
+  local round mode wal=$scratch/data/wal figures
   make_fio_file
   await_calm
   say "making a log of $((LOG_BYTES >> 20)) MiB"
   mkdir -p "$wal"
   bounded "$bench_recover" mode=make dir="$wal" bytes="$LOG_BYTES" record_bytes=$RECORD_BYTES in_flight=$IN_FLIGHT >&2
   for ((round = 1; round <= ROUNDS; round++)); do
-    await_calm
-    for mode in scan plain; do
-      bounded "$bench_recover" mode=$mode dir="$wal" | jq -r '"\(.bytes_per_s) \(.memory_bytes) \(.bytes)"' >>"$scratch/recover-$mode"
-    done
-    # The plain read has left nothing of the files in the page cache.
-    bytes=$(tail -n 1 "$scratch/recover-plain" | cut -d' ' -f3)
-    /usr/bin/time -o "$scratch/time" -f '%e %M' "$FOREBAY" wal verify --data-dir "$scratch/data" >"$scratch/verify.out" 2>&1 ||
-      { cat "$scratch/verify.out" >&2; die "forebay wal verify found something"; }
-    awk -v bytes="$bytes" '{ printf "%.0f %d\n", bytes / $1, $2 * 1024 }' "$scratch/time" >>"$scratch/recover-verify"
+    calm_round 'recover-scan recover-plain recover-verify' recover_round
     figures=$(for mode in scan plain verify; do printf '%s %s, ' $mode "$(tail -n 1 "$scratch/recover-$mode")"; done)
     say "recover: ${figures%, } (bytes/s, bytes of memory)"
   done
@@ -250,28 +296,32 @@ report_recover() {
     [ $mode = scan ] || title='`forebay wal verify` (memory: the process)'
     memory=$(greatest recover-$mode 2)
     printf '| %s | %s | %s | %s | under 32 | %s |\n' "$title" "$(spread recover-$mode 1 1e6 0)" \
-      "$(verdict "$(median recover-$mode 1)" "$(median recover-plain 1)" least 0.8)" \
+      "$(verdict recover-$mode recover-plain 1 least 0.8)" \
       "$(awk -v bytes="$memory" 'BEGIN { printf "%.1f", bytes / 1048576 }')" \
       "$([ "$memory" -lt $((32 << 20)) ] && echo met || echo '**missed**')"
   done
 }
 
+partial_round() {
+  local sync=$1 connections=$2 pattern
+  for pattern in pad rewrite; do
+    bounded "$bench_partial_blocks" dir="$scratch/partial-$sync" sync="$sync" connections="$connections" \
+      pattern=$pattern record_bytes=$PARTIAL_RECORD_BYTES seconds="$SECONDS_PER_ROUND" |
+      jq -r '"\(.records_per_s) \(.p50_us) \(.p99_us) \(.written_bytes_per_record) \(.log_bytes_per_record)"' \
+        >>"$scratch/partial-$sync-$connections-$pattern"
+  done
+}
+
 measure_partial() {
-  local sync connections pattern round
+  local sync connections round name
   make_fio_file
   for sync in direct fdatasync; do
     for connections in 1 16; do
+      name=partial-$sync-$connections
       for ((round = 1; round <= ROUNDS; round++)); do
-        await_calm
-        for pattern in pad rewrite; do
-          bounded "$bench_partial_blocks" dir="$scratch/partial-$sync" sync=$sync connections=$connections pattern=$pattern \
-            record_bytes=$PARTIAL_RECORD_BYTES seconds="$SECONDS_PER_ROUND" |
-            jq -r '"\(.records_per_s) \(.p50_us) \(.p99_us) \(.written_bytes_per_record) \(.log_bytes_per_record)"' \
-              >>"$scratch/partial-$sync-$connections-$pattern"
-        done
+        calm_round "$name-pad $name-rewrite" partial_round $sync $connections
       done
-      say "partial blocks, $sync, $connections: pad $(tail -n 1 "$scratch/partial-$sync-$connections-pad")," \
-        "rewrite $(tail -n 1 "$scratch/partial-$sync-$connections-rewrite")"
+      say "$name: pad $(tail -n 1 "$scratch/$name-pad"), rewrite $(tail -n 1 "$scratch/$name-rewrite")"
     done
   done
 }
@@ -297,10 +347,10 @@ print_head() {
   local model
   model=$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)
   printf '`ROUNDS=%s SECONDS_PER_ROUND=%s bench/log.sh`, %s\n\n' "$ROUNDS" "$SECONDS_PER_ROUND" "$(date -u +%Y-%m-%d)"
-  printf '%s cores of %s, Linux %s, %s, %s. Sides in turn, %s rounds; medians (least–greatest).\n' "$(nproc --all)" \
-    "${model:-an unnamed processor}" "$(uname -r)" "$(file_system)" "$(fio --version)" "$ROUNDS"
-  [ $declare_slow = 0 ] || printf '%s rounds ran on a disk that had become slow (a 4 KiB write took more than twice %s µs).\n' \
-    "$declare_slow" "$least_us"
+  printf '%s cores of %s, Linux %s, %s, %s. Sides in turn, %s rounds of %s s; medians (least–greatest).\n' "$(nproc --all)" \
+    "${model:-an unnamed processor}" "$(uname -r)" "$(file_system)" "$(fio --version)" "$ROUNDS" "$SECONDS_PER_ROUND"
+  printf 'Ratios are medians of the rounds'"'"' own. %s rounds were done again and %s counted although the disk had become slow.\n' \
+    "$repeated" "$slow"
 }
 
 main() {
