@@ -271,7 +271,7 @@ fn what_verifies_is_delivered(requests: u64) {
     let start = |record: u64| {
         let before = written.ends[record as usize - 1];
         // The first record of a request starts a group, on a block.
-        if record % (RECORDS / requests) == 0 { before.next_multiple_of(4096) } else { before }
+        if record.is_multiple_of(RECORDS / requests) { before.next_multiple_of(4096) } else { before }
     };
     let lost = |offset, number, is_named| Loss { offset, number: Some(number), is_named };
     let losses = [

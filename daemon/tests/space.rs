@@ -239,8 +239,7 @@ fn case_39_a_disk_that_somebody_else_filled_is_looked_at_again_each_second() {
             return say_not_run("case_39 with a disk that somebody else filled", &error);
         }
     };
-    // The quota is by what is free at each start, which is nothing then.
-    let args = ["--cores", "1", "--wal-segment-bytes", "1MiB"];
+    let args = ["--cores", "1", "--wal-segment-bytes", "1MiB", "--wal-max-bytes", "1GiB"];
     let mut daemon = disk.start(disk.path(), NOWHERE, &args);
     let mut next = 0;
     for _ in 0..2 {
@@ -258,6 +257,11 @@ fn case_39_a_disk_that_somebody_else_filled_is_looked_at_again_each_second() {
         next += 1;
         assert_eq!(daemon.figure("pending"), next);
     }
+    assert_eq!(daemon.terminate().code(), Some(0));
+    // The default quota is a share of what is free, which is nothing now.
+    disk.fill();
+    let daemon = disk.start(disk.path(), NOWHERE, &args[..4]);
+    assert_eq!(daemon.figure("pending"), next);
     assert_eq!(daemon.terminate().code(), Some(0));
 }
 

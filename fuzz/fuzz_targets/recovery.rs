@@ -286,6 +286,7 @@ fn write_log(input: &Input<'_>) -> BTreeMap<u64, Content> {
         tail: segment_start(1),
         next_ordinal: 0,
         sealed: true,
+        pending_tail: None,
     };
     let mut commit = GroupCommit::new(start, SyncMethod::None);
     let mut next_number = 0;
