@@ -297,8 +297,6 @@ impl<S: Storage> Segments<S> {
         if held.damaged {
             let target = self.set_aside_path(lane, segment)?;
             self.storage.rename(&path, &target).map_err(LogError::io("set aside", &path))?;
-            let dir = self.layout.set_aside();
-            self.storage.sync_dir(&dir).map_err(LogError::io("sync", &dir))?;
             self.total_bytes -= held.length_bytes;
             tracing::warn!(path = %target.display(), "a damaged segment was set aside");
         } else if self.is_of_use(held) {
@@ -313,8 +311,13 @@ impl<S: Storage> Segments<S> {
                 _ => self.total_bytes -= held.length_bytes,
             }
         }
+        // Before a sync that may fail: the name is gone, and another attempt would not find it.
         if let Some(lane) = self.lanes.get_mut(&lane) {
             lane.segments.remove(&segment);
+        }
+        if held.damaged {
+            let dir = self.layout.set_aside();
+            self.storage.sync_dir(&dir).map_err(LogError::io("sync", &dir))?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@
 pub mod batch;
 pub mod class;
 mod drainer;
-mod lane;
+pub mod lane;
 pub mod round;
 pub mod session;
 pub mod signal;
