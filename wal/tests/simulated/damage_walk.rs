@@ -173,12 +173,14 @@ fn note_hits(script: &mut Script, lane: &Before, taken: &Taken) {
         .map(group)
         .chain(last_left.filter(|last| !is_sealed && is_cut(lane, *last, &taken)))
         .collect();
-    // From the last to the first, with the record that is left behind each.
+    // From the last to the first, with the record that may be left behind each.
     let mut left: Option<&Seen> = None;
     for seen in lane.records.iter().rev() {
-        let is_hit = is_taken(&frame(seen)) || may_go_whole.contains(&group(seen));
-        if !is_hit {
+        let is_gone = is_taken(&frame(seen));
+        if !is_gone {
             left = Some(seen);
+        }
+        if !is_gone && !may_go_whole.contains(&group(seen)) {
             continue;
         }
         // What is missing before an unfinished group whose start is lost may have been of that group.

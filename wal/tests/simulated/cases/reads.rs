@@ -199,3 +199,53 @@ fn records_lost_before_a_torn_write_of_which_nothing_counts_are_told() {
     assert!(findings(&log).iter().any(told), "{:?}", findings(&log));
     goes_on(&mut script);
 }
+
+#[test]
+fn case_24_a_last_group_of_one_record_that_is_misread_once_is_no_end() {
+    let life = || {
+        let mut script = Script::opened();
+        // Group for group of one record, over two segments, and the same again in used ones.
+        for _ in 0..2 {
+            for _ in 0..12 {
+                script.answer(0, &[10_000]);
+                script.keep().unwrap();
+            }
+            script.drain_all();
+        }
+        for _ in 0..8 {
+            script.answer(0, &[10_000]);
+            script.keep().unwrap();
+        }
+        script.kill();
+        script
+    };
+    let all = places(&life());
+    assert_eq!(all.len(), 8);
+    for seen in &all {
+        for fault in [ReadFault::Flip(3), ReadFault::OtherSector(0)] {
+            let script = life();
+            let path = script.segment(seen.at.segment);
+            script.disk.fail_read(&path, seen.at.offset as usize + 20, fault);
+            let log = script.recover().unwrap();
+            script.model.check(&log, &script.read_all(&log));
+            script.disk.fail_read(&path, seen.at.offset as usize + 20, fault);
+            script.model.check(&log, &script.read_all(&log));
+        }
+    }
+}
+
+#[test]
+fn case_24_what_cannot_be_read_in_the_last_group_excuses_nothing_else_of_it() {
+    // The second record of a batch of three is in a block that cannot be read: the others are delivered, and it is told.
+    let mut script = life_with_a_last_group(false);
+    script.open();
+    script.answer(0, &[5000, 9000, 300]);
+    script.kill();
+    script.disk.settle();
+    let hit = places(&script)[8];
+    let block = hit.bytes().end / BLOCK_BYTES - 1;
+    script.disk.break_sector(&script.segment(1), block * BLOCK_BYTES);
+    let found = after_damage(&mut script, &[hit.record], &[1]);
+    assert!(found.iter().any(|finding| matches!(finding, Finding::ReadFailed { .. })), "{found:?}");
+    assert!(!found.iter().any(|finding| matches!(finding, Finding::UnfinishedWrite { .. })), "{found:?}");
+}
