@@ -130,8 +130,9 @@ fn check_frame(place: Place, parts: &Structured<'_>) {
 
 fn header_of(parts: &Structured<'_>, payload_bytes: usize) -> FrameHeader {
     FrameHeader {
-        number: parts.number,
-        ordinal: parts.ordinal,
+        // The greatest of both belong to no record.
+        number: parts.number.min(u64::MAX - 1),
+        ordinal: parts.ordinal.min(u64::MAX - 1),
         payload_len: u32::try_from(payload_bytes).expect("libFuzzer's inputs are far below 4 GiB"),
         // 0 is never written.
         kind: parts.kind.max(1),
