@@ -13,7 +13,8 @@
 #
 # Installs fio, jq and GNU time where they are missing. Virtual disks are throttled after much writing, whoever wrote, and
 # that is nobody's figure: before each round it waits, within bounds, until small writes take no more than twice the least
-# seen, and a round after which they do is done again.
+# seen, and a round after which they take more is done again. Where the disk never rests, ROUND_TRIES=1 CALM_TRIES=1 and more
+# rounds say more.
 # shellcheck disable=SC2016,SC2154 # the backquotes are Markdown; bench_NAME are set by build
 set -euo pipefail
 export LC_ALL=C
@@ -30,8 +31,8 @@ SCRATCH=${SCRATCH:-target/log}
 IN_FLIGHT=64
 RECORD_BYTES=1024
 FIO_FILE_BYTES=$((128 << 20)) # as much as a lane writes to in turn
-CALM_TRIES=10                 # probes of the disk, a second apart, until a round is run on a slow one
-ROUND_TRIES=3                 # times a round is done until it counts whatever the disk does
+CALM_TRIES=${CALM_TRIES:-10} # probes of the disk, a second apart, until a round is run on a slow one
+ROUND_TRIES=${ROUND_TRIES:-3} # times a round is done until it counts whatever the disk does
 PROGRAM_SECONDS_MAX=120
 RECORDS_PER_GROUP=64          # as in wal/benches/framing.rs
 PARTIAL_RECORD_BYTES=200
@@ -145,7 +146,7 @@ calm_round() {
     await_calm
     "$@"
     if is_calm; then return; fi
-    if [ $try = $ROUND_TRIES ]; then
+    if [ "$try" = "$ROUND_TRIES" ]; then
       slow=$((slow + 1))
       return
     fi
