@@ -198,6 +198,32 @@ fn cases_13_to_16_any_flipped_bit_in_a_log_of_10_pushes_of_100_is_found_and_its_
     every_flipped_bit_is_found(10);
 }
 
+#[test]
+fn a_lane_that_was_quiet_for_a_moment_is_sealed_so_that_damage_to_its_last_record_is_told_from_an_unfinished_write() {
+    let dir = data_dir();
+    let daemon = Daemon::start(dir.path(), NOWHERE, &args(1));
+    let durable = || daemon.buffers()["lanes"][0]["durable"].clone();
+    let mut client = daemon.connect();
+    let items = ["the first one", "the last one"].map(|payload| json!({"queue": "damage", "payload": payload}));
+    assert_eq!(client.push(&json!({"items": items, "qos0": true})).unwrap().status, 201);
+    // Behind the group of the push comes another one by itself, and no more of them.
+    wait_until("the lane is sealed", || durable() == "segment 1 offset 12288");
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    assert_eq!(durable(), "segment 1 offset 12288");
+    daemon.kill9();
+    check_is_sound(dir.path());
+    let content = fs::read(segment(dir.path())).unwrap();
+    let last = content.windows(12).position(|bytes| bytes == b"the last one").unwrap();
+    flip(&segment(dir.path()), last as u64, 2);
+    let output = wal(dir.path(), "verify", &["--json"]);
+    assert_eq!(output.status.code(), Some(1));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let lane = &report["lanes"][0];
+    assert_eq!((&lane["records"], &lane["missingRecords"]), (&json!(1), &json!(1)), "{report}");
+    let kinds: Vec<&str> = lane["findings"].as_array().unwrap().iter().map(|f| f["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["bad_payload", "lost"], "{report}");
+}
+
 fn copy_dir(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
