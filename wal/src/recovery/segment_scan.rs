@@ -127,6 +127,9 @@ impl<S: Storage> Recovery<'_, S> {
                 let name = RecordName { number: header.number, ordinal: header.ordinal };
                 found.range = Some((found.range.map_or(name, |(first, _)| first), name));
                 open_batch_at = (header.batch_remaining > 0).then_some(at);
+            } else if let Item::Seal { .. } = item {
+                // It proves that the batch before it was whole: what is missing from that is damage.
+                open_batch_at = None;
             }
             let doubt = self.note(item, segment, scan.group_block());
             doubtful.extend(doubt.filter(|_| doubtful.len() < FINDINGS_MAX));
