@@ -112,6 +112,7 @@ impl<S: Storage> Recovery<'_, S> {
             found.damaged = true;
             self.find(Finding::WrongLength { segment, length_bytes });
         }
+        self.note_header(place);
         let mut doubtful = Vec::new();
         let mut open_batch_at = None;
         let (end_at, evidence_at) = loop {
@@ -198,6 +199,23 @@ impl<S: Storage> Recovery<'_, S> {
             Item::End { .. } => return None,
         };
         Some(Doubtful { within_group, at, finding })
+    }
+
+    /// Takes note of a segment's header: what was durable when it was made stands in the segments before, or is lost.
+    fn note_header(&mut self, place: Place) {
+        let Some(header) = place.header.header else { return };
+        let out = &mut self.out;
+        if out.first_ordinal.is_some() && header.base_ordinal > out.next_ordinal {
+            let first_ordinal = std::mem::replace(&mut out.next_ordinal, header.base_ordinal);
+            let finding = Finding::Lost {
+                records: header.base_ordinal - first_ordinal,
+                first_ordinal,
+                after_number: out.last_number,
+                before_number: header.base_number,
+                before: segment_start(place.segment),
+            };
+            self.find(finding);
+        }
     }
 
     /// Takes note of where a group starts; finds whether records before it are lost. Also of a group none of whose records

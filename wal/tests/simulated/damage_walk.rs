@@ -82,7 +82,7 @@ fn settle(script: &mut Script, random: &mut Random) -> Vec<Before> {
         };
         Before {
             lane: lane.lane,
-            seal: records.last().filter(|_| lane.sealed && lane.tail_header.is_none()).map(seal_place),
+            seal: records.last().filter(|_| lane.sealed && lane.tail.offset as usize > BLOCK_BYTES).map(seal_place),
             records,
             segments: lane.segments.iter().filter(|found| found.records > 0).map(|found| found.segment).collect(),
         }
