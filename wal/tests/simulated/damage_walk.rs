@@ -62,11 +62,12 @@ pub fn run(seed: u64) {
 
 /// Ends the log's life in order, with or without seals, and notes what stands where.
 fn settle(script: &mut Script, random: &mut Random) -> Vec<Before> {
+    let mut sealed = HashSet::new();
     for lane in 0..usize::from(script.options.lanes) {
         // A full log takes no seal.
         script.write(lane).unwrap();
-        if random.once_in(2) {
-            script.seal(lane).unwrap();
+        if random.once_in(2) && script.seal(lane).unwrap() {
+            sealed.insert(script.lanes[lane].lane);
         }
     }
     script.kill();
@@ -82,7 +83,7 @@ fn settle(script: &mut Script, random: &mut Random) -> Vec<Before> {
         };
         Before {
             lane: lane.lane,
-            seal: records.last().filter(|_| lane.sealed && lane.tail.offset as usize > BLOCK_BYTES).map(seal_place),
+            seal: records.last().filter(|_| sealed.contains(&lane.lane)).map(seal_place),
             records,
             segments: lane.segments.iter().filter(|found| found.records > 0).map(|found| found.segment).collect(),
         }
