@@ -97,8 +97,11 @@ impl LaneShared {
 
     pub(crate) fn segment_made(&self, segment: u64, file: File) {
         self.made.lock().unwrap_or_else(PoisonError::into_inner).push_back((segment, Arc::new(file)));
-        self.refusing.store(false, Ordering::Relaxed);
         self.set_full(false);
+    }
+
+    fn has_made_segments(&self) -> bool {
+        !self.made.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
     }
 
     pub(crate) fn open_segment(&self, layout: &Layout, segment: u64) -> Result<File, LogError> {
@@ -301,6 +304,8 @@ impl Lane {
         while let Some((segment, file)) = made.pop_front() {
             self.commit.segment_ready(segment);
             self.files.push_back((segment, file));
+            // Here, on the thread that sets it: whoever makes segments may do so right before it is set.
+            self.shared.refusing.store(false, Ordering::Relaxed);
         }
     }
 
@@ -332,7 +337,8 @@ impl Lane {
     /// Whether the lane has no segment left behind the current one, and gets none before something is released.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.commit.segments_ready() == 0 && self.shared.is_full()
+        // One that was made, but not taken in yet, may be the last there is.
+        self.commit.segments_ready() == 0 && self.shared.is_full() && !self.shared.has_made_segments()
     }
 
     /// Whether all that was appended is durable.
