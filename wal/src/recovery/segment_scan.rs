@@ -216,7 +216,7 @@ impl<S: Storage> Recovery<'_, S> {
             records: lost,
             first_ordinal: expected,
             after_number,
-            before_number: header.number,
+            before_number: Some(header.number),
             before: at,
         })
     }
