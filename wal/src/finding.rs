@@ -13,8 +13,8 @@ pub enum Finding {
         first_ordinal: u64,
         /// Number of the last record before them, if one is known.
         after_number: Option<u64>,
-        /// A number that all of them are below: that of the next record, or of the seal.
-        before_number: u64,
+        /// A number that all of them are below: that of the next record, or of the seal, if it is known.
+        before_number: Option<u64>,
         /// Where the next record stands.
         before: Position,
     },
@@ -93,7 +93,10 @@ impl std::fmt::Display for Finding {
                 if let Some(number) = after_number {
                     write!(f, ", after number {number}")?;
                 }
-                write!(f, ", before number {before_number}) before {before}")
+                if let Some(number) = before_number {
+                    write!(f, ", before number {number}")?;
+                }
+                write!(f, ") before {before}")
             }
             Self::BadPayload { at, number } => write!(f, "record {number} at {at}: its payload does not verify"),
             Self::Unreadable { at, resumed_at } => write!(f, "bytes from {at} to {resumed_at} are no frames"),

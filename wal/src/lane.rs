@@ -97,7 +97,6 @@ impl LaneShared {
 
     pub(crate) fn segment_made(&self, segment: u64, file: File) {
         self.lock_made().push_back((segment, Arc::new(file)));
-        self.refusing.store(false, Ordering::Relaxed);
         self.set_full(false);
     }
 
@@ -305,6 +304,8 @@ impl Lane {
         while let Some((segment, file)) = made.pop_front() {
             self.commit.segment_ready(segment);
             self.files.push_back((segment, file));
+            // Here, on the thread that sets it: whoever makes segments may do so right before it is set.
+            self.shared.refusing.store(false, Ordering::Relaxed);
         }
     }
 
@@ -336,7 +337,7 @@ impl Lane {
     /// Whether the lane has no segment left behind the current one, and gets none before something is released.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        // One that was made and not taken in yet is room too, though the one behind it was refused.
+        // One that was made, but not taken in yet, may be the last there is.
         self.commit.segments_ready() == 0 && self.shared.is_full() && self.shared.lock_made().is_empty()
     }
 

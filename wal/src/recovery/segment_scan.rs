@@ -211,7 +211,7 @@ impl<S: Storage> Recovery<'_, S> {
                 records: header.base_ordinal - first_ordinal,
                 first_ordinal,
                 after_number: out.last_number,
-                before_number: header.base_number,
+                before_number: Some(header.base_number),
                 before: segment_start(place.segment),
             };
             self.find(finding);
@@ -231,7 +231,7 @@ impl<S: Storage> Recovery<'_, S> {
             records: first.ordinal - expected,
             first_ordinal: expected,
             after_number: out.last_number,
-            before_number: first.number,
+            before_number: Some(first.number),
             before: at,
         };
         Some(Doubtful { within_group: 0, at: at.offset, finding })
@@ -256,7 +256,7 @@ impl<S: Storage> Recovery<'_, S> {
             records: lost,
             first_ordinal: expected,
             after_number,
-            before_number: header.number,
+            before_number: Some(header.number),
             before: at,
         })
     }

@@ -61,7 +61,7 @@ impl Shown {
         json.kind = match finding {
             Finding::Lost { records, first_ordinal, after_number, before_number, .. } => {
                 (json.records, json.first_ordinal) = (Some(*records), Some(*first_ordinal));
-                (json.after_number, json.before_number) = (*after_number, Some(*before_number));
+                (json.after_number, json.before_number) = (*after_number, *before_number);
                 "lost"
             }
             Finding::BadPayload { number, .. } => {

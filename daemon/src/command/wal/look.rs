@@ -98,7 +98,7 @@ pub(super) fn missing_records(lane: &RecoveredLane) -> u64 {
     let is_among_lost = |number: u64| {
         lane.findings.iter().any(|finding| match finding {
             Finding::Lost { after_number, before_number, .. } => {
-                after_number.is_none_or(|after| after < number) && number < *before_number
+                after_number.is_none_or(|after| after < number) && before_number.is_none_or(|before| number < before)
             }
             _ => false,
         })
