@@ -125,6 +125,10 @@ struct Recovery<'a, S: Storage> {
 impl<S: Storage> Recovery<'_, S> {
     fn run(mut self) -> Result<RecoveredLane, LogError> {
         let numbers = self.list()?;
+        if numbers.first() == Some(&1) {
+            // Nothing was released yet. Of a later first segment nobody knows what ordinals it begins with.
+            self.out.first_ordinal = Some(0);
+        }
         let headers = self.read_headers(&numbers)?;
         let tail_index = self.tail_index(&numbers, &headers)?;
         let mut tail: Option<(FoundSegment, SegmentEnd)> = None;

@@ -241,10 +241,8 @@ impl<S: Storage> Recovery<'_, S> {
     fn note_frame(&mut self, header: &FrameHeader, at: Position) -> Option<Finding> {
         let out = &mut self.out;
         let (ordinal, records) = (header.ordinal, u64::from(!header.is_seal()));
-        // A lane's first segment begins with its first record; of a later one nobody knows once those before are gone.
-        let first = if at.segment == 1 { 0 } else { ordinal };
-        let expected = if out.first_ordinal.is_some() { out.next_ordinal } else { first };
-        out.first_ordinal.get_or_insert(first);
+        let expected = if out.first_ordinal.is_some() { out.next_ordinal } else { ordinal };
+        out.first_ordinal.get_or_insert(ordinal);
         out.next_number = out.next_number.max(header.number + records);
         let after_number = out.last_number;
         if !header.is_seal() {

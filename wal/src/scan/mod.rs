@@ -204,7 +204,9 @@ impl<F: ReadAt> Scan<F> {
     /// Whether the last item lies in the segment's unfinished group.
     #[must_use]
     pub fn in_unfinished_group(&self) -> bool {
-        self.place.group_block != 0 && self.place.group_block == self.extent.unfinished_block
+        let block = self.extent.unfinished_block;
+        // A scan that starts within it has met no frame of it yet; it is the segment's last.
+        block != 0 && (self.place.group_block == block || self.place.at > block * BLOCK_BYTES as u32)
     }
 
     /// Offsets of the blocks met so far that the disk could not read. They were taken for zeros.
@@ -405,7 +407,9 @@ impl<F: ReadAt> Scan<F> {
         let next = header.ordinal + u64::from(!header.is_seal());
         let after_next = next + u64::from(!second.is_seal());
         let after_second = second.ordinal + u64::from(!second.is_seal());
-        second.ordinal != next
+        // Between a frame and the next group others may be lost; between two of one group that touch there is none.
+        let touches = second_at as usize == at as usize + frame::frame_len(header.payload_len as usize);
+        (second.ordinal < next || touches && second.ordinal != next)
             && third.is_none_or(|third| third != after_next)
             && (second.ordinal < next || third == Some(after_second))
     }
@@ -417,7 +421,9 @@ impl<F: ReadAt> Scan<F> {
             let place = u32::try_from(place).ok()?;
             let next = frame::decode_header(self.extent.seed, self.window.bytes(place)).ok()?;
             let starts_group = next.group_block as usize * BLOCK_BYTES == place as usize;
-            (starts_group || next.group_block == header.group_block).then_some((next, place))
+            // One of the same group at the next block stands behind others that are gone.
+            let follows = place as usize == end && next.group_block == header.group_block;
+            (starts_group || follows).then_some((next, place))
         })
     }
 
