@@ -10,7 +10,7 @@
 use arbitrary::Arbitrary;
 use forebay_wal::{
     frame::{self, FrameHeader, HEADER_BYTES, SegmentSeed},
-    group::{GroupCommit, Record, Start, Step, SyncMethod},
+    group::{GroupCommit, Record, Start, Step},
     layout::Layout,
     limits::{BLOCK_BYTES, SEGMENT_BYTES_MIN},
     position::segment_start,
@@ -288,7 +288,7 @@ fn write_log(input: &Input<'_>) -> BTreeMap<u64, Content> {
         sealed: true,
         pending_tail: None,
     };
-    let mut commit = GroupCommit::new(start, SyncMethod::None);
+    let mut commit = GroupCommit::new(start);
     let mut next_number = 0;
     files.insert(1, new_segment(&header(1)));
     for sizes in input.batches.iter().take(16) {

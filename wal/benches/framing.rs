@@ -5,7 +5,7 @@
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use forebay_wal::{
     frame::KIND_MESSAGE,
-    group::{GroupCommit, Record, Start, SyncMethod},
+    group::{GroupCommit, Record, Start},
     limits::SEGMENT_BYTES_DEFAULT,
     position::segment_start,
 };
@@ -28,7 +28,7 @@ fn commit() -> GroupCommit {
         sealed: false,
         pending_tail: None,
     };
-    GroupCommit::new(start, SyncMethod::None)
+    GroupCommit::new(start)
 }
 
 /// Appends a group's records, each a batch of its own, and completes it.

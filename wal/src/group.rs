@@ -21,7 +21,8 @@ use std::{collections::VecDeque, io};
 pub enum SyncMethod {
     /// `O_DIRECT`, each write with `RWF_DSYNC`.
     Direct,
-    /// A buffered write, then `fdatasync`.
+    /// A buffered write and what `fdatasync` does of its bytes, as one operation (`RWF_DSYNC`): two would each be handed to
+    /// another thread of the kernel.
     Fdatasync,
     /// A buffered write only: survives a crash of the process, not of the machine.
     None,
@@ -61,42 +62,17 @@ pub enum Refused {
     Poisoned,
 }
 
-/// What the disk shall do next with a group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Write,
-    Sync,
-}
-
 /// A group on its way to the disk.
 pub struct Group {
     start: Position,
     buffer: GroupBuffer,
     end_ordinal: u64,
     written: usize,
-    stage: Stage,
-}
-
-/// The operation that a group waits for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    /// Write the bytes of [`Group::unwritten`] at this offset of this segment.
-    Write {
-        /// Segment number.
-        segment: u64,
-        /// Offset in bytes.
-        offset: u64,
-    },
-    /// `fdatasync` this segment.
-    Sync {
-        /// Segment number.
-        segment: u64,
-    },
 }
 
 impl Group {
     fn new(start: Position) -> Self {
-        Self { start, buffer: GroupBuffer::default(), end_ordinal: 0, written: 0, stage: Stage::Write }
+        Self { start, buffer: GroupBuffer::default(), end_ordinal: 0, written: 0 }
     }
 
     /// The block at which it starts.
@@ -104,16 +80,10 @@ impl Group {
         self.start.offset / BLOCK_BYTES as u32
     }
 
-    /// What it waits for.
+    /// Where the bytes yet to be written stand.
     #[must_use]
-    pub fn operation(&self) -> Operation {
-        match self.stage {
-            Stage::Write => Operation::Write {
-                segment: self.start.segment,
-                offset: u64::from(self.start.offset) + self.written as u64,
-            },
-            Stage::Sync => Operation::Sync { segment: self.start.segment },
-        }
+    pub fn next_write(&self) -> Position {
+        Position { segment: self.start.segment, offset: self.start.offset + self.written as u32 }
     }
 
     /// Where it starts.
@@ -125,7 +95,7 @@ impl Group {
     /// Whether all of it is yet to be written.
     #[must_use]
     pub fn is_at_start(&self) -> bool {
-        self.stage == Stage::Write && self.written == 0
+        self.written == 0
     }
 
     /// The bytes yet to be written, in pieces; each starts and ends on a block.
@@ -140,7 +110,7 @@ impl Group {
 
 /// What follows from a completion.
 pub enum Step {
-    /// The group is not done: carry out its [`Group::operation`].
+    /// The group is not done: write the rest at [`Group::next_write`].
     Again(Group),
     /// All up to here is durable.
     Durable,
@@ -179,7 +149,6 @@ pub struct GroupCommit {
     log_id: [u8; 16],
     lane: u16,
     segment_bytes: u64,
-    sync: SyncMethod,
     pool: ChunkPool,
     /// Segments that are ready behind the current one, in order.
     ready: VecDeque<u64>,
@@ -210,7 +179,7 @@ pub struct GroupCommit {
 impl GroupCommit {
     /// A lane that goes on at `start`.
     #[must_use]
-    pub fn new(start: Start, sync: SyncMethod) -> Self {
+    pub fn new(start: Start) -> Self {
         assert!(
             (start.tail.offset as usize).is_multiple_of(BLOCK_BYTES)
                 && start.tail.offset as usize >= SEGMENT_HEADER_BYTES,
@@ -220,7 +189,6 @@ impl GroupCommit {
             log_id: start.log_id,
             lane: start.lane,
             segment_bytes: start.segment_bytes,
-            sync,
             pool: ChunkPool::default(),
             ready: VecDeque::new(),
             tail_is_ready: start.pending_tail.is_none(),
@@ -440,7 +408,7 @@ impl GroupCommit {
         Some(group)
     }
 
-    /// Takes the outcome of a group's operation: for a write the number of bytes written.
+    /// Takes the outcome of a group's write, its sync included: the number of bytes written.
     ///
     /// # Errors
     /// [`WriteFailed`] poisons the lane: after a failed sync the kernel may have dropped what it could not write and call
@@ -449,23 +417,17 @@ impl GroupCommit {
         let length = group.buffer.len();
         let written = match outcome {
             // A write that makes no progress would be repeated for ever; one that ends within a block cannot go on direct.
-            Ok(bytes) if group.stage == Stage::Write && (bytes == 0 || !bytes.is_multiple_of(BLOCK_BYTES)) => {
+            Ok(bytes) if bytes == 0 || !bytes.is_multiple_of(BLOCK_BYTES) => {
                 let source = io::Error::new(io::ErrorKind::WriteZero, format!("{bytes} bytes of a write of {length}"));
                 return Err(self.poison(&group, source));
             }
             Ok(bytes) => bytes,
             Err(source) => return Err(self.poison(&group, source)),
         };
-        if group.stage == Stage::Write {
-            group.written += written;
-            assert!(group.written <= length, "the disk cannot write more than it was given");
-            if group.written < length {
-                return Ok(Step::Again(group));
-            }
-            if self.sync == SyncMethod::Fdatasync {
-                group.stage = Stage::Sync;
-                return Ok(Step::Again(group));
-            }
+        group.written += written;
+        assert!(group.written <= length, "the disk cannot write more than it was given");
+        if group.written < length {
+            return Ok(Step::Again(group));
         }
         self.in_flight = false;
         self.durable = group.end();

@@ -5,7 +5,7 @@
 
 use crate::{
     error::LogError,
-    group::{Appended, GroupCommit, Operation, Record, Refused, Start, Step, SyncMethod, WriteFailed},
+    group::{Appended, GroupCommit, Record, Refused, Start, Step, SyncMethod, WriteFailed},
     keeper::KeeperHandle,
     layout::Layout,
     position::Position,
@@ -160,7 +160,7 @@ impl LaneOpen {
     /// [`LogError::Ring`].
     pub fn start(self) -> Result<Lane, LogError> {
         let ring = Ring::new(self.shared.sync, Arc::clone(&self.shared.event)).map_err(LogError::Ring)?;
-        let mut commit = GroupCommit::new(self.start, self.shared.sync);
+        let mut commit = GroupCommit::new(self.start);
         for (segment, _) in self.files.iter().skip(1) {
             commit.segment_ready(*segment);
         }
@@ -254,7 +254,7 @@ impl Lane {
     }
 
     fn start_operation(&mut self, group: crate::group::Group) -> Result<(), WriteFailed> {
-        let (Operation::Write { segment, .. } | Operation::Sync { segment }) = group.operation();
+        let segment = group.start().segment;
         // Groups come in order, so the segments before are written to the end.
         while self.files.front().is_some_and(|(number, _)| *number < segment) {
             self.files.pop_front();

@@ -77,7 +77,7 @@ pub fn is_no_room(error: &io::Error) -> bool {
 pub fn direct(dir: &Path) -> Result<Direct, LogError> {
     Disk.create_dir(dir).map_err(LogError::io("make", dir))?;
     let scratch = Scratch::new(dir, SyncMethod::Direct);
-    let outcome = scratch.open(true).and_then(|file| write_direct(&file, &pattern(BLOCK_BYTES), 0));
+    let outcome = scratch.open(true).and_then(|file| write_synced(&file, &pattern(BLOCK_BYTES), 0));
     Direct::from_outcome(outcome).map_err(LogError::io("write with O_DIRECT to", &scratch.path))
 }
 
@@ -173,13 +173,7 @@ impl Target {
             self.offset = 0;
         }
         let start = Instant::now();
-        let written = if self.sync == SyncMethod::Direct {
-            write_direct(&self.file, bytes, self.offset)?
-        } else {
-            let written = rustix::io::pwrite(&self.file, bytes, self.offset)?;
-            self.file.sync_data()?;
-            written
-        };
+        let written = write_synced(&self.file, bytes, self.offset)?;
         let took = start.elapsed();
         if written != bytes.len() {
             // A file that stands on the disk is written whole; what else happened, it cannot be compared.
@@ -226,7 +220,7 @@ impl Drop for Scratch {
     }
 }
 
-fn write_direct(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
+fn write_synced(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
     Ok(rustix::io::pwritev2(file, &[IoSlice::new(bytes)], offset, ReadWriteFlags::DSYNC)?)
 }
 

@@ -107,29 +107,27 @@ fn complete(commit: &mut GroupCommit, mut group: forebay_wal::group::Group) {
 
 #[test]
 fn group_commit_allocates_nothing_in_the_steady_state() {
-    for sync in [SyncMethod::Direct, SyncMethod::Fdatasync] {
-        // Large ones make groups of several chunks.
-        for body_bytes in [100, 1000, CHUNK_BYTES / 16] {
-            let body = vec![b'x'; body_bytes];
-            let tail = segment_start(1);
-            let start = Start {
-                log_id: [7; 16],
-                lane: 0,
-                segment_bytes: 4 << 20,
-                tail,
-                next_ordinal: 0,
-                sealed: false,
-                pending_tail: None,
-            };
-            let (mut commit, mut number) = (GroupCommit::new(start, sync), 0);
-            // Long enough for segments to end within groups of any size, which is when most chunks are in use at once.
-            commit_groups(&mut commit, &mut number, 2000, &body);
-            assert!(commit.durable().segment > 1);
-            let before = count();
-            commit_groups(&mut commit, &mut number, 1000, &body);
-            assert_eq!(count() - before, 0, "{sync:?}, records of {body_bytes} bytes");
-            assert!(number > 90_000);
-        }
+    // Large ones make groups of several chunks.
+    for body_bytes in [100, 1000, CHUNK_BYTES / 16] {
+        let body = vec![b'x'; body_bytes];
+        let tail = segment_start(1);
+        let start = Start {
+            log_id: [7; 16],
+            lane: 0,
+            segment_bytes: 4 << 20,
+            tail,
+            next_ordinal: 0,
+            sealed: false,
+            pending_tail: None,
+        };
+        let (mut commit, mut number) = (GroupCommit::new(start), 0);
+        // Long enough for segments to end within groups of any size, which is when most chunks are in use at once.
+        commit_groups(&mut commit, &mut number, 2000, &body);
+        assert!(commit.durable().segment > 1);
+        let before = count();
+        commit_groups(&mut commit, &mut number, 1000, &body);
+        assert_eq!(count() - before, 0, "records of {body_bytes} bytes");
+        assert!(number > 90_000);
     }
 }
 

@@ -14,8 +14,8 @@ use forebay_wal::{
     group::{GroupCommit, Record, Start, SyncMethod},
     layout::Layout,
     limits::{
-        BLOCK_BYTES, FRAME_ALIGN_BYTES, LANES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_HEADER_BYTES,
-        record_bytes_max,
+        BLOCK_BYTES, FRAME_ALIGN_BYTES, LANES_MAX, NUMBER_END, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
+        SEGMENT_HEADER_BYTES, record_bytes_max,
     },
     log::{self, LogOptions},
     position::Position,
@@ -106,6 +106,7 @@ fn every_limit_is_the_codes() {
         ("FORMAT_VERSION", u64::from(FORMAT_VERSION)),
         ("KIND_MESSAGE", u64::from(KIND_MESSAGE)),
         ("KIND_SEAL", u64::from(KIND_SEAL)),
+        ("NUMBER_END", NUMBER_END),
         ("FLAG_BATCH_START", u64::from(FLAG_BATCH_START)),
         ("SEGMENT_BYTES_MIN", SEGMENT_BYTES_MIN),
         ("SEGMENT_BYTES_MAX", SEGMENT_BYTES_MAX),
@@ -377,7 +378,7 @@ fn group_commit_writes_the_batch_vector() {
         let (head, body) = payload.split_at(3);
         Record { kind: vector.number("kind"), head, body }
     });
-    let mut commit = GroupCommit::new(start, SyncMethod::None);
+    let mut commit = GroupCommit::new(start);
     commit.append(&records, |_| vector.number("first_number")).unwrap();
     let mut expected = vector.bytes.clone();
     expected.resize(BLOCK_BYTES, 0);
@@ -399,7 +400,7 @@ fn group_commit_writes_the_seal_vector() {
         sealed: false,
         pending_tail: None,
     };
-    let mut commit = GroupCommit::new(start, SyncMethod::None);
+    let mut commit = GroupCommit::new(start);
     assert!(commit.seal(vector.number("number")));
     let mut expected = vector.bytes.clone();
     expected.resize(BLOCK_BYTES, 0);

@@ -45,7 +45,7 @@ fn a_lane_without_a_segment_asks_for_that_one_first_and_takes_nothing_before_it_
         pending_tail: Some(header(5)),
         sealed: true,
     };
-    let mut lane = GroupCommit::new(start, SyncMethod::Direct);
+    let mut lane = GroupCommit::new(start);
     let record = [Record { kind: KIND_MESSAGE, head: b"", body: b"body" }];
     let refused = |lane: &mut GroupCommit| lane.append(&record, |_| panic!("no number is taken")).unwrap_err();
     assert_eq!(refused(&mut lane), Refused::Busy);

@@ -49,7 +49,7 @@ pub enum LogFormat {
 pub enum Sync {
     /// `O_DIRECT` with per-write data sync
     Direct,
-    /// buffered write, then fdatasync
+    /// buffered, each write synced as fdatasync does
     Fdatasync,
     /// page cache only: survives a crash of the process, not of the machine
     None,

@@ -1,7 +1,7 @@
 //! A lane's ring. One operation is in flight at a time. Its [`Group`] (whose buffers the kernel reads) and its file are owned
 //! by the ring from submission until the completion was taken.
 
-use crate::group::{Group, Operation, SyncMethod};
+use crate::group::{Group, SyncMethod};
 use io_uring::{IoUring, opcode, types};
 use std::{
     fs::File,
@@ -44,7 +44,7 @@ impl Ring {
             if error.raw_os_error() == Some(libc::EINVAL) { IoUring::new(ENTRIES) } else { Err(error) }
         })?;
         ring.submitter().register_eventfd(event.as_raw_fd())?;
-        let write_flags = if sync == SyncMethod::Direct { libc::RWF_DSYNC } else { 0 };
+        let write_flags = if sync == SyncMethod::None { 0 } else { libc::RWF_DSYNC };
         Ok(Self { ring, event, in_flight: None, spare_iovecs: Vec::new(), write_flags })
     }
 
@@ -54,7 +54,7 @@ impl Ring {
         self.event.as_fd()
     }
 
-    /// Starts `group`'s operation on `file`, which is its segment's.
+    /// Starts to write `group` to `file`, which is its segment's.
     ///
     /// # Errors
     /// Those of `io_uring_enter`; the operation may have been started all the same, so the lane must be given up.
@@ -63,21 +63,15 @@ impl Ring {
         let mut iovecs = std::mem::take(&mut self.spare_iovecs);
         iovecs.clear();
         let fd = types::Fd(file.as_raw_fd());
-        let entry = match group.operation() {
-            Operation::Write { offset, .. } => {
-                // A longer group goes on as after a short write.
-                let pieces = group.unwritten().take(IOVECS_MAX);
-                iovecs.extend(
-                    pieces
-                        .map(|bytes| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }),
-                );
-                opcode::Writev::new(fd, iovecs.as_ptr(), iovecs.len() as u32)
-                    .offset(offset)
-                    .rw_flags(self.write_flags)
-                    .build()
-            }
-            Operation::Sync { .. } => opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
-        };
+        // A longer group goes on as after a short write.
+        let pieces = group.unwritten().take(IOVECS_MAX);
+        iovecs.extend(
+            pieces.map(|bytes| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }),
+        );
+        let entry = opcode::Writev::new(fd, iovecs.as_ptr(), iovecs.len() as u32)
+            .offset(group.next_write().offset.into())
+            .rw_flags(self.write_flags)
+            .build();
         self.in_flight = Some(InFlight { group, _file: file, _iovecs: iovecs });
         // SAFETY: the entry points to the iovecs' heap memory and these to the group's chunks; all are owned by
         // `in_flight`, which is neither changed nor dropped before the completion was taken (see `drop`). Moving the
@@ -96,13 +90,13 @@ impl Ring {
         }
     }
 
-    /// The group whose operation is under way. The kernel only reads its bytes.
+    /// The group that is being written. The kernel only reads its bytes.
     #[must_use]
     pub fn in_flight(&self) -> Option<&Group> {
         self.in_flight.as_ref().map(|in_flight| &in_flight.group)
     }
 
-    /// The group whose operation is complete and its outcome: for a write the number of bytes.
+    /// The group whose write is complete, and its outcome: the number of bytes.
     pub fn take_completed(&mut self) -> Option<(Group, io::Result<usize>)> {
         let result = self.ring.completion().next()?.result();
         let in_flight = self.in_flight.take()?;

@@ -10,7 +10,7 @@ use crate::{
     script::{Loss, SEGMENT_BYTES, Script, Seen, SimLane},
     walk,
 };
-use forebay_wal::{frame::frame_len, group::SyncMethod, limits::BLOCK_BYTES, recovery::RecoveredLane};
+use forebay_wal::{frame::frame_len, limits::BLOCK_BYTES, recovery::RecoveredLane};
 use std::{
     collections::{BTreeMap, HashSet},
     ops::Range,
@@ -238,7 +238,6 @@ fn recover_and_check(script: &mut Script, before: &[Before]) -> BTreeMap<FileId,
 
 /// The log goes on, is drained and released; what was found damaged is set aside and never deleted.
 fn go_on(script: &mut Script, told: &BTreeMap<FileId, PathBuf>) {
-    script.options.sync = SyncMethod::Direct;
     script.options.quota_bytes = u64::MAX;
     script.disk.set_capacity(1000 * SEGMENT, ENOSPC);
     script.kill();

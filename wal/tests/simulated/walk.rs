@@ -6,7 +6,7 @@ use crate::{
     random::Random,
     script::{Died, SEGMENT_BYTES, Script},
 };
-use forebay_wal::{group::SyncMethod, segments::PrepareError, storage::Storage};
+use forebay_wal::{segments::PrepareError, storage::Storage};
 
 const LANES_MAX: u64 = 3;
 const LIVES: u64 = 6;
@@ -49,7 +49,7 @@ pub fn run(seed: u64) {
 
 /// A log yet to be opened, of a random number of lanes.
 pub fn new_script(random: &mut Random) -> Script {
-    let mut script = Script::new(1, SyncMethod::Direct);
+    let mut script = Script::new(1);
     script.disk = SimulatedDisk::new(CAPACITY_BYTES);
     choose_options(&mut script, random);
     script
@@ -57,7 +57,6 @@ pub fn new_script(random: &mut Random) -> Script {
 
 fn choose_options(script: &mut Script, random: &mut Random) {
     script.options.lanes = 1 + random.below(LANES_MAX) as u16;
-    script.options.sync = if random.once_in(2) { SyncMethod::Direct } else { SyncMethod::Fdatasync };
     script.options.quota_bytes = (6 + random.below(20)) * SEGMENT_BYTES;
 }
 

@@ -9,39 +9,37 @@ use crate::{
     script::{SEGMENT_BYTES, Script},
 };
 use forebay_wal::{
-    group::{Refused, SyncMethod},
+    group::Refused,
     limits::{GROUP_BYTES_MAX, QUEUED_BYTES_MAX},
     segments::PrepareError,
 };
 
 #[test]
 fn case_27_a_sync_that_fails_once_and_then_succeeds_is_never_believed() {
-    for sync in [SyncMethod::Direct, SyncMethod::Fdatasync] {
-        for how in [SyncFailure::Dropped, SyncFailure::Cached] {
-            let life = || {
-                let mut script = Script::new(1, sync);
-                script.open();
-                script.answer(0, &[100]);
-                script.append(0, &[5000]).unwrap();
-                script.disk.fail_next_sync(how);
-                assert!(script.write(0).is_err());
-                // The next sync would say that all is well.
-                let path = script.segment(1);
-                assert!(script.disk.sync_path(&path).is_ok());
-                assert_eq!(script.append(0, &[100]), Err(Refused::Poisoned));
-                assert!(script.begin(0, usize::MAX).is_none());
-                assert!(!script.submitted(2).answered);
-                script
-            };
-            after_every_crash(life, goes_on);
-            let mut script = life();
-            script.kill();
-            // Killed only, the kernel may show what it never wrote: then records nobody was answered for are read, until a
-            // crash takes them from before those that came later, and their numbers are told.
-            script.model.is_damaged = how == SyncFailure::Cached;
-            goes_on(&mut script);
-            assert!(recovered_records(&script).starts_with(&[1]));
-        }
+    for how in [SyncFailure::Dropped, SyncFailure::Cached] {
+        let life = || {
+            let mut script = Script::new(1);
+            script.open();
+            script.answer(0, &[100]);
+            script.append(0, &[5000]).unwrap();
+            script.disk.fail_next_sync(how);
+            assert!(script.write(0).is_err());
+            // The next sync would say that all is well.
+            let path = script.segment(1);
+            assert!(script.disk.sync_path(&path).is_ok());
+            assert_eq!(script.append(0, &[100]), Err(Refused::Poisoned));
+            assert!(script.begin(0, usize::MAX).is_none());
+            assert!(!script.submitted(2).answered);
+            script
+        };
+        after_every_crash(life, goes_on);
+        let mut script = life();
+        script.kill();
+        // Killed only, the kernel may show what it never wrote: then records nobody was answered for are read, until a
+        // crash takes them from before those that came later, and their numbers are told.
+        script.model.is_damaged = how == SyncFailure::Cached;
+        goes_on(&mut script);
+        assert!(recovered_records(&script).starts_with(&[1]));
     }
 }
 
@@ -64,6 +62,8 @@ fn case_28_a_segment_whose_name_was_not_made_durable_is_not_used_and_is_made_aga
     assert_eq!(script.lanes[0].commit.segments_ready(), 0, "it is not used");
     assert_eq!(script.append(0, &[40_000]), Err(Refused::Busy));
     script.keep().unwrap();
+    let counted = script.segments.as_ref().unwrap().total_bytes();
+    assert_eq!(counted, segment_bytes_on_disk(&script), "nothing of the attempt that failed counts for the quota");
     script.answer(0, &[40_000]);
     script.crash_all(Fate::Lost);
     goes_on(&mut script);
@@ -178,46 +178,42 @@ fn case_31_a_file_system_that_turns_read_only_still_lets_the_log_be_read_and_dra
 #[test]
 fn case_32_during_a_sync_of_thirty_seconds_the_lane_collects_within_its_bound_and_answers_nobody() {
     const SEGMENT: u64 = 8 << 20;
-    for sync in [SyncMethod::Direct, SyncMethod::Fdatasync] {
-        let mut script = Script::new(1, sync);
-        script.options.segment_bytes = SEGMENT;
-        script.options.quota_bytes = 64 * SEGMENT;
-        script.disk.set_capacity(64 * SEGMENT as usize, EIO);
-        script.open();
-        script.answer(0, &[100]);
-        script.append(0, &[100]).unwrap();
-        script.begin(0, usize::MAX);
-        if sync == SyncMethod::Fdatasync {
-            script.complete(0, usize::MAX).unwrap();
-        }
-        let (mut refused, mut last) = (0, 2);
-        for _second in 0..30 {
-            for _ in 0..20 {
-                script.keep().unwrap();
-                match script.append(0, &[100_000]) {
-                    Ok(records) => last = records[0],
-                    Err(Refused::Busy) => refused += 1,
-                    Err(refused) => panic!("{refused:?}"),
-                }
-                let queued = script.lanes[0].commit.queued_bytes();
-                assert!(queued <= QUEUED_BYTES_MAX + GROUP_BYTES_MAX, "{queued} bytes wait");
+
+    let mut script = Script::new(1);
+    script.options.segment_bytes = SEGMENT;
+    script.options.quota_bytes = 64 * SEGMENT;
+    script.disk.set_capacity(64 * SEGMENT as usize, EIO);
+    script.open();
+    script.answer(0, &[100]);
+    script.append(0, &[100]).unwrap();
+    script.begin(0, usize::MAX);
+    let (mut refused, mut last) = (0, 2);
+    for _second in 0..30 {
+        for _ in 0..20 {
+            script.keep().unwrap();
+            match script.append(0, &[100_000]) {
+                Ok(records) => last = records[0],
+                Err(Refused::Busy) => refused += 1,
+                Err(refused) => panic!("{refused:?}"),
             }
-            assert!(script.begin(0, usize::MAX).is_none(), "one write at a time");
-            assert_eq!(script.lanes[0].commit.durable_ordinal(), 1, "nobody is answered");
+            let queued = script.lanes[0].commit.queued_bytes();
+            assert!(queued <= QUEUED_BYTES_MAX + GROUP_BYTES_MAX, "{queued} bytes wait");
         }
-        assert!(refused > 0 && last > 100, "{refused} refused, {last} taken");
-        script.complete(0, usize::MAX).unwrap();
-        script.write(0).unwrap();
-        assert_eq!(script.lanes[0].commit.durable_ordinal(), last);
-        script.crash_all(Fate::Lost);
-        script.open();
-        assert_eq!(script.model.waiting() as u64, last);
-        // A crash while the sync hangs: only what was answered counts.
-        script.append(0, &[100]).unwrap();
-        script.begin(0, usize::MAX);
-        script.crash_all(Fate::Zero);
-        script.open();
+        assert!(script.begin(0, usize::MAX).is_none(), "one write at a time");
+        assert_eq!(script.lanes[0].commit.durable_ordinal(), 1, "nobody is answered");
     }
+    assert!(refused > 0 && last > 100, "{refused} refused, {last} taken");
+    script.complete(0, usize::MAX).unwrap();
+    script.write(0).unwrap();
+    assert_eq!(script.lanes[0].commit.durable_ordinal(), last);
+    script.crash_all(Fate::Lost);
+    script.open();
+    assert_eq!(script.model.waiting() as u64, last);
+    // A crash while the sync hangs: only what was answered counts.
+    script.append(0, &[100]).unwrap();
+    script.begin(0, usize::MAX);
+    script.crash_all(Fate::Zero);
+    script.open();
 }
 
 #[test]

@@ -10,7 +10,6 @@ use crate::{
 use forebay_wal::{
     error::LogError,
     frame::SegmentSeed,
-    group::SyncMethod,
     limits::{BLOCK_BYTES, WINDOW_BYTES},
     segment::{FORMAT_VERSION, SegmentHeader},
 };
@@ -91,34 +90,32 @@ fn whole_life(script: &mut Script) -> Result<(), LogError> {
 
 #[test]
 fn case_35_whichever_operation_fails_alone_or_with_all_after_it_the_log_recovers_on_a_disk_that_is_well() {
-    for sync in [SyncMethod::Direct, SyncMethod::Fdatasync] {
-        // It fails, or happens and says that it failed, or the disk is gone from there on.
-        for how in 0..3 {
-            for nth in 1.. {
-                let mut script = Script::new(2, sync);
-                match how {
-                    0 => script.disk.fail_nth(nth, false),
-                    1 => script.disk.fail_nth(nth, true),
-                    _ => script.disk.die_after(nth),
-                }
-                drop(whole_life(&mut script));
-                let reached = script.disk.operations() >= nth;
-                script.kill();
-                match nth % 3 {
-                    0 => {}
-                    1 => script.crash_all(Fate::Lost),
-                    _ => script.disk.crash_randomly(&mut Random::new(nth)),
-                }
-                script.open();
-                script.drain_all();
-                assert_eq!(script.model.waiting(), 0);
-                if nth.is_multiple_of(5) {
-                    goes_on(&mut script);
-                }
-                if !reached {
-                    assert!(nth > 150, "the life has {nth} operations");
-                    break;
-                }
+    // It fails, or happens and says that it failed, or the disk is gone from there on.
+    for how in 0..3 {
+        for nth in 1.. {
+            let mut script = Script::new(2);
+            match how {
+                0 => script.disk.fail_nth(nth, false),
+                1 => script.disk.fail_nth(nth, true),
+                _ => script.disk.die_after(nth),
+            }
+            drop(whole_life(&mut script));
+            let reached = script.disk.operations() >= nth;
+            script.kill();
+            match nth % 3 {
+                0 => {}
+                1 => script.crash_all(Fate::Lost),
+                _ => script.disk.crash_randomly(&mut Random::new(nth)),
+            }
+            script.open();
+            script.drain_all();
+            assert_eq!(script.model.waiting(), 0);
+            if nth.is_multiple_of(5) {
+                goes_on(&mut script);
+            }
+            if !reached {
+                assert!(nth > 150, "the life has {nth} operations");
+                break;
             }
         }
     }

@@ -5,14 +5,12 @@ use crate::{
     disk::{Fate, faults::Kind},
     script::{SEGMENT_BYTES, Script},
 };
-use forebay_wal::{finding::Finding, frame::frame_len, group::SyncMethod, limits::BLOCK_BYTES};
+use forebay_wal::{finding::Finding, frame::frame_len, limits::BLOCK_BYTES};
 use std::path::Path;
 
-const BOTH: [SyncMethod; 2] = [SyncMethod::Direct, SyncMethod::Fdatasync];
-
 /// Two records answered; then `batches` appended, one group of which the write is begun.
-fn with_a_write_begun(sync: SyncMethod, batches: &[&[usize]]) -> Script {
-    let mut script = Script::new(1, sync);
+fn with_a_write_begun(batches: &[&[usize]]) -> Script {
+    let mut script = Script::new(1);
     script.open();
     script.answer(0, &[100]);
     script.answer(0, &[5000]);
@@ -33,19 +31,17 @@ fn a_write_left_unfinished_costs_nothing(script: &mut Script) {
 
 #[test]
 fn case_01_a_crash_before_the_write_completes_costs_no_answered_record() {
-    for sync in BOTH {
-        after_every_crash(
-            || with_a_write_begun(sync, &[&[300], &[9000, 20, 4000], &[700]]),
-            a_write_left_unfinished_costs_nothing,
-        );
-    }
+    after_every_crash(
+        || with_a_write_begun(&[&[300], &[9000, 20, 4000], &[700]]),
+        a_write_left_unfinished_costs_nothing,
+    );
 }
 
 #[test]
 fn case_02_a_crash_after_the_write_and_before_its_sync_costs_no_answered_record() {
     let life = || {
-        let mut script = with_a_write_begun(SyncMethod::Fdatasync, &[&[300], &[9000, 20]]);
-        script.complete(0, usize::MAX).unwrap();
+        // Of the write and its sync, which are one operation, the first is done.
+        let script = with_a_write_begun(&[&[300], &[9000, 20]]);
         assert_eq!(script.lanes[0].commit.durable_ordinal(), 2, "written is not durable");
         script
     };
@@ -61,19 +57,17 @@ fn case_02_a_crash_after_the_write_and_before_its_sync_costs_no_answered_record(
 
 #[test]
 fn case_03_a_crash_after_the_sync_and_before_the_answer_leaves_the_record_there_once() {
-    for sync in BOTH {
-        after_every_crash(
-            || {
-                let mut script = with_a_write_begun(sync, &[&[300, 20, 9000]]);
-                script.write(0).unwrap();
-                script
-            },
-            |script| {
-                assert_eq!(recovered_records(script), [1, 2, 3, 4, 5]);
-                a_write_left_unfinished_costs_nothing(script);
-            },
-        );
-    }
+    after_every_crash(
+        || {
+            let mut script = with_a_write_begun(&[&[300, 20, 9000]]);
+            script.write(0).unwrap();
+            script
+        },
+        |script| {
+            assert_eq!(recovered_records(script), [1, 2, 3, 4, 5]);
+            a_write_left_unfinished_costs_nothing(script);
+        },
+    );
 }
 
 #[test]
@@ -83,7 +77,7 @@ fn case_04_of_a_group_cut_after_k_of_n_records_whole_batches_are_read_and_others
     let single: [&[usize]; 6] = [&[976]; 6];
     for (batches, is_one_batch) in [(&single[..], false), (&[&[976_usize; 6][..]][..], true)] {
         for whole in 0..=6_usize {
-            let mut script = with_a_write_begun(SyncMethod::Direct, batches);
+            let mut script = with_a_write_begun(batches);
             let start = 4096 + BLOCK_BYTES + 2 * BLOCK_BYTES;
             let kept = sectors(0..start + whole * frame_bytes);
             script.crash(0, |_, sector| if kept.contains(&sector) { Fate::Kept } else { Fate::Lost });
@@ -97,7 +91,7 @@ fn case_04_of_a_group_cut_after_k_of_n_records_whole_batches_are_read_and_others
 /// One long record in flight, of which `lost` blocks of three are lost or zero: nothing of it is read.
 fn blocks_of_a_long_record_lost(lost: &[usize]) {
     for fate in [Fate::Lost, Fate::Zero] {
-        let mut script = with_a_write_begun(SyncMethod::Direct, &[&[12_000]]);
+        let mut script = with_a_write_begun(&[&[12_000]]);
         let start = at(1, 4096 + 3 * BLOCK_BYTES as u32);
         script.crash(0, |_, sector| {
             let block = (sector * 512 - start.offset as usize) / BLOCK_BYTES;
@@ -128,7 +122,7 @@ fn case_06_a_long_record_whose_first_block_was_lost_and_later_ones_kept_is_never
 #[test]
 fn case_07_a_hole_of_zeros_in_the_last_group_excuses_its_own_records_and_no_others() {
     for hole in 0..6 {
-        let mut script = with_a_write_begun(SyncMethod::Direct, &[&[3000], &[3000, 3000], &[3000], &[3000, 5000]]);
+        let mut script = with_a_write_begun(&[&[3000], &[3000, 3000], &[3000], &[3000, 5000]]);
         let start = 4096 + 3 * BLOCK_BYTES;
         let zeros = sectors(start + hole * BLOCK_BYTES..start + (hole + 1) * BLOCK_BYTES);
         script.crash(0, |_, sector| if zeros.contains(&sector) { Fate::Zero } else { Fate::Kept });
@@ -174,50 +168,44 @@ fn case_08_old_records_with_valid_checksums_behind_the_tail_of_a_recycled_segmen
 
 #[test]
 fn case_09_a_short_write_is_gone_on_with_and_answered_only_when_all_of_it_is_durable() {
-    for sync in BOTH {
-        for blocks in 1..4 {
-            let mut script = Script::new(1, sync);
-            script.open();
-            script.append(0, &[100, 9000, 5000]).unwrap();
-            script.begin(0, blocks);
-            let mut writes = 0;
-            while script.complete(0, blocks).unwrap() {
-                writes += 1;
-            }
-            // Five blocks, and in one way a sync behind them.
-            let syncs = usize::from(sync == SyncMethod::Fdatasync);
-            assert_eq!(writes, 4_usize.div_ceil(blocks) + syncs, "{blocks} blocks a write");
-            script.crash_all(Fate::Lost);
-            assert_eq!(recovered_records(&script), [1, 2, 3], "{blocks} blocks a write");
-            goes_on(&mut script);
+    for blocks in 1..4 {
+        let mut script = Script::new(1);
+        script.open();
+        script.append(0, &[100, 9000, 5000]).unwrap();
+        script.begin(0, blocks);
+        let mut writes = 0;
+        while script.complete(0, blocks).unwrap() {
+            writes += 1;
         }
+        assert_eq!(writes, 4_usize.div_ceil(blocks), "{blocks} blocks a write");
+        script.crash_all(Fate::Lost);
+        assert_eq!(recovered_records(&script), [1, 2, 3], "{blocks} blocks a write");
+        goes_on(&mut script);
     }
 }
 
 #[test]
 fn case_10_a_short_write_and_then_a_crash_is_an_unfinished_write() {
-    for sync in BOTH {
-        after_every_crash(
-            || {
-                let mut script = Script::new(1, sync);
-                script.open();
-                script.answer(0, &[100]);
-                script.answer(0, &[5000]);
-                script.append(0, &[100, 9000, 5000]).unwrap();
-                script.begin(0, 2);
-                script.complete(0, 1).unwrap();
-                assert_eq!(script.lanes[0].commit.durable_ordinal(), 2, "a part is not the whole");
-                script
-            },
-            a_write_left_unfinished_costs_nothing,
-        );
-    }
+    after_every_crash(
+        || {
+            let mut script = Script::new(1);
+            script.open();
+            script.answer(0, &[100]);
+            script.answer(0, &[5000]);
+            script.append(0, &[100, 9000, 5000]).unwrap();
+            script.begin(0, 2);
+            script.complete(0, 1).unwrap();
+            assert_eq!(script.lanes[0].commit.durable_ordinal(), 2, "a part is not the whole");
+            script
+        },
+        a_write_left_unfinished_costs_nothing,
+    );
 }
 
 #[test]
 fn case_11_two_writes_that_complete_in_reverse_order_are_answered_in_that_order_and_each_stays() {
     let life = |reverse: bool| {
-        let mut script = Script::new(2, SyncMethod::Direct);
+        let mut script = Script::new(2);
         script.open();
         let first = script.append(0, &[5000]).unwrap();
         let second = script.append(1, &[5000]).unwrap();
@@ -243,52 +231,50 @@ fn case_11_two_writes_that_complete_in_reverse_order_are_answered_in_that_order_
 
 #[test]
 fn case_12_at_a_roll_over_nothing_is_written_to_segment_n_before_the_one_before_is_synced() {
-    for sync in BOTH {
-        let life = || {
-            let mut script = Script::new(1, sync);
-            script.open();
-            script.keep().unwrap();
-            // Two groups, the second of which begins the next segment: they do not fit in one.
-            const { assert!(2 * 50_000 > SEGMENT_BYTES) };
-            script.append(0, &[50_000]).unwrap();
-            script.append(0, &[50_000]).unwrap();
+    let life = || {
+        let mut script = Script::new(1);
+        script.open();
+        script.keep().unwrap();
+        // Two groups, the second of which begins the next segment: they do not fit in one.
+        const { assert!(2 * 50_000 > SEGMENT_BYTES) };
+        script.append(0, &[50_000]).unwrap();
+        script.append(0, &[50_000]).unwrap();
+        script
+    };
+    let mut script = life();
+    script.disk.take_trace();
+    script.write(0).unwrap();
+    let (first, second) = (script.segment(1), script.segment(2));
+    let trace = script.disk.take_trace();
+    let position = |kind, path: &Path| trace.iter().position(|step| (step.0, &*step.1) == (kind, path)).unwrap();
+    assert!(position(Kind::Sync, &first) < position(Kind::Write, &second), "{trace:?}");
+    // A crash in the first write leaves nothing in the second segment.
+    after_every_crash(
+        || {
+            let mut script = life();
+            script.begin(0, usize::MAX);
             script
-        };
-        let mut script = life();
-        script.disk.take_trace();
-        script.write(0).unwrap();
-        let (first, second) = (script.segment(1), script.segment(2));
-        let trace = script.disk.take_trace();
-        let position = |kind, path: &Path| trace.iter().position(|step| (step.0, &*step.1) == (kind, path)).unwrap();
-        assert!(position(Kind::Sync, &first) < position(Kind::Write, &second), "{trace:?}");
-        // A crash in the first write leaves nothing in the second segment.
-        after_every_crash(
-            || {
-                let mut script = life();
-                script.begin(0, usize::MAX);
-                script
-            },
-            |script| {
-                assert!(places_in_segment_2(script).is_empty());
-                goes_on(script);
-            },
-        );
-        // One in the second finds the first there.
-        after_every_crash(
-            || {
-                let mut script = life();
-                while !script.submitted(1).answered {
-                    assert!(script.begin(0, usize::MAX).is_some() || script.complete(0, usize::MAX).unwrap());
-                }
-                script.begin(0, usize::MAX);
-                script
-            },
-            |script| {
-                assert_eq!(recovered_records(script)[0], 1);
-                goes_on(script);
-            },
-        );
-    }
+        },
+        |script| {
+            assert!(places_in_segment_2(script).is_empty());
+            goes_on(script);
+        },
+    );
+    // One in the second finds the first there.
+    after_every_crash(
+        || {
+            let mut script = life();
+            while !script.submitted(1).answered {
+                assert!(script.begin(0, usize::MAX).is_some() || script.complete(0, usize::MAX).unwrap());
+            }
+            script.begin(0, usize::MAX);
+            script
+        },
+        |script| {
+            assert_eq!(recovered_records(script)[0], 1);
+            goes_on(script);
+        },
+    );
 }
 
 fn places_in_segment_2(script: &Script) -> Vec<u64> {

@@ -13,7 +13,7 @@ use crate::disk::{Fate, SimulatedDisk};
 use forebay_wal::{
     error::LogError,
     frame::{FrameHeader, KIND_MESSAGE, frame_len},
-    group::{Group, GroupCommit, Operation, Record, Refused, Step, SyncMethod},
+    group::{Group, GroupCommit, Record, Refused, Step, SyncMethod},
     layout::Layout,
     limits::BLOCK_BYTES,
     log::{LogOptions, Recovered, recover},
@@ -86,11 +86,12 @@ pub struct Script {
 
 impl Script {
     /// An empty disk of 64 segments and a log of `lanes` lanes that is yet to be opened.
-    pub fn new(lanes: u16, sync: SyncMethod) -> Self {
+    pub fn new(lanes: u16) -> Self {
         let options = LogOptions {
             dir: PathBuf::new(),
             lanes,
-            sync,
+            // By which a write is synced is the ring's business, which is not simulated.
+            sync: SyncMethod::Direct,
             segment_bytes: SEGMENT_BYTES,
             quota_bytes: 64 * SEGMENT_BYTES,
         };
@@ -105,9 +106,9 @@ impl Script {
         }
     }
 
-    /// The same with one lane written directly, opened.
+    /// The same with one lane, opened.
     pub fn opened() -> Self {
-        let mut script = Self::new(1, SyncMethod::Direct);
+        let mut script = Self::new(1);
         script.open();
         script
     }
@@ -140,7 +141,7 @@ impl Script {
         self.lanes.clear();
         self.waiting.clear();
         for recovered in &log.lanes {
-            let mut commit = GroupCommit::new(recovered.start(log.id, self.options.segment_bytes), self.options.sync);
+            let mut commit = GroupCommit::new(recovered.start(log.id, self.options.segment_bytes));
             for ahead in 0..recovered.ready_count as u64 {
                 commit.segment_ready(recovered.tail.segment + 1 + ahead);
             }
@@ -224,15 +225,15 @@ impl Script {
 
     /// Starts the lane's next operation unless one is under way; a crash before its completion finds any part of a write.
     /// Of a write no more than `blocks` are written. Returns what was started.
-    pub fn begin(&mut self, lane: usize, blocks: usize) -> Option<Operation> {
+    pub fn begin(&mut self, lane: usize, blocks: usize) -> Option<Position> {
         let lane = &mut self.lanes[lane];
         if lane.in_flight.is_some() {
             return None;
         }
         let group = lane.commit.next_group()?;
-        let operation = group.operation();
+        let position = group.next_write();
         start(&self.disk, &self.layout, lane, group, blocks);
-        Some(operation)
+        Some(position)
     }
 
     /// Completes the operation under way, if one is, and starts what that leads to in the same group. Returns whether one was
@@ -240,13 +241,8 @@ impl Script {
     pub fn complete(&mut self, lane: usize, blocks: usize) -> Result<bool, Died> {
         let lane = &mut self.lanes[lane];
         let Some((group, written)) = lane.in_flight.take() else { return Ok(false) };
-        let (Operation::Write { segment, .. } | Operation::Sync { segment }) = group.operation();
-        let path = self.layout.segment(lane.lane, segment);
-        let outcome = match (group.operation(), self.options.sync) {
-            (Operation::Write { .. }, SyncMethod::Fdatasync) => written,
-            (Operation::Write { .. }, _) => written.and_then(|bytes| self.disk.sync_path(&path).map(|()| bytes)),
-            (Operation::Sync { .. }, _) => self.disk.sync_path(&path).map(|()| 0),
-        };
+        let path = self.layout.segment(lane.lane, group.start().segment);
+        let outcome = written.and_then(|bytes| self.disk.sync_path(&path).map(|()| bytes));
         match lane.commit.completed(group, outcome).map_err(|_| Died)? {
             Step::Again(group) => start(&self.disk, &self.layout, lane, group, blocks),
             Step::Durable => {
@@ -374,12 +370,9 @@ impl Script {
 
 /// Puts an operation on its way.
 fn start(disk: &SimulatedDisk, layout: &Layout, lane: &mut SimLane, group: Group, blocks: usize) {
-    let mut outcome = Ok(0);
-    if let Operation::Write { segment, offset } = group.operation() {
-        let bytes: Vec<u8> = group.unwritten().flatten().copied().collect();
-        let written = bytes.len().min(blocks.saturating_mul(BLOCK_BYTES));
-        let path = layout.segment(lane.lane, segment);
-        outcome = disk.write(&path, &bytes[..written], offset).map(|()| written);
-    }
+    let Position { segment, offset } = group.next_write();
+    let bytes: Vec<u8> = group.unwritten().flatten().copied().collect();
+    let written = bytes.len().min(blocks.saturating_mul(BLOCK_BYTES));
+    let outcome = disk.write(&layout.segment(lane.lane, segment), &bytes[..written], offset.into()).map(|()| written);
     lane.in_flight = Some((group, outcome));
 }
