@@ -137,23 +137,21 @@ impl DataDir {
     ) -> Result<(u64, u64), DataDirError> {
         let configured = quota_bytes.is_some();
         let log_bytes = used_bytes(&self.wal());
-        let quota_bytes = match quota_bytes {
-            Some(quota_bytes) => quota_bytes,
-            None => {
-                let stat = rustix::fs::statvfs(&self.path).map_err(|error| DataDirError::Io {
-                    what: "tell the free space of",
-                    path: self.path.clone(),
-                    source: error.into(),
-                })?;
-                // What the log has already is its own.
-                let free_bytes = stat.f_bavail * stat.f_frsize + log_bytes;
-                (free_bytes / 100 * QUOTA_FREE_SPACE_PERCENT).min(QUOTA_BYTES_DEFAULT_MAX)
-            }
-        };
+        let stat = rustix::fs::statvfs(&self.path).map_err(|error| DataDirError::Io {
+            what: "tell the free space of",
+            path: self.path.clone(),
+            source: error.into(),
+        })?;
+        // What the log has already is its own.
+        let free_bytes = stat.f_bavail * stat.f_frsize + log_bytes;
+        let quota_bytes =
+            quota_bytes.unwrap_or((free_bytes / 100 * QUOTA_FREE_SPACE_PERCENT).min(QUOTA_BYTES_DEFAULT_MAX));
         let lanes = u64::from(lanes);
         let limit_bytes = rustix::process::getrlimit(rustix::process::Resource::Fsize).current.unwrap_or(u64::MAX);
         let segment_bytes = segment_bytes.unwrap_or_else(|| {
-            let fair = (quota_bytes / (lanes * QUOTA_SEGMENTS_PER_LANE)).min(limit_bytes);
+            // The disk may hold less than the quota: each lane should have several segments all the same, or the drain
+            // would have none to release.
+            let fair = (quota_bytes.min(free_bytes) / (lanes * QUOTA_SEGMENTS_PER_LANE)).min(limit_bytes);
             (fair / SEGMENT_STEP_BYTES * SEGMENT_STEP_BYTES).clamp(SEGMENT_STEP_BYTES, SEGMENT_BYTES_DEFAULT)
         });
         let allowed = SEGMENT_STEP_BYTES..=SEGMENT_BYTES_MAX;

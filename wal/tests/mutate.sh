@@ -32,7 +32,7 @@ any ordinal ahead is believed | scan/mod.rs | (next..=next + missing_max).contai
 a first ordinal is believed whatever follows | scan/mod.rs | if self.place.next_ordinal.is_some() { | if at > 0 \|\| self.place.next_ordinal.is_some() {
 any number is believed | frame.rs | header.number < NUMBER_END | header.number != NUMBER_END
 a seal passes for a record | scan/mod.rs | true => Item::Seal { header, at, end }, | true => Item::Record { header, at, end },
-what is lost before a torn group is not told | recovery/segment_scan.rs | if out.first_ordinal.is_none() \|\| first.ordinal <= expected { | if out.first_ordinal.is_none() \|\| first.ordinal > 0 {
+what is lost before a torn group is not told | recovery/segment_scan.rs | if first.ordinal <= out.next_ordinal { | if first.ordinal <= out.next_ordinal \|\| first.ordinal > 0 {
 the header of a cut segment's successor is read once | reader.rs | Ok(None) => read(), | Ok(None) if segment == u64::MAX => read(),
 a damaged segment is used again | segments.rs | if held.damaged { | if held.damaged && held.length_bytes == 0 {
 a file of another length is no damage | recovery/segment_scan.rs | header.segment_bytes != length_bytes | header.segment_bytes != length_bytes && length_bytes > 1 << 40

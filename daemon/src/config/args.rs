@@ -78,7 +78,7 @@ pub struct ServeArgs {
     /// Hard quota of the log [default: 80 % of the free space, at most 64 GiB]
     #[arg(long, env = "FOREBAY_WAL_MAX_BYTES", value_name = "BYTES")]
     pub wal_max_bytes: Option<Bytes>,
-    /// Size of new segments, a multiple of 1 MiB [default: 64 MiB, less where the quota is small]
+    /// Size of new segments, a multiple of 1 MiB [default: 32 MiB, less where the quota or the free space is small]
     #[arg(long, env = "FOREBAY_WAL_SEGMENT_BYTES", value_name = "BYTES")]
     pub wal_segment_bytes: Option<Bytes>,
     /// How long buffered messages may wait to share a drain transaction, where a request does not say [default: 100]

@@ -105,7 +105,7 @@ pub struct Config {
     pub sync: Sync,
     /// The log's quota in bytes; `None`: by the free space.
     pub wal_max_bytes: Option<u64>,
-    /// Size of new segments in bytes; `None`: by the quota.
+    /// Size of new segments in bytes; `None`: by the quota and the free space.
     pub wal_segment_bytes: Option<u64>,
     /// How long buffered messages may wait for company where a request does not say, in milliseconds.
     pub flush_ms: u32,

@@ -223,7 +223,10 @@ impl<S: Storage> Recovery<'_, S> {
     fn note_group(&mut self, first: Option<FrameHeader>, at: Position) -> Option<Doubtful> {
         let out = &mut self.out;
         let (expected, first) = (out.next_ordinal, first?);
-        if out.first_ordinal.is_none() || first.ordinal <= expected {
+        if out.first_ordinal.is_none() {
+            (out.first_ordinal, out.next_ordinal) = (Some(first.ordinal), expected.max(first.ordinal));
+        }
+        if first.ordinal <= out.next_ordinal {
             return None;
         }
         out.next_ordinal = first.ordinal;
