@@ -9,6 +9,7 @@
 
 use arbitrary::Arbitrary;
 use forebay_wal::frame::{self, Decoded, FrameError, FrameHeader, HEADER_BYTES, SegmentSeed};
+use forebay_wal::limits::NUMBER_END;
 use libfuzzer_sys::fuzz_target;
 
 /// Which segment a frame is read as part of.
@@ -130,9 +131,9 @@ fn check_frame(place: Place, parts: &Structured<'_>) {
 
 fn header_of(parts: &Structured<'_>, payload_bytes: usize) -> FrameHeader {
     FrameHeader {
-        // The greatest of both belong to no record.
-        number: parts.number.min(u64::MAX - 1),
-        ordinal: parts.ordinal.min(u64::MAX - 1),
+        // From 2^62 on they belong to no record.
+        number: parts.number % NUMBER_END,
+        ordinal: parts.ordinal % NUMBER_END,
         payload_len: u32::try_from(payload_bytes).expect("libFuzzer's inputs are far below 4 GiB"),
         // 0 is never written.
         kind: parts.kind.max(1),
