@@ -4,8 +4,12 @@
 //! no timer. At most one group is in flight, hence a valid group proves that all before it were durable: recovery stands on
 //! that.
 
+mod in_flight;
+
+pub use in_flight::Group;
+
 use crate::{
-    buffer::{ChunkPool, GroupBuffer},
+    buffer::ChunkPool,
     frame::{self, FLAG_BATCH_START, FrameHeader, HEADER_BYTES, KIND_SEAL, SegmentSeed},
     limits::{
         BLOCK_BYTES, FRAME_ALIGN_BYTES, GROUP_BYTES_MAX, QUEUED_BYTES_MAX, SEGMENT_HEADER_BYTES, SEGMENTS_AHEAD,
@@ -60,52 +64,6 @@ pub enum Refused {
     Busy,
     /// A write failed earlier. Nothing more is taken.
     Poisoned,
-}
-
-/// A group on its way to the disk.
-pub struct Group {
-    start: Position,
-    buffer: GroupBuffer,
-    end_ordinal: u64,
-    written: usize,
-}
-
-impl Group {
-    fn new(start: Position) -> Self {
-        Self { start, buffer: GroupBuffer::default(), end_ordinal: 0, written: 0 }
-    }
-
-    /// The block at which it starts.
-    fn block(&self) -> u32 {
-        self.start.offset / BLOCK_BYTES as u32
-    }
-
-    /// Where the bytes yet to be written stand.
-    #[must_use]
-    pub fn next_write(&self) -> Position {
-        Position { segment: self.start.segment, offset: self.start.offset + self.written as u32 }
-    }
-
-    /// Where it starts.
-    #[must_use]
-    pub fn start(&self) -> Position {
-        self.start
-    }
-
-    /// Whether all of it is yet to be written.
-    #[must_use]
-    pub fn is_at_start(&self) -> bool {
-        self.written == 0
-    }
-
-    /// The bytes yet to be written, in pieces; each starts and ends on a block.
-    pub fn unwritten(&self) -> impl Iterator<Item = &[u8]> {
-        self.buffer.slices_from(self.written)
-    }
-
-    fn end(&self) -> Position {
-        Position { segment: self.start.segment, offset: self.start.offset + self.buffer.len() as u32 }
-    }
 }
 
 /// What follows from a completion.

@@ -28,8 +28,8 @@ what cannot be read passes for a write that never finished | recovery/segment_sc
 what does not verify is believed at once | scan/mod.rs | _ => self.doubted_at == Some(before.at), | _ => self.doubted_at == Some(before.at) \|\| before.at < u32::MAX,
 the end is believed at once | scan/mod.rs | => self.ends_still(before)?, | => self.ends_still(before)? \|\| before.at < u32::MAX,
 padding is not looked at | scan/mod.rs | if from >= to { | if from >= to \|\| to > 0 {
-any ordinal ahead is believed | scan/mod.rs | (next..=next + missing_max).contains(&header.ordinal) | next <= header.ordinal \|\| missing_max == u64::MAX
-a first ordinal is believed whatever follows | scan/mod.rs | if self.place.next_ordinal.is_some() { | if at > 0 \|\| self.place.next_ordinal.is_some() {
+any ordinal ahead is believed | scan/resync.rs | (next..=next + missing_max).contains(&header.ordinal) | next <= header.ordinal \|\| missing_max == u64::MAX
+a first ordinal is believed whatever follows | scan/resync.rs | if self.place.next_ordinal.is_some() { | if at > 0 \|\| self.place.next_ordinal.is_some() {
 any number is believed | frame.rs | header.number < NUMBER_END | header.number != NUMBER_END
 a seal passes for a record | scan/mod.rs | true => Item::Seal { header, at, end }, | true => Item::Record { header, at, end },
 what is lost before a torn group is not told | recovery/segment_scan.rs | if first.ordinal <= out.next_ordinal { | if first.ordinal <= out.next_ordinal \|\| first.ordinal > 0 {
