@@ -181,23 +181,28 @@ fn a_seal_that_was_not_written_to_its_end_is_an_unfinished_write_and_costs_nothi
 
 #[test]
 fn records_lost_before_a_torn_write_of_which_nothing_counts_are_told() {
-    let mut script = Script::opened();
-    for size in [100, 5000, 700] {
-        script.answer(0, &[size]);
+    // Once it was cut, the next segment's header tells too.
+    for is_cut in [false, true] {
+        let mut script = Script::opened();
+        for size in [100, 5000, 700] {
+            script.answer(0, &[size]);
+        }
+        script.append(0, &[3000, 9000]).unwrap();
+        script.begin(0, usize::MAX);
+        // Of the last write only the first block is there: a header of a batch that is not whole.
+        let first_block = 5 * BLOCK_BYTES / SECTOR_BYTES..6 * BLOCK_BYTES / SECTOR_BYTES;
+        script.crash(0, |_, sector| if first_block.contains(&sector) { Fate::Kept } else { Fate::Lost });
+        if is_cut {
+            script.open();
+            script.kill();
+        }
+        script.disk.zero(&script.segment(1), 2 * BLOCK_BYTES, 3 * BLOCK_BYTES);
+        script.model.hit([2, 3], Loss::Reported);
+        let log = script.recover_and_check();
+        let told = |finding: &Finding| matches!(finding, Finding::Lost { records: 2, first_ordinal: 1, .. });
+        assert!(findings(&log).iter().any(told), "{:?}", findings(&log));
+        goes_on(&mut script);
     }
-    script.append(0, &[3000, 9000]).unwrap();
-    script.begin(0, usize::MAX);
-    // Of the last write only the first block is there: a header of a batch that is not whole.
-    let first_block = 5 * BLOCK_BYTES / SECTOR_BYTES..6 * BLOCK_BYTES / SECTOR_BYTES;
-    script.crash(0, |_, sector| if first_block.contains(&sector) { Fate::Kept } else { Fate::Lost });
-    script.open();
-    script.kill();
-    script.disk.zero(&script.segment(1), 2 * BLOCK_BYTES, 3 * BLOCK_BYTES);
-    script.model.hit([2, 3], Loss::Reported);
-    let log = script.recover_and_check();
-    let told = |finding: &Finding| matches!(finding, Finding::Lost { records: 2, first_ordinal: 1, .. });
-    assert!(findings(&log).iter().any(told), "{:?}", findings(&log));
-    goes_on(&mut script);
 }
 
 #[test]
