@@ -65,7 +65,7 @@ SEEDS = 100000
 soak-log:
 	FOREBAY_SEEDS=$(SEEDS) cargo test --release -p forebay-wal --test simulated --locked -- --nocapture
 
-# Breaks the log in a dozen ways; the simulated disk must notice each.
+# Breaks the log in two dozen ways; the simulated disk must notice each.
 mutate-log:
 	@wal/tests/mutate.sh
 

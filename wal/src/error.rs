@@ -34,17 +34,23 @@ pub enum LogError {
 }
 
 impl LogError {
-    /// Whether the disk, the account's share of it, or what a file may take is used up: waiting, or the drain, may mend it.
+    /// Whether it [says that there is no room](is_no_room): waiting, or the drain, may mend it.
     #[must_use]
     pub fn is_no_room(&self) -> bool {
-        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
-        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge))
+        matches!(self, Self::Io { source, .. } if is_no_room(source))
     }
 
     pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { what, path, source }
     }
+}
+
+/// Whether an error says that the disk, the account's share of it, or what a file may take is used up.
+#[must_use]
+pub fn is_no_room(error: &io::Error) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
 impl std::fmt::Display for LogError {

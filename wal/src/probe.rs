@@ -3,7 +3,7 @@
 //! Asked before the log is opened, with scratch files in its directory that are removed again. Blocking.
 
 use crate::{
-    error::LogError,
+    error::{LogError, is_no_room},
     group::SyncMethod,
     limits::BLOCK_BYTES,
     storage::{Disk, Storage},
@@ -62,12 +62,6 @@ impl Direct {
             _ => Err(error),
         }
     }
-}
-
-/// Whether an error says that the disk, or the account's share of it, is full.
-#[must_use]
-pub fn is_no_room(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 /// Tries [`SyncMethod::Direct`] in the log's directory, which is made if it is missing.

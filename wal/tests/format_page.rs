@@ -359,26 +359,29 @@ fn the_frame_vector_is_what_is_written_and_read() {
     assert_eq!(table.integer(&bytes, "header_crc"), u64::from(crc.seeded(number, covered)));
 }
 
-#[test]
-fn group_commit_writes_the_batch_vector() {
-    let vector = Page::read().vector("batch");
+/// A lane that goes on where a vector's group stands, with the ordinal that this field of it says.
+fn commit_before(vector: &Vector, ordinal: &str) -> GroupCommit {
     let group_block: u32 = vector.number("group_block");
-    let tail = Position { segment: vector.number("segment"), offset: group_block * BLOCK_BYTES as u32 };
-    let start = Start {
+    GroupCommit::new(Start {
         log_id: vector.uuid("log_id"),
         lane: vector.number("lane"),
         segment_bytes: SEGMENT_BYTES_MIN,
-        tail,
-        next_ordinal: vector.number("first_ordinal"),
+        tail: Position { segment: vector.number("segment"), offset: group_block * BLOCK_BYTES as u32 },
+        next_ordinal: vector.number(ordinal),
         pending_tail: None,
-        sealed: true,
-    };
+        sealed: false,
+    })
+}
+
+#[test]
+fn group_commit_writes_the_batch_vector() {
+    let vector = Page::read().vector("batch");
     let payloads = ["payload 0", "payload 1"].map(|name| vector.text(name).as_bytes());
     let records = payloads.map(|payload| {
         let (head, body) = payload.split_at(3);
         Record { kind: vector.number("kind"), head, body }
     });
-    let mut commit = GroupCommit::new(start);
+    let mut commit = commit_before(&vector, "first_ordinal");
     commit.append(&records, |_| vector.number("first_number")).unwrap();
     let mut expected = vector.bytes.clone();
     expected.resize(BLOCK_BYTES, 0);
@@ -389,18 +392,7 @@ fn group_commit_writes_the_batch_vector() {
 #[test]
 fn group_commit_writes_the_seal_vector() {
     let vector = Page::read().vector("seal");
-    let group_block: u32 = vector.number("group_block");
-    let tail = Position { segment: vector.number("segment"), offset: group_block * BLOCK_BYTES as u32 };
-    let start = Start {
-        log_id: vector.uuid("log_id"),
-        lane: vector.number("lane"),
-        segment_bytes: SEGMENT_BYTES_MIN,
-        tail,
-        next_ordinal: vector.number("ordinal"),
-        sealed: false,
-        pending_tail: None,
-    };
-    let mut commit = GroupCommit::new(start);
+    let mut commit = commit_before(&vector, "ordinal");
     assert!(commit.seal(vector.number("number")));
     let mut expected = vector.bytes.clone();
     expected.resize(BLOCK_BYTES, 0);

@@ -4,7 +4,7 @@
 
 use super::Sync;
 use forebay_wal::{
-    error::LogError,
+    error::{LogError, is_no_room},
     probe::{self, Direct, MEASURE_BUDGET, Measured},
     storage::{Disk, Storage},
 };
@@ -109,7 +109,7 @@ fn keep(wal_dir: &Path, method: Sync) -> Result<(), LogError> {
         .and_then(|()| Disk.rename(&temporary, &path))
         .and_then(|()| Disk.sync_dir(wal_dir));
     match kept {
-        Err(error) if probe::is_no_room(&error) => {
+        Err(error) if is_no_room(&error) => {
             tracing::warn!(%error, "the sync method is not kept: the next start measures again");
             Ok(())
         }
