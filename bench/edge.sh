@@ -35,8 +35,8 @@ BODY='{"items":[{"queue":"bench","payload":{"n":1234567890}}],"bufferMs":100,"bu
 
 scratch='' nginx_pid='' forebay_pid=''
 
-say() { printf 'edge: %s\n' "$*" >&2; }
-die() { say "$@"; exit 1; }
+# shellcheck source=bench/common.sh
+source bench/common.sh
 
 # ---- what is needed ----------------------------------------------------------------------------------------------
 
@@ -78,17 +78,6 @@ check_settings() {
   ulimit -n $((CONNECTIONS + 1024)) 2>/dev/null || ulimit -n "$(ulimit -Hn)"
   [ "$(ulimit -n)" -ge $((CONNECTIONS + 256)) ] || die "the limit of open files is too low for $CONNECTIONS connections"
 }
-
-make_scratch() {
-  mkdir -p "$SCRATCH"
-  scratch=$(mktemp -d "$SCRATCH/run.XXXXXX")
-  scratch=$(cd "$scratch" && pwd)
-  case $(file_system) in
-    tmpfs | ramfs) die "$SCRATCH is in memory: set SCRATCH to a directory on a disk" ;;
-  esac
-}
-
-file_system() { df --output=fstype "$scratch" | tail -n 1; }
 
 # A port of 127.0.0.1 on which nobody listens, outside the range that clients' ports are picked from.
 free_port() {

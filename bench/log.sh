@@ -39,8 +39,8 @@ PARTIAL_RECORD_BYTES=200
 
 scratch='' least_us='' repeated=0 slow=0 block_bytes=''
 
-say() { printf 'log: %s\n' "$*" >&2; }
-die() { say "$@"; exit 1; }
+# shellcheck source=bench/common.sh
+source bench/common.sh
 
 # ---- what is needed ----------------------------------------------------------------------------------------------
 
@@ -70,17 +70,6 @@ check_settings() {
 }
 
 wants() { case " $ONLY " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
-
-make_scratch() {
-  mkdir -p "$SCRATCH"
-  scratch=$(mktemp -d "$SCRATCH/run.XXXXXX")
-  scratch=$(cd "$scratch" && pwd)
-  case $(file_system) in
-    tmpfs | ramfs) die "$SCRATCH is in memory: set SCRATCH to a directory on a disk" ;;
-  esac
-}
-
-file_system() { df --output=fstype "$scratch" | tail -n 1; }
 
 clean_up() {
   [ -z "$scratch" ] || rm -rf "$scratch"
