@@ -4,9 +4,9 @@
 
 use super::{
     batch::{Batch, Verdict},
+    checkpoint::Checkpoint,
     class::{Remedy, remedy},
-    session::{Checkpoint, Session},
-    source::Mark,
+    session::Session,
 };
 use crate::limits::COPY_CHUNK_BYTES;
 use forebay_pgwire::{BinaryCopy, Error, Param};
@@ -76,12 +76,6 @@ impl Session {
             Err(_) => {}
         }
         outcome
-    }
-
-    /// Whether the checkpoint's row says that everything up to `marks` is done: what a COMMIT without an answer came to.
-    #[must_use]
-    pub fn has_reached(&self, marks: &[Mark]) -> bool {
-        self.checkpoint == Checkpoint::of(&self.shared.lanes, marks)
     }
 
     async fn transact(&mut self, batch: &mut Batch, after: &Checkpoint, probe: bool) -> Result<(), RoundError> {
@@ -164,36 +158,6 @@ impl Session {
         Ok(())
     }
 
-    async fn set_aside(&mut self, batch: &Batch) -> Result<(), Error> {
-        for (index, sqlstate, error) in batch.refused() {
-            let Some(record) = batch.records.get(index) else { continue };
-            let message = batch.message(index);
-            let (queue, partition, transaction_id, payload, accepted_us) = match &message {
-                Some(message) => (
-                    message.queue,
-                    message.partition,
-                    Some(message.transaction_id_or_own()),
-                    String::from_utf8_lossy(message.payload).into_owned(),
-                    message.accepted_us,
-                ),
-                None => ("", "", None, hexadecimal(&record.bytes), 0),
-            };
-            let null = |value: Option<[u8; 16]>| value.map_or(Param::Null(forebay_pgwire::oid::UUID), Param::Uuid);
-            let params = [
-                Param::Text(queue),
-                Param::Text(partition),
-                null(message.map(|message| message.id.into_bytes())),
-                transaction_id.as_deref().map_or(Param::Null(forebay_pgwire::oid::TEXT), Param::Text),
-                Param::Text(&payload),
-                Param::Text(sqlstate),
-                Param::Text(error),
-                Param::TimestamptzUs(accepted_us),
-            ];
-            self.conn.execute(&self.statements.add_dead_letters, &params).await?;
-        }
-        Ok(())
-    }
-
     async fn copy(&mut self, batch: &Batch) -> Result<(), RoundError> {
         let counts: Vec<(i64, i64)> = batch
             .partitions
@@ -265,15 +229,4 @@ impl Session {
         copy.write(rows.bytes()).await?;
         Ok((sent, copy.finish().await?))
     }
-}
-
-/// Bytes that are no text, as PostgreSQL writes a `bytea`.
-fn hexadecimal(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold("\\x".to_owned(), |mut text, byte| {
-        // Writing to a string does not fail.
-        let written = write!(text, "{byte:02x}");
-        debug_assert!(written.is_ok());
-        text
-    })
 }
