@@ -110,6 +110,15 @@ pub(crate) struct PushArgs {
     #[arg(long)]
     pub(crate) transaction_ids: bool,
 
+    /// Make the transaction ids UUIDs that look random, as clients do who make their own. Implies --transaction-ids.
+    #[arg(long, conflicts_with = "ndjson")]
+    pub(crate) uuids: bool,
+
+    /// Let every Nth message bear the transaction id of one long before it on its connection: a duplicate.
+    #[arg(long, value_name = "N", requires = "uuids", conflicts_with_all = ["audit", "audit_lost"],
+        value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) duplicate_every: Option<u64>,
+
     /// First part of the transaction ids. Default: made from the clock and the process id.
     #[arg(long, value_parser = plain_name)]
     pub(crate) run_id: Option<String>,
@@ -150,7 +159,11 @@ impl PushArgs {
 
     /// Whether the client names its messages.
     pub(crate) fn wants_transaction_ids(&self) -> bool {
-        self.transaction_ids || self.audit.is_some() || self.audit_lost.is_some() || self.on_error == OnError::Retry
+        self.transaction_ids
+            || self.uuids
+            || self.audit.is_some()
+            || self.audit_lost.is_some()
+            || self.on_error == OnError::Retry
     }
 
     /// How long the run may last; none when only `--requests` bounds it.

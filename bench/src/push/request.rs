@@ -10,6 +10,11 @@ const COUNTER_DIGITS: usize = 12;
 const CONNECTION_DIGITS: usize = 5;
 /// Digits of a partition's number in its name.
 const PARTITION_DIGITS: usize = 6;
+/// Length of a UUID in text.
+const UUID_CHARS: usize = 36;
+/// How many messages of its connection lie between a duplicate and the message whose transaction id it bears: more than a
+/// transaction of the server takes, and a multiple of every usual number of partitions, for it must be the same one.
+const DUPLICATE_DISTANCE: u64 = 160_000;
 /// Number that the server gives the first line of an NDJSON body in `<Idempotency-Key>/<line>`.
 const FIRST_LINE: u64 = 1;
 
@@ -39,6 +44,9 @@ pub(crate) struct Renderer {
 struct Naming {
     /// `<run id>-<connection>-`, where messages are named by the client.
     transaction_prefix: Option<String>,
+    /// Seed of the names, where they are UUIDs.
+    uuid_seed: Option<u64>,
+    duplicate_every: Option<u64>,
     connection: u64,
     partitions: Option<u64>,
     messages_per_request: u64,
@@ -52,6 +60,8 @@ impl Renderer {
             transaction_prefix: args
                 .wants_transaction_ids()
                 .then(|| format!("{run_id}-{connection:0CONNECTION_DIGITS$}-")),
+            uuid_seed: args.uuids.then(|| seed_of(run_id, connection)),
+            duplicate_every: args.duplicate_every,
             connection: u64::from(connection),
             partitions: args.partitions.map(u64::from),
             messages_per_request: u64::from(args.messages_per_request),
@@ -75,7 +85,11 @@ impl Renderer {
             for (item, slots) in self.slots.iter().enumerate() {
                 let counter = self.naming.counter(request, item as u64);
                 if let Some(at) = slots.counter_at {
-                    write_digits(&mut self.bytes[base + at..][..COUNTER_DIGITS], counter);
+                    let named = self.naming.named(counter);
+                    match self.naming.uuid_seed {
+                        Some(seed) => write_uuid(&mut self.bytes[base + at..][..UUID_CHARS], seed, named),
+                        None => write_digits(&mut self.bytes[base + at..][..COUNTER_DIGITS], named),
+                    }
                 }
                 if let (Some(at), Some(partition)) = (slots.partition_at, self.naming.partition(counter)) {
                     write_digits(&mut self.bytes[base + at..][..PARTITION_DIGITS], partition);
@@ -99,7 +113,11 @@ impl Renderer {
                 let counter = naming.counter(request, item);
                 let partition = naming.partition(counter).map_or_else(|| "Default".to_owned(), partition_name);
                 let line = if naming.ndjson { format!("/{}", item + FIRST_LINE) } else { String::new() };
-                (format!("{prefix}{counter:0COUNTER_DIGITS$}{line}"), partition)
+                let name = match naming.uuid_seed {
+                    Some(seed) => uuid(seed, counter),
+                    None => format!("{prefix}{counter:0COUNTER_DIGITS$}{line}"),
+                };
+                (name, partition)
             })
         })
     }
@@ -109,6 +127,14 @@ impl Naming {
     /// What is counted: messages, or with NDJSON, where a request has one key and one partition, requests.
     fn counter(&self, request: u64, item: u64) -> u64 {
         if self.ndjson { request } else { request * self.messages_per_request + item }
+    }
+
+    /// The counter of the message whose name message `counter` bears: its own, unless it is a duplicate.
+    fn named(&self, counter: u64) -> u64 {
+        match self.duplicate_every {
+            Some(every) if counter % every == every - 1 => counter % DUPLICATE_DISTANCE,
+            _ => counter,
+        }
     }
 
     fn partition(&self, counter: u64) -> Option<u64> {
@@ -125,6 +151,43 @@ fn write_digits(out: &mut [u8], mut value: u64) {
     for digit in out.iter_mut().rev() {
         *digit = b'0' + (value % 10) as u8;
         value /= 10;
+    }
+}
+
+/// A number of its own for each connection of a run.
+fn seed_of(run_id: &str, connection: u32) -> u64 {
+    run_id.bytes().fold(u64::from(connection), |seed, byte| mix(seed ^ u64::from(byte)))
+}
+
+/// The finalizer of splitmix64: every input has an output of its own, and neighbours have nothing in common.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+    value ^ (value >> 31)
+}
+
+/// The UUID (version 4 by its form) of message `counter`.
+fn uuid(seed: u64, counter: u64) -> String {
+    let mut text = vec![0; UUID_CHARS];
+    write_uuid(&mut text, seed, counter);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn write_uuid(out: &mut [u8], seed: u64, counter: u64) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let high = mix(seed ^ counter);
+    let low = mix(high ^ seed.rotate_left(32));
+    let mut bits = (u128::from(high) << 64) | u128::from(low);
+    bits = bits & !(0xF << 76) & !(0x3 << 62) | 0x4 << 76 | 0x2 << 62;
+    let mut shift = 128;
+    for (at, place) in out.iter_mut().enumerate() {
+        if matches!(at, 8 | 13 | 18 | 23) {
+            *place = b'-';
+        } else {
+            shift -= 4;
+            *place = DIGITS[(bits >> shift) as usize & 0xF];
+        }
     }
 }
 
@@ -145,8 +208,13 @@ fn json(args: &PushArgs, naming: &Naming) -> (Vec<u8>, Vec<Slots>, usize) {
         body.push_str(&payload);
         if let Some(prefix) = &naming.transaction_prefix {
             body.push_str(r#","transactionId":""#);
-            body.push_str(prefix);
-            place.counter_at = Some(push_zeros(&mut body, COUNTER_DIGITS));
+            let digits = if naming.uuid_seed.is_some() {
+                UUID_CHARS
+            } else {
+                body.push_str(prefix);
+                COUNTER_DIGITS
+            };
+            place.counter_at = Some(push_zeros(&mut body, digits));
             body.push('"');
         }
         body.push('}');

@@ -133,3 +133,27 @@ fn payloads_are_json_of_exactly_the_length_asked_for() {
         assert!(serde_json::from_str::<Value>(&text).is_ok(), "{text}");
     }
 }
+
+#[test]
+fn uuids_are_well_formed_all_different_and_those_of_duplicates_are_of_their_partition() {
+    let args = args("--uuids --messages-per-request 1000 --partitions 16 --duplicate-every 4");
+    let mut renderer = Renderer::new(&args, "run", 3);
+    let ids = |renderer: &mut Renderer, request| -> Vec<(String, String)> {
+        let body: Value = serde_json::from_slice(&render(renderer, request, 1)[0].1).unwrap();
+        let items = body["items"].as_array().unwrap().iter();
+        items
+            .map(|item| {
+                (item["transactionId"].as_str().unwrap().to_owned(), item["partition"].as_str().unwrap().to_owned())
+            })
+            .collect()
+    };
+    let first = ids(&mut renderer, 0);
+    assert_eq!(first.iter().collect::<HashSet<_>>().len(), 1000);
+    for (id, _) in &first {
+        let bytes = id.as_bytes();
+        assert!(bytes.len() == 36 && bytes[14] == b'4' && b"89ab".contains(&bytes[19]), "{id}");
+    }
+    let later = ids(&mut renderer, DUPLICATE_DISTANCE / 1000);
+    let repeated: Vec<usize> = (0..1000).filter(|&index| first[index] == later[index]).collect();
+    assert_eq!(repeated, (0..1000).filter(|index| index % 4 == 3).collect::<Vec<_>>());
+}
