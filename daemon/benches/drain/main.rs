@@ -1,0 +1,66 @@
+//! The drain beside a bare client that COPYs the same prepared rows, in the same batches, into an identical table.
+//!
+//! ```text
+//!   backlog   a log full of messages, pushed while PostgreSQL is away
+//!   drain     the daemon on a copy of it: rows/s, its CPU and memory
+//!   bare      the rows as that run left them, batch by batch, COPYed by a client that does nothing else
+//! ```
+//!
+//! `cargo bench -p forebay --bench drain -- load=PATH [only=NAMES] [rounds=N] [messages=N]`; prints Markdown.
+// A measuring tool fails as a test does.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod backlog;
+mod bare;
+mod drain;
+mod scenario;
+
+use scenario::{SCENARIOS, Scenario};
+use std::{collections::HashMap, path::PathBuf};
+
+/// Settings of the run.
+pub(crate) struct Settings {
+    /// `forebay-bench`.
+    load: PathBuf,
+    rounds: usize,
+    messages: u64,
+    only: Option<Vec<String>>,
+}
+
+impl Settings {
+    fn read() -> Self {
+        let args: HashMap<String, String> = std::env::args()
+            .skip(1)
+            .filter(|arg| arg != "--bench")
+            .map(|arg| match arg.split_once('=') {
+                Some((name, value)) => (name.to_owned(), value.to_owned()),
+                None => panic!("'{arg}' is not NAME=VALUE"),
+            })
+            .collect();
+        let number = |name: &str, default| args.get(name).map_or(default, |value| value.parse().expect(name));
+        Self {
+            load: args.get("load").map_or_else(|| panic!("load=PATH of forebay-bench"), PathBuf::from),
+            rounds: number("rounds", 3) as usize,
+            messages: number("messages", 1_000_000),
+            only: args.get("only").map(|names| names.split(',').map(str::to_owned).collect()),
+        }
+    }
+}
+
+fn main() {
+    let settings = Settings::read();
+    let wanted =
+        |scenario: &&Scenario| settings.only.as_ref().is_none_or(|only| only.iter().any(|name| name == scenario.name));
+    let scenarios: Vec<&Scenario> = SCENARIOS.iter().filter(wanted).collect();
+    assert!(!scenarios.is_empty(), "no such scenario; there are {:?}", SCENARIOS.map(|scenario| scenario.name));
+    let report: Vec<String> = scenarios.iter().map(|scenario| scenario.run(&settings)).collect();
+    println!("{}", scenario::HEAD);
+    report.iter().for_each(|line| println!("{line}"));
+}
+
+/// The median, the least and the greatest.
+pub(crate) fn spread(values: &[f64]) -> (f64, f64, f64) {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    (sorted[sorted.len() / 2], sorted[0], sorted[sorted.len() - 1])
+}
