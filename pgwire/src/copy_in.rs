@@ -155,7 +155,7 @@ fn refusal<T>(exchange: CopyInExchange) -> Result<T, Error> {
     }
 }
 
-fn header(length_bytes: usize) -> [u8; 5] {
+pub(crate) fn header(length_bytes: usize) -> [u8; 5] {
     // `COPY_DATA_MAX_BYTES` fits a signed word with room to spare.
     let [a, b, c, d] = (length_bytes as u32 + 4).to_be_bytes();
     [COPY_DATA, a, b, c, d]

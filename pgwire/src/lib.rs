@@ -1,7 +1,7 @@
 //! A PostgreSQL client for the monoio runtime on io_uring.
 //!
 //! ```text
-//!   Connection ── Pipeline, CopyIn, Statement, CancelToken        operations (conn, pipeline, copy_in, connect)
+//!   Connection ── Pipeline, Flight, CopyIn, Statement, CancelToken   operations (conn, pipeline, flight, copy_in, connect)
 //!       │
 //!      Wire ──────────────── Deadline                             driver: bytes between both sides (wire, deadline)
 //!       │         │
@@ -72,6 +72,7 @@ pub mod core;
 mod db_error;
 mod deadline;
 mod error;
+mod flight;
 mod pipeline;
 mod request;
 mod socket;
@@ -87,6 +88,7 @@ pub use copy_in::CopyIn;
 pub use core::{CommandTag, Failure, Notification, QueryResult, StatementResult, TransactionStatus};
 pub use db_error::{DbError, Severity};
 pub use error::{AuthError, ColumnError, ColumnProblem, ConfigError, Error, ProtocolError};
+pub use flight::Flight;
 pub use pipeline::{Pipeline, PipelineOutcome};
 pub use sqlstate::{SqlClass, SqlState};
 pub use statement::Statement;

@@ -54,6 +54,13 @@ impl Request {
         self.run(Step::Execute { columns: Some(statement.shared_columns()) })
     }
 
+    /// A COPY FROM STDIN; its data follows.
+    pub(crate) fn copy_in(&mut self, connection_id: u64, statement: &Statement) -> Result<(), Error> {
+        statement.check(connection_id, &[])?;
+        self.bind(statement.name(), &[])?;
+        self.run(Step::CopyIn)
+    }
+
     pub(crate) fn execute_once(&mut self, sql: &str, params: &[Param<'_>]) -> Result<(), Error> {
         self.parse("", sql, params.iter().map(Param::oid), params.len())?;
         self.bind("", params)?;

@@ -29,6 +29,8 @@ pub enum Step {
         /// The rows' columns where a prepared statement knows them, else those of the DescribePortal before.
         columns: Option<Arc<[Column]>>,
     },
+    /// Execute of a COPY FROM STDIN, answered by CopyInResponse and, once its data has ended, CommandComplete.
+    CopyIn,
     /// Close, answered by CloseComplete.
     Close,
 }
@@ -80,6 +82,16 @@ impl Extended {
         Self { steps: steps.into_iter().collect(), ..Self::default() }
     }
 
+    /// Notes that one more message was sent, before the Sync.
+    pub fn expect(&mut self, step: Step) {
+        self.steps.push_back(step);
+    }
+
+    /// Whether the server has refused a statement, and skips everything up to the Sync.
+    pub fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
     /// The results of the statements that completed, the last DescribeStatement's answer, and the error that ended the
     /// pipeline early if one did.
     pub fn into_parts(self) -> (Vec<QueryResult>, Option<Described>, Option<Failure>) {
@@ -106,6 +118,11 @@ impl Extended {
                 None
             }
             (Step::Execute { columns }, message) => self.on_execute(columns, message)?,
+            (Step::CopyIn, Backend::CopyInResponse) => Some(Step::CopyIn),
+            (Step::CopyIn, Backend::CommandComplete(tag)) => {
+                self.results.push(QueryResult { columns: Arc::from([]), rows: Vec::new(), tag });
+                None
+            }
             (_, other) => return Err(ProtocolError::unexpected(&other, DURING)),
         };
         if let Some(step) = again {

@@ -8,6 +8,7 @@ mod auth;
 mod copy;
 mod deadlines;
 mod failures;
+mod flights;
 mod pipelines;
 mod queries;
 mod stream;
