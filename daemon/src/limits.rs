@@ -32,12 +32,13 @@ pub const NDJSON_BATCH_MESSAGES: usize = 256;
 /// Bytes of payload at which such a batch is closed before.
 pub const NDJSON_BATCH_BYTES: usize = 256 << 10;
 
-/// Rows of one drain transaction at most: 50,000 were no faster than 10,000 when the design was measured, and a failed
-/// transaction costs as much again.
-pub const ROUND_ROWS_MAX: usize = 20_000;
+/// Rows of one drain transaction at most: with many partitions each transaction updates a row for each of them, whatever it
+/// brings; with few, 50,000 are no slower than 10,000.
+pub const ROUND_ROWS_MAX: usize = 50_000;
 
-/// Bytes of payload of one drain transaction at most; one larger message goes alone.
-pub const ROUND_BYTES_MAX: usize = 16 << 20;
+/// Bytes of payload of one drain transaction at most; one larger message goes alone. Twice that is held while PostgreSQL is
+/// at work: this round, and the next.
+pub const ROUND_BYTES_MAX: usize = 8 << 20;
 
 /// Records read from a lane at once, and bytes of them: what is held of each lane beside the round itself.
 pub const LOAD_ROWS: usize = 1024;
@@ -60,6 +61,12 @@ pub const LANE_LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Bytes of COPY data handed to the connection at once.
 pub const COPY_CHUNK_BYTES: usize = 256 << 10;
 
+/// Connections that may drain at once: each is a thread and a backend, and PostgreSQL has no more cores than this.
+pub const DRAIN_CONNECTIONS_MAX: u16 = 64;
+
+/// Least time that PostgreSQL may be given for a statement.
+pub const POSTGRES_TIMEOUT_MIN: Duration = Duration::from_millis(100);
+
 /// How often a transaction is repeated at once that was rolled back through nobody's fault, before it waits between.
 pub const REPEATS_AT_ONCE: u32 = 3;
 
@@ -73,6 +80,9 @@ pub const PAUSE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Rounds that look for duplicates first after one was met.
 pub const PROBE_ROUNDS: u32 = 64;
+
+/// Rounds that ask how far partitions are numbered after it was not as believed: somebody else writes to them.
+pub const CAREFUL_ROUNDS: u32 = 16;
 
 /// Step of the sweep that ends the wait for commits.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(20);

@@ -98,14 +98,25 @@ impl Flight {
         self.request.copy_in(connection.id(), statement)
     }
 
+    /// Adds data of a COPY, to travel with what is added around it: for a little of it.
+    pub fn add_copy_data(&mut self, data: &[u8]) {
+        for chunk in data.chunks(COPY_DATA_MAX_BYTES) {
+            self.request.buffer.extend_from_slice(&header(chunk.len()));
+            self.request.buffer.extend_from_slice(chunk);
+        }
+    }
+
     /// Adds the end of a COPY's data.
     pub fn copy_done(&mut self) {
         frontend::copy_done(&mut self.request.buffer);
     }
 
-    /// Adds a Sync, which ends the section.
+    /// Adds a Sync, which ends the section; nothing if there is none.
     pub fn sync(&mut self) {
         self.note_steps();
+        if !self.is_open {
+            return;
+        }
         frontend::sync(&mut self.request.buffer);
         self.is_open = false;
     }

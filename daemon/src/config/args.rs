@@ -1,6 +1,6 @@
 //! The flags of `serve`, their environment variables, and the keys of the file: one list.
 
-use super::{LogFormat, Sync};
+use super::{LogFormat, ProbeDuplicates, Sync};
 use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 /// Port of the default address.
@@ -93,6 +93,16 @@ pub struct ServeArgs {
     /// How long a plain push waits for its commit before it is answered `buffered` [default: 2000]
     #[arg(long, env = "FOREBAY_COMMIT_WAIT_MS", value_name = "MS")]
     pub commit_wait_ms: Option<u64>,
+    /// Connections that drain at once, each its share of the partitions [default: 1]
+    #[arg(long, env = "FOREBAY_DRAIN_CONNECTIONS", value_name = "N")]
+    pub drain_connections: Option<u16>,
+    /// How long PostgreSQL may take over one statement; the daemon gives the connection up after half as long again
+    /// [default: 60000]
+    #[arg(long, env = "FOREBAY_POSTGRES_TIMEOUT_MS", value_name = "MS")]
+    pub postgres_timeout_ms: Option<u32>,
+    /// When the drain looks for transaction ids that are there already before it copies [default: auto]
+    #[arg(long, env = "FOREBAY_PROBE_DUPLICATES", value_name = "WHEN")]
+    pub probe_duplicates: Option<ProbeDuplicates>,
     /// Largest body of a request [default: 16 MiB]
     #[arg(long, env = "FOREBAY_MAX_BODY_BYTES", value_name = "BYTES")]
     pub max_body_bytes: Option<Bytes>,

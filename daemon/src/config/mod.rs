@@ -7,7 +7,7 @@ mod file;
 mod libpq_env;
 pub mod sync_method;
 
-use crate::limits::BODY_BYTES_DEFAULT;
+use crate::limits::{BODY_BYTES_DEFAULT, DRAIN_CONNECTIONS_MAX, POSTGRES_TIMEOUT_MIN};
 use args::ServeArgs;
 use forebay_wal::group::SyncMethod;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -41,6 +41,27 @@ pub enum LogFormat {
     Text,
     /// For programs, one object a line.
     Json,
+}
+
+/// `--probe-duplicates` as written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProbeDuplicates {
+    /// after one was met, for a while
+    Auto,
+    /// before every transaction: spares the work of those that fail where duplicates are common
+    Always,
+}
+
+impl ProbeDuplicates {
+    /// As it is written.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Always => "always",
+        }
+    }
 }
 
 /// `--sync` as written.
@@ -115,6 +136,12 @@ pub struct Config {
     pub auto_create_queues: bool,
     /// How long a plain push waits for its commit before it is answered `buffered`.
     pub commit_wait: Duration,
+    /// Connections that drain at once.
+    pub drain_connections: u16,
+    /// How long PostgreSQL may take over one statement.
+    pub postgres_timeout: Duration,
+    /// When the drain looks for transaction ids that are there already before it copies.
+    pub probe_duplicates: ProbeDuplicates,
     /// Largest body of a request in bytes.
     pub max_body_bytes: u64,
     /// How long the drain may go on after SIGTERM.
@@ -158,6 +185,9 @@ impl Config {
             flush_max: setting!(flush_max).unwrap_or(100),
             auto_create_queues: setting!(auto_create_queues).unwrap_or(true),
             commit_wait: Duration::from_millis(setting!(commit_wait_ms).unwrap_or(2000)),
+            drain_connections: setting!(drain_connections).unwrap_or(1),
+            postgres_timeout: Duration::from_millis(setting!(postgres_timeout_ms).unwrap_or(60_000).into()),
+            probe_duplicates: setting!(probe_duplicates).unwrap_or(ProbeDuplicates::Auto),
             max_body_bytes: setting!(max_body_bytes).map_or(BODY_BYTES_DEFAULT, |size| size.0),
             shutdown_grace: setting!(shutdown_grace).map_or(Duration::from_secs(5), |grace| grace.0),
             schema: setting!(schema).unwrap_or_else(|| "forebay".to_owned()),
@@ -181,6 +211,12 @@ impl Config {
         }
         if self.cores == Some(0) {
             return fail("--cores must be at least 1".into());
+        }
+        if !(1..=DRAIN_CONNECTIONS_MAX).contains(&self.drain_connections) {
+            return fail(format!("--drain-connections must be 1 to {DRAIN_CONNECTIONS_MAX}"));
+        }
+        if self.postgres_timeout < POSTGRES_TIMEOUT_MIN {
+            return fail(format!("--postgres-timeout-ms must be at least {}", POSTGRES_TIMEOUT_MIN.as_millis()));
         }
         if self.flush_max == 0 {
             return fail("--flush-max must be at least 1".into());
@@ -223,6 +259,9 @@ impl Config {
         line("flush-max", Some(self.flush_max.to_string()));
         line("auto-create-queues", Some(self.auto_create_queues.to_string()));
         line("commit-wait-ms", Some(self.commit_wait.as_millis().to_string()));
+        line("drain-connections", Some(self.drain_connections.to_string()));
+        line("postgres-timeout-ms", Some(self.postgres_timeout.as_millis().to_string()));
+        line("probe-duplicates", Some(text(self.probe_duplicates.name())));
         line("max-body-bytes", Some(self.max_body_bytes.to_string()));
         line("shutdown-grace", Some(text(&humantime::format_duration(self.shutdown_grace).to_string())));
         line("schema", Some(text(&self.schema)));

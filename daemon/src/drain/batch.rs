@@ -5,7 +5,7 @@ use crate::{
     mailbox::{Delivery, Fate},
     message::Message,
 };
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Instant};
 use uuid::Uuid;
 
 /// What is to become of a record.
@@ -19,12 +19,16 @@ pub enum Verdict {
         of: Uuid,
     },
     /// A dead letter.
-    Refused {
-        /// SQLSTATE.
-        sqlstate: String,
-        /// What PostgreSQL said.
-        error: String,
-    },
+    Refused(Box<Refusal>),
+}
+
+/// Why PostgreSQL does not take a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// SQLSTATE.
+    pub sqlstate: String,
+    /// What PostgreSQL said.
+    pub error: String,
 }
 
 /// A partition by its names.
@@ -45,6 +49,8 @@ pub struct BatchPartition {
     pub labels: (String, String),
     /// Its id in PostgreSQL, once known.
     pub id: i64,
+    /// Its last sequence number before this batch, once known.
+    pub last_seq: i64,
     /// Indices of its records, in order.
     pub records: Vec<usize>,
 }
@@ -61,6 +67,8 @@ pub struct Batch {
     pub before: Vec<Mark>,
     /// … and are after it.
     pub after: Vec<Mark>,
+    /// When it was taken.
+    pub taken_at: Instant,
 }
 
 impl Batch {
@@ -75,7 +83,8 @@ impl Batch {
                 let Some(message) = record.message() else {
                     // It verified, so a build of another version wrote it: kept for whoever knows it.
                     let error = "the record is no message that this release knows".to_owned();
-                    verdicts.push(Verdict::Refused { sqlstate: "XXFB1".to_owned(), error });
+                    let sqlstate = "XXFB1".to_owned();
+                    verdicts.push(Verdict::Refused(Box::new(Refusal { sqlstate, error })));
                     continue;
                 };
                 verdicts.push(Verdict::Row);
@@ -85,6 +94,7 @@ impl Batch {
                         name: PartitionName { queue, partition },
                         labels: (message.namespace.to_owned(), message.task.to_owned()),
                         id: 0,
+                        last_seq: 0,
                         records: Vec::new(),
                     });
                     partitions.len() - 1
@@ -92,13 +102,22 @@ impl Batch {
                 partitions[partition].records.push(index);
             }
         }
-        Self { records, verdicts, partitions, before, after }
+        Self { records, verdicts, partitions, before, after, taken_at: Instant::now() }
     }
 
     /// The message of a record that is one.
     #[must_use]
     pub fn message(&self, index: usize) -> Option<Message<'_>> {
         self.records.get(index).and_then(Taken::message)
+    }
+
+    /// Takes back what an earlier attempt found out about duplicates.
+    pub fn forget_duplicates(&mut self) {
+        for verdict in &mut self.verdicts {
+            if matches!(verdict, Verdict::Duplicate { .. }) {
+                *verdict = Verdict::Row;
+            }
+        }
     }
 
     /// Finds repeated transaction ids within the batch: the first one stands, unless it has no row to stand by.
@@ -134,7 +153,7 @@ impl Batch {
     /// Records that become dead letters.
     pub fn refused(&self) -> impl Iterator<Item = (usize, &str, &str)> {
         self.verdicts.iter().enumerate().filter_map(|(index, verdict)| match verdict {
-            Verdict::Refused { sqlstate, error } => Some((index, sqlstate.as_str(), error.as_str())),
+            Verdict::Refused(refusal) => Some((index, refusal.sqlstate.as_str(), refusal.error.as_str())),
             _ => None,
         })
     }
@@ -151,7 +170,7 @@ impl Batch {
                 let fate = match &self.verdicts[index] {
                     Verdict::Row => Fate::Queued,
                     Verdict::Duplicate { of } => Fate::Duplicate { of: *of },
-                    Verdict::Refused { error, .. } => Fate::Refused { error: error.clone() },
+                    Verdict::Refused(refusal) => Fate::Refused { error: refusal.error.clone() },
                 };
                 let record = &self.records[index];
                 by_lane[record.lane].push(Delivery { number: record.number, partition_id: partition.id, fate });
@@ -182,7 +201,7 @@ mod tests {
         let mut bytes = Vec::new();
         message.encode_head(&mut bytes);
         bytes.extend_from_slice(message.payload);
-        Taken { number, ordinal: number, kind: KIND_MESSAGE, lane: 0, end: segment_start(1), bytes: bytes.into() }
+        Taken { number, ordinal: number, kind: KIND_MESSAGE, lane: 0, end: segment_start(1), payload: bytes.into() }
     }
 
     #[test]
@@ -208,7 +227,7 @@ mod tests {
     #[test]
     fn a_record_that_is_no_message_is_set_aside_and_its_neighbours_are_not() {
         let mut strange = taken(2, "a", None, false);
-        strange.bytes = Box::new([99]);
+        strange.payload = vec![99].into();
         let batch = Batch::new(vec![taken(1, "a", None, false), strange, taken(3, "a", None, false)], vec![], vec![]);
         assert_eq!(batch.copy_order(), [0, 2]);
         assert_eq!(batch.refused().map(|(index, ..)| index).collect::<Vec<_>>(), [1]);

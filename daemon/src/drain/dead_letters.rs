@@ -26,7 +26,7 @@ impl Session {
                     String::from_utf8_lossy(message.payload).into_owned(),
                     message.accepted_us,
                 ),
-                None => ("", "", None, hexadecimal(&record.bytes), 0),
+                None => ("", "", None, hexadecimal(&record.payload), 0),
             };
             let null = |value: Option<[u8; 16]>| value.map_or(Param::Null(forebay_pgwire::oid::UUID), Param::Uuid);
             let params = [

@@ -1,7 +1,7 @@
 //! The drain's loop: waits until something is due, takes a round, commits it, tells who waits; through any outage.
 
 use super::{
-    batch::{Batch, Verdict},
+    batch::{Batch, Refusal, Verdict},
     class::{Remedy, remedy},
     lane::HeldUp,
     round::RoundError,
@@ -10,6 +10,7 @@ use super::{
     thread::{DrainFailed, TargetSource},
 };
 use crate::{
+    config::ProbeDuplicates,
     limits::{
         BACKOFF_MAX, BACKOFF_MIN, LANE_PATIENCE, LANE_PATIENCE_AT_END, LANE_RETRY_INTERVAL, PAUSE_INTERVAL,
         PROBE_ROUNDS, REPEATS_AT_ONCE, ROUND_ROWS_MAX,
@@ -22,6 +23,7 @@ use crate::{
 use forebay_pgwire::{Error, SqlState};
 use forebay_wal::layout::Layout;
 use std::{
+    collections::VecDeque,
     io,
     rc::Rc,
     sync::{Arc, Mutex, PoisonError, atomic::Ordering},
@@ -36,8 +38,10 @@ pub(super) struct Drainer {
     target: TargetSource,
     sources: Sources,
     session: Option<Session>,
-    /// A round that is not committed yet.
-    batch: Option<Batch>,
+    /// A round that needs nothing but the answer to its COMMIT.
+    committing: Option<Batch>,
+    /// Rounds that were taken and are not committed, in order; the first one is tried, the next one was taken meanwhile.
+    taken: VecDeque<Batch>,
     /// The last round's limits left records behind that were due as well.
     left_some: bool,
     /// Rows of the next rounds at most: fewer while a refused row is being looked for.
@@ -86,7 +90,8 @@ impl Drainer {
             shared,
             target,
             session: None,
-            batch: None,
+            committing: None,
+            taken: VecDeque::new(),
             left_some: false,
             rows_max: ROUND_ROWS_MAX,
             probes_left: 0,
@@ -103,7 +108,7 @@ impl Drainer {
         loop {
             if let Some(finish_by) = self.finish_by() {
                 // Nothing to take although something is pending: it is lost, and was reported.
-                let nothing_left = self.batch.is_none() && (self.shared.pending() == 0 || matches!(next, Next::Idle));
+                let nothing_left = !self.has_rounds() && (self.shared.pending() == 0 || matches!(next, Next::Idle));
                 // Without PostgreSQL waiting brings nothing: the log keeps what there is.
                 let hopeless = matches!(next, Next::Reconnect | Next::Pause);
                 if nothing_left || hopeless || Instant::now() >= finish_by {
@@ -212,13 +217,14 @@ impl Drainer {
 
     /// Goes on from what the checkpoint says.
     fn adopt(&mut self, session: Session, marks: &[super::source::Mark]) {
-        match self.batch.take() {
-            Some(batch) if session.has_reached(&batch.after) => {
-                tracing::info!("the transaction whose answer was lost had committed");
-                self.committed(&batch);
-            }
-            Some(batch) if batch.before == marks => self.batch = Some(batch),
-            _ => self.sources.go_to(marks),
+        self.commit_again();
+        while let Some(batch) = self.taken.pop_front_if(|batch| session.has_reached(&batch.after)) {
+            tracing::info!("the transaction whose answer was lost had committed");
+            self.committed(&batch);
+        }
+        if self.taken.front().is_none_or(|batch| batch.before != marks) {
+            self.taken.clear();
+            self.sources.go_to(marks);
         }
         for (progress, mark) in self.shared.lanes.iter().zip(marks) {
             progress.set_drained(mark.position, mark.ordinal);
@@ -257,29 +263,43 @@ impl Drainer {
     }
 
     async fn round(&mut self) -> Result<Next, DrainFailed> {
-        let batch = match self.batch.take() {
-            Some(batch) => batch,
-            None => {
-                // Before the log is looked at: what is signalled later may not be in this round.
-                self.shared.drain.reset();
-                let before = self.sources.marks();
-                let patience = if self.finish_by().is_some() { LANE_PATIENCE_AT_END } else { LANE_PATIENCE };
-                let (records, left_some) = match self.sources.take(self.rows_max, patience) {
-                    Ok(taken) => taken,
-                    Err(HeldUp::Process(error)) => {
-                        self.away("log_unreadable", &error.to_string());
-                        return Ok(Next::Pause);
-                    }
-                    Err(HeldUp::Lane) => return Ok(Next::Retry),
-                };
-                self.left_some = left_some;
-                if records.is_empty() {
-                    return Ok(self.idle().await);
+        if self.taken.is_empty() {
+            match self.take() {
+                Ok(Some(batch)) => self.taken.push_back(batch),
+                Ok(None) => return Ok(self.idle().await),
+                Err(HeldUp::Process(error)) => {
+                    self.away("log_unreadable", &error.to_string());
+                    return Ok(Next::Pause);
                 }
-                Batch::new(records, before, self.sources.marks())
+                Err(HeldUp::Lane) => return Ok(Next::Retry),
             }
-        };
-        self.attempt(batch).await
+        }
+        match self.attempt().await {
+            Ok(()) => Ok(if self.left_some || self.has_rounds() { Next::Now } else { Next::Wait }),
+            Err(error) => Ok(self.failed(error)),
+        }
+    }
+
+    /// Puts the round whose COMMIT is not known to have worked in front of those that follow it.
+    fn commit_again(&mut self) {
+        if let Some(batch) = self.committing.take() {
+            self.taken.push_front(batch);
+        }
+    }
+
+    fn has_rounds(&self) -> bool {
+        self.committing.is_some() || !self.taken.is_empty()
+    }
+
+    /// Takes what is due; `None`: nothing is.
+    fn take(&mut self) -> Result<Option<Batch>, HeldUp> {
+        // Before the log is looked at: what is signalled later may not be in this round.
+        self.shared.drain.reset();
+        let before = self.sources.marks();
+        let patience = if self.finish_by().is_some() { LANE_PATIENCE_AT_END } else { LANE_PATIENCE };
+        let (records, left_some) = self.sources.take(self.rows_max, patience)?;
+        self.left_some = left_some;
+        Ok((!records.is_empty()).then(|| Batch::new(records, before, self.sources.marks())))
     }
 
     /// Nothing is due.
@@ -302,56 +322,83 @@ impl Drainer {
         Next::Idle
     }
 
-    async fn attempt(&mut self, mut batch: Batch) -> Result<Next, DrainFailed> {
-        let started = Instant::now();
-        let Some(session) = &mut self.session else {
-            self.batch = Some(batch);
-            return Ok(Next::Reconnect);
-        };
-        let outcome = session.commit(&mut batch, self.probes_left > 0).await;
+    /// Brings the first of the rounds to its COMMIT, and the one before it to its end. Where more wait, they are taken while
+    /// PostgreSQL is at work, and the COMMIT travels with them.
+    async fn attempt(&mut self) -> Result<(), RoundError> {
+        let Some(session) = &mut self.session else { return Err(RoundError::Postgres(Error::Closed)) };
         self.last_used = Instant::now();
-        let error = match outcome {
-            Ok(()) => {
-                self.probes_left = self.probes_left.saturating_sub(1);
-                self.repeats = 0;
-                self.backoff = BACKOFF_MIN;
-                self.rows_max = (self.rows_max * 2).min(ROUND_ROWS_MAX);
-                self.note_rate(&batch, started.elapsed());
-                self.committed(&batch);
-                self.note_oldest();
-                return Ok(if self.left_some { Next::Now } else { Next::Wait });
+        if let Some(batch) = self.taken.front_mut() {
+            if self.committing.is_some() && session.must_wait(batch) {
+                session.flush().await?;
+                self.settle_commit().await?;
             }
-            Err(error) => error,
-        };
-        Ok(match error {
-            RoundError::Row { record, error } => self.refused(batch, record, &error),
+            let (Some(session), Some(batch)) = (&mut self.session, self.taken.front_mut()) else { return Ok(()) };
+            let probe = self.probes_left > 0 || self.shared.config.probe_duplicates == ProbeDuplicates::Always;
+            session.send(batch, probe).await?;
+        }
+        self.settle_commit().await?;
+        if self.left_some && self.taken.len() == 1 {
+            // What hinders it is met again by the next round.
+            if let Ok(Some(ahead)) = self.take() {
+                self.taken.push_back(ahead);
+            }
+        }
+        let (Some(session), Some(batch)) = (&mut self.session, self.taken.front_mut()) else { return Ok(()) };
+        session.settle(batch).await?;
+        session.add_commit()?;
+        self.committing = self.taken.pop_front();
+        if self.taken.is_empty() {
+            session.flush().await?;
+            self.settle_commit().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits for the answer to the COMMIT that was sent, if one was.
+    async fn settle_commit(&mut self) -> Result<(), RoundError> {
+        let (Some(session), Some(batch)) = (&mut self.session, &self.committing) else { return Ok(()) };
+        session.committed().await?;
+        self.probes_left = self.probes_left.saturating_sub(1);
+        self.repeats = 0;
+        self.backoff = BACKOFF_MIN;
+        self.rows_max = (self.rows_max * 2).min(ROUND_ROWS_MAX);
+        self.note_rate(batch);
+        if let Some(batch) = self.committing.take() {
+            self.committed(&batch);
+        }
+        self.note_oldest();
+        Ok(())
+    }
+
+    /// What follows from a round that failed.
+    fn failed(&mut self, error: RoundError) -> Next {
+        let is_open = self.session.as_ref().is_some_and(|session| !session.is_broken());
+        if is_open {
+            // Rolled back for sure; otherwise the checkpoint tells whether it was.
+            self.commit_again();
+        }
+        match error {
+            RoundError::Row { record, error } => self.refused(record, &error),
             RoundError::Postgres(error) if error.sqlstate() == Some(SqlState::QUERY_CANCELED) => {
                 // Most likely the statement's timeout: the same again would take as long.
-                tracing::warn!(%error, rows = batch.records.len(), "a drain transaction is repeated with fewer rows");
-                self.take_fewer(batch);
+                let rows = self.taken.front().map_or(0, |batch| batch.records.len());
+                tracing::warn!(%error, rows, "a drain transaction is repeated with fewer rows");
+                self.take_fewer();
                 Next::Reconnect
             }
-            RoundError::Postgres(error) => {
-                self.batch = Some(batch);
-                self.trouble(&error)
-            }
-            RoundError::PartitionGone => {
-                self.batch = Some(batch);
-                Next::Now
-            }
+            RoundError::Postgres(error) => self.trouble(&error),
+            RoundError::PartitionGone | RoundError::Misjudged => Next::Now,
             RoundError::CheckpointMoved => {
                 tracing::warn!("the checkpoint is not where it was left; reading it again");
-                self.batch = Some(batch);
                 self.session = None;
                 Next::Reconnect
             }
             RoundError::CountDiffers { sent, taken } => {
-                self.batch = Some(batch);
                 let error = format!("PostgreSQL took {taken} of {sent} rows without an error");
                 self.away("copy_count_differs", &error);
                 Next::Pause
             }
-        })
+        }
     }
 
     fn trouble(&mut self, error: &Error) -> Next {
@@ -371,11 +418,12 @@ impl Drainer {
     }
 
     /// Sets a refused row aside, or makes the round smaller until it is known which one it is.
-    fn refused(&mut self, mut batch: Batch, record: Option<usize>, error: &Error) -> Next {
+    fn refused(&mut self, record: Option<usize>, error: &Error) -> Next {
+        let Some(batch) = self.taken.front_mut() else { return Next::Now };
         let rows = batch.copy_order();
         let record = record.or_else(|| (rows.len() == 1).then(|| rows[0]));
         let Some(index) = record else {
-            self.take_fewer(batch);
+            self.take_fewer();
             return Next::Now;
         };
         let (sqlstate, text) = match error.db_error() {
@@ -384,16 +432,17 @@ impl Drainer {
         };
         let number = batch.records[index].number;
         tracing::warn!(number, sqlstate, "PostgreSQL refuses a message; it is set aside");
-        batch.verdicts[index] = Verdict::Refused { sqlstate, error: text };
-        self.batch = Some(batch);
+        batch.verdicts[index] = Verdict::Refused(Box::new(Refusal { sqlstate, error: text }));
         Next::Now
     }
 
-    /// Gives the round's records back, to be taken half as many at a time.
-    fn take_fewer(&mut self, batch: Batch) {
-        self.rows_max = (batch.records.len() / 2).max(1);
+    /// Gives the records of the rounds back, to be taken half as many at a time.
+    fn take_fewer(&mut self) {
+        self.rows_max = self.taken.front().map_or(1, |batch| (batch.records.len() / 2).max(1));
         self.left_some = true;
-        self.sources.give_back(batch.records, &batch.before);
+        while let Some(batch) = self.taken.pop_back() {
+            self.sources.give_back(batch.records, &batch.before);
+        }
     }
 
     /// Everything in `batch` is in PostgreSQL.
@@ -422,9 +471,9 @@ impl Drainer {
         }
     }
 
-    fn note_rate(&self, batch: &Batch, took: Duration) {
-        let bytes: usize = batch.records.iter().map(|record| record.bytes.len()).sum();
-        let rate = (bytes as f64 / took.as_secs_f64().max(1e-6)) as u64;
+    fn note_rate(&self, batch: &Batch) {
+        let bytes: usize = batch.records.iter().map(|record| record.payload.len()).sum();
+        let rate = (bytes as f64 / batch.taken_at.elapsed().as_secs_f64().max(1e-6)) as u64;
         let before = self.shared.drain_bytes_per_s.load(Ordering::Relaxed);
         let smoothed = if before == 0 { rate } else { (before * 7 + rate) / 8 };
         self.shared.drain_bytes_per_s.store(smoothed.max(1), Ordering::Relaxed);
@@ -432,7 +481,8 @@ impl Drainer {
 
     /// Keeps the age of the oldest message true.
     fn note_oldest(&mut self) {
-        let in_batch = self.batch.as_ref().and_then(|batch| batch.message(0)).map(|message| message.accepted_us as u64);
+        let first = self.committing.iter().chain(&self.taken).next();
+        let in_batch = first.and_then(|batch| batch.message(0)).map(|message| message.accepted_us as u64);
         let oldest_us = in_batch.unwrap_or_else(|| self.sources.oldest_accepted_us());
         self.shared.oldest_pending_us.store(oldest_us, Ordering::Relaxed);
     }

@@ -1,12 +1,13 @@
 //! One lane as the drain reads it: what was read and not yet taken, what is lost, and how reading fares.
 
-use super::source::{Mark, Taken};
+use super::source::{Mark, Piece, Taken};
 use crate::{
     limits::{LANE_LOOK_INTERVAL, LOAD_BYTES, LOAD_ROWS},
     shared::Shared,
 };
 use forebay_wal::{
     error::LogError,
+    frame::FrameHeader,
     lane::LaneShared,
     layout::Layout,
     position::Position,
@@ -15,6 +16,7 @@ use forebay_wal::{
 };
 use std::{
     collections::VecDeque,
+    rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -104,14 +106,14 @@ impl Lane {
     /// Takes the next record that is loaded.
     pub(super) fn pop(&mut self) -> Option<Taken> {
         let next = self.loaded.pop_front()?;
-        self.loaded_bytes -= next.bytes.len();
+        self.loaded_bytes -= next.payload.len();
         self.taken = Mark { position: next.end, ordinal: next.ordinal + 1 };
         Some(next)
     }
 
     /// Puts a record back in front of those that are loaded.
     pub(super) fn give_back(&mut self, record: Taken) {
-        self.loaded_bytes += record.bytes.len();
+        self.loaded_bytes += record.payload.len();
         self.loaded.push_front(record);
     }
 
@@ -186,7 +188,30 @@ impl Lane {
     }
 
     fn load(&mut self, shared: &Shared, history: &mut History, end: End) -> Result<(), LogError> {
-        while self.loaded.len() < LOAD_ROWS && self.loaded_bytes < LOAD_BYTES {
+        let mut read = Vec::new();
+        let mut headers = Vec::new();
+        let outcome = self.read_on(shared, history, end, (&mut read, &mut headers));
+        // Also what was read before an error: the reader is behind it.
+        let read = Rc::new(read);
+        let mut at = 0;
+        self.loaded.extend(headers.into_iter().map(|(header, end): (FrameHeader, Position)| {
+            let length = header.payload_len as usize;
+            let payload = Piece::new(&read, at, length);
+            at += length;
+            let (number, ordinal, kind) = (header.number, header.ordinal, header.kind);
+            Taken { number, ordinal, kind, lane: self.index, end, payload }
+        }));
+        outcome
+    }
+
+    fn read_on(
+        &mut self,
+        shared: &Shared,
+        history: &mut History,
+        end: End,
+        (read, headers): (&mut Vec<u8>, &mut Vec<(FrameHeader, Position)>),
+    ) -> Result<(), LogError> {
+        while self.loaded.len() + headers.len() < LOAD_ROWS && self.loaded_bytes < LOAD_BYTES {
             match self.reader.next_event(end.position)? {
                 None => {
                     // What was durable and has no record behind it.
@@ -219,16 +244,9 @@ impl Lane {
                     self.next_ordinal = Some(header.ordinal + 1);
                     self.last_number = Some(header.number);
                     self.bad_numbers.clear();
-                    let bytes: Box<[u8]> = self.reader.payload().into();
-                    self.loaded_bytes += bytes.len();
-                    self.loaded.push_back(Taken {
-                        number: header.number,
-                        ordinal: header.ordinal,
-                        kind: header.kind,
-                        lane: self.index,
-                        end: self.reader.position(),
-                        bytes,
-                    });
+                    self.loaded_bytes += self.reader.payload().len();
+                    read.extend_from_slice(self.reader.payload());
+                    headers.push((header, self.reader.position()));
                 }
             }
         }

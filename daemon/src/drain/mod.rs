@@ -5,7 +5,7 @@
 //!   signal ──> drainer ── source   what a round takes, in order of numbers      lane   one lane of it, and what is left out
 //!                │     ── batch    the round's records by partition
 //!                └── session ── round   one transaction       class   what an error asks for
-//!                            ── checkpoint, dead_letters
+//!                            ── statements, partitions, checkpoint, dead_letters
 //! ```
 //!
 //! Exactly once: the checkpoint is moved in the transaction that holds the rows, and only from the value that is known.
@@ -17,10 +17,12 @@ pub mod class;
 mod dead_letters;
 mod drainer;
 pub mod lane;
+mod partitions;
 pub mod round;
 pub mod session;
 pub mod signal;
 pub mod source;
+mod statements;
 mod thread;
 
 pub use thread::{DrainFailed, DrainThread, TargetSource};

@@ -1,4 +1,13 @@
-//! One drain transaction: reserve sequence numbers, COPY the rows, move the checkpoint, COMMIT.
+//! One drain transaction: move the checkpoint, reserve sequence numbers, COPY the rows, COMMIT.
+//!
+//! ```text
+//!   straight   [BEGIN, move checkpoint, lock partitions, reserve, COPY]                          one answer, then COMMIT
+//!   careful    [BEGIN, move checkpoint, read partitions, probe] … [dead letters, reserve, COPY]  two, then COMMIT
+//! ```
+//!
+//! A straight round numbers its rows by what the session believes of the partitions, and PostgreSQL reserves only where that
+//! is so. A careful one asks first: after somebody else has written to the same partitions, or where transaction ids may be
+//! there already. The COMMIT travels with the next round where there is one.
 //!
 //! Lock order, for everybody: checkpoint row, then partition rows by id, then messages.
 
@@ -8,8 +17,8 @@ use super::{
     class::{Remedy, remedy},
     session::Session,
 };
-use crate::limits::COPY_CHUNK_BYTES;
-use forebay_pgwire::{BinaryCopy, Error, Param};
+use crate::limits::{CAREFUL_ROUNDS, COPY_CHUNK_BYTES};
+use forebay_pgwire::{BinaryCopy, Error, Param, PipelineOutcome};
 use std::collections::HashMap;
 use uuid::Uuid;
 
@@ -33,6 +42,8 @@ pub enum RoundError {
     },
     /// The checkpoint is not where it was left.
     CheckpointMoved,
+    /// A partition is not numbered as was believed: somebody else writes to it. The same again finds out.
+    Misjudged,
     /// A partition that was known is not there any more.
     PartitionGone,
     /// PostgreSQL took another number of rows than it was sent.
@@ -50,64 +61,148 @@ impl From<Error> for RoundError {
     }
 }
 
+/// A round that was sent and not settled.
+pub(super) struct Sent {
+    after: Checkpoint,
+    probe: bool,
+    /// What it copies; `None` while a careful one has to be told of the partitions.
+    rows: Option<RowsSent>,
+}
+
+/// What the last section of a round holds behind its first statements.
+struct RowsSent {
+    /// Place of the reservation among the section's statements; the COPY follows it.
+    reserve_at: usize,
+    /// Partitions it reserves in.
+    partitions: u64,
+    /// Rows copied.
+    rows: u64,
+}
+
+/// Partitions in which a round has rows.
+struct Reservation {
+    ids: Vec<i64>,
+    last_seqs: Vec<i64>,
+    counts: Vec<i64>,
+}
+
+impl Reservation {
+    fn of(batch: &Batch) -> Self {
+        let mut reservation = Self { ids: Vec::new(), last_seqs: Vec::new(), counts: Vec::new() };
+        for partition in &batch.partitions {
+            let count = batch.rows(partition).count() as i64;
+            if count > 0 {
+                reservation.ids.push(partition.id);
+                reservation.last_seqs.push(partition.last_seq);
+                reservation.counts.push(count);
+            }
+        }
+        reservation
+    }
+}
+
 impl Session {
-    /// Carries out one attempt at `batch`. With `probe` it looks first for transaction ids that are there already.
+    /// Whether a round of `batch` can only be sent once all before it is answered.
+    pub(super) fn must_wait(&self, batch: &Batch) -> bool {
+        !self.partitions.know(&batch.partitions) || self.are_queues_due()
+    }
+
+    /// Sends the round of `batch`; with `probe` it looks first for transaction ids that are there already.
     ///
     /// # Errors
     /// See [`RoundError`].
-    pub async fn commit(&mut self, batch: &mut Batch, probe: bool) -> Result<(), RoundError> {
-        for verdict in &mut batch.verdicts {
-            if matches!(verdict, Verdict::Duplicate { .. }) {
-                *verdict = Verdict::Row;
-            }
+    pub(super) async fn send(&mut self, batch: &mut Batch, probe: bool) -> Result<(), RoundError> {
+        if self.flight.outstanding() == 0 {
+            self.read_queues().await?;
         }
-        self.read_queues().await?;
         self.find_partitions(&mut batch.partitions).await?;
+        batch.forget_duplicates();
+        batch.find_repeats();
         for (progress, mark) in self.shared.lanes.iter().zip(&batch.after) {
             progress.set_reachable(mark.position);
         }
         let after = Checkpoint::of(&self.shared.lanes, &batch.after);
-        let outcome = self.transact(batch, &after, probe).await;
+        self.add_begin(&after)?;
+        let careful = probe || self.careful_left > 0 || batch.refused().next().is_some();
+        if careful {
+            self.add_questions(batch, probe)?;
+            self.flight.sync();
+            self.flight.send(&mut self.conn).await?;
+        }
+        let rows = if careful { None } else { Some(self.send_rows(batch, 2).await?) };
+        self.sent = Some(Sent { after, probe, rows });
+        Ok(())
+    }
+
+    /// Waits until the round that was sent needs nothing but its COMMIT.
+    ///
+    /// # Errors
+    /// See [`RoundError`]; the transaction is rolled back, or the connection lost.
+    pub(super) async fn settle(&mut self, batch: &mut Batch) -> Result<(), RoundError> {
+        let Some(sent) = self.sent.take() else { return Err(RoundError::Postgres(Error::Closed)) };
+        let outcome = self.settle_sent(batch, &sent).await;
         match &outcome {
-            Ok(()) => self.checkpoint = after,
-            Err(_) if !self.conn.is_broken() => {
-                self.conn.simple("ROLLBACK").await?;
+            Ok(()) => {
+                self.checkpoint = sent.after;
+                for partition in &batch.partitions {
+                    let last_seq = partition.last_seq + batch.rows(partition).count() as i64;
+                    self.partitions.numbered(&partition.name, last_seq);
+                }
+                self.careful_left = self.careful_left.saturating_sub(1);
             }
-            Err(_) => {}
+            Err(_) => self.roll_back().await?,
         }
         outcome
     }
 
-    async fn transact(&mut self, batch: &mut Batch, after: &Checkpoint, probe: bool) -> Result<(), RoundError> {
-        let ids: Vec<i64> = batch.partitions.iter().map(|partition| partition.id).collect();
-        let key = self.checkpoint_key();
-        let begun = self
-            .conn
-            .pipeline()
-            .once("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", &[])
-            .statement(&self.statements.lock_checkpoint, &key)
-            .statement(&self.statements.lock_partitions, &[Param::I64Array(&ids)])
-            .run()
-            .await?
-            .into_results()?;
-        let [_, checkpoint, partitions] = &begun[..] else { return Err(RoundError::CheckpointMoved) };
-        let stands = checkpoint.rows.first().map(Checkpoint::read);
-        if stands.transpose()?.as_ref() != Some(&self.checkpoint) {
-            return Err(RoundError::CheckpointMoved);
+    /// Adds the COMMIT; it travels with what is sent next.
+    pub(super) fn add_commit(&mut self) -> Result<(), Error> {
+        self.flight.statement(&self.conn, &self.statements.commit, &[])?;
+        self.flight.sync();
+        Ok(())
+    }
+
+    /// Sends what was added and did not travel yet.
+    pub(super) async fn flush(&mut self) -> Result<(), Error> {
+        self.flight.send(&mut self.conn).await
+    }
+
+    /// Waits for the answer to the COMMIT that was sent. A round sent behind it is rolled back if it failed.
+    ///
+    /// # Errors
+    /// See [`RoundError`].
+    pub(super) async fn committed(&mut self) -> Result<(), RoundError> {
+        let outcome = self.flight.answer(&mut self.conn).await?.into_results();
+        // A COMMIT of a transaction that has failed is answered by its name: ROLLBACK.
+        let committed = outcome.map(|results| results.first().is_some_and(|result| result.tag.as_str() == "COMMIT"));
+        let error = match committed {
+            Ok(true) => return Ok(()),
+            Ok(false) => RoundError::CheckpointMoved,
+            Err(error) if remedy(&error) == Remedy::SetAside => RoundError::Row { record: None, error },
+            Err(error) => RoundError::Postgres(error),
+        };
+        self.sent = None;
+        self.roll_back().await?;
+        Err(error)
+    }
+
+    async fn roll_back(&mut self) -> Result<(), Error> {
+        // What is numbered is not known before it is read again.
+        self.partitions.forget();
+        if self.conn.is_broken() && self.flight.outstanding() == 0 {
+            return Ok(());
         }
-        if partitions.rows.len() != ids.len() {
-            self.forget_partitions();
-            return Err(RoundError::PartitionGone);
+        while self.flight.outstanding() > 0 {
+            self.flight.answer(&mut self.conn).await?;
         }
-        batch.find_repeats();
-        if probe {
-            self.probe(batch).await?;
-        }
-        self.set_aside(batch).await?;
-        self.copy(batch).await?;
+        self.conn.simple("ROLLBACK").await.map(drop)
+    }
+
+    fn add_begin(&mut self, after: &Checkpoint) -> Result<(), Error> {
+        let [log_id, drainer] = self.checkpoint_key();
         let params = [
-            key[0],
-            key[1],
+            log_id,
+            drainer,
             Param::I32Array(&after.lanes),
             Param::I64Array(&after.positions),
             Param::I64Array(&after.ordinals),
@@ -115,40 +210,161 @@ impl Session {
             Param::I64Array(&self.checkpoint.positions),
             Param::I64Array(&self.checkpoint.ordinals),
         ];
-        // The guard stands on its own: the transaction is given up unless the old value was found.
-        if self.conn.execute(&self.statements.move_checkpoint, &params).await? != 1 {
-            return Err(RoundError::CheckpointMoved);
+        self.flight.statement(&self.conn, &self.statements.begin, &[])?;
+        self.flight.statement(&self.conn, &self.statements.move_checkpoint, &params)
+    }
+
+    fn add_questions(&mut self, batch: &Batch, probe: bool) -> Result<(), Error> {
+        let ids: Vec<i64> = batch.partitions.iter().map(|partition| partition.id).collect();
+        self.flight.statement(&self.conn, &self.statements.read_partitions, &[Param::I64Array(&ids)])?;
+        if probe {
+            let (mut partitions, mut keys, mut indices) = (Vec::new(), Vec::new(), Vec::new());
+            for partition in &batch.partitions {
+                for index in batch.rows(partition) {
+                    if let Some(key) = batch.message(index).and_then(|message| message.transaction_key()) {
+                        partitions.push(partition.id);
+                        keys.push(key.bytes);
+                        indices.push(index as i32);
+                    }
+                }
+            }
+            let params = [Param::I64Array(&partitions), Param::UuidArray(&keys), Param::I32Array(&indices)];
+            // Under the partitions' locks, and by a snapshot taken after them.
+            self.flight.statement(&self.conn, &self.statements.probe, &params)?;
         }
-        self.conn.simple("COMMIT").await?;
         Ok(())
     }
 
-    /// Looks for rows that are there already, under the partitions' locks and by a snapshot taken after them.
-    async fn probe(&mut self, batch: &mut Batch) -> Result<(), Error> {
-        let (mut partitions, mut keys, mut indices) = (Vec::new(), Vec::new(), Vec::new());
+    /// Sends the reservation and the rows, and ends the section, in which `statements_before` stand already.
+    async fn send_rows(&mut self, batch: &Batch, statements_before: usize) -> Result<RowsSent, Error> {
+        let Reservation { ids, last_seqs, counts } = Reservation::of(batch);
+        let mut reserve_at = statements_before;
+        let mut rows = 0;
+        if !ids.is_empty() {
+            // One row needs no order.
+            if ids.len() > 1 {
+                self.flight.statement(&self.conn, &self.statements.lock_partitions, &[Param::I64Array(&ids)])?;
+                reserve_at += 1;
+            }
+            let params = [Param::I64Array(&ids), Param::I64Array(&last_seqs), Param::I64Array(&counts)];
+            self.flight.statement(&self.conn, &self.statements.reserve, &params)?;
+            self.flight.copy_in(&self.conn, &self.statements.copy)?;
+            rows = self.copy_rows(batch).await?;
+            self.flight.copy_done();
+        }
+        self.flight.sync();
+        self.flight.send(&mut self.conn).await?;
+        Ok(RowsSent { reserve_at, partitions: ids.len() as u64, rows })
+    }
+
+    /// Returns the rows that make up the batch, sent or not: where PostgreSQL has refused, the rest is spared.
+    async fn copy_rows(&mut self, batch: &Batch) -> Result<u64, Error> {
+        let mut rows = BinaryCopy::start_in(std::mem::take(&mut self.copy_buffer));
+        let mut sent_any = false;
+        let mut is_refused = false;
         for partition in &batch.partitions {
+            let mut seq = partition.last_seq;
             for index in batch.rows(partition) {
-                if let Some(key) = batch.message(index).and_then(|message| message.transaction_key()) {
-                    partitions.push(partition.id);
-                    keys.push(key.bytes);
-                    indices.push(index as i32);
+                seq += 1;
+                batch.encode(index, (partition.id, seq), FIELDS, &mut rows);
+                if rows.bytes().len() >= COPY_CHUNK_BYTES && !is_refused {
+                    if !sent_any {
+                        self.flight.send(&mut self.conn).await?;
+                        sent_any = true;
+                    }
+                    is_refused = !self.flight.copy_data(&mut self.conn, rows.bytes()).await?;
+                }
+                if is_refused || rows.bytes().len() >= COPY_CHUNK_BYTES {
+                    rows.clear();
                 }
             }
         }
-        if keys.is_empty() {
-            return Ok(());
+        let count = rows.finish()?;
+        if !is_refused {
+            self.flight.add_copy_data(rows.bytes());
         }
-        let params = [Param::I64Array(&partitions), Param::UuidArray(&keys), Param::I32Array(&indices)];
+        self.copy_buffer = rows.into_buffer();
+        Ok(count)
+    }
+
+    async fn settle_sent(&mut self, batch: &mut Batch, sent: &Sent) -> Result<(), RoundError> {
+        let outcome = self.flight.answer(&mut self.conn).await?;
+        Self::check_checkpoint(&outcome)?;
+        if let Some(rows) = &sent.rows {
+            return self.check_rows(batch, rows, outcome);
+        }
+        let answers = outcome.into_results()?;
+        self.partitions_read(batch, &answers[2].rows)?;
+        if sent.probe {
+            batch.probed(&answers[3].rows)?;
+        }
+        self.set_aside(batch).await?;
+        let rows = self.send_rows(batch, 0).await?;
+        let outcome = self.flight.answer(&mut self.conn).await?;
+        self.check_rows(batch, &rows, outcome)
+    }
+
+    /// The guard: the transaction is given up unless the old value was found.
+    fn check_checkpoint(outcome: &PipelineOutcome) -> Result<(), RoundError> {
+        match outcome.results.get(1) {
+            Some(moved) if moved.tag.rows() != 1 => Err(RoundError::CheckpointMoved),
+            _ => Ok(()),
+        }
+    }
+
+    fn partitions_read(&mut self, batch: &mut Batch, rows: &[forebay_pgwire::Row]) -> Result<(), RoundError> {
+        if rows.len() != batch.partitions.len() {
+            return Err(RoundError::PartitionGone);
+        }
+        // Both are in the order of the ids.
+        for (partition, row) in batch.partitions.iter_mut().zip(rows) {
+            partition.last_seq = row.get_i64(1)?;
+        }
+        Ok(())
+    }
+
+    fn check_rows(&mut self, batch: &Batch, sent: &RowsSent, outcome: PipelineOutcome) -> Result<(), RoundError> {
+        if let Some(reserved) = outcome.results.get(sent.reserve_at).filter(|_| sent.rows > 0)
+            && reserved.tag.rows() != sent.partitions
+        {
+            self.careful_left = CAREFUL_ROUNDS;
+            return Err(RoundError::Misjudged);
+        }
+        let copy_at = sent.reserve_at + 1;
+        match outcome.failure {
+            Some(failure) => {
+                let in_copy = failure.statement == copy_at;
+                let error = Error::Server(failure.error);
+                if !in_copy || remedy(&error) != Remedy::SetAside {
+                    return Err(RoundError::Postgres(error));
+                }
+                let row = error.db_error().and_then(|error| error.copy_row(MESSAGES));
+                let record = row.and_then(|row| batch.copy_order().get((row as usize).checked_sub(1)?).copied());
+                Err(RoundError::Row { record, error })
+            }
+            None if sent.rows == 0 => Ok(()),
+            None => match outcome.results.get(copy_at).map_or(0, |copied| copied.tag.rows()) {
+                // A COPY that ends at a row's border is taken as complete, with or without its trailer.
+                taken if taken != sent.rows => Err(RoundError::CountDiffers { sent: sent.rows, taken }),
+                _ => Ok(()),
+            },
+        }
+    }
+}
+
+impl Batch {
+    /// Notes which rows are there already, as the probe found.
+    fn probed(&mut self, rows: &[forebay_pgwire::Row]) -> Result<(), Error> {
         // By the id of the batch's first message with the key, for its repeats name that one.
         let mut known: HashMap<Uuid, Uuid> = HashMap::new();
-        for row in self.conn.query(&self.statements.probe, &params).await? {
+        for row in rows {
             let (index, of) = (row.get_i32(0)? as usize, Uuid::from_bytes(row.get_uuid(1)?));
-            if let Some(message) = batch.message(index) {
+            if let Some(message) = self.message(index) {
                 known.insert(message.id, of);
-                batch.verdicts[index] = Verdict::Duplicate { of };
+                self.verdicts[index] = Verdict::Duplicate { of };
             }
         }
-        for verdict in &mut batch.verdicts {
+        for verdict in &mut self.verdicts {
             if let Verdict::Duplicate { of } = verdict
                 && let Some(first) = known.get(of)
             {
@@ -158,75 +374,27 @@ impl Session {
         Ok(())
     }
 
-    async fn copy(&mut self, batch: &Batch) -> Result<(), RoundError> {
-        let counts: Vec<(i64, i64)> = batch
-            .partitions
-            .iter()
-            .map(|partition| (partition.id, batch.rows(partition).count() as i64))
-            .filter(|(_, count)| *count > 0)
-            .collect();
-        if counts.is_empty() {
-            return Ok(());
+    /// Appends the row of a record.
+    fn encode(&self, index: usize, (partition_id, seq): (i64, i64), fields: u16, rows: &mut BinaryCopy) {
+        let Some(message) = self.message(index) else { return };
+        rows.row(fields);
+        rows.i64(partition_id);
+        rows.i64(seq);
+        rows.timestamptz_us(message.accepted_us);
+        rows.uuid(message.id.as_bytes());
+        match message.trace_id {
+            Some(trace_id) => rows.uuid(trace_id.as_bytes()),
+            None => rows.null(),
         }
-        let ids: Vec<i64> = counts.iter().map(|(id, _)| *id).collect();
-        let numbers: Vec<i64> = counts.iter().map(|(_, count)| *count).collect();
-        let params = [Param::I64Array(&ids), Param::I64Array(&numbers)];
-        let mut last_seq = HashMap::new();
-        for row in self.conn.query(&self.statements.reserve, &params).await? {
-            last_seq.insert(row.get_i64(0)?, row.get_i64(1)?);
+        let key = message.transaction_key();
+        match &key {
+            Some(key) => rows.uuid(&key.bytes),
+            None => rows.null(),
         }
-        let outcome = self.copy_rows(batch, &last_seq).await;
-        match outcome {
-            Err(error) if remedy(&error) == Remedy::SetAside => {
-                let row = error.db_error().and_then(|error| error.copy_row(MESSAGES));
-                let order = batch.copy_order();
-                let record = row.and_then(|row| order.get((row as usize).checked_sub(1)?).copied());
-                Err(RoundError::Row { record, error })
-            }
-            Err(error) => Err(RoundError::Postgres(error)),
-            // A COPY that ends at a row's border is taken as complete, with or without its trailer.
-            Ok((sent, taken)) if sent != taken => Err(RoundError::CountDiffers { sent, taken }),
-            Ok(_) => Ok(()),
+        match message.transaction_id.filter(|_| key.is_some_and(|key| !key.is_the_id)) {
+            Some(transaction_id) => rows.text(transaction_id),
+            None => rows.null(),
         }
-    }
-
-    /// Returns the rows sent and the rows taken.
-    async fn copy_rows(&mut self, batch: &Batch, last_seq: &HashMap<i64, i64>) -> Result<(u64, u64), Error> {
-        let mut copy = self.conn.copy_in(&self.statements.copy).await?;
-        let mut rows = BinaryCopy::start();
-        for partition in &batch.partitions {
-            let count = batch.rows(partition).count() as i64;
-            let mut seq = last_seq.get(&partition.id).copied().unwrap_or_default() - count;
-            for index in batch.rows(partition) {
-                let Some(message) = batch.message(index) else { continue };
-                seq += 1;
-                rows.row(FIELDS);
-                rows.i64(partition.id);
-                rows.i64(seq);
-                rows.timestamptz_us(message.accepted_us);
-                rows.uuid(message.id.as_bytes());
-                match message.trace_id {
-                    Some(trace_id) => rows.uuid(trace_id.as_bytes()),
-                    None => rows.null(),
-                }
-                let key = message.transaction_key();
-                match &key {
-                    Some(key) => rows.uuid(&key.bytes),
-                    None => rows.null(),
-                }
-                match message.transaction_id.filter(|_| key.is_some_and(|key| !key.is_the_id)) {
-                    Some(transaction_id) => rows.text(transaction_id),
-                    None => rows.null(),
-                }
-                rows.jsonb(message.payload);
-                if rows.bytes().len() >= COPY_CHUNK_BYTES {
-                    copy.write(rows.bytes()).await?;
-                    rows.clear();
-                }
-            }
-        }
-        let sent = rows.finish()?;
-        copy.write(rows.bytes()).await?;
-        Ok((sent, copy.finish().await?))
+        rows.jsonb(message.payload);
     }
 }

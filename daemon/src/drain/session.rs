@@ -1,25 +1,15 @@
 //! A connection to PostgreSQL as the drain uses it: settings, prepared statements, the checkpoint it believes in.
 
-use super::{
-    batch::{BatchPartition, PartitionName},
-    checkpoint::Checkpoint,
-};
+use super::{checkpoint::Checkpoint, partitions::Partitions, round::Sent, statements::Statements};
 use crate::{
     schema::{self, SchemaError, quoted},
     shared::Shared,
 };
-use forebay_pgwire::{Config, Connection, Error, Param, Statement, oid};
+use forebay_pgwire::{Config, Connection, Error, Flight};
 use std::{
-    collections::HashMap,
     sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
 };
-
-/// Partitions whose ids are remembered; when there are more, all are looked up again.
-const PARTITIONS_REMEMBERED_MAX: usize = 100_000;
-
-/// Time that one operation of the drain may take: the server's own timeouts come first.
-const OPERATION_DEADLINE: Duration = Duration::from_secs(90);
 
 /// Time between looks at which queues there are.
 const QUEUES_INTERVAL: Duration = Duration::from_secs(1);
@@ -27,13 +17,20 @@ const QUEUES_INTERVAL: Duration = Duration::from_secs(1);
 /// First version of the server with `client_connection_check_interval`.
 const CHECK_INTERVAL_SINCE: u32 = 14;
 
+/// How long the drain waits for a lock at most: others hold those that it takes for a transaction of theirs.
+const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+
 /// Settings that bound the life of a session whose daemon was lost, and plans that do not depend on statistics.
-const SETTINGS: [(&str, &str); 4] = [
-    ("lock_timeout", "5s"),
-    ("statement_timeout", "60s"),
-    ("idle_in_transaction_session_timeout", "60s"),
-    ("plan_cache_mode", "force_generic_plan"),
-];
+fn settings(statement_timeout: Duration) -> [(String, String); 4] {
+    let ms = |timeout: Duration| format!("{}ms", timeout.as_millis());
+    [
+        ("lock_timeout", ms(LOCK_TIMEOUT_MAX.min(statement_timeout))),
+        ("statement_timeout", ms(statement_timeout)),
+        ("idle_in_transaction_session_timeout", ms(statement_timeout)),
+        ("plan_cache_mode", "force_generic_plan".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+}
 
 /// Why a session could not be had.
 #[derive(Debug)]
@@ -65,16 +62,6 @@ impl From<Error> for SessionError {
     }
 }
 
-pub(super) struct Statements {
-    pub(super) lock_checkpoint: Statement,
-    pub(super) move_checkpoint: Statement,
-    pub(super) lock_partitions: Statement,
-    pub(super) probe: Statement,
-    pub(super) reserve: Statement,
-    pub(super) add_dead_letters: Statement,
-    pub(super) copy: String,
-}
-
 /// An open session.
 pub struct Session {
     pub(super) conn: Connection,
@@ -83,7 +70,15 @@ pub struct Session {
     pub(super) statements: Statements,
     /// What the checkpoint's row is known to hold.
     pub(super) checkpoint: Checkpoint,
-    partition_ids: HashMap<PartitionName, i64>,
+    pub(super) partitions: Partitions,
+    /// What is under way, and belongs to the rounds of `sent` and the COMMITs between them.
+    pub(super) flight: Flight,
+    /// The round that was sent and not settled.
+    pub(super) sent: Option<Sent>,
+    /// Room to encode rows in.
+    pub(super) copy_buffer: Vec<u8>,
+    /// Rounds that are prepared for others who write to the same partitions.
+    pub(super) careful_left: u32,
     queues_read_at: Option<Instant>,
 }
 
@@ -96,9 +91,11 @@ impl Session {
     pub async fn open(config: &Config, shared: &Arc<Shared>) -> Result<Self, SessionError> {
         let mut config = config.clone();
         config.application_name.get_or_insert_with(|| "forebay".to_owned());
-        config.options.extend(SETTINGS.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        let timeout = shared.config.postgres_timeout;
+        config.options.extend(settings(timeout));
         let mut conn = Connection::connect(&config).await?;
-        conn.set_deadline(Some(OPERATION_DEADLINE));
+        // The server's own timeouts come first.
+        conn.set_deadline(Some(timeout.mul_f64(1.5)));
         match conn.parameter("server_encoding") {
             None | Some("UTF8") => {}
             Some(encoding) => return Err(SessionError::Encoding(encoding.to_owned())),
@@ -112,14 +109,18 @@ impl Session {
             error => SessionError::Schema(error),
         })?;
         let schema = quoted(&settings.schema);
-        let statements = prepare(&mut conn, &schema).await?;
+        let statements = Statements::prepare(&mut conn, &schema).await?;
         let mut session = Self {
             conn,
             shared: Arc::clone(shared),
             schema,
             statements,
             checkpoint: Checkpoint::default(),
-            partition_ids: HashMap::new(),
+            partitions: Partitions::default(),
+            flight: Flight::new(),
+            sent: None,
+            copy_buffer: Vec::new(),
+            careful_left: 0,
             queues_read_at: None,
         };
         session.read_checkpoint().await?;
@@ -130,8 +131,7 @@ impl Session {
 
     /// Reads which queues there are, where that matters to pushes, once in a while.
     pub(super) async fn read_queues(&mut self) -> Result<(), Error> {
-        let is_due = self.queues_read_at.is_none_or(|read_at| read_at.elapsed() >= QUEUES_INTERVAL);
-        if self.shared.config.auto_create_queues || !is_due {
+        if !self.are_queues_due() {
             return Ok(());
         }
         self.queues_read_at = Some(Instant::now());
@@ -141,62 +141,10 @@ impl Session {
         Ok(())
     }
 
-    /// Finds the ids of partitions, making those that are not there, and sorts them by id: the order in which everybody
-    /// locks them.
-    ///
-    /// # Errors
-    /// Those of PostgreSQL.
-    pub(super) async fn find_partitions(&mut self, partitions: &mut [BatchPartition]) -> Result<(), Error> {
-        if self.partition_ids.len() > PARTITIONS_REMEMBERED_MAX {
-            self.partition_ids.clear();
-        }
-        let unknown: Vec<&BatchPartition> =
-            partitions.iter().filter(|partition| !self.partition_ids.contains_key(&partition.name)).collect();
-        if !unknown.is_empty() {
-            let queues: Vec<&str> = unknown.iter().map(|partition| partition.name.queue.as_str()).collect();
-            let names: Vec<&str> = unknown.iter().map(|partition| partition.name.partition.as_str()).collect();
-            let namespaces: Vec<&str> = unknown.iter().map(|partition| partition.labels.0.as_str()).collect();
-            let tasks: Vec<&str> = unknown.iter().map(|partition| partition.labels.1.as_str()).collect();
-            let schema = &self.schema;
-            // Made in one order by everybody, so that two daemons wait for each other instead of deadlocking. They stand
-            // whether or not the round that needed them commits.
-            let make_queues = format!(
-                "INSERT INTO {schema}.queues (name, namespace, task) \
-                 SELECT DISTINCT ON (q) q, nullif(n, ''), nullif(t, '') \
-                 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY v(q, n, t, i) ORDER BY q, i \
-                 ON CONFLICT (name) DO NOTHING"
-            );
-            let make_partitions = format!(
-                "INSERT INTO {schema}.partitions (queue_id, name) \
-                 SELECT q.id, v.p FROM unnest($1::text[], $2::text[]) v(q, p) JOIN {schema}.queues q ON q.name = v.q \
-                 ORDER BY q.id, v.p ON CONFLICT (queue_id, name) DO NOTHING"
-            );
-            let find = format!(
-                "SELECT v.i, p.id FROM unnest($1::text[], $2::text[]) WITH ORDINALITY v(q, p, i) \
-                 JOIN {schema}.queues q ON q.name = v.q JOIN {schema}.partitions p ON p.queue_id = q.id AND p.name = v.p"
-            );
-            let (queues, names) = (Param::TextArray(&queues), Param::TextArray(&names));
-            let labels = [queues, Param::TextArray(&namespaces), Param::TextArray(&tasks)];
-            self.conn.execute_once(&make_queues, &labels).await?;
-            self.conn.execute_once(&make_partitions, &[queues, names]).await?;
-            let rows = self.conn.query_once(&find, &[queues, names]).await?;
-            for row in &rows {
-                let index = row.get_i64(0)? as usize - 1;
-                if let Some(partition) = unknown.get(index) {
-                    self.partition_ids.insert(partition.name.clone(), row.get_i64(1)?);
-                }
-            }
-        }
-        for partition in partitions.iter_mut() {
-            partition.id = self.partition_ids.get(&partition.name).copied().unwrap_or_default();
-        }
-        partitions.sort_by_key(|partition| partition.id);
-        Ok(())
-    }
-
-    /// Forgets the ids of partitions: some are not there any more.
-    pub(super) fn forget_partitions(&mut self) {
-        self.partition_ids.clear();
+    /// Whether it is time to look which queues there are.
+    pub(super) fn are_queues_due(&self) -> bool {
+        !self.shared.config.auto_create_queues
+            && self.queues_read_at.is_none_or(|read_at| read_at.elapsed() >= QUEUES_INTERVAL)
     }
 
     /// Whether the connection is of no more use.
@@ -229,51 +177,4 @@ async fn settle(conn: &mut Connection) -> Result<(), Error> {
     let durable =
         "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
     conn.simple(durable).await.map(drop)
-}
-
-async fn prepare(conn: &mut Connection, schema: &str) -> Result<Statements, Error> {
-    let lock_checkpoint = format!(
-        "SELECT lanes, positions, ordinals FROM {schema}.drain_checkpoints \
-         WHERE log_id = $1 AND drainer = $2 FOR NO KEY UPDATE"
-    );
-    let move_checkpoint = format!(
-        "UPDATE {schema}.drain_checkpoints \
-         SET lanes = $3, positions = $4, ordinals = $5, rounds = rounds + 1, updated_at = now() \
-         WHERE log_id = $1 AND drainer = $2 AND lanes = $6 AND positions = $7 AND ordinals = $8"
-    );
-    let lock_partitions =
-        format!("SELECT id FROM {schema}.partitions WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE");
-    let probe = format!(
-        "SELECT v.i, m.id FROM unnest($1::bigint[], $2::uuid[], $3::integer[]) v(p, k, i) \
-         JOIN {schema}.messages m ON m.partition_id = v.p AND m.transaction_key = v.k"
-    );
-    let reserve = format!(
-        "UPDATE {schema}.partitions p SET last_seq = p.last_seq + v.n \
-         FROM unnest($1::bigint[], $2::bigint[]) v(id, n) WHERE p.id = v.id RETURNING p.id, p.last_seq"
-    );
-    let add_dead_letters = format!(
-        "INSERT INTO {schema}.dead_letters \
-         (queue, partition, message_id, transaction_id, payload_text, sqlstate, error, source, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, 'drain', $8)"
-    );
-    let copy = format!(
-        "COPY {schema}.messages (partition_id, seq, created_at, id, trace_id, transaction_key, transaction_id, payload) \
-         FROM STDIN (FORMAT BINARY)"
-    );
-    let key = [oid::UUID, oid::INT4];
-    let arrays = [oid::INT4_ARRAY, oid::INT8_ARRAY, oid::INT8_ARRAY];
-    Ok(Statements {
-        lock_checkpoint: conn.prepare(&lock_checkpoint, &key).await?,
-        move_checkpoint: conn.prepare(&move_checkpoint, &[&key[..], &arrays, &arrays].concat()).await?,
-        lock_partitions: conn.prepare(&lock_partitions, &[oid::INT8_ARRAY]).await?,
-        probe: conn.prepare(&probe, &[oid::INT8_ARRAY, oid::UUID_ARRAY, oid::INT4_ARRAY]).await?,
-        reserve: conn.prepare(&reserve, &[oid::INT8_ARRAY, oid::INT8_ARRAY]).await?,
-        add_dead_letters: conn
-            .prepare(
-                &add_dead_letters,
-                &[oid::TEXT, oid::TEXT, oid::UUID, oid::TEXT, oid::TEXT, oid::TEXT, oid::TEXT, oid::TIMESTAMPTZ],
-            )
-            .await?,
-        copy,
-    })
 }

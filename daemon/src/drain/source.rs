@@ -5,10 +5,13 @@
 //! before, so m1 is in the round or in an earlier one. Records still in flight with lower numbers were not answered, so
 //! nothing was promised about them.
 
-use super::lane::{End, HeldUp, History, Lane};
+use super::{
+    batch::Verdict,
+    lane::{End, HeldUp, History, Lane},
+};
 use crate::{limits::ROUND_BYTES_MAX, message::Message, shared::Shared};
 use forebay_wal::{frame::KIND_MESSAGE, layout::Layout, position::Position};
-use std::{sync::Arc, time::Duration};
+use std::{ops::Deref, rc::Rc, sync::Arc, time::Duration};
 
 /// A record taken from the log.
 #[derive(Clone, Debug)]
@@ -24,14 +27,55 @@ pub struct Taken {
     /// What its payload is.
     pub kind: u16,
     /// Its payload.
-    pub bytes: Box<[u8]>,
+    pub payload: Piece,
+}
+
+/// A part of what was read from a lane at once, which is kept until the last part of it is let go.
+#[derive(Clone, Debug)]
+pub struct Piece {
+    read: Rc<Vec<u8>>,
+    at: u32,
+    length: u32,
+}
+
+impl Piece {
+    /// `length` bytes of `read` from `at` on.
+    ///
+    /// # Panics
+    /// If there are not so many: a mistake of the caller's.
+    #[must_use]
+    pub fn new(read: &Rc<Vec<u8>>, at: usize, length: usize) -> Self {
+        assert!(at + length <= read.len() && read.len() <= u32::MAX as usize, "a piece lies within what was read");
+        Self { read: Rc::clone(read), at: at as u32, length: length as u32 }
+    }
+}
+
+impl From<Vec<u8>> for Piece {
+    fn from(bytes: Vec<u8>) -> Self {
+        let length = bytes.len();
+        Self::new(&Rc::new(bytes), 0, length)
+    }
+}
+
+impl Deref for Piece {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.read[self.at as usize..][..self.length as usize]
+    }
 }
 
 impl Taken {
+    /// Bytes that a round holds for it, besides those of its partition.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.payload.len() + size_of::<Self>() + size_of::<Verdict>()
+    }
+
     /// The message that it is; `None` for a record that another release wrote.
     #[must_use]
     pub fn message(&self) -> Option<Message<'_>> {
-        (self.kind == KIND_MESSAGE).then(|| Message::decode(&self.bytes).ok()).flatten()
+        (self.kind == KIND_MESSAGE).then(|| Message::decode(&self.payload).ok()).flatten()
     }
 }
 
@@ -97,11 +141,11 @@ impl Sources {
         while let Some(index) = self.next_lane(below) {
             let lane = &mut self.lanes[index];
             let Some(next) = lane.loaded.front() else { break };
-            let too_much = bytes + next.bytes.len() > ROUND_BYTES_MAX && !taken.is_empty();
+            let too_much = bytes + next.held_bytes() > ROUND_BYTES_MAX && !taken.is_empty();
             if too_much || taken.len() == rows_max {
                 return Ok((taken, true));
             }
-            bytes += next.bytes.len();
+            bytes += next.held_bytes();
             let Some(next) = lane.pop() else { break };
             taken.push(next);
             if lane.loaded.is_empty() {

@@ -1,0 +1,70 @@
+//! The statements of the drain transaction, prepared once a session. `docs/postgresql.md` lists them with their locks.
+
+use forebay_pgwire::{Connection, Error, Statement, oid};
+
+pub(super) struct Statements {
+    pub(super) begin: Statement,
+    pub(super) lock_checkpoint: Statement,
+    pub(super) move_checkpoint: Statement,
+    /// Locks partitions, and counts them.
+    pub(super) lock_partitions: Statement,
+    /// Locks partitions, and gives how far each is numbered.
+    pub(super) read_partitions: Statement,
+    pub(super) probe: Statement,
+    pub(super) reserve: Statement,
+    pub(super) add_dead_letters: Statement,
+    pub(super) copy: Statement,
+    pub(super) commit: Statement,
+}
+
+impl Statements {
+    pub(super) async fn prepare(conn: &mut Connection, schema: &str) -> Result<Self, Error> {
+        let lock_checkpoint = format!(
+            "SELECT lanes, positions, ordinals FROM {schema}.drain_checkpoints \
+             WHERE log_id = $1 AND drainer = $2 FOR NO KEY UPDATE"
+        );
+        let move_checkpoint = format!(
+            "UPDATE {schema}.drain_checkpoints \
+             SET lanes = $3, positions = $4, ordinals = $5, rounds = rounds + 1, updated_at = now() \
+             WHERE log_id = $1 AND drainer = $2 AND lanes = $6 AND positions = $7 AND ordinals = $8"
+        );
+        let locked = format!("FROM {schema}.partitions WHERE id = ANY($1) ORDER BY id FOR NO KEY UPDATE");
+        let lock_partitions = format!("SELECT count(*) FROM (SELECT id {locked}) locked");
+        let read_partitions = format!("SELECT id, last_seq {locked}");
+        let probe = format!(
+            "SELECT v.i, m.id FROM unnest($1::bigint[], $2::uuid[], $3::integer[]) v(p, k, i) \
+             JOIN {schema}.messages m ON m.partition_id = v.p AND m.transaction_key = v.k"
+        );
+        let reserve = format!(
+            "UPDATE {schema}.partitions p SET last_seq = p.last_seq + v.n \
+             FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) v(id, last_seq, n) \
+             WHERE p.id = v.id AND p.last_seq = v.last_seq"
+        );
+        let add_dead_letters = format!(
+            "INSERT INTO {schema}.dead_letters \
+             (queue, partition, message_id, transaction_id, payload_text, sqlstate, error, source, created_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, 'drain', $8)"
+        );
+        let copy = format!(
+            "COPY {schema}.messages \
+             (partition_id, seq, created_at, id, trace_id, transaction_key, transaction_id, payload) \
+             FROM STDIN (FORMAT BINARY)"
+        );
+        let key = [oid::UUID, oid::INT4];
+        let arrays = [oid::INT4_ARRAY, oid::INT8_ARRAY, oid::INT8_ARRAY];
+        let dead_letter =
+            [oid::TEXT, oid::TEXT, oid::UUID, oid::TEXT, oid::TEXT, oid::TEXT, oid::TEXT, oid::TIMESTAMPTZ];
+        Ok(Self {
+            begin: conn.prepare("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", &[]).await?,
+            lock_checkpoint: conn.prepare(&lock_checkpoint, &key).await?,
+            move_checkpoint: conn.prepare(&move_checkpoint, &[&key[..], &arrays, &arrays].concat()).await?,
+            lock_partitions: conn.prepare(&lock_partitions, &[oid::INT8_ARRAY]).await?,
+            read_partitions: conn.prepare(&read_partitions, &[oid::INT8_ARRAY]).await?,
+            probe: conn.prepare(&probe, &[oid::INT8_ARRAY, oid::UUID_ARRAY, oid::INT4_ARRAY]).await?,
+            reserve: conn.prepare(&reserve, &[oid::INT8_ARRAY; 3]).await?,
+            add_dead_letters: conn.prepare(&add_dead_letters, &dead_letter).await?,
+            copy: conn.prepare(&copy, &[]).await?,
+            commit: conn.prepare("COMMIT", &[]).await?,
+        })
+    }
+}
