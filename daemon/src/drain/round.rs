@@ -299,6 +299,9 @@ impl Session {
             batch.probed(&answers[3].rows)?;
         }
         self.set_aside(batch).await?;
+        if batch.copy_order().is_empty() {
+            return Ok(());
+        }
         let rows = self.send_rows(batch, 0).await?;
         let outcome = self.flight.answer(&mut self.conn).await?;
         self.check_rows(batch, &rows, outcome)
