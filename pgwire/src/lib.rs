@@ -71,22 +71,34 @@ mod copy_in;
 pub mod core;
 mod db_error;
 mod deadline;
+mod env;
 mod error;
+mod notify;
+mod options;
+mod passfile;
 mod pipeline;
 mod request;
+mod resolve;
+mod session_kind;
+mod settings;
 mod socket;
 mod sqlstate;
 mod statement;
+mod tls;
 pub mod types;
 mod wire;
 
-pub use config::{Config, DEFAULT_CONNECT_TIMEOUT, DEFAULT_PORT, DEFAULT_SOCKET_DIR, Host};
+pub use config::{Config, DEFAULT_CONNECT_TIMEOUT, DEFAULT_PORT, DEFAULT_SOCKET_DIR, Endpoint, Host};
 pub use conn::Connection;
 pub use connect::CancelToken;
 pub use copy_in::CopyIn;
 pub use core::{CommandTag, Failure, Notification, QueryResult, StatementResult, TransactionStatus};
 pub use db_error::{DbError, Severity};
-pub use error::{AuthError, ColumnError, ColumnProblem, ConfigError, Error, ProtocolError};
+pub use error::{
+    AuthError, CertificateProblem, ColumnError, ColumnProblem, ConfigError, Error, PassFileWarning, ProtocolError,
+    TlsError,
+};
+pub use options::{ChannelBinding, RootCert, SslMode, TargetSession, TcpOptions, TlsOptions};
 pub use pipeline::{Pipeline, PipelineOutcome};
 pub use sqlstate::{SqlClass, SqlState};
 pub use statement::Statement;

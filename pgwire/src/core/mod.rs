@@ -18,6 +18,7 @@ mod message;
 mod read_buffer;
 mod session;
 mod simple;
+mod ssl;
 mod startup;
 
 pub use copy::CopyInExchange;
@@ -26,7 +27,8 @@ pub use message::{Authentication, Backend, CommandTag};
 pub use read_buffer::ReadBuffer;
 pub use session::{Notification, Session};
 pub use simple::{SimpleQuery, StatementResult};
-pub use startup::{CancelKey, Credentials, Startup, StartupProgress};
+pub use ssl::{SslAnswer, ssl_answer, ssl_request};
+pub use startup::{CancelKey, Channel, Credentials, Security, Startup, StartupProgress};
 
 use crate::error::ProtocolError;
 

@@ -11,4 +11,5 @@ mod failures;
 mod pipelines;
 mod queries;
 mod stream;
+mod tls;
 mod values;
