@@ -138,6 +138,10 @@ impl Wire {
             Some(tls) => opened = tls.open(bytes, received),
         });
         opened?;
+        // The peer may have said good-bye under TLS and left the socket open.
+        if tls.as_mut().is_some_and(|tls| tls.is_ended()) {
+            return Ok(Some(0));
+        }
         arrived.map_err(|source| Error::Io { during, source })
     }
 

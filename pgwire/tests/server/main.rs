@@ -4,10 +4,13 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod answers;
 mod auth;
 mod copy;
 mod deadlines;
 mod failures;
+mod hosts;
+mod notifications;
 mod pipelines;
 mod queries;
 mod stream;

@@ -83,6 +83,18 @@ fn a_certificate_for_a_name_is_good_for_that_name_and_not_for_the_address() {
 }
 
 #[test]
+fn an_authoritys_own_certificate_is_refused_as_a_servers() {
+    let server = TlsServer::start(|ca| ca.own_identity(ADDRESS));
+    run(async {
+        for mode in [SslMode::VerifyCa, SslMode::VerifyFull] {
+            let mut config = server.config("trusted");
+            config.tls.mode = mode;
+            assert_eq!(problem(seen_as(&config).await), CertificateProblem::Other);
+        }
+    });
+}
+
+#[test]
 fn case_65_an_expired_certificate_is_refused_by_whoever_verifies() {
     let server = TlsServer::start(|ca| ca.expired_server(ADDRESS));
     run(async {

@@ -54,6 +54,13 @@ impl Ca {
         self.issue(params)
     }
 
+    /// A certificate of an authority below this one, used as a server's.
+    pub(crate) fn own_identity(&self, name: &str) -> Identity {
+        let mut params = Self::server_params(name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        self.issue(params)
+    }
+
     /// A certificate for a role.
     pub(crate) fn client(&self, role: &str) -> Identity {
         let mut params = CertificateParams::default();
