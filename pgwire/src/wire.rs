@@ -262,13 +262,19 @@ impl Wire {
     /// What the server said before it closed, if it said why; else the failure itself.
     fn last_words(&mut self, failure: Error) -> Error {
         // Bounded: what the socket's buffer holds, and no more is coming.
-        while let Ok(Some(1..)) = self.take_arrived("the last words") {}
+        let alert = loop {
+            match self.take_arrived("the last words") {
+                Ok(Some(1..)) => {}
+                Err(alert @ Error::Tls(_)) => break Some(alert),
+                _ => break None,
+            }
+        };
         while let Ok(Some(message)) = self.received.next_message() {
             match self.session.absorb(message) {
                 Some(Backend::Error(error)) if error.severity.ends_session() => return Error::Server(error),
                 _ => {}
             }
         }
-        failure
+        alert.unwrap_or(failure)
     }
 }

@@ -1,9 +1,9 @@
 //! Who we are to the server: passwords by each method and each way, and certificates.
 
-use forebay_pgwire::{AuthError, Config, Connection, Error, Host, SqlClass, SslMode, TlsError};
+use forebay_pgwire::{AuthError, ChannelBinding, Config, Connection, Error, Host, SqlClass, SslMode, TlsError};
 
 use super::pki::Ca;
-use super::server::{TlsServer, seen_as};
+use super::server::{ADDRESS, TlsServer, seen_as};
 use crate::common::{PASSWORD, run};
 
 const ROLES_WITH_PASSWORD: [&str; 3] = ["by_cleartext", "by_md5", "by_scram"];
@@ -95,6 +95,31 @@ fn a_certificate_logs_in_the_role_it_is_for_and_no_other() {
         let error = Connection::connect(&wrong).await.unwrap_err();
         assert_eq!(error.sqlstate().unwrap().class(), SqlClass::INVALID_AUTHORIZATION, "{error}");
     });
+}
+
+#[test]
+fn both_versions_of_tls_carry_certificates_and_bound_passwords() {
+    for (version, settings) in
+        [("TLSv1.3", [("ssl_min_protocol_version", "TLSv1.3")]), ("TLSv1.2", [("ssl_max_protocol_version", "TLSv1.2")])]
+    {
+        let ca = Ca::new("an authority of the tests");
+        let server = TlsServer::start_with(ca, |ca| ca.server(ADDRESS), &settings);
+        run(async {
+            for role in ["by_cert", "by_scram_and_cert"] {
+                let mut config = with_certificate(&server, role, &server.ca, role);
+                if role == "by_scram_and_cert" {
+                    config.tls.channel_binding = ChannelBinding::Require;
+                }
+                let mut conn = Connection::connect(&config).await.unwrap();
+                let sql = "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+                let rows = conn.query_once(sql, &[]).await.unwrap();
+                assert_eq!(rows[0].get_str(0).unwrap(), version);
+            }
+            let stranger = with_certificate(&server, "by_cert", &Ca::new("a stranger"), "by_cert");
+            let error = Connection::connect(&stranger).await.unwrap_err();
+            assert!(matches!(error, Error::Tls(TlsError::Alert { .. })), "{version}: {error}");
+        });
+    }
 }
 
 #[test]

@@ -63,6 +63,11 @@ impl TlsServer {
 
     /// The same under this authority.
     pub(crate) fn start_under(ca: Ca, identity: impl FnOnce(&Ca) -> Identity) -> Self {
+        Self::start_with(ca, identity, &[])
+    }
+
+    /// The same with further settings.
+    pub(crate) fn start_with(ca: Ca, identity: impl FnOnce(&Ca) -> Identity, more_settings: &[(&str, &str)]) -> Self {
         let identity = identity(&ca);
         let file = |name: &str, content: String| (name.to_owned(), content.into_bytes());
         let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -75,12 +80,16 @@ impl TlsServer {
                 file("test.key", identity.key_pem),
                 file("test-ca.crt", ca.pem()),
             ],
-            settings: vec![
-                setting("ssl", "on"),
-                setting("ssl_cert_file", "test.crt"),
-                setting("ssl_key_file", "test.key"),
-                setting("ssl_ca_file", "test-ca.crt"),
-            ],
+            settings: [
+                ("ssl", "on"),
+                ("ssl_cert_file", "test.crt"),
+                ("ssl_key_file", "test.key"),
+                ("ssl_ca_file", "test-ca.crt"),
+            ]
+            .iter()
+            .chain(more_settings)
+            .map(|(name, value)| setting(name, value))
+            .collect(),
         };
         let cluster = TestCluster::start_with(options).unwrap();
         let password = format!("'{}'", PASSWORD.replace('\'', "''"));
