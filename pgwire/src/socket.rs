@@ -233,3 +233,39 @@ async fn retry_connect(socket: &OwnedFd, address: &Address, deadline: Deadline) 
         }
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+mod tests {
+    use super::*;
+
+    fn opened(options: &TcpOptions) -> OwnedFd {
+        open(&Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 1))), options).unwrap()
+    }
+
+    #[test]
+    fn the_kernel_is_told_when_to_give_a_silent_peer_up() {
+        let socket = opened(&TcpOptions::default());
+        assert!(sockopt::socket_keepalive(&socket).unwrap() && sockopt::tcp_nodelay(&socket).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), Duration::from_secs(30));
+        assert_eq!(sockopt::tcp_keepintvl(&socket).unwrap(), Duration::from_secs(10));
+        assert_eq!(sockopt::tcp_keepcnt(&socket).unwrap(), 3);
+        assert_eq!(sockopt::tcp_user_timeout(&socket).unwrap(), 60_000);
+    }
+
+    #[test]
+    fn what_is_left_to_the_system_stays_as_the_system_has_it() {
+        let none = TcpOptions {
+            keepalives: false,
+            keepalives_idle: None,
+            keepalives_interval: None,
+            keepalives_count: None,
+            user_timeout: None,
+        };
+        let (socket, untouched) =
+            (opened(&none), rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap());
+        assert!(!sockopt::socket_keepalive(&socket).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), sockopt::tcp_keepidle(&untouched).unwrap());
+        assert_eq!(sockopt::tcp_user_timeout(&socket).unwrap(), 0);
+    }
+}
