@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::config_url;
 use crate::error::{ConfigError, Error};
+use crate::options::{RootCert, SslMode, TargetSession, TcpOptions, TlsOptions};
 
 /// Port of a server that does not say otherwise.
 pub const DEFAULT_PORT: u16 = 5432;
@@ -25,6 +26,15 @@ pub enum Host {
     Unix(PathBuf),
 }
 
+/// One more place where the server may be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Where it listens.
+    pub host: Host,
+    /// Its port, as [`Config::port`].
+    pub port: u16,
+}
+
 /// How to reach a server and log in.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Config {
@@ -32,19 +42,31 @@ pub struct Config {
     pub host: Host,
     /// Its port; for a unix socket, the number in the socket's name.
     pub port: u16,
+    /// Further places, tried in order where the one before cannot be reached, is starting up, or is not of the kind
+    /// that [`Config::target_session`] names.
+    pub more_hosts: Vec<Endpoint>,
+    /// Which of them is wanted.
+    pub target_session: TargetSession,
     /// The role to log in as.
     pub user: String,
     /// Its password.
     pub password: Option<String>,
+    /// File to look for the password in, at each connect, where none is set: libpq's `~/.pgpass`. One that others may
+    /// read is not used; see [`crate::Connection::pass_file_warning`].
+    pub passfile: Option<PathBuf>,
     /// The database; the role's name if none is set.
     pub database: Option<String>,
     /// What `pg_stat_activity` shows for us.
     pub application_name: Option<String>,
-    /// Time for everything from the first packet to the end of the log-in, over all addresses of a name together;
-    /// `None` waits for ever. The look-up of a name is not within it (see [`crate::Connection::connect`]).
+    /// Time for everything from the look-up of the name to the end of the log-in, over all hosts and all addresses of a
+    /// name together (libpq's is for each of them); `None` waits for ever.
     pub connect_timeout: Option<Duration>,
     /// Time for each operation, until [`crate::Connection::set_deadline`] says otherwise; `None` waits for ever.
     pub statement_deadline: Option<Duration>,
+    /// How TCP connections are encrypted.
+    pub tls: TlsOptions,
+    /// When silent TCP connections are given up.
+    pub tcp: TcpOptions,
     /// Run-time parameters to begin the session with, for example `("lock_timeout", "2s")`.
     pub options: Vec<(String, String)>,
 }
@@ -55,12 +77,17 @@ impl Config {
         Self {
             host,
             port: DEFAULT_PORT,
+            more_hosts: Vec::new(),
+            target_session: TargetSession::Any,
             user: user.into(),
             password: None,
+            passfile: None,
             database: None,
             application_name: None,
             connect_timeout: Some(DEFAULT_CONNECT_TIMEOUT),
             statement_deadline: None,
+            tls: TlsOptions::default(),
+            tcp: TcpOptions::default(),
             options: Vec::new(),
         }
     }
@@ -68,15 +95,19 @@ impl Config {
     /// Reads `postgres://user:password@host:port/database?parameter=value&…`, every part percent-encoded.
     ///
     /// A unix socket is `?host=/directory` or the directory percent-encoded in the host's place; an empty host is
-    /// [`DEFAULT_SOCKET_DIR`]. Parameters: `host`, `port`, `user`, `password`, `dbname`, `application_name`,
-    /// `connect_timeout` (whole seconds, 0 for ever), `options` (as `-c name=value`), and `sslmode`, which may be
-    /// `disable`, `allow` or `prefer`: there is no TLS yet, so they all mean an open connection. An address without a
+    /// [`DEFAULT_SOCKET_DIR`]. Several hosts are parted by commas (`a:1,b:2`, or `?host=a,b&port=1,2`).
+    ///
+    /// Parameters: `host`, `port`, `user`, `password`, `passfile`, `dbname`, `application_name`, `connect_timeout` (whole
+    /// seconds, 0 for ever), `options` (as `-c name=value`), `sslmode`, `sslrootcert` (a file, or `system`), `sslcert`,
+    /// `sslkey`, `channel_binding`, `target_session_attrs`, `keepalives`, `keepalives_idle`, `keepalives_interval`,
+    /// `keepalives_count`, `tcp_user_timeout`; their meaning is with the fields of [`Config`]. The last of several
+    /// counts. Nothing is read but the address: [`Config::from_url_and_env`] does as libpq does. An address without a
     /// user is read; [`Config::validate`], and so connecting, wants one.
     ///
     /// # Errors
     /// [`Error::Config`], naming what cannot be read; an unknown parameter is an error, not ignored.
     pub fn from_url(url: &str) -> Result<Self, Error> {
-        config_url::parse(url).map_err(Error::Config)
+        Ok(config_url::settings(url)?.into_config()?)
     }
 
     /// The address with the password masked, for logs.
@@ -93,15 +124,39 @@ impl Config {
         if self.user.is_empty() {
             return Err(ConfigError::UserMissing.into());
         }
-        if self.port == 0 {
-            return value_error("port", "must be 1 to 65535");
+        for Endpoint { host, port } in self.endpoints() {
+            match host {
+                _ if port == 0 => return value_error("port", "must be 1 to 65535"),
+                Host::Tcp(name) if name.is_empty() => return value_error("host", "is empty"),
+                Host::Tcp(name) if name.contains(',') => return value_error("host", "is one name; see more_hosts"),
+                Host::Unix(dir) if !dir.is_absolute() => {
+                    return value_error("host", "a socket directory must be absolute");
+                }
+                _ => {}
+            }
         }
-        match &self.host {
-            Host::Tcp(name) if name.is_empty() => value_error("host", "is empty"),
-            Host::Tcp(name) if name.contains(',') => value_error("host", "several hosts are not supported"),
-            Host::Unix(dir) if !dir.is_absolute() => value_error("host", "a socket directory must be absolute"),
-            _ => Ok(()),
+        let by_tcp = self.endpoints().any(|endpoint| matches!(endpoint.host, Host::Tcp(_)));
+        let TlsOptions { mode, root_cert, cert, key, .. } = &self.tls;
+        if !by_tcp || *mode == SslMode::Disable {
+            return Ok(());
         }
+        match root_cert {
+            None if *mode >= SslMode::VerifyCa => return Err(ConfigError::RootCertMissing { mode: *mode }.into()),
+            Some(RootCert::System) if *mode != SslMode::VerifyFull => {
+                return value_error("sslmode", "must be verify-full with sslrootcert=system");
+            }
+            _ => {}
+        }
+        if cert.is_some() != key.is_some() {
+            return value_error("sslcert", "and sslkey go together");
+        }
+        Ok(())
+    }
+
+    /// All places in order.
+    pub(crate) fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
+        let first = Endpoint { host: self.host.clone(), port: self.port };
+        std::iter::once(first).chain(self.more_hosts.iter().cloned())
     }
 
     /// The run-time parameters of the StartupMessage.

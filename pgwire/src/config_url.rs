@@ -1,12 +1,14 @@
 //! `postgres://` addresses, as libpq reads them ("Connection URIs" in its documentation).
 
-use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Config, DEFAULT_SOCKET_DIR, Host};
+use crate::config::{Config, Endpoint, Host};
 use crate::error::ConfigError;
+use crate::options::{ChannelBinding, RootCert, SslMode, TargetSession, TcpOptions};
+use crate::settings::Settings;
 
-pub(crate) fn parse(url: &str) -> Result<Config, ConfigError> {
+/// Takes an address apart.
+pub(crate) fn settings(url: &str) -> Result<Settings, ConfigError> {
     let rest =
         url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://")).ok_or(ConfigError::Scheme)?;
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
@@ -14,92 +16,62 @@ pub(crate) fn parse(url: &str) -> Result<Config, ConfigError> {
     // The last `@`: an unencoded one in a password is common, and a host never has one.
     let (login, place) = authority.rsplit_once('@').unwrap_or(("", authority));
 
-    let mut config = Config::new(Host::Unix(PathBuf::from(DEFAULT_SOCKET_DIR)), "");
+    let mut settings = Settings::default();
     let (user, password) = match login.split_once(':') {
         Some((user, password)) => (user, Some(password)),
         None => (login, None),
     };
-    config.user = decode(user, "user")?;
-    config.password = password.map(|password| decode(password, "password")).transpose()?;
-    if !database.is_empty() {
-        config.database = Some(decode(database, "database")?);
+    if !user.is_empty() {
+        settings.set("user", decode(user, "user")?)?;
     }
-    parse_place(place, &mut config)?;
+    if let Some(password) = password {
+        settings.set("password", decode(password, "password")?)?;
+    }
+    if !database.is_empty() {
+        settings.set("dbname", decode(database, "database")?)?;
+    }
+    set_places(place, &mut settings)?;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        set_parameter(&decode(name, "parameter")?, &decode(value, "parameter")?, &mut config)?;
+        let (name, value) = (decode(name, "parameter")?, decode(value, "parameter")?);
+        if name == "port" && value.is_empty() {
+            return Err(ConfigError::Value { name: "port", reason: "must be 1 to 65535" });
+        }
+        settings.set(&name, value)?;
     }
-    Ok(config)
+    Ok(settings)
 }
 
-fn parse_place(place: &str, config: &mut Config) -> Result<(), ConfigError> {
-    let (host, port) = if let Some(bracketed) = place.strip_prefix('[') {
-        let (host, after) =
-            bracketed.split_once(']').ok_or(ConfigError::Value { name: "host", reason: "a '[' is not closed" })?;
-        match after.strip_prefix(':') {
-            Some(port) => (host, port),
-            None if after.is_empty() => (host, ""),
-            None => return Err(ConfigError::Value { name: "host", reason: "text after ']'" }),
-        }
-    } else {
-        place.rsplit_once(':').unwrap_or((place, ""))
+/// Sets the lists of hosts and ports.
+fn set_places(places: &str, settings: &mut Settings) -> Result<(), ConfigError> {
+    if places.is_empty() {
+        return Ok(());
+    }
+    let (mut hosts, mut ports) = (Vec::new(), Vec::new());
+    for place in places.split(',') {
+        let (host, port) = host_and_port(place)?;
+        hosts.push(decode(host, "host")?);
+        ports.push(port);
+    }
+    if hosts.iter().any(|host| !host.is_empty()) {
+        settings.set("host", hosts.join(","))?;
+    }
+    if ports.iter().any(|port| !port.is_empty()) {
+        settings.set("port", ports.join(","))?;
+    }
+    Ok(())
+}
+
+fn host_and_port(place: &str) -> Result<(&str, &str), ConfigError> {
+    let Some(bracketed) = place.strip_prefix('[') else {
+        return Ok(place.rsplit_once(':').unwrap_or((place, "")));
     };
-    if !host.is_empty() {
-        config.host = host_of(&decode(host, "host")?)?;
-    }
-    if !port.is_empty() {
-        config.port = port_of(port)?;
-    }
-    Ok(())
-}
-
-fn set_parameter(name: &str, value: &str, config: &mut Config) -> Result<(), ConfigError> {
-    match name {
-        "host" => config.host = host_of(value)?,
-        "port" => config.port = port_of(value)?,
-        "user" => config.user = value.to_owned(),
-        "password" => config.password = Some(value.to_owned()),
-        "dbname" => config.database = Some(value.to_owned()),
-        "application_name" => config.application_name = Some(value.to_owned()),
-        "options" => config.options.push(("options".to_owned(), value.to_owned())),
-        "connect_timeout" => {
-            let seconds: u32 = value.parse().map_err(|_| ConfigError::Value {
-                name: "connect_timeout",
-                reason: "must be a whole number of seconds, 0 for ever",
-            })?;
-            config.connect_timeout = (seconds > 0).then(|| Duration::from_secs(seconds.into()));
-        }
-        "sslmode" => check_sslmode(value)?,
-        _ => return Err(ConfigError::UnknownParameter { name: name.to_owned() }),
-    }
-    Ok(())
-}
-
-fn check_sslmode(mode: &str) -> Result<(), ConfigError> {
-    match mode {
-        "disable" | "allow" | "prefer" => Ok(()),
-        "require" | "verify-ca" | "verify-full" => Err(ConfigError::TlsNotSupported { mode: mode.to_owned() }),
-        _ => Err(ConfigError::Value {
-            name: "sslmode",
-            reason: "must be disable, allow, prefer, require, verify-ca or verify-full",
-        }),
-    }
-}
-
-fn host_of(host: &str) -> Result<Host, ConfigError> {
-    if host.starts_with('/') {
-        return Ok(Host::Unix(PathBuf::from(host)));
-    }
-    if host.contains(',') {
-        return Err(ConfigError::Value { name: "host", reason: "several hosts are not supported" });
-    }
-    Ok(Host::Tcp(host.to_owned()))
-}
-
-fn port_of(port: &str) -> Result<u16, ConfigError> {
-    match port.parse() {
-        Ok(port) if port > 0 => Ok(port),
-        _ => Err(ConfigError::Value { name: "port", reason: "must be 1 to 65535" }),
+    let (host, after) =
+        bracketed.split_once(']').ok_or(ConfigError::Value { name: "host", reason: "a '[' is not closed" })?;
+    match after.strip_prefix(':') {
+        Some(port) => Ok((host, port)),
+        None if after.is_empty() => Ok((host, "")),
+        None => Err(ConfigError::Value { name: "host", reason: "text after ']'" }),
     }
 }
 
@@ -147,24 +119,60 @@ pub(crate) fn render_masked(config: &Config) -> String {
         url.push_str(":***");
     }
     url.push('@');
-    match &config.host {
-        Host::Tcp(name) if name.contains(':') => url.push_str(&format!("[{name}]")),
-        Host::Tcp(name) => url.push_str(&encode(name)),
-        Host::Unix(dir) => url.push_str(&encode(&dir.to_string_lossy())),
+    for (place, Endpoint { host, port }) in config.endpoints().enumerate() {
+        if place > 0 {
+            url.push(',');
+        }
+        match host {
+            Host::Tcp(name) if name.contains(':') => url.push_str(&format!("[{name}]")),
+            Host::Tcp(name) => url.push_str(&encode(&name)),
+            Host::Unix(dir) => url.push_str(&encode(&dir.to_string_lossy())),
+        }
+        url.push_str(&format!(":{port}"));
     }
-    url.push_str(&format!(":{}", config.port));
     if let Some(database) = &config.database {
         url.push('/');
         url.push_str(&encode(database));
     }
     let mut separator = '?';
-    let mut parameter = |name: &str, value: &str| {
-        url.push_str(&format!("{separator}{name}={}", encode(value)));
+    for (name, value) in parameters(config) {
+        url.push_str(&format!("{separator}{name}={}", encode(&value)));
         separator = '&';
-    };
-    if let Some(name) = &config.application_name {
-        parameter("application_name", name);
     }
-    parameter("connect_timeout", &config.connect_timeout.map_or(0, |timeout| timeout.as_secs()).to_string());
     url
+}
+
+/// The parameters that say what is not as by default; the time to connect is always said.
+fn parameters(config: &Config) -> Vec<(&'static str, String)> {
+    let seconds = |time: Option<Duration>| time.map_or(0, |time| time.as_secs()).to_string();
+    let path = |path: &std::path::Path| path.to_string_lossy().into_owned();
+    let mut all = Vec::new();
+    all.extend(config.application_name.clone().map(|name| ("application_name", name)));
+    all.push(("connect_timeout", seconds(config.connect_timeout)));
+    let tls = &config.tls;
+    all.extend((tls.mode != SslMode::Prefer).then(|| ("sslmode", tls.mode.to_string())));
+    all.extend(tls.root_cert.as_ref().map(|root| match root {
+        RootCert::System => ("sslrootcert", "system".to_owned()),
+        RootCert::File(file) => ("sslrootcert", path(file)),
+    }));
+    all.extend(tls.cert.as_deref().map(|file| ("sslcert", path(file))));
+    all.extend(tls.key.as_deref().map(|file| ("sslkey", path(file))));
+    let binding = tls.channel_binding;
+    all.extend((binding != ChannelBinding::Prefer).then(|| ("channel_binding", binding.to_string())));
+    all.extend(config.passfile.as_deref().map(|file| ("passfile", path(file))));
+    let wanted = config.target_session;
+    all.extend((wanted != TargetSession::Any).then(|| ("target_session_attrs", wanted.to_string())));
+    let (tcp, usual) = (&config.tcp, TcpOptions::default());
+    all.extend((!tcp.keepalives).then(|| ("keepalives", "0".to_owned())));
+    for (name, set, usual) in [
+        ("keepalives_idle", tcp.keepalives_idle, usual.keepalives_idle),
+        ("keepalives_interval", tcp.keepalives_interval, usual.keepalives_interval),
+    ] {
+        all.extend((set != usual).then(|| (name, seconds(set))));
+    }
+    let count = tcp.keepalives_count;
+    all.extend((count != usual.keepalives_count).then(|| ("keepalives_count", count.unwrap_or(0).to_string())));
+    let timeout = tcp.user_timeout.map_or(0, |timeout| timeout.as_millis());
+    all.extend((tcp.user_timeout != usual.user_timeout).then(|| ("tcp_user_timeout", timeout.to_string())));
+    all
 }

@@ -12,7 +12,7 @@ use crate::copy_in::CopyIn;
 use crate::core::{Extended, Notification, QueryResult, SimpleQuery, StatementResult, TransactionStatus};
 use crate::db_error::DbError;
 use crate::deadline::Deadline;
-use crate::error::{Error, usage};
+use crate::error::{Error, PassFileWarning, usage};
 use crate::pipeline::{Pipeline, PipelineOutcome};
 use crate::request::Request;
 use crate::statement::Statement;
@@ -39,6 +39,7 @@ pub struct Connection {
     pub(crate) wire: Wire,
     pub(crate) send: BytesMut,
     token: CancelToken,
+    pass_file_warning: Option<PassFileWarning>,
     deadline: Option<Duration>,
     id: u64,
     statements_prepared: u64,
@@ -48,25 +49,31 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Connects and logs in, within `connect_timeout`. Each address of the host's name is tried in turn.
+    /// Connects and logs in, within `connect_timeout`. Each host is tried in turn, and each address of its name.
     ///
-    /// A host's name is looked up by the system's resolver, which blocks the thread and knows no deadline of ours
-    /// (`/etc/resolv.conf` bounds it); an address or a unix socket is not looked up. The thread must run a monoio
-    /// runtime on io_uring with its timer enabled.
+    /// A host's name is looked up by the system's resolver, on a thread of its own. Files of certificates, keys and
+    /// passwords are read by the calling thread, at each connect. The thread must run a monoio runtime on io_uring with
+    /// its timer enabled.
     ///
     /// # Errors
     /// [`Error::Config`] if the settings cannot work, [`Error::Connect`] and [`Error::Timeout`] if nobody answers,
-    /// [`Error::Server`] if the server refuses us (28P01 for a wrong password, 3D000 for an unknown database, 57P03
+    /// [`Error::Tls`] if the connection cannot be encrypted as asked, [`Error::Server`] if the server refuses us (28P01 for a wrong password, 3D000 for an unknown database, 57P03
     /// while it starts, 53300 when it is full), [`Error::Auth`] if we refuse the server.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         connect::connect(config).await
     }
 
-    pub(crate) fn open(wire: Wire, token: CancelToken, deadline: Option<Duration>) -> Self {
+    pub(crate) fn open(
+        wire: Wire,
+        token: CancelToken,
+        pass_file_warning: Option<PassFileWarning>,
+        deadline: Option<Duration>,
+    ) -> Self {
         Self {
             wire,
             send: BytesMut::new(),
             token,
+            pass_file_warning,
             deadline,
             id: NEXT_CONNECTION_ID.fetch_add(1, Ordering::Relaxed),
             statements_prepared: 0,
@@ -102,6 +109,17 @@ impl Connection {
     /// Process id of the session's backend, as in `pg_stat_activity`, if the server told it.
     pub fn process_id(&self) -> Option<i32> {
         self.token.process_id()
+    }
+
+    /// Whether what is sent and received is encrypted.
+    pub fn is_encrypted(&self) -> bool {
+        self.wire.is_encrypted()
+    }
+
+    /// Why the file of passwords ([`Config::passfile`]) was not used, if it is there and could not be. The server let
+    /// us in without a password.
+    pub fn pass_file_warning(&self) -> Option<&PassFileWarning> {
+        self.pass_file_warning.as_ref()
     }
 
     /// The notices that came with the operations since the last call, oldest first, and how many older ones were
@@ -299,8 +317,7 @@ impl Drop for Connection {
         if !self.is_broken() {
             self.send.clear();
             frontend::terminate(&mut self.send);
-            // A courtesy: where it does not fit the socket, the server sees the end of the stream instead.
-            let _courtesy = self.wire.socket.try_send(&self.send, &[]);
+            self.wire.try_send_once(&self.send);
         }
     }
 }

@@ -24,22 +24,10 @@ use rustix::net::{
 
 use crate::deadline::Deadline;
 use crate::error::Error;
+use crate::options::TcpOptions;
 
 /// Pause before a unix socket whose backlog is full is tried again: it has no readiness to wait for.
 const BACKLOG_RETRY: Duration = Duration::from_millis(10);
-
-/// Silence after which the kernel probes a TCP peer.
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
-
-/// Time between such probes.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Probes without answer after which the connection is dead.
-const KEEPALIVE_COUNT: u32 = 3;
-
-/// Time that sent bytes may stay unacknowledged before the connection is dead, in milliseconds: about what silence is
-/// given, so that a lost machine is noticed as soon while writing.
-const TCP_USER_TIMEOUT_MS: u32 = 60_000;
 
 /// Bytes taken at once while looking for an answer during a write.
 const TRY_RECV_BYTES: usize = 16 * 1024;
@@ -81,9 +69,9 @@ impl Drop for Socket {
 }
 
 impl Socket {
-    pub(crate) async fn connect(address: &Address, deadline: Deadline) -> Result<Self, Error> {
+    pub(crate) async fn connect(address: &Address, options: &TcpOptions, deadline: Deadline) -> Result<Self, Error> {
         let failed = |source: io::Error| Error::Connect { address: address.to_string(), source };
-        let socket = open(address).map_err(|errno| failed(errno.into()))?;
+        let socket = open(address, options).map_err(|errno| failed(errno.into()))?;
         let pending = match begin_connect(&socket, address) {
             Ok(()) => false,
             Err(Errno::INPROGRESS) => true,
@@ -166,17 +154,19 @@ impl Socket {
         }
     }
 
+    /// Waits until something has arrived.
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        match &self.stream {
+            Stream::Tcp(stream) => stream.readable(false).await,
+            Stream::Unix(stream) => stream.readable(false).await,
+        }
+    }
+
     /// Waits until something can be sent or has arrived.
     pub(crate) async fn writable_or_readable(&self) -> io::Result<()> {
-        let readable = async {
-            match &self.stream {
-                Stream::Tcp(stream) => stream.readable(false).await,
-                Stream::Unix(stream) => stream.readable(false).await,
-            }
-        };
         monoio::select! {
             result = self.writable() => result,
-            result = readable => result,
+            result = self.readable() => result,
         }
     }
 
@@ -196,7 +186,7 @@ pub(crate) fn shutdown(control: &OwnedFd) {
     let _already_closed = rustix::net::shutdown(control, Shutdown::Both);
 }
 
-fn open(address: &Address) -> rustix::io::Result<OwnedFd> {
+fn open(address: &Address, options: &TcpOptions) -> rustix::io::Result<OwnedFd> {
     let family = match address {
         Address::Tcp(SocketAddr::V4(_)) => AddressFamily::INET,
         Address::Tcp(SocketAddr::V6(_)) => AddressFamily::INET6,
@@ -206,13 +196,22 @@ fn open(address: &Address) -> rustix::io::Result<OwnedFd> {
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
     if matches!(address, Address::Tcp(_)) {
         sockopt::set_tcp_nodelay(&socket, true)?;
-        sockopt::set_socket_keepalive(&socket, true)?;
-        sockopt::set_tcp_keepidle(&socket, KEEPALIVE_IDLE)?;
-        sockopt::set_tcp_keepintvl(&socket, KEEPALIVE_INTERVAL)?;
-        sockopt::set_tcp_keepcnt(&socket, KEEPALIVE_COUNT)?;
-        sockopt::set_tcp_user_timeout(&socket, TCP_USER_TIMEOUT_MS)?;
+        set_silence(&socket, options)?;
     }
     Ok(socket)
+}
+
+fn set_silence(socket: &OwnedFd, options: &TcpOptions) -> rustix::io::Result<()> {
+    sockopt::set_socket_keepalive(socket, options.keepalives)?;
+    if options.keepalives {
+        options.keepalives_idle.map(|idle| sockopt::set_tcp_keepidle(socket, idle)).transpose()?;
+        options.keepalives_interval.map(|interval| sockopt::set_tcp_keepintvl(socket, interval)).transpose()?;
+        options.keepalives_count.map(|count| sockopt::set_tcp_keepcnt(socket, count)).transpose()?;
+    }
+    if let Some(timeout) = options.user_timeout {
+        sockopt::set_tcp_user_timeout(socket, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
+    }
+    Ok(())
 }
 
 fn begin_connect(socket: &OwnedFd, address: &Address) -> rustix::io::Result<()> {
@@ -232,5 +231,41 @@ async fn retry_connect(socket: &OwnedFd, address: &Address, deadline: Deadline) 
                 return Err(Error::Connect { address: address.to_string(), source: errno.into() });
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by a panic")]
+mod tests {
+    use super::*;
+
+    fn opened(options: &TcpOptions) -> OwnedFd {
+        open(&Address::Tcp(SocketAddr::from(([127, 0, 0, 1], 1))), options).unwrap()
+    }
+
+    #[test]
+    fn the_kernel_is_told_when_to_give_a_silent_peer_up() {
+        let socket = opened(&TcpOptions::default());
+        assert!(sockopt::socket_keepalive(&socket).unwrap() && sockopt::tcp_nodelay(&socket).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), Duration::from_secs(30));
+        assert_eq!(sockopt::tcp_keepintvl(&socket).unwrap(), Duration::from_secs(10));
+        assert_eq!(sockopt::tcp_keepcnt(&socket).unwrap(), 3);
+        assert_eq!(sockopt::tcp_user_timeout(&socket).unwrap(), 60_000);
+    }
+
+    #[test]
+    fn what_is_left_to_the_system_stays_as_the_system_has_it() {
+        let none = TcpOptions {
+            keepalives: false,
+            keepalives_idle: None,
+            keepalives_interval: None,
+            keepalives_count: None,
+            user_timeout: None,
+        };
+        let (socket, untouched) =
+            (opened(&none), rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap());
+        assert!(!sockopt::socket_keepalive(&socket).unwrap());
+        assert_eq!(sockopt::tcp_keepidle(&socket).unwrap(), sockopt::tcp_keepidle(&untouched).unwrap());
+        assert_eq!(sockopt::tcp_user_timeout(&socket).unwrap(), 0);
     }
 }

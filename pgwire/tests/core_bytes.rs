@@ -3,10 +3,10 @@
 
 use bytes::BytesMut;
 use forebay_pgwire::core::{
-    Authentication, Backend, CopyInExchange, Credentials, Exchange, Extended, ReadBuffer, Session, SimpleQuery,
-    Startup, StartupProgress, Step, limits,
+    Authentication, Backend, Channel, CopyInExchange, Credentials, Exchange, Extended, ReadBuffer, Security, Session,
+    SimpleQuery, SslAnswer, Startup, StartupProgress, Step, limits, ssl_answer,
 };
-use forebay_pgwire::{AuthError, Error, ProtocolError, Row, oid};
+use forebay_pgwire::{AuthError, ChannelBinding, Error, ProtocolError, Row, TlsError, oid};
 use proptest::prelude::*;
 
 /// Tags of the protocol, and one that is none.
@@ -43,6 +43,15 @@ fn credentials(password: &str) -> Credentials {
     Credentials { user: "somebody".to_owned(), password: Some(password.to_owned()) }
 }
 
+fn begin(security: Security, send: &mut BytesMut) -> Startup {
+    Startup::begin(credentials("secret"), security, [("user", "somebody")], send).unwrap()
+}
+
+/// TCP in the open, without a wish for binding.
+fn open() -> Security {
+    Security { channel: Channel::Open, channel_binding: ChannelBinding::Prefer }
+}
+
 /// Feeds a stream, as a driver does, until the exchange fails; readiness begins the next one.
 fn drive(bytes: &[u8], mut new: impl FnMut() -> Box<dyn Exchange>) {
     let (mut received, mut session, mut exchange) = (ReadBuffer::new(), Session::default(), new());
@@ -72,7 +81,7 @@ fn drive_all(bytes: &[u8]) {
     }
 
     let mut send = BytesMut::new();
-    let mut startup = Startup::begin(credentials("secret"), [("user", "somebody")], &mut send).unwrap();
+    let mut startup = begin(open(), &mut send);
     let mut received = ReadBuffer::new();
     received.push(bytes);
     while let Ok(Some(message)) = received.next_message() {
@@ -238,7 +247,7 @@ fn what_a_session_remembers_is_bounded() {
 
 /// Begins SCRAM and gives the client's first message.
 fn begin_scram(send: &mut BytesMut) -> (Startup, String) {
-    let mut startup = Startup::begin(credentials("secret"), [("user", "somebody")], send).unwrap();
+    let mut startup = begin(open(), send);
     send.clear();
     let mechanisms = Authentication::Sasl(vec!["SCRAM-SHA-256-PLUS".to_owned(), "SCRAM-SHA-256".to_owned()]);
     startup.on_message(Backend::Authentication(mechanisms), send).unwrap();
@@ -282,15 +291,104 @@ fn a_challenge_that_is_none_and_a_method_that_is_unknown_are_typed_errors() {
         assert!(matches!(refused, Err(Error::Auth(AuthError::Scram { .. }))), "{challenge}: {refused:?}");
     }
     for unknown in [Authentication::Unsupported("GSSAPI"), Authentication::Sasl(vec!["OAUTHBEARER".to_owned()])] {
-        let mut startup = Startup::begin(credentials("secret"), [("user", "somebody")], &mut send).unwrap();
+        let mut startup = begin(open(), &mut send);
         let refused = startup.on_message(Backend::Authentication(unknown), &mut send);
         assert!(matches!(refused, Err(Error::Auth(AuthError::UnsupportedMethod { .. }))), "{refused:?}");
+    }
+}
+
+fn scram(mechanisms: &[&str]) -> Backend {
+    Backend::Authentication(Authentication::Sasl(mechanisms.iter().map(|name| (*name).to_owned()).collect()))
+}
+
+#[test]
+fn scram_is_bound_where_it_can_be_and_says_so_where_it_could_have_been() {
+    let both = ["SCRAM-SHA-256-PLUS", "SCRAM-SHA-256"];
+    let hash = || Some(vec![7; 32]);
+    use ChannelBinding::{Disable, Prefer, Require};
+    for (end_point_hash, wish, offered, expected) in [
+        (hash(), Prefer, &both[..], Some("p=tls-server-end-point,,")),
+        (hash(), Require, &both[..], Some("p=tls-server-end-point,,")),
+        (hash(), Disable, &both[..], Some("n,,")),
+        (hash(), Prefer, &both[1..], Some("y,,")),
+        (hash(), Require, &both[1..], None),
+        (None, Prefer, &both[..], Some("n,,")),
+        (None, Require, &both[..], None),
+    ] {
+        let security = Security { channel: Channel::Tls { end_point_hash }, channel_binding: wish };
+        let mut send = BytesMut::new();
+        let mut startup = begin(security, &mut send);
+        send.clear();
+        let result = startup.on_message(scram(offered), &mut send);
+        let sent = String::from_utf8_lossy(&send).into_owned();
+        match expected {
+            Some(flag) => {
+                assert_eq!(result.unwrap(), StartupProgress::More);
+                assert!(sent.contains(&format!("{flag}n=,r=")), "{wish:?} {offered:?}: {sent:?}");
+                let mechanism = if flag.starts_with('p') { both[0] } else { both[1] };
+                assert!(sent.contains(&format!("{mechanism}\0")), "{sent:?}");
+            }
+            None => {
+                assert!(matches!(result, Err(Error::Auth(AuthError::NotBound))), "{result:?}");
+                assert!(send.is_empty(), "nothing was given away: {sent:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn who_requires_binding_gives_no_password_to_another_method_and_takes_no_ok_without_it() {
+    let requests = [Authentication::CleartextPassword, Authentication::Md5Password([1; 4]), Authentication::Ok];
+    for channel in [Channel::Local, Channel::Open, Channel::Tls { end_point_hash: Some(vec![7; 32]) }] {
+        for request in requests.clone() {
+            let mut send = BytesMut::new();
+            let security = Security { channel: channel.clone(), channel_binding: ChannelBinding::Require };
+            let mut startup = begin(security, &mut send);
+            send.clear();
+            let result = startup.on_message(Backend::Authentication(request), &mut send);
+            assert!(matches!(result, Err(Error::Auth(AuthError::NotBound))), "{result:?}");
+            assert!(send.is_empty());
+        }
+    }
+}
+
+#[test]
+fn a_password_in_clear_goes_through_tls_and_unix_sockets_only() {
+    for (channel, sent) in
+        [(Channel::Local, true), (Channel::Open, false), (Channel::Tls { end_point_hash: None }, true)]
+    {
+        let mut send = BytesMut::new();
+        let mut startup = begin(Security { channel, channel_binding: ChannelBinding::Prefer }, &mut send);
+        send.clear();
+        let result = startup.on_message(Backend::Authentication(Authentication::CleartextPassword), &mut send);
+        if sent {
+            assert_eq!(result.unwrap(), StartupProgress::More);
+            assert_eq!(&send[..], b"p\0\0\0\x0bsecret\0");
+        } else {
+            assert!(matches!(result, Err(Error::Auth(AuthError::CleartextInTheOpen))), "{result:?}");
+            assert!(send.is_empty(), "the password stayed here");
+        }
+    }
+}
+
+#[test]
+fn the_answer_to_the_request_for_tls_is_one_byte_and_nothing_behind_it() {
+    assert_eq!(ssl_answer(b""), Ok(None));
+    assert_eq!(ssl_answer(b"S"), Ok(Some(SslAnswer::Accepted)));
+    assert_eq!(ssl_answer(b"N"), Ok(Some(SslAnswer::Refused)));
+    assert_eq!(ssl_answer(b"E\0\0\0"), Ok(Some(SslAnswer::Failed)), "its text is not read");
+    for byte in 0..=u8::MAX {
+        let alone = ssl_answer(&[byte]);
+        assert_eq!(alone.is_ok(), b"SNE".contains(&byte), "{byte}: {alone:?}");
+    }
+    for stuffed in [&b"SR\0\0\0\x08\0\0\0\0"[..], b"NR\0\0\0\x08\0\0\0\0"] {
+        assert_eq!(ssl_answer(stuffed), Err(TlsError::BytesBeforeTls { bytes: 9 }));
     }
 }
 
 #[test]
 fn nothing_that_is_shown_for_debugging_holds_the_password() {
     let mut send = BytesMut::new();
-    let startup = Startup::begin(credentials("hunter2"), [("user", "somebody")], &mut send).unwrap();
+    let startup = Startup::begin(credentials("hunter2"), open(), [("user", "somebody")], &mut send).unwrap();
     assert!(!format!("{startup:?} {:?}", credentials("hunter2")).contains("hunter2"));
 }

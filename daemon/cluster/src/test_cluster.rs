@@ -2,10 +2,10 @@
 
 use std::env;
 use std::fs::{self, DirBuilder, File};
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::net::TcpListener;
 use std::ops::Deref;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -42,13 +42,16 @@ pub struct TestOptions {
     pub settings: Vec<(String, String)>,
     /// See [`ClusterConfig::hba_lines`].
     pub hba_lines: Vec<String>,
+    /// Files for the server, name and content, put into its data directory with mode 0600 before it starts. Settings
+    /// name them by the same name, for example `ssl_cert_file`. Default none.
+    pub files: Vec<(String, Vec<u8>)>,
     /// True: listen also on a free TCP port of 127.0.0.1, see [`Cluster::port`]. Default false.
     pub tcp: bool,
 }
 
 impl Default for TestOptions {
     fn default() -> Self {
-        Self { fsync: true, settings: Vec::new(), hba_lines: Vec::new(), tcp: false }
+        Self { fsync: true, settings: Vec::new(), hba_lines: Vec::new(), files: Vec::new(), tcp: false }
     }
 }
 
@@ -98,6 +101,7 @@ impl TestCluster {
         config.settings.extend(options.settings);
         config.hba_lines = options.hba_lines;
         copy_template(&config.data_dir)?;
+        put_files(&config.data_dir.join("pgdata"), &options.files)?;
         let cluster = Arc::new(if options.tcp { open_on_free_port(&config)? } else { Cluster::open(config)? });
         Ok(Self { cluster, dir })
     }
@@ -250,6 +254,18 @@ fn copy_template(data_dir: &Path) -> Result<(), ClusterError> {
     if !output.status.success() {
         let output = last_lines(&String::from_utf8_lossy(&output.stderr));
         return Err(ClusterError::Command { command: "cp", output });
+    }
+    Ok(())
+}
+
+/// Puts files into the server's directory, for nobody but its account.
+fn put_files(pgdata: &Path, files: &[(String, Vec<u8>)]) -> Result<(), ClusterError> {
+    let account = Account::choose(pgdata)?;
+    for (name, content) in files {
+        let path = pgdata.join(name);
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path).context("making", &path)?;
+        file.write_all(content).context("writing", &path)?;
+        account.give(&path)?;
     }
     Ok(())
 }

@@ -279,7 +279,9 @@ fn postgres_target(setting: Option<String>) -> Result<PostgresTarget, ConfigErro
     match setting.or_else(|| environment("DATABASE_URL")) {
         Some(target) if target == "embedded" => Ok(PostgresTarget::Embedded),
         Some(url) => {
-            let config = forebay_pgwire::Config::from_url(&url).map_err(|error| ConfigError(error.to_string()))?;
+            // What the address leaves out is libpq's environment's to say: a password, certificates, the mode of TLS.
+            let config = forebay_pgwire::Config::from_url_and_env(&url, environment)
+                .map_err(|error| ConfigError(error.to_string()))?;
             Ok(PostgresTarget::External(Box::new(config)))
         }
         None => match libpq_env::config(environment)? {

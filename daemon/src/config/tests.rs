@@ -62,11 +62,15 @@ fn libpq_variables_name_the_server_when_nothing_else_does() {
         "PGHOST" => Some("/run/pg".to_owned()),
         "PGPORT" => Some("5433".to_owned()),
         "PGUSER" => Some("me".to_owned()),
+        "PGSSLMODE" => Some("require".to_owned()),
         _ => None,
     };
     let config = libpq_env::config(variables).unwrap().unwrap();
     assert_eq!((config.host, config.port), (forebay_pgwire::Host::Unix("/run/pg".into()), 5433));
+    assert_eq!((config.user.as_str(), config.tls.mode), ("me", forebay_pgwire::SslMode::Require));
     assert!(libpq_env::config(|_| None).unwrap().is_none());
+    let mode_alone = |name: &str| (name == "PGSSLMODE").then(|| "require".to_owned());
+    assert!(libpq_env::config(mode_alone).unwrap().is_none(), "it says how, and not where");
     assert!(libpq_env::config(|name| (name == "PGPORT").then(|| "x".to_owned())).is_err());
 }
 

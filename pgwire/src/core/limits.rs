@@ -14,6 +14,9 @@ pub const STARTUP_MESSAGE_MAX_BYTES: usize = 64 * 1024;
 /// Smallest room offered to the kernel for a read, in bytes.
 pub const READ_CHUNK_BYTES: usize = 32 * 1024;
 
+/// Bytes sealed at once on an encrypted connection: four records of TLS. More waits until these were sent.
+pub const TLS_SEAL_BYTES: usize = 64 * 1024;
+
 /// Longest text kept of one field of an error or notice, in bytes; the rest is cut off.
 ///
 /// PostgreSQL puts whole values into DETAIL, and whatever is kept here ends in logs and dead letters.
@@ -35,6 +38,13 @@ pub const PARAMETER_VALUE_MAX_BYTES: usize = 4 * 1024;
 ///
 /// Between two messages the client looks whether the server has refused the COPY: this bounds what is sent in vain.
 pub const COPY_DATA_MAX_BYTES: usize = 1024 * 1024;
+
+/// Look-ups of host names under way at once in a process. One that was given up occupies a thread until the resolver
+/// gives up as well, so that reconnecting to a name whose servers are away must not heap up threads.
+pub const LOOK_UPS_MAX: usize = 16;
+
+/// Longest file of passwords read, in bytes.
+pub const PASS_FILE_MAX_BYTES: u64 = 1024 * 1024;
 
 /// Most parameters one statement can bear: the count is 16 bits wide on the wire.
 pub const PARAMS_MAX: usize = u16::MAX as usize;

@@ -1,6 +1,7 @@
 //! The protocol without I/O: bytes in, typed messages and effects out.
 //!
 //! ```text
+//!   1 byte ─► ssl_answer (go on under TLS, go on in the open, give up)
 //!   bytes ──► ReadBuffer ──► Backend ──► Session (notices, parameters, notifications)
 //!                                  └───► Startup | SimpleQuery | Extended | CopyInExchange
 //!                                              └──► Progress (go on, send, ready) and a result
@@ -8,8 +9,8 @@
 //!
 //! Nothing here touches a socket, a clock or the runtime, so it can be driven by a test or a fuzzer with any bytes.
 //!
-//! **Invariant:** no input makes it panic, and memory stays within [`limits`] plus the result that was asked for. Held
-//! by `tests/core_bytes.rs`.
+//! **Invariant:** no input makes it panic, where it is cut changes nothing, and memory stays within [`limits`] plus the
+//! result that was asked for. Held by `tests/core_bytes.rs` and the fuzz target `wire`.
 
 mod copy;
 mod extended;
@@ -18,6 +19,7 @@ mod message;
 mod read_buffer;
 mod session;
 mod simple;
+mod ssl;
 mod startup;
 
 pub use copy::CopyInExchange;
@@ -26,7 +28,8 @@ pub use message::{Authentication, Backend, CommandTag};
 pub use read_buffer::ReadBuffer;
 pub use session::{Notification, Session};
 pub use simple::{SimpleQuery, StatementResult};
-pub use startup::{CancelKey, Credentials, Startup, StartupProgress};
+pub use ssl::{SslAnswer, ssl_answer, ssl_request};
+pub use startup::{CancelKey, Channel, Credentials, Security, Startup, StartupProgress};
 
 use crate::error::ProtocolError;
 

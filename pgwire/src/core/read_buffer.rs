@@ -5,7 +5,8 @@ use postgres_protocol::message::backend;
 
 use super::limits::{READ_CHUNK_BYTES, STARTUP_MESSAGE_MAX_BYTES};
 use super::message::Backend;
-use crate::error::ProtocolError;
+use super::ssl::{SslAnswer, ssl_answer};
+use crate::error::{ProtocolError, TlsError};
 
 /// Length of a message's tag and length word, in bytes.
 const HEADER_BYTES: usize = 5;
@@ -47,6 +48,16 @@ impl ReadBuffer {
     /// Whether nothing is held.
     pub fn is_empty(&self) -> bool {
         self.received.is_empty()
+    }
+
+    /// Takes the answer to the request for TLS, which must be all that was received.
+    ///
+    /// # Errors
+    /// As [`ssl_answer`]; [`TlsError::BadAnswer`] if nothing was received.
+    pub fn take_ssl_answer(&mut self) -> Result<SslAnswer, TlsError> {
+        let answer = ssl_answer(&self.received)?.ok_or(TlsError::BadAnswer { byte: 0 })?;
+        self.received.clear();
+        Ok(answer)
     }
 
     /// The tag of the next message, if that message is here whole.

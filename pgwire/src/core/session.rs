@@ -81,6 +81,16 @@ impl Session {
         (std::mem::take(&mut self.notifications).into(), std::mem::take(&mut self.notifications_dropped))
     }
 
+    /// Takes the oldest notification.
+    pub fn pop_notification(&mut self) -> Option<Notification> {
+        self.notifications.pop_front()
+    }
+
+    /// Whether a notification is there to take.
+    pub fn has_notifications(&self) -> bool {
+        !self.notifications.is_empty()
+    }
+
     /// What the last ReadyForQuery said.
     pub fn transaction_status(&self) -> TransactionStatus {
         self.transaction_status

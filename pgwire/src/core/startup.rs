@@ -1,18 +1,23 @@
 //! From the first byte to the first ReadyForQuery: who we are, and who the server is.
 //!
-//! Refused: an AuthenticationOk in the middle of SCRAM. The server has to prove that it knows the password as well;
-//! one that skips its proof may be anybody.
+//! Refused:
+//! - an AuthenticationOk in the middle of SCRAM. The server has to prove that it knows the password as well; one that
+//!   skips its proof may be anybody;
+//! - the password in clear over a connection that is open to everybody between. A unix socket is not: the kernel
+//!   carries it, and who may listen there is a matter of the directory's permissions, so that it is sent there;
+//! - with `channel_binding=require`, every log-in but SCRAM bound to the server's certificate.
 
 use std::fmt;
 
 use bytes::BytesMut;
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::authentication::sasl::{self, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
 use postgres_protocol::message::frontend;
 
 use super::TransactionStatus;
 use super::message::{Authentication, Backend};
 use crate::error::{AuthError, Error, ProtocolError, usage};
+use crate::options::ChannelBinding;
 
 const DURING: &str = "start-up";
 
@@ -46,6 +51,30 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// What carries the start-up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Channel {
+    /// A unix socket.
+    Local,
+    /// TCP in the open.
+    Open,
+    /// TLS.
+    Tls {
+        /// Hash of the server's certificate, as RFC 5929's `tls-server-end-point` has it; `None` if the certificate's
+        /// signature names no hash, so that there is nothing to bind to.
+        end_point_hash: Option<Vec<u8>>,
+    },
+}
+
+/// How far the channel is to be trusted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Security {
+    /// What carries the start-up.
+    pub channel: Channel,
+    /// Whether the log-in is bound to it.
+    pub channel_binding: ChannelBinding,
+}
+
 /// What the driver has to do after a message of the start-up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StartupProgress {
@@ -71,6 +100,7 @@ enum State {
 /// A start-up under way.
 pub struct Startup {
     credentials: Credentials,
+    security: Security,
     state: State,
     cancel_key: Option<CancelKey>,
 }
@@ -88,11 +118,12 @@ impl Startup {
     /// [`Error::Usage`] if a parameter holds a NUL.
     pub fn begin<'a>(
         credentials: Credentials,
+        security: Security,
         parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
         send: &mut BytesMut,
     ) -> Result<Self, Error> {
         frontend::startup_message(parameters, send).map_err(usage("a start-up parameter"))?;
-        Ok(Self { credentials, state: State::AwaitRequest, cancel_key: None })
+        Ok(Self { credentials, security, state: State::AwaitRequest, cancel_key: None })
     }
 
     /// Takes the server's next message, which must not be an asynchronous one, and appends the answer to `send`.
@@ -116,11 +147,20 @@ impl Startup {
     }
 
     fn on_authentication(&mut self, request: Authentication, send: &mut BytesMut) -> Result<(), Error> {
+        if matches!(self.state, State::AwaitRequest)
+            && self.security.channel_binding == ChannelBinding::Require
+            && !matches!(request, Authentication::Sasl(_))
+        {
+            return Err(AuthError::NotBound.into());
+        }
         // Left at AwaitOk on an error too; the start-up is over then anyway.
         let state = std::mem::replace(&mut self.state, State::AwaitOk);
         self.state = match (state, request) {
             (State::AwaitRequest | State::AwaitOk, Authentication::Ok) => State::Authenticated,
             (State::AwaitRequest, Authentication::CleartextPassword) => {
+                if self.security.channel == Channel::Open {
+                    return Err(AuthError::CleartextInTheOpen.into());
+                }
                 password_message(self.password()?.as_bytes(), send)?;
                 State::AwaitOk
             }
@@ -153,14 +193,34 @@ impl Startup {
     }
 
     fn begin_scram(&self, mechanisms: &[String], send: &mut BytesMut) -> Result<State, Error> {
-        if !mechanisms.iter().any(|mechanism| mechanism == SCRAM_SHA_256) {
+        let offers = |name: &str| mechanisms.iter().any(|mechanism| mechanism == name);
+        let (mechanism, binding) = self.binding(offers(SCRAM_SHA_256_PLUS));
+        if mechanism != SCRAM_SHA_256_PLUS && self.security.channel_binding == ChannelBinding::Require {
+            return Err(AuthError::NotBound.into());
+        }
+        if !offers(mechanism) {
             return Err(AuthError::UnsupportedMethod { method: format!("SASL {}", mechanisms.join(", ")) }.into());
         }
-        // No TLS, so no channel to bind to.
-        let scram = ScramSha256::new(self.password()?.as_bytes(), ChannelBinding::unsupported());
-        frontend::sasl_initial_response(SCRAM_SHA_256, scram.message(), send)
-            .map_err(usage("the first SCRAM message"))?;
+        let scram = ScramSha256::new(self.password()?.as_bytes(), binding);
+        frontend::sasl_initial_response(mechanism, scram.message(), send).map_err(usage("the first SCRAM message"))?;
         Ok(State::AwaitChallenge(scram))
+    }
+
+    /// The mechanism to use, and what it says about binding.
+    fn binding(&self, server_binds: bool) -> (&'static str, sasl::ChannelBinding) {
+        let hash = match &self.security {
+            Security { channel_binding: ChannelBinding::Disable, .. } => None,
+            Security { channel: Channel::Tls { end_point_hash }, .. } => end_point_hash.as_ref(),
+            Security { .. } => None,
+        };
+        match hash {
+            Some(hash) if server_binds => {
+                (SCRAM_SHA_256_PLUS, sasl::ChannelBinding::tls_server_end_point(hash.clone()))
+            }
+            // "We would have": a server that offered to bind learns that somebody between took the offer away.
+            Some(_) => (SCRAM_SHA_256, sasl::ChannelBinding::unrequested()),
+            None => (SCRAM_SHA_256, sasl::ChannelBinding::unsupported()),
+        }
     }
 
     fn password(&self) -> Result<&str, AuthError> {

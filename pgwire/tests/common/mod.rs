@@ -15,7 +15,7 @@ pub(crate) const PASSWORD: &str = "it's \"p:a@s/s\" €";
 pub(crate) const SUPERUSER: &str = "forebay";
 
 /// Further roles by how they have to log in.
-const ROLES_SQL: &str = "
+pub(crate) const ROLES_SQL: &str = "
     CREATE ROLE trusted LOGIN;
     CREATE ROLE barred LOGIN;
     SET password_encryption = 'scram-sha-256';

@@ -17,7 +17,10 @@ fn every_method_logs_in_with_the_right_password_over_unix_and_tcp() {
     with_server(|server| async move {
         for role in ROLES_WITH_PASSWORD {
             assert_eq!(current_user(&server.unix_config(role, Some(PASSWORD))).await, role);
-            assert_eq!(current_user(&server.tcp_config(role, Some(PASSWORD))).await, role);
+            // In the open, and this server has no TLS: see `tls::identities`.
+            if role != "by_cleartext" {
+                assert_eq!(current_user(&server.tcp_config(role, Some(PASSWORD))).await, role);
+            }
         }
         assert_eq!(current_user(&server.unix_config("trusted", None)).await, "trusted");
         assert_eq!(current_user(&server.tcp_config("trusted", None)).await, "trusted");

@@ -4,12 +4,16 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod answers;
 mod auth;
 mod copy;
 mod deadlines;
 mod failures;
 mod flights;
+mod hosts;
+mod notifications;
 mod pipelines;
 mod queries;
 mod stream;
+mod tls;
 mod values;

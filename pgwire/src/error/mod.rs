@@ -1,11 +1,19 @@
 //! Every error of the client, each telling what the operator can do next.
 
+mod config;
+mod tls;
+
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::time::Duration;
+
+pub use config::ConfigError;
+pub use tls::{CertificateProblem, TlsError};
 
 use crate::core::Backend;
 use crate::db_error::DbError;
+use crate::options::TargetSession;
 use crate::sqlstate::SqlState;
 
 /// What went wrong.
@@ -20,6 +28,15 @@ pub enum Error {
         address: String,
         /// What the system said.
         source: io::Error,
+    },
+    /// The connection is not encrypted as it has to be. Next step: mend the certificates, or see who is between.
+    Tls(TlsError),
+    /// The server is there, and not of the kind that was wanted. Next step: wait, or name the one that is.
+    NotWanted {
+        /// The server's address.
+        address: String,
+        /// The kind wanted.
+        wanted: TargetSession,
     },
     /// An open connection was lost. Next step: connect again; whether a COMMIT under way took effect is unknown.
     Io {
@@ -73,6 +90,8 @@ impl Error {
             Self::Config(_) | Self::Usage { .. } | Self::Column(_) => false,
             Self::Server(error) => error.severity.ends_session(),
             Self::Connect { .. }
+            | Self::Tls(_)
+            | Self::NotWanted { .. }
             | Self::Io { .. }
             | Self::Timeout { .. }
             | Self::Auth(_)
@@ -93,6 +112,10 @@ impl fmt::Display for Error {
         match self {
             Self::Config(error) => write!(f, "PostgreSQL settings: {error}"),
             Self::Connect { address, source } => write!(f, "cannot connect to PostgreSQL at {address}: {source}"),
+            Self::Tls(error) => write!(f, "TLS to PostgreSQL: {error}"),
+            Self::NotWanted { address, wanted } => {
+                write!(f, "PostgreSQL at {address} is not what target_session_attrs={wanted} asks for")
+            }
             Self::Io { during, source } => write!(f, "connection to PostgreSQL lost during {during}: {source}"),
             Self::Timeout { during, after } => write!(f, "PostgreSQL: {during} took longer than {after:?}"),
             Self::Server(error) => write!(f, "PostgreSQL: {error}"),
@@ -111,58 +134,14 @@ impl std::error::Error for Error {
             Self::Config(error) => Some(error),
             Self::Connect { source, .. } | Self::Io { source, .. } => Some(source),
             Self::Server(error) => Some(error),
+            Self::Tls(error) => Some(error),
             Self::Auth(error) => Some(error),
             Self::Protocol(error) => Some(error),
             Self::Column(error) => Some(error),
-            Self::Timeout { .. } | Self::Usage { .. } | Self::Closed => None,
+            Self::Timeout { .. } | Self::NotWanted { .. } | Self::Usage { .. } | Self::Closed => None,
         }
     }
 }
-
-/// Settings that cannot work.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// The address does not begin with `postgres://` or `postgresql://`.
-    Scheme,
-    /// A parameter this client does not know.
-    UnknownParameter {
-        /// Its name.
-        name: String,
-    },
-    /// A value that cannot be read.
-    Value {
-        /// What it is the value of.
-        name: &'static str,
-        /// Why it cannot be read.
-        reason: &'static str,
-    },
-    /// A TLS mode that this client cannot give: it has no TLS yet, and will not pretend.
-    TlsNotSupported {
-        /// The `sslmode` asked for.
-        mode: String,
-    },
-    /// No user was named.
-    UserMissing,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Scheme => f.write_str("the address must begin with postgres:// or postgresql://"),
-            Self::UnknownParameter { name } => write!(f, "unknown parameter '{name}'"),
-            Self::Value { name, reason } => write!(f, "{name}: {reason}"),
-            Self::TlsNotSupported { mode } => write!(
-                f,
-                "sslmode={mode} asks for TLS, which is not supported yet; use sslmode=disable over a unix socket or a \
-                 trusted network"
-            ),
-            Self::UserMissing => f.write_str("no user is named; write postgres://USER@…"),
-        }
-    }
-}
-
-impl std::error::Error for ConfigError {}
 
 /// A log-in that failed on our side.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,6 +149,12 @@ impl std::error::Error for ConfigError {}
 pub enum AuthError {
     /// The server wants a password and none is set.
     PasswordMissing,
+    /// The same, and there is a file of passwords that could not be used.
+    PassFileIgnored(PassFileWarning),
+    /// The server wants the password as it is, over a connection that everybody between can read. It was not sent.
+    CleartextInTheOpen,
+    /// `channel_binding=require`, and the server does not bind, or its certificate cannot be bound to.
+    NotBound,
     /// The server wants a method this client does not have.
     UnsupportedMethod {
         /// The method.
@@ -188,6 +173,14 @@ impl fmt::Display for AuthError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PasswordMissing => f.write_str("the server wants a password and none is set"),
+            Self::PassFileIgnored(warning) => write!(f, "the server wants a password and none is set; {warning}"),
+            Self::CleartextInTheOpen => f.write_str(
+                "the server wants the password in clear over a connection that is not encrypted; it was not sent. Use \
+                 sslmode=verify-full, or scram-sha-256 in pg_hba.conf",
+            ),
+            Self::NotBound => f.write_str(
+                "channel_binding=require, and the server does not log us in by SCRAM bound to its certificate",
+            ),
             Self::UnsupportedMethod { method } => {
                 write!(f, "the server wants {method}; this client has password, md5 and scram-sha-256")
             }
@@ -305,6 +298,50 @@ impl fmt::Display for ColumnError {
 }
 
 impl std::error::Error for ColumnError {}
+
+/// A file of passwords that was not used, as libpq would not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum PassFileWarning {
+    /// Others than its owner may read it.
+    Permissions {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// It is a directory or something else that is not a file.
+    NotAFile {
+        /// What was named.
+        path: PathBuf,
+    },
+    /// It is there and cannot be read.
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        reason: String,
+    },
+}
+
+impl fmt::Display for PassFileWarning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Permissions { path, mode } => {
+                let path = path.display();
+                write!(f, "{path} is ignored: others may read it (mode {mode:04o}); chmod 0600 {path}")
+            }
+            Self::NotAFile { path } => write!(f, "{} is ignored: it is not a plain file", path.display()),
+            Self::Unreadable { path, reason } => write!(f, "{} is ignored: {reason}", path.display()),
+        }
+    }
+}
+
+impl From<TlsError> for Error {
+    fn from(error: TlsError) -> Self {
+        Self::Tls(error)
+    }
+}
 
 impl From<ConfigError> for Error {
     fn from(error: ConfigError) -> Self {

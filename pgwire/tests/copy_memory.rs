@@ -1,0 +1,85 @@
+//! A COPY far larger than memory is passed through little of it. Alone in its process, since it measures it.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of tests fails as a test does: by a panic")]
+
+mod common;
+
+use forebay_cluster::{TestCluster, TestOptions};
+use forebay_pgwire::{Config, Connection, Host, SslMode};
+
+/// What is sent, in bytes.
+const TOTAL_BYTES: u64 = 1 << 30;
+
+/// What the process may grow by meanwhile, in bytes.
+const GROWTH_MAX_BYTES: u64 = 16 << 20;
+
+/// One row, in bytes.
+const ROW_BYTES: usize = 256 * 1024;
+
+/// A figure of `/proc/self/status`, in bytes.
+fn memory(name: &str) -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim_matches(|letter: char| !letter.is_ascii_digit()).parse::<u64>().unwrap() * 1024
+}
+
+/// Sends rows that no table keeps, and gives how far the process grew above what it held before.
+async fn growth_of_copying(config: &Config) -> u64 {
+    let mut conn = Connection::connect(config).await.unwrap();
+    conn.simple(
+        "CREATE TEMP TABLE t (s text);
+         CREATE FUNCTION pg_temp.forget() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN PERFORM set_config('my.bytes',
+                (current_setting('my.bytes')::bigint + octet_length(NEW.s) + 1)::text, false); RETURN NULL; END $$;
+         CREATE TRIGGER forget BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION pg_temp.forget();
+         SET my.bytes = 0",
+    )
+    .await
+    .unwrap();
+    let mut row = vec![b'x'; ROW_BYTES];
+    row[ROW_BYTES - 1] = b'\n';
+    // From here on the peak is counted anew.
+    std::fs::write("/proc/self/clear_refs", "5").unwrap();
+    let before = memory("VmRSS:");
+    let mut copy = conn.copy_in("COPY t FROM STDIN").await.unwrap();
+    for _ in 0..TOTAL_BYTES / ROW_BYTES as u64 {
+        copy.write(&row).await.unwrap();
+    }
+    copy.finish().await.unwrap();
+    let growth = memory("VmHWM:").saturating_sub(before);
+    let arrived = conn.simple("SHOW my.bytes").await.unwrap();
+    assert_eq!(arrived[0].rows[0].get_str(0).unwrap(), TOTAL_BYTES.to_string(), "all of it arrived");
+    growth
+}
+
+/// A server with a certificate that nobody verifies, and how to reach it.
+fn encrypted() -> (TestCluster, Config) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert = rcgen::CertificateParams::new(["h".to_owned()]).unwrap().self_signed(&key).unwrap();
+    let setting = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let options = TestOptions {
+        fsync: false,
+        tcp: true,
+        hba_lines: vec!["hostssl all all 127.0.0.1/32 trust".to_owned()],
+        files: vec![
+            ("test.crt".to_owned(), cert.pem().into_bytes()),
+            ("test.key".to_owned(), key.serialize_pem().into_bytes()),
+        ],
+        settings: vec![setting("ssl", "on"), setting("ssl_cert_file", "test.crt"), setting("ssl_key_file", "test.key")],
+    };
+    let cluster = TestCluster::start_with(options).unwrap();
+    let mut config = Config::new(Host::Tcp("127.0.0.1".to_owned()), common::SUPERUSER);
+    (config.port, config.tls.mode) = (cluster.port(), SslMode::Require);
+    (cluster, config)
+}
+
+#[test]
+fn a_copy_of_a_gibibyte_passes_through_16_mebibytes_of_memory() {
+    let (_cluster, over_tls) = encrypted();
+    common::with_server(|server| async move {
+        drop(server.connect().await);
+        for config in [server.config(), server.tcp_config(common::SUPERUSER, None), over_tls] {
+            let growth = growth_of_copying(&config).await;
+            assert!(growth < GROWTH_MAX_BYTES, "{config:?}: grew by {growth} bytes");
+        }
+    });
+}
