@@ -10,6 +10,7 @@
 //!      api         paths and what they do            http, json   bytes in, typed results out
 //!      message     a message as a log record
 //!   drain       one thread: the log into PostgreSQL  schema       what is in PostgreSQL
+//!   letters     what PostgreSQL refused, in its table and in files
 //!   shared, mailbox, drain::signal                   what threads tell each other
 //!   rt          monoio, and all unsafe code of the daemon
 //!   limits      every limit, with its reason
@@ -25,6 +26,7 @@ pub mod drain;
 pub mod http;
 pub mod ids;
 pub mod json;
+pub mod letters;
 pub mod limits;
 pub mod logging;
 pub mod mailbox;

@@ -2,6 +2,7 @@
 
 use super::source::{Mark, Taken};
 use crate::{
+    letters::files::FileName,
     mailbox::{Delivery, Fate},
     message::Message,
 };
@@ -61,6 +62,8 @@ pub struct Batch {
     pub before: Vec<Mark>,
     /// … and are after it.
     pub after: Vec<Mark>,
+    /// The file with those of its letters that PostgreSQL does not take, while its transaction is open.
+    pub letters: Option<FileName>,
 }
 
 impl Batch {
@@ -92,7 +95,7 @@ impl Batch {
                 partitions[partition].records.push(index);
             }
         }
-        Self { records, verdicts, partitions, before, after }
+        Self { records, verdicts, partitions, before, after, letters: None }
     }
 
     /// The message of a record that is one.

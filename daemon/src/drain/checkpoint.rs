@@ -10,7 +10,7 @@ use forebay_wal::position::Position;
 use std::sync::{Arc, atomic::Ordering};
 
 /// The one drainer there is.
-const DRAINER: i32 = 0;
+pub(super) const DRAINER: i32 = 0;
 
 /// The checkpoint's arrays as they stand in their row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -77,11 +77,22 @@ impl Session {
         Ok(())
     }
 
+    /// Where to begin by what the checkpoint says, and what that makes of dead letters whose transaction ended unseen.
+    ///
+    /// # Errors
+    /// Those of [`marks`](Self::marks), and of PostgreSQL.
+    pub async fn begin(&mut self) -> Result<Vec<Mark>, SessionError> {
+        let marks = self.marks()?;
+        self.settle_letters();
+        self.count_dead_letters().await?;
+        Ok(marks)
+    }
+
     /// What the checkpoint says of each of the log's lanes.
     ///
     /// # Errors
     /// [`SessionError::Checkpoint`] when it is ahead of the log, or behind its oldest record.
-    pub fn marks(&self) -> Result<Vec<Mark>, SessionError> {
+    fn marks(&self) -> Result<Vec<Mark>, SessionError> {
         let refuse = |lane: i32, what: String| Err(SessionError::Checkpoint(format!("lane {lane}: {what}")));
         let mut marks: Vec<Mark> = self
             .shared

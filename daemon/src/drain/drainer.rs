@@ -181,7 +181,7 @@ impl Drainer {
             return Ok(Next::Reconnect);
         };
         let opened = match Session::open(&config, &self.shared).await {
-            Ok(session) => session.marks().map(|marks| (session, marks)),
+            Ok(mut session) => session.begin().await.map(|marks| (session, marks)),
             Err(error) => Err(error),
         };
         let (session, marks) = match opened {
@@ -349,6 +349,11 @@ impl Drainer {
                 self.batch = Some(batch);
                 let error = format!("PostgreSQL took {taken} of {sent} rows without an error");
                 self.away("copy_count_differs", &error);
+                Next::Pause
+            }
+            RoundError::LettersNotKept(error) => {
+                self.batch = Some(batch);
+                self.away("dead_letters_not_kept", &error.to_string());
                 Next::Pause
             }
         })

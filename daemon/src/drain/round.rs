@@ -42,6 +42,8 @@ pub enum RoundError {
         /// Rows it says it has.
         taken: u64,
     },
+    /// PostgreSQL takes no dead letters, and neither does the disk.
+    LettersNotKept(std::io::Error),
 }
 
 impl From<Error> for RoundError {
@@ -73,8 +75,10 @@ impl Session {
             Err(_) if !self.conn.is_broken() => {
                 self.conn.simple("ROLLBACK").await?;
             }
-            Err(_) => {}
+            // Whether it committed is not known: nor is what becomes of its letters.
+            Err(_) => return outcome,
         }
+        self.settle_letters_of(batch, outcome.is_ok());
         outcome
     }
 
@@ -119,8 +123,11 @@ impl Session {
         if self.conn.execute(&self.statements.move_checkpoint, &params).await? != 1 {
             return Err(RoundError::CheckpointMoved);
         }
-        self.conn.simple("COMMIT").await?;
-        Ok(())
+        match self.conn.simple("COMMIT").await {
+            // A deferred constraint or trigger refuses a row, and has rolled back.
+            Err(error) if remedy(&error) == Remedy::SetAside => Err(RoundError::Row { record: None, error }),
+            ended => Ok(ended.map(drop)?),
+        }
     }
 
     /// Looks for rows that are there already, under the partitions' locks and by a snapshot taken after them.

@@ -3,6 +3,7 @@
 use super::{
     batch::{BatchPartition, PartitionName},
     checkpoint::Checkpoint,
+    dead_letters::Counted,
 };
 use crate::{
     schema::{self, SchemaError, quoted},
@@ -71,7 +72,6 @@ pub(super) struct Statements {
     pub(super) lock_partitions: Statement,
     pub(super) probe: Statement,
     pub(super) reserve: Statement,
-    pub(super) add_dead_letters: Statement,
     pub(super) copy: String,
 }
 
@@ -83,6 +83,7 @@ pub struct Session {
     pub(super) statements: Statements,
     /// What the checkpoint's row is known to hold.
     pub(super) checkpoint: Checkpoint,
+    pub(super) counted: Counted,
     partition_ids: HashMap<PartitionName, i64>,
     queues_read_at: Option<Instant>,
 }
@@ -119,11 +120,11 @@ impl Session {
             schema,
             statements,
             checkpoint: Checkpoint::default(),
+            counted: Counted::default(),
             partition_ids: HashMap::new(),
             queues_read_at: None,
         };
         session.read_checkpoint().await?;
-        session.count_dead_letters().await?;
         session.read_queues().await?;
         Ok(session)
     }
@@ -210,6 +211,7 @@ impl Session {
     /// Those of PostgreSQL.
     pub async fn check(&mut self) -> Result<(), Error> {
         self.conn.simple("SELECT 1").await?;
+        self.count_dead_letters().await?;
         self.read_queues().await
     }
 }
@@ -251,11 +253,6 @@ async fn prepare(conn: &mut Connection, schema: &str) -> Result<Statements, Erro
         "UPDATE {schema}.partitions p SET last_seq = p.last_seq + v.n \
          FROM unnest($1::bigint[], $2::bigint[]) v(id, n) WHERE p.id = v.id RETURNING p.id, p.last_seq"
     );
-    let add_dead_letters = format!(
-        "INSERT INTO {schema}.dead_letters \
-         (queue, partition, message_id, transaction_id, payload_text, sqlstate, error, source, created_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, 'drain', $8)"
-    );
     let copy = format!(
         "COPY {schema}.messages (partition_id, seq, created_at, id, trace_id, transaction_key, transaction_id, payload) \
          FROM STDIN (FORMAT BINARY)"
@@ -268,12 +265,6 @@ async fn prepare(conn: &mut Connection, schema: &str) -> Result<Statements, Erro
         lock_partitions: conn.prepare(&lock_partitions, &[oid::INT8_ARRAY]).await?,
         probe: conn.prepare(&probe, &[oid::INT8_ARRAY, oid::UUID_ARRAY, oid::INT4_ARRAY]).await?,
         reserve: conn.prepare(&reserve, &[oid::INT8_ARRAY, oid::INT8_ARRAY]).await?,
-        add_dead_letters: conn
-            .prepare(
-                &add_dead_letters,
-                &[oid::TEXT, oid::TEXT, oid::UUID, oid::TEXT, oid::TEXT, oid::TEXT, oid::TEXT, oid::TIMESTAMPTZ],
-            )
-            .await?,
         copy,
     })
 }
