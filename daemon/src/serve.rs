@@ -107,6 +107,8 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
     let mailboxes = (0..cores).map(|_| Mailbox::new()).collect::<Result<_, _>>().map_err(setup)?;
     let shared = Arc::new(Shared::new(config, &log, (segment_bytes, quota_bytes), signal, mailboxes));
 
+    shared.retain_drained();
+
     let (ends, end) = channel();
     watch_signals(&ends).map_err(setup)?;
     let threads = start_cores(&shared, &mut log, sockets, (&cpus, connections_max), &ends).map_err(setup)?;

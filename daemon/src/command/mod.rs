@@ -1,6 +1,9 @@
 //! The command line.
 
+mod checkpoint;
+mod database;
 mod exit;
+mod print;
 mod schema;
 mod serve;
 mod wal;
@@ -34,6 +37,11 @@ enum Command {
         #[command(subcommand)]
         command: schema::SchemaCommand,
     },
+    /// Whether the log and the database belong together, and the decision where they do not
+    Checkpoint {
+        #[command(subcommand)]
+        command: checkpoint::CheckpointCommand,
+    },
     /// Look into the log, of a stopped or a running daemon
     Wal {
         #[command(subcommand)]
@@ -50,6 +58,7 @@ pub fn run() -> ExitCode {
             print!("{}", config.print());
         }),
         Command::Schema { command } => schema::run(command),
+        Command::Checkpoint { command } => checkpoint::run(command),
         Command::Wal { command } => wal::run(command),
     };
     match outcome {

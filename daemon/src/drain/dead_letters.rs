@@ -155,14 +155,15 @@ impl Session {
         }
     }
 
-    /// Decides about files of letters whose transaction ended unseen, by what the checkpoint says is done.
-    pub(super) fn settle_letters(&self) {
+    /// Decides about files of letters whose transaction ended unseen, by what the checkpoint says is done; with `goes_back`
+    /// about all files: their records come again, and are judged anew.
+    pub(super) fn settle_letters(&self, goes_back: bool) {
         let is_done = |lane: u16, ordinal: u64| {
             let row = &self.checkpoint;
             let at = row.lanes.iter().position(|of| *of == i32::from(lane));
             at.and_then(|at| row.ordinals.get(at)).is_some_and(|done| ordinal < *done as u64)
         };
-        if let Err(error) = files(&self.shared).settle(DRAINER, is_done) {
+        if let Err(error) = files(&self.shared).settle(DRAINER, goes_back, is_done) {
             tracing::warn!(%error, "files of dead letters could not be renamed or removed");
         }
     }

@@ -107,6 +107,7 @@ impl Drainer {
                 // Without PostgreSQL waiting brings nothing: the log keeps what there is.
                 let hopeless = matches!(next, Next::Reconnect | Next::Pause);
                 if nothing_left || hopeless || Instant::now() >= finish_by {
+                    self.remember(true).await;
                     return Ok(());
                 }
                 if !matches!(next, Next::Retry) {
@@ -207,7 +208,18 @@ impl Drainer {
             }
         };
         self.adopt(session, &marks);
+        self.remember(true).await;
         Ok(Next::Now)
+    }
+
+    /// Lets the data directory remember how far the drain is.
+    async fn remember(&mut self, quiet: bool) {
+        if let Some(session) = &mut self.session
+            && let Err(error) = session.remember(quiet).await
+        {
+            // The next transaction finds out what that means.
+            tracing::debug!(%error, "PostgreSQL could not be asked where it stands");
+        }
     }
 
     /// Goes on from what the checkpoint says.
@@ -298,6 +310,7 @@ impl Drainer {
             if let Err(error) = session.check().await {
                 return self.unreachable(&error);
             }
+            self.remember(true).await;
         }
         Next::Idle
     }
@@ -318,6 +331,7 @@ impl Drainer {
                 self.rows_max = (self.rows_max * 2).min(ROUND_ROWS_MAX);
                 self.note_rate(&batch, started.elapsed());
                 self.committed(&batch);
+                self.remember(false).await;
                 self.note_oldest();
                 return Ok(if self.left_some { Next::Now } else { Next::Wait });
             }

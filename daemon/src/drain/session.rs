@@ -2,7 +2,8 @@
 
 use super::{
     batch::{BatchPartition, PartitionName},
-    checkpoint::Checkpoint,
+    checkpoint::{self, Checkpoint},
+    database::DatabaseId,
     dead_letters::Counted,
 };
 use crate::{
@@ -84,13 +85,14 @@ pub struct Session {
     /// What the checkpoint's row is known to hold.
     pub(super) checkpoint: Checkpoint,
     pub(super) counted: Counted,
+    /// Which database it is, if PostgreSQL says so.
+    pub(super) database: Option<DatabaseId>,
     partition_ids: HashMap<PartitionName, i64>,
     queues_read_at: Option<Instant>,
 }
 
 impl Session {
-    /// Connects, sees to the schema, and reads the checkpoint. Waits for a transaction of an earlier session that is still
-    /// being decided: only then is the checkpoint known.
+    /// Connects and sees to the schema; [`begin`](Self::begin) comes next.
     ///
     /// # Errors
     /// See [`SessionError`].
@@ -105,6 +107,8 @@ impl Session {
             Some(encoding) => return Err(SessionError::Encoding(encoding.to_owned())),
         }
         settle(&mut conn).await?;
+        // Before anything is made in it.
+        let database = checkpoint::find_database(&mut conn, shared).await?;
         let settings = &shared.config;
         // A schema that was there and is gone is not made anew: whoever moved it may want to put it back.
         let migrate = settings.migrate && !shared.has_checkpoint.load(Ordering::Relaxed);
@@ -121,10 +125,10 @@ impl Session {
             statements,
             checkpoint: Checkpoint::default(),
             counted: Counted::default(),
+            database,
             partition_ids: HashMap::new(),
             queues_read_at: None,
         };
-        session.read_checkpoint().await?;
         session.read_queues().await?;
         Ok(session)
     }

@@ -103,13 +103,19 @@ impl LetterFiles {
         fs::remove_file(self.path(name, PENDING))
     }
 
-    /// Decides about the files whose transactions of `drainer` ended unseen: those whose first record `is_done` are kept.
+    /// Decides about the files whose transactions of `drainer` ended unseen: those whose first record `is_done` are kept. With
+    /// `goes_back` those that were kept are removed as well where it is not.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn settle(&self, drainer: i32, is_done: impl Fn(u16, u64) -> bool) -> io::Result<()> {
+    pub fn settle(&self, drainer: i32, goes_back: bool, is_done: impl Fn(u16, u64) -> bool) -> io::Result<()> {
         for name in self.names(PENDING)?.iter().filter(|name| name.drainer == drainer) {
             if is_done(name.lane, name.ordinal) { self.keep(name)? } else { self.discard(name)? }
+        }
+        if goes_back {
+            let names = self.names(KEPT)?;
+            let again = names.iter().filter(|name| name.drainer == drainer && !is_done(name.lane, name.ordinal));
+            again.into_iter().try_for_each(|name| fs::remove_file(self.path(name, KEPT)))?;
         }
         Ok(())
     }
@@ -239,11 +245,13 @@ mod tests {
         files.discard(&name(0)).unwrap();
         files.keep(&name(1)).unwrap();
         assert_eq!(numbers(&files), [11, 101]);
-        files.settle(1, |_, _| false).unwrap();
-        files.settle(0, |lane, ordinal| lane == 3 && ordinal < 3).unwrap();
+        files.settle(1, true, |_, _| false).unwrap();
+        files.settle(0, false, |lane, ordinal| lane == 3 && ordinal < 3).unwrap();
         assert_eq!(numbers(&files), [11, 12, 101, 102]);
-        files.settle(0, |_, _| true).unwrap();
+        files.settle(0, false, |_, _| true).unwrap();
         assert_eq!(numbers(&files), [11, 12, 101, 102], "what was discarded is gone");
+        files.settle(0, true, |_, ordinal| ordinal < 2).unwrap();
+        assert_eq!(numbers(&files), [11, 101], "what is delivered again is judged anew");
     }
 
     #[test]

@@ -125,7 +125,10 @@ async fn apply(conn: &mut Connection, schema: &str) -> Result<(), SchemaError> {
 }
 
 /// The schema's version; 0 if it is not there.
-async fn version(conn: &mut Connection, schema: &str) -> Result<i32, Error> {
+///
+/// # Errors
+/// Those of PostgreSQL.
+pub async fn version(conn: &mut Connection, schema: &str) -> Result<i32, Error> {
     let exists = "SELECT to_regclass($1) IS NOT NULL";
     let table = format!("{}.schema_version", quoted(schema));
     let rows = conn.query_once(exists, &[Param::Text(&table)]).await?;
