@@ -4,6 +4,7 @@ use crate::{
     config::Config,
     datadir::wal_dir,
     drain::{remembered::Remembered, signal::DrainSignal, source::Mark},
+    errands::ErrandsHandle,
     mailbox::Mailbox,
 };
 use forebay_wal::{
@@ -182,6 +183,8 @@ pub struct Shared {
     pub drain: DrainSignal,
     /// One a core, by its lane's number.
     pub mailboxes: Vec<Mailbox>,
+    /// Where cores ask for errands to PostgreSQL.
+    pub errands: ErrandsHandle,
     /// Figures.
     pub counters: Counters,
     /// Messages in dead letters that wait for a person.
@@ -208,6 +211,7 @@ impl Shared {
         (segment_bytes, quota_bytes): (u64, u64),
         drain: DrainSignal,
         mailboxes: Vec<Mailbox>,
+        errands: ErrandsHandle,
     ) -> Self {
         let remembered = Remembered::read(&wal_dir(&config.data_dir), log.id);
         let lanes = log.found.iter().map(|found| {
@@ -222,6 +226,7 @@ impl Shared {
             quota_bytes,
             drain,
             mailboxes,
+            errands,
             counters: Counters::default(),
             dead_letters: AtomicU64::new(0),
             oldest_pending_us: AtomicU64::new(0),

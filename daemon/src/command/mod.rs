@@ -2,6 +2,7 @@
 
 mod checkpoint;
 mod database;
+mod dead_letters;
 mod exit;
 mod print;
 mod schema;
@@ -37,6 +38,11 @@ enum Command {
         #[command(subcommand)]
         command: schema::SchemaCommand,
     },
+    /// What PostgreSQL refused, and what to do with it
+    DeadLetters {
+        #[command(subcommand)]
+        command: dead_letters::DeadLettersCommand,
+    },
     /// Whether the log and the database belong together, and the decision where they do not
     Checkpoint {
         #[command(subcommand)]
@@ -58,6 +64,7 @@ pub fn run() -> ExitCode {
             print!("{}", config.print());
         }),
         Command::Schema { command } => schema::run(command),
+        Command::DeadLetters { command } => dead_letters::run(command),
         Command::Checkpoint { command } => checkpoint::run(command),
         Command::Wal { command } => wal::run(command),
     };

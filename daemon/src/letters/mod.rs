@@ -3,8 +3,10 @@
 //! ```text
 //!   drain::dead_letters ──> table   forebay.dead_letters: added by the drain, listed, put back, dropped
 //!                      └──> files   wal/dead-letters/*.ndjson: what that table refuses as well
+//!   command, api ──────> desk    both of them as one list
 //! ```
 
+pub mod desk;
 pub mod files;
 pub mod table;
 
@@ -52,7 +54,7 @@ pub struct DeadLetter {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Payload {
     /// As they are.
-    #[serde(rename = "payload")]
+    #[serde(rename = "payloadText")]
     Text(String),
     /// In hexadecimal digits.
     #[serde(rename = "payloadHex")]

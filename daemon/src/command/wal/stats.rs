@@ -5,6 +5,7 @@ use super::{
     look::{self, Look},
     print, print_json, record, span,
 };
+use crate::ids::rfc3339;
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, HashMap};
 
@@ -133,12 +134,12 @@ fn row(sums: &Sums) -> String {
     let Sums { segments, bytes, drained_bytes, records, findings, .. } = sums;
     let numbers = span(sums.first_number.zip(sums.last_number));
     let accepted = sums.oldest_accepted_us.zip(sums.newest_accepted_us);
-    let accepted = span(accepted.map(|(oldest, newest)| (record::rfc3339(oldest), record::rfc3339(newest))));
+    let accepted = span(accepted.map(|(oldest, newest)| (rfc3339(oldest), rfc3339(newest))));
     format!("{segments:>8} {bytes:>12} {drained_bytes:>12} {records:>10}  {numbers:<24} {findings:>8}  {accepted}")
 }
 
 // The signature is serde's.
 #[allow(clippy::trivially_copy_pass_by_ref, clippy::ref_option)]
 fn as_rfc3339<S: Serializer>(unix_us: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
-    unix_us.map(record::rfc3339).serialize(serializer)
+    unix_us.map(rfc3339).serialize(serializer)
 }
