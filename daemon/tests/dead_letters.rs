@@ -83,6 +83,15 @@ fn case_58_a_row_that_a_deferred_constraint_refuses_at_commit_is_found_by_halvin
                 CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON forebay.messages DEFERRABLE INITIALLY DEFERRED \
                 FOR EACH ROW EXECUTE FUNCTION refuse()";
     stage.cluster.psql(rule).unwrap();
+    // A letter that is refused as late is not taken for a row.
+    let late_letters = "CREATE FUNCTION refuse_letter() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE 'no letters'; END$$; \
+                        CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON forebay.dead_letters DEFERRABLE INITIALLY DEFERRED \
+                        FOR EACH ROW WHEN (NEW.transaction_id = 'tx101') EXECUTE FUNCTION refuse_letter()";
+    stage.cluster.psql(late_letters).unwrap();
+    assert_eq!(push(&stage.daemon, &[json!({"queue": "late", "payload": 1}), bad(101)])[0]["status"], "queued");
+    push(&stage.daemon, &[bad(101)]);
+    let kept: Vec<Value> = lines(&stage.daemon).iter().map(|letter| letter["transactionId"].clone()).collect();
+    assert_eq!(kept, ["tx101", "tx101"]);
     let items: Vec<Value> = (0..30).map(|n| if n == 17 { bad(n) } else { good(n) }).collect();
     let answers = push(&stage.daemon, &items);
     assert_eq!((&answers[16]["status"], &answers[17]["status"]), (&json!("queued"), &json!("failed")));

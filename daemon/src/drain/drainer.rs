@@ -257,7 +257,8 @@ impl Drainer {
 
     fn unreachable(&mut self, error: &Error) -> Next {
         match remedy(error) {
-            Remedy::Pause => {
+            // A refusal that names no row, such as that of a trigger on another table, is as good as a missing right.
+            Remedy::Pause | Remedy::SetAside | Remedy::Probe => {
                 self.away("postgres_refuses", &error.to_string());
                 Next::Pause
             }
@@ -384,7 +385,6 @@ impl Drainer {
                 self.repeats += 1;
                 if self.repeats > REPEATS_AT_ONCE { Next::Reconnect } else { Next::Now }
             }
-            // A refusal outside the COPY names no row; it is as good as a missing right.
             _ => self.unreachable(error),
         }
     }
@@ -392,6 +392,11 @@ impl Drainer {
     /// Sets a refused row aside, or makes the round smaller until it is known which one it is.
     fn refused(&mut self, mut batch: Batch, record: Option<usize>, error: &Error) -> Next {
         let rows = batch.copy_order();
+        if rows.is_empty() {
+            // It is no message's.
+            self.batch = Some(batch);
+            return self.unreachable(error);
+        }
         let record = record.or_else(|| (rows.len() == 1).then(|| rows[0]));
         let Some(index) = record else {
             self.take_fewer(batch);
