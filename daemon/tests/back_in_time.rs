@@ -250,3 +250,33 @@ fn a_plain_role_may_ask_which_database_it_is_and_where_it_may_not_the_daemon_goe
     push(&Daemon::start(dirs[0].path(), &url, &SMALL), 6..9);
     assert_eq!(numbers(&cluster).len(), 9);
 }
+
+#[test]
+fn the_commands_reach_the_private_postgresql_of_a_running_and_of_a_stopped_daemon() {
+    let dir = data_dir();
+    let start = || {
+        let daemon = Daemon::start(dir.path(), "embedded", &SMALL);
+        daemon.wait_until_drained();
+        daemon
+    };
+    let run = |args: &[&str]| {
+        let output = forebay(&[args, &["--data-dir", dir.path().to_str().unwrap()]].concat());
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let daemon = start();
+    push(&daemon, 0..3);
+    assert!(run(&["checkpoint", "show"]).contains("they fit"));
+    assert_eq!(run(&["dead-letters", "ls", "--json"]), "");
+    push(&daemon, 3..6);
+    assert!(daemon.terminate().success());
+    let shown: Value = serde_json::from_str(&run(&["checkpoint", "show", "--json"])).unwrap();
+    assert_eq!((&shown["fits"], shown["lanes"][0]["end"]["ordinal"].as_u64()), (&json!(true), Some(6)));
+    assert_eq!(run(&["dead-letters", "ls", "--json"]), "");
+    assert!(run(&["checkpoint", "set", "--to", "database", "--yes"]).contains("record 6"));
+    let pid_file = dir.path().join("postgres/pgdata/postmaster.pid");
+    assert!(!pid_file.exists(), "what a command starts it stops");
+    let daemon = start();
+    push(&daemon, 6..9);
+    assert!(daemon.terminate().success());
+}
