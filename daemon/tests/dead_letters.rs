@@ -5,7 +5,8 @@
 
 mod common;
 
-use common::{Daemon, stage::Stage, wait_until};
+use common::{Daemon, data_dir, stage::Stage, wait_until};
+use forebay_cluster::TestCluster;
 use serde_json::{Value, json};
 use std::{fs, path::PathBuf};
 
@@ -347,4 +348,58 @@ fn a_record_that_is_no_message_is_shown_in_digits_and_stays() {
     let (code, retried) = dead_letters_json(&stage, &["retry", "--all"]);
     assert_eq!((code, &retried[1]["status"]), (1, &json!("failed")));
     wait_until("they are counted", || stage.daemon.figure("failed") == 2);
+}
+
+#[test]
+fn put_back_from_a_file_a_message_does_not_come_twice_though_the_command_was_killed_before_it_took_the_line_away() {
+    let stage = Stage::start(&[]);
+    stage.cluster.psql(RULE).unwrap();
+    stage.cluster.psql(NO_LETTERS).unwrap();
+    // Without a transaction id.
+    push(&stage.daemon, &[json!({"queue": "q", "payload": {"n": 1, "bad": true}})]);
+    stage.cluster.psql(GOOD_AGAIN).unwrap();
+    let path = files(&stage.daemon, "ndjson").remove(0);
+    let content = fs::read(&path).unwrap();
+    let retry = || dead_letters_json(&stage, &["retry", "--all"]).1[0]["status"].take();
+    assert_eq!(retry(), "queued");
+    assert!(!path.exists());
+    // As the kill would leave it.
+    fs::write(&path, content).unwrap();
+    assert_eq!(retry(), "duplicate");
+    assert!(!path.exists());
+    assert_eq!(numbers(&stage), ["1"]);
+}
+
+#[test]
+fn the_figure_follows_also_while_pushes_never_cease() {
+    let stage = Stage::start(&[]);
+    stage.cluster.psql(RULE).unwrap();
+    push(&stage.daemon, &[bad(1), bad(2)]);
+    let spec = common::load::Spec { queue: "load", label: "a", producers: 4, partitions: 2, fill_bytes: 0 };
+    let load = common::load::Load::start(&spec, stage.daemon.address);
+    load.wait_for(100);
+    assert_eq!(stage.daemon.figure("failed"), 2);
+    assert_eq!(dead_letters(&stage, &["drop", "--all", "--yes"]).0, 0);
+    wait_until("the daemon counts anew", || stage.daemon.figure("failed") == 0);
+    load.stop();
+}
+
+#[test]
+fn letters_of_an_earlier_schema_are_brought_along_and_can_be_put_back() {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let printed = String::from_utf8(common::forebay(&["schema", "print"]).stdout).unwrap();
+    let first = "INSERT INTO \"forebay\".schema_version (version) VALUES (1);";
+    let (before, _) = printed.split_once(first).unwrap();
+    cluster.psql(&format!("{before}{first}")).unwrap();
+    let letter = "INSERT INTO forebay.dead_letters (queue, partition, message_id, transaction_id, payload_text, sqlstate, error, source, created_at) \
+                  VALUES ('q', 'p', '00000000-0000-0000-0000-00000000000b', 'old', '{\"n\": 1}', '23514', 'no', 'drain', '2026-01-02 03:04:05.678901+00')";
+    cluster.psql(letter).unwrap();
+    let dir = data_dir();
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &["--cores", "1"]);
+    daemon.wait_until_drained();
+    let stage = Stage { daemon, cluster, dir };
+    assert_eq!(dead_letters(&stage, &["retry", "--all"]).0, 0);
+    assert_eq!(messages(&stage), [["1", "1", "00000000-0000-0000-0000-00000000000b", "old"]]);
+    let created = "SELECT created_at = '2026-01-02 03:04:05.678901+00' FROM forebay.message_log";
+    assert_eq!(stage.rows(created), [["t"]], "when it was taken, to the microsecond");
 }

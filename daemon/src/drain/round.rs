@@ -64,6 +64,7 @@ impl Session {
             }
         }
         self.read_queues().await?;
+        self.count_dead_letters().await?;
         self.find_partitions(&mut batch.partitions).await?;
         for (progress, mark) in self.shared.lanes.iter().zip(&batch.after) {
             progress.set_reachable(mark.position);

@@ -152,6 +152,9 @@ impl LetterFiles {
     /// # Errors
     /// As [`list`](Self::list).
     pub fn change(&self, number: u64, change: impl FnOnce(DeadLetter) -> Option<DeadLetter>) -> io::Result<bool> {
+        let Ok(dir) = File::open(&self.dir) else { return Ok(false) };
+        // Two who change a file at the same time would bring back what the other one removed.
+        dir.lock()?;
         // The names rise with the numbers, but a later transaction may hold earlier numbers of another lane.
         for name in self.names(KEPT)?.iter().filter(|name| name.number <= number) {
             let mut letters = self.read(name)?;
