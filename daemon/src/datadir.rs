@@ -122,7 +122,13 @@ impl DataDir {
     /// Directory of the private PostgreSQL.
     #[must_use]
     pub fn postgres(&self) -> PathBuf {
-        self.path.join("postgres")
+        Self::postgres_of(&self.path)
+    }
+
+    /// The same below a data directory that another process has.
+    #[must_use]
+    pub fn postgres_of(data_dir: &Path) -> PathBuf {
+        data_dir.join("postgres")
     }
 
     /// The log's quota and the size of its segments, in bytes: as configured, or by the free space.

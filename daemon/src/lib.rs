@@ -10,6 +10,8 @@
 //!      api         paths and what they do            http, json   bytes in, typed results out
 //!      message     a message as a log record
 //!   drain       one thread: the log into PostgreSQL  schema       what is in PostgreSQL
+//!   errands     what a person asks of PostgreSQL over HTTP, on a thread of its own
+//!   letters     what PostgreSQL refused, in its table and in files
 //!   shared, mailbox, drain::signal                   what threads tell each other
 //!   rt          monoio, and all unsafe code of the daemon
 //!   limits      every limit, with its reason
@@ -22,9 +24,11 @@ pub mod config;
 pub mod core;
 pub mod datadir;
 pub mod drain;
+pub mod errands;
 pub mod http;
 pub mod ids;
 pub mod json;
+pub mod letters;
 pub mod limits;
 pub mod logging;
 pub mod mailbox;

@@ -78,6 +78,12 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Time between looks at a paused drain whose cause only a person can mend.
 pub const PAUSE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Errands to PostgreSQL that wait for their turn; more are refused. Only people ask for them.
+pub const ERRANDS_WAITING_MAX: usize = 64;
+
+/// How long an errand may wait for its turn, for a connection, and for each of its statements.
+pub const ERRAND_DEADLINE: Duration = Duration::from_secs(10);
+
 /// Rounds that look for duplicates first after one was met.
 pub const PROBE_ROUNDS: u32 = 64;
 

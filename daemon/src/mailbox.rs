@@ -1,5 +1,6 @@
 //! What the drain tells a core: the way back from the commit to those who wait for it.
 
+use crate::api::Answer;
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -42,6 +43,13 @@ pub enum Letter {
     Committed(Vec<Delivery>),
     /// PostgreSQL went away: nobody should wait for it.
     DatabaseAway,
+    /// What came of an errand to PostgreSQL.
+    Errand {
+        /// Which one of the core's.
+        id: u64,
+        /// Its answer.
+        answer: Answer,
+    },
     /// The daemon ends.
     Stop,
 }

@@ -6,6 +6,7 @@ use crate::{
     core::{self, CoreFailed, CoreStart, ListenError, bind_all},
     datadir::{DataDir, DataDirError},
     drain::{DrainFailed, DrainThread, TargetSource, signal::DrainSignal},
+    errands,
     limits::{CONNECTIONS_PER_CORE_MAX, DESCRIPTORS_KEPT},
     mailbox::Mailbox,
     shared::Shared,
@@ -105,13 +106,19 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
     report(&log);
     let signal = DrainSignal::new().map_err(setup)?;
     let mailboxes = (0..cores).map(|_| Mailbox::new()).collect::<Result<_, _>>().map_err(setup)?;
-    let shared = Arc::new(Shared::new(config, &log, (segment_bytes, quota_bytes), signal, mailboxes));
+    let (errands_handle, errands) = errands::errands();
+    let sizes = (segment_bytes, quota_bytes);
+    let shared = Arc::new(Shared::new(config, &log, sizes, signal, mailboxes, errands_handle));
+
+    shared.retain_drained();
 
     let (ends, end) = channel();
     watch_signals(&ends).map_err(setup)?;
     let threads = start_cores(&shared, &mut log, sockets, (&cpus, connections_max), &ends).map_err(setup)?;
     let cluster: Arc<OnceLock<String>> = Arc::default();
-    let drain = start_drain(&shared, &log, &cluster, &ends).map_err(setup)?;
+    let target = target(&shared.config, &cluster);
+    errands.start(&shared, Arc::clone(&target)).map_err(setup)?;
+    let drain = start_drain(&shared, &log, target, &ends).map_err(setup)?;
     tracing::info!(%address, cores, quota_bytes, segment_bytes, "listening");
     let postgres = start_embedded(&shared.config, &data_dir, &cluster)?;
     banner::print(address, postgres.as_ref());
@@ -252,13 +259,9 @@ fn start_cores(
     Ok(threads)
 }
 
-fn start_drain(
-    shared: &Arc<Shared>,
-    log: &Log,
-    cluster: &Arc<OnceLock<String>>,
-    ends: &Sender<End>,
-) -> std::io::Result<DrainThread> {
-    let target: TargetSource = match &shared.config.postgres {
+/// Where PostgreSQL is, once that is known.
+fn target(config: &Config, cluster: &Arc<OnceLock<String>>) -> TargetSource {
+    match &config.postgres {
         PostgresTarget::External(config) => {
             let config = (**config).clone();
             Arc::new(move || Some(config.clone()))
@@ -267,7 +270,15 @@ fn start_drain(
             let cluster = Arc::clone(cluster);
             Arc::new(move || forebay_pgwire::Config::from_url(cluster.get()?).ok())
         }
-    };
+    }
+}
+
+fn start_drain(
+    shared: &Arc<Shared>,
+    log: &Log,
+    target: TargetSource,
+    ends: &Sender<End>,
+) -> std::io::Result<DrainThread> {
     let (failed, failures) = channel();
     forward(failures, ends, |DrainFailed(what)| ServeError::Storage(what))?;
     DrainThread::start(shared, &log.layout, target, failed)

@@ -1,6 +1,12 @@
 //! What the threads of one daemon share: counters, signals, and where the log and the drain stand.
 
-use crate::{config::Config, drain::signal::DrainSignal, mailbox::Mailbox};
+use crate::{
+    config::Config,
+    datadir::wal_dir,
+    drain::{remembered::Remembered, signal::DrainSignal, source::Mark},
+    errands::ErrandsHandle,
+    mailbox::Mailbox,
+};
 use forebay_wal::{
     keeper::KeeperHandle,
     lane::LaneShared,
@@ -11,7 +17,7 @@ use forebay_wal::{
 use std::{
     collections::HashSet,
     sync::{
-        Arc, PoisonError, RwLock,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
 };
@@ -42,8 +48,14 @@ pub struct LaneProgress {
 }
 
 impl LaneProgress {
-    fn new(found: &LaneFound) -> Self {
+    /// As it was found; `drained` as far as is remembered.
+    fn new(found: &LaneFound, drained: Option<Mark>) -> Self {
         let start = forebay_wal::position::segment_start(found.first_segment);
+        let oldest = Mark { position: start, ordinal: found.first_ordinal };
+        // What lies outside of the log is none of its places: the checkpoint tells more.
+        let fits =
+            |mark: &Mark| (start..=found.shared.durable()).contains(&mark.position) && mark.ordinal >= oldest.ordinal;
+        let drained = drained.filter(fits).unwrap_or(oldest);
         Self {
             lane: Arc::clone(&found.shared),
             oldest: start,
@@ -52,8 +64,8 @@ impl LaneProgress {
             left_out: AtomicBool::new(false),
             reachable: AtomicU64::new(found.shared.durable().pack()),
             released_below: AtomicU64::new(found.first_segment),
-            drained: AtomicU64::new(start.pack()),
-            drained_ordinal: AtomicU64::new(found.first_ordinal),
+            drained: AtomicU64::new(drained.position.pack()),
+            drained_ordinal: AtomicU64::new(drained.ordinal),
         }
     }
 
@@ -91,6 +103,11 @@ impl LaneProgress {
     /// Segments below this one were let go.
     pub fn released_below(&self) -> u64 {
         self.released_below.load(Ordering::Relaxed)
+    }
+
+    /// The segments from `segment` on are not let go of any more.
+    pub fn set_released_below(&self, segment: u64) {
+        self.released_below.fetch_min(segment, Ordering::Relaxed);
     }
 
     /// A transaction is about to move the checkpoint to `position`.
@@ -166,6 +183,8 @@ pub struct Shared {
     pub drain: DrainSignal,
     /// One a core, by its lane's number.
     pub mailboxes: Vec<Mailbox>,
+    /// Where cores ask for errands to PostgreSQL.
+    pub errands: ErrandsHandle,
     /// Figures.
     pub counters: Counters,
     /// Messages in dead letters that wait for a person.
@@ -178,6 +197,7 @@ pub struct Shared {
     pub has_checkpoint: AtomicBool,
     /// Names of the queues in PostgreSQL, where a push may not make one; `None`: not known yet.
     pub known_queues: RwLock<Option<HashSet<String>>>,
+    remembered: Mutex<Option<Remembered>>,
     health: AtomicU8,
     storage_failed: AtomicBool,
     stopping: AtomicBool,
@@ -191,26 +211,53 @@ impl Shared {
         (segment_bytes, quota_bytes): (u64, u64),
         drain: DrainSignal,
         mailboxes: Vec<Mailbox>,
+        errands: ErrandsHandle,
     ) -> Self {
+        let remembered = Remembered::read(&wal_dir(&config.data_dir), log.id);
+        let lanes = log.found.iter().map(|found| {
+            LaneProgress::new(found, remembered.as_ref().and_then(|remembered| remembered.lane(found.lane)))
+        });
         Self {
-            config,
             log_id: log.id,
             numbers: log.numbers.clone(),
-            lanes: log.found.iter().map(LaneProgress::new).collect(),
+            lanes: lanes.collect(),
             keeper: log.keeper(),
             segment_bytes,
             quota_bytes,
             drain,
             mailboxes,
+            errands,
             counters: Counters::default(),
             dead_letters: AtomicU64::new(0),
             oldest_pending_us: AtomicU64::new(0),
             drain_bytes_per_s: AtomicU64::new(0),
             has_checkpoint: AtomicBool::new(false),
             known_queues: RwLock::new(None),
+            config,
+            remembered: Mutex::new(remembered),
             health: AtomicU8::new(DatabaseHealth::Unknown as u8),
             storage_failed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// What the data directory remembers of the drain.
+    pub fn remembered(&self) -> Option<Remembered> {
+        self.remembered.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Notes what the data directory remembers.
+    pub fn set_remembered(&self, remembered: Remembered) {
+        *self.remembered.lock().unwrap_or_else(PoisonError::into_inner) = Some(remembered);
+    }
+
+    /// Keeps drained segments as long as was asked for. Those that are known to be drained from an earlier life of the process
+    /// make room from now on, also while PostgreSQL is away; without retention they go once the checkpoint was read.
+    pub fn retain_drained(&self) {
+        let retention = self.config.retain_drained;
+        self.keeper.retain(retention);
+        if !retention.is_zero() {
+            self.lanes.iter().for_each(|progress| self.release(progress, progress.drained()));
         }
     }
 

@@ -35,6 +35,7 @@ fn help_names_every_documented_flag_and_its_variable() {
         ("--cores", "FOREBAY_CORES"),
         ("--sync", "FOREBAY_SYNC"),
         ("--wal-max-bytes", "FOREBAY_WAL_MAX_BYTES"),
+        ("--retain-drained", "FOREBAY_RETAIN_DRAINED"),
         ("--flush-ms", "FOREBAY_FLUSH_MS"),
         ("--flush-max", "FOREBAY_FLUSH_MAX"),
         ("--auto-create-queues", "FOREBAY_AUTO_CREATE_QUEUES"),

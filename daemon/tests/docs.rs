@@ -138,6 +138,24 @@ fn every_setting_stands_in_the_operator_s_page_with_its_variable() {
 }
 
 #[test]
+fn what_a_sqlstate_leads_to_stands_in_the_page_as_in_the_code() {
+    use forebay::drain::class::TABLE;
+    let page = page("postgresql.md");
+    let section = page.split("\n## What an error leads to\n").nth(1).unwrap();
+    let mut rows: BTreeMap<&str, &str> = BTreeMap::new();
+    for row in section.lines().filter_map(|line| line.strip_prefix("| `")) {
+        let cells: Vec<&str> = row.split(" | ").collect();
+        // The one row that an SQLSTATE alone does not decide.
+        if cells[1] != "probe" {
+            let codes = cells[0].split(", ").map(|code| code.trim_matches('`'));
+            codes.for_each(|code| assert_eq!(rows.insert(code, cells[1]), None, "{code} comes twice"));
+        }
+    }
+    let table: BTreeMap<&str, &str> = TABLE.iter().map(|(code, remedy)| (*code, remedy.word())).collect();
+    assert_eq!(table, rows, "left: daemon/src/drain/class.rs; right: docs/postgresql.md");
+}
+
+#[test]
 fn every_invariant_names_tests_that_exist() {
     let page = page("architecture.md");
     let invariants: Vec<&str> = page.split("**Invariant:**").skip(1).collect();

@@ -16,17 +16,22 @@ use std::{
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// How long after a failure (a full disk, say) a segment is tried again.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Least time between looks at what was retained for long enough.
+const RELEASE_STEP: Duration = Duration::from_secs(1);
 
 /// What the keeper is asked for.
 enum Request {
     Prepare { header: SegmentHeader, lane: Arc<LaneShared> },
     Release { lane: u16, before: u64 },
     MarkDamaged { lane: u16, segment: u64 },
+    Retain(Duration),
+    Reclaim { lane: u16, from: u64, done: Sender<bool> },
     Stop,
 }
 
@@ -34,7 +39,23 @@ enum Request {
 #[derive(Clone)]
 pub struct KeeperHandle {
     requests: Sender<Request>,
-    total_bytes: Arc<AtomicU64>,
+    figures: Arc<Figures>,
+}
+
+/// What others may know of the segments.
+#[derive(Default)]
+struct Figures {
+    total_bytes: AtomicU64,
+    retained_bytes: AtomicU64,
+    given_up: AtomicU64,
+}
+
+impl Figures {
+    fn note(&self, segments: &Segments<Disk>) {
+        self.total_bytes.store(segments.total_bytes(), Ordering::Relaxed);
+        self.retained_bytes.store(segments.retained_bytes(), Ordering::Relaxed);
+        self.given_up.store(segments.given_up(), Ordering::Relaxed);
+    }
 }
 
 impl KeeperHandle {
@@ -55,10 +76,35 @@ impl KeeperHandle {
         self.send_or_forget(Request::MarkDamaged { lane, segment });
     }
 
-    /// Bytes of all segments, free ones included.
+    /// Keeps segments that are released from now on for `retention`, as long as nothing else needs the room.
+    pub fn retain(&self, retention: Duration) {
+        self.send_or_forget(Request::Retain(retention));
+    }
+
+    /// Takes the segments of `lane` from `from` on as not drained again: what was committed is gone. Waits for the answer,
+    /// whether they are all still there; nothing has changed if not.
+    #[must_use]
+    pub fn reclaim(&self, lane: u16, from: u64) -> bool {
+        let (done, answer) = channel();
+        self.send(Request::Reclaim { lane, from, done }) && answer.recv().unwrap_or(false)
+    }
+
+    /// Bytes of all segments, free and retained ones included.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        self.total_bytes.load(Ordering::Relaxed)
+        self.figures.total_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of segments that are drained and retained.
+    #[must_use]
+    pub fn retained_bytes(&self) -> u64 {
+        self.figures.retained_bytes.load(Ordering::Relaxed)
+    }
+
+    /// How many retained segments went before their time, for want of room.
+    #[must_use]
+    pub fn given_up(&self) -> u64 {
+        self.figures.given_up.load(Ordering::Relaxed)
     }
 
     fn send_or_forget(&self, request: Request) {
@@ -86,9 +132,10 @@ impl Keeper {
     /// When the system gives no thread.
     pub fn start(segments: Segments<Disk>) -> io::Result<Self> {
         let (requests, inbox) = channel();
-        let total_bytes = Arc::new(AtomicU64::new(segments.total_bytes()));
-        let handle = KeeperHandle { requests, total_bytes: Arc::clone(&total_bytes) };
-        let work = Work { segments, waiting: VecDeque::new(), total_bytes };
+        let figures = Arc::new(Figures::default());
+        figures.note(&segments);
+        let handle = KeeperHandle { requests, figures: Arc::clone(&figures) };
+        let work = Work { segments, waiting: VecDeque::new(), figures };
         let thread = std::thread::Builder::new().name("wal-keeper".into()).spawn(move || {
             let mut work = work;
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work.run(&inbox)));
@@ -121,26 +168,45 @@ struct Work {
     segments: Segments<Disk>,
     /// Segments that could not be made yet.
     waiting: VecDeque<(SegmentHeader, Arc<LaneShared>)>,
-    total_bytes: Arc<AtomicU64>,
+    figures: Arc<Figures>,
 }
 
 impl Work {
     fn run(&mut self, inbox: &Receiver<Request>) {
         loop {
-            let request = if self.waiting.is_empty() {
-                inbox.recv().map_err(|_| RecvTimeoutError::Disconnected)
-            } else {
-                inbox.recv_timeout(RETRY_INTERVAL)
+            let request = match self.wait() {
+                Some(wait) => inbox.recv_timeout(wait),
+                None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match request {
                 Ok(Request::Prepare { header, lane }) => self.waiting.push_back((header, lane)),
                 Ok(Request::Release { lane, before }) => self.release(lane, before),
                 Ok(Request::MarkDamaged { lane, segment }) => self.segments.mark_damaged(lane, segment),
+                Ok(Request::Retain(retention)) => self.segments.retain(retention),
+                Ok(Request::Reclaim { lane, from, done }) => {
+                    // Nobody waits for it any more: what is kept too long goes with the next release.
+                    done.send(self.segments.reclaim(lane, from)).unwrap_or_default();
+                }
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => self.release_retained(),
             }
             self.prepare_waiting();
-            self.total_bytes.store(self.segments.total_bytes(), Ordering::Relaxed);
+            self.figures.note(&self.segments);
+        }
+    }
+
+    /// How long to wait for a request before something else is due.
+    fn wait(&self) -> Option<Duration> {
+        let release = self.segments.next_release().map(|at| at.saturating_duration_since(Instant::now()));
+        // Each look at a segment that cannot be released takes its time.
+        let release = release.map(|wait| wait.max(RELEASE_STEP));
+        let retry = (!self.waiting.is_empty()).then_some(RETRY_INTERVAL);
+        release.into_iter().chain(retry).min()
+    }
+
+    fn release_retained(&mut self) {
+        if let Err(error) = self.segments.release_retained() {
+            tracing::error!(code = "segment_release_failed", %error, "drained segments were not released");
         }
     }
 

@@ -16,6 +16,7 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
     path::PathBuf,
+    time::{Duration, Instant},
 };
 
 /// Why a segment was not prepared.
@@ -37,6 +38,10 @@ pub struct Segments<S> {
     lanes: HashMap<u16, Held>,
     free: Vec<PathBuf>,
     names_made: u64,
+    /// How long drained segments are kept, as long as there is room.
+    retention: Duration,
+    /// Retained segments that went early, for want of room.
+    given_up: u64,
     /// Lanes that a segment left while it is not durable yet that it did.
     unsynced: BTreeSet<u16>,
 }
@@ -55,21 +60,34 @@ struct Held {
 struct HeldSegment {
     length_bytes: u64,
     damaged: bool,
+    /// When it was drained, if it is retained.
+    drained_at: Option<Instant>,
 }
 
 impl Held {
-    /// The oldest segment, if it was drained and nothing is to be known by it any more. Where numbers and ordinals go on
-    /// stands in the last segment's header and records, and behind a write that never finished in the records before it.
-    fn releasable(&self) -> Option<u64> {
-        let (&first, _) = self.segments.first_key_value()?;
-        let (&last, _) = self.segments.last_key_value()?;
-        let kept_from = self.kept_from.unwrap_or(last).min(last);
-        (first < self.drained_below.min(kept_from)).then_some(first)
+    /// The oldest segment and since when it is retained, if it was drained and nothing is to be known by it any more. Where
+    /// numbers and ordinals go on stands in the last segment's header and records, and behind a write that never finished in
+    /// the records before it.
+    fn dispensable(&self) -> Option<(u64, Option<Instant>)> {
+        let (&first, held) = self.segments.first_key_value()?;
+        (first < self.dispensable_below()).then_some((first, held.drained_at))
     }
 
-    /// Bytes that go as soon as there is a newer segment.
-    fn held_back_bytes(&self) -> u64 {
-        self.segments.range(..self.drained_below).map(|(_, held)| held.length_bytes).sum()
+    fn dispensable_below(&self) -> u64 {
+        let last = self.segments.last_key_value().map_or(0, |(&last, _)| last);
+        self.drained_below.min(self.kept_from.unwrap_or(last).min(last))
+    }
+
+    /// Bytes of drained segments; `retained`: of those that are kept for the time that was asked for, else of those that go
+    /// as soon as there is a newer one.
+    fn drained_bytes(&self, retained: bool) -> u64 {
+        let below = self.dispensable_below();
+        let is_retained = |segment: u64, held: &HeldSegment| segment < below && held.drained_at.is_some();
+        let drained = self.segments.range(..self.drained_below);
+        drained
+            .filter(|(segment, held)| is_retained(**segment, held) == retained)
+            .map(|(_, held)| held.length_bytes)
+            .sum()
     }
 }
 
@@ -99,6 +117,8 @@ impl<S: Storage> Segments<S> {
             lanes: HashMap::new(),
             free: Vec::new(),
             names_made: 0,
+            retention: Duration::ZERO,
+            given_up: 0,
             unsynced: BTreeSet::new(),
         };
         segments.adopt_free()?;
@@ -142,7 +162,7 @@ impl<S: Storage> Segments<S> {
 
     fn hold(&mut self, lane: u16, found: FoundSegment) {
         self.total_bytes += found.length_bytes;
-        let held = HeldSegment { length_bytes: found.length_bytes, damaged: found.damaged };
+        let held = HeldSegment { length_bytes: found.length_bytes, damaged: found.damaged, drained_at: None };
         self.lanes.entry(lane).or_default().segments.insert(found.segment, held);
     }
 
@@ -150,6 +170,23 @@ impl<S: Storage> Segments<S> {
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         self.total_bytes
+    }
+
+    /// Bytes of drained segments that are kept for a while.
+    #[must_use]
+    pub fn retained_bytes(&self) -> u64 {
+        self.lanes.values().map(|held| held.drained_bytes(true)).sum()
+    }
+
+    /// How many retained segments went before their time, for want of room.
+    #[must_use]
+    pub fn given_up(&self) -> u64 {
+        self.given_up
+    }
+
+    /// Keeps segments that are drained from now on for `retention`, as long as nothing else needs the room.
+    pub fn retain(&mut self, retention: Duration) {
+        self.retention = retention;
     }
 
     /// The paths of the log.
@@ -164,17 +201,44 @@ impl<S: Storage> Segments<S> {
     /// # Errors
     /// See [`PrepareError`].
     pub fn prepare(&mut self, header: SegmentHeader) -> Result<(), PrepareError> {
-        let held = self.lanes.entry(header.lane).or_default();
-        if held.segments.contains_key(&header.segment) {
-            // Made before, and could not be opened then.
-            return Ok(());
+        loop {
+            let held = self.lanes.entry(header.lane).or_default();
+            if held.segments.contains_key(&header.segment) {
+                // Made before, and could not be opened then.
+                return Ok(());
+            }
+            // What was drained, and is only kept for where the lane goes on, does not stand in the way of the next one.
+            let held_back_bytes = held.drained_bytes(false);
+            let needed_bytes = (self.total_bytes + self.segment_bytes).saturating_sub(held_back_bytes);
+            let outcome = if self.free.is_empty() && needed_bytes > self.quota_bytes {
+                Err(PrepareError::Quota)
+            } else {
+                self.make(header).map_err(PrepareError::Failed)
+            };
+            let lacks_room = match &outcome {
+                Err(PrepareError::Quota) => true,
+                Err(PrepareError::Failed(error)) => error.is_no_room(),
+                Ok(()) => false,
+            };
+            // What is only retained makes room before anything is refused.
+            if !lacks_room || !self.give_up_oldest().map_err(PrepareError::Failed)? {
+                return outcome;
+            }
         }
-        // What was drained, and is only kept for where the lane goes on, does not stand in the way of the next one.
-        let needed_bytes = (self.total_bytes + self.segment_bytes).saturating_sub(held.held_back_bytes());
-        if self.free.is_empty() && needed_bytes > self.quota_bytes {
-            return Err(PrepareError::Quota);
-        }
-        self.make(header).map_err(PrepareError::Failed)
+    }
+
+    /// Lets go of the segment that is retained for longest. Returns whether there was one.
+    fn give_up_oldest(&mut self) -> Result<bool, LogError> {
+        let retained = self.lanes.iter().filter_map(|(&lane, held)| {
+            let (segment, drained_at) = held.dispensable()?;
+            Some((drained_at?, lane, segment))
+        });
+        let Some((_, lane, segment)) = retained.min() else { return Ok(false) };
+        self.let_go(lane, segment)?;
+        self.given_up += 1;
+        tracing::warn!(lane, segment, "a drained segment is let go before its time: the log needs the room");
+        self.sync_released(lane)?;
+        Ok(true)
     }
 
     fn make(&mut self, header: SegmentHeader) -> Result<(), LogError> {
@@ -221,7 +285,7 @@ impl<S: Storage> Segments<S> {
             }
             return Err(LogError::Io { what: "sync", path: lane_dir, source });
         }
-        let held = HeldSegment { length_bytes: self.segment_bytes, damaged: false };
+        let held = HeldSegment { length_bytes: self.segment_bytes, damaged: false, drained_at: None };
         let lane = self.lanes.entry(header.lane).or_default();
         lane.segments.insert(header.segment, held);
         lane.kept_from = None;
@@ -241,10 +305,20 @@ impl<S: Storage> Segments<S> {
     /// # Errors
     /// [`LogError::Io`]; what was not released stays, and is released with the next call.
     pub fn release(&mut self, lane: u16, before: u64) -> Result<usize, LogError> {
+        let now = Instant::now();
+        let retention = self.retention;
         let held = self.lanes.entry(lane).or_default();
         held.drained_below = held.drained_below.max(before);
+        if !retention.is_zero() {
+            for (_, held) in held.segments.range_mut(..held.drained_below) {
+                held.drained_at.get_or_insert(now);
+            }
+        }
         let mut released = 0;
-        while let Some(segment) = self.lanes.get(&lane).and_then(Held::releasable) {
+        while let Some((segment, drained_at)) = self.lanes.get(&lane).and_then(Held::dispensable) {
+            if drained_at.is_some_and(|at| now.duration_since(at) < retention) {
+                break;
+            }
             self.let_go(lane, segment)?;
             released += 1;
         }
@@ -252,6 +326,34 @@ impl<S: Storage> Segments<S> {
             self.sync_released(lane)?;
         }
         Ok(released)
+    }
+
+    /// When the next retained segment goes.
+    #[must_use]
+    pub fn next_release(&self) -> Option<Instant> {
+        let oldest = self.lanes.values().filter_map(|held| held.dispensable()?.1).min()?;
+        oldest.checked_add(self.retention)
+    }
+
+    /// Releases what was retained for long enough.
+    ///
+    /// # Errors
+    /// As [`release`](Self::release).
+    pub fn release_retained(&mut self) -> Result<(), LogError> {
+        let lanes: Vec<u16> = self.lanes.keys().copied().collect();
+        lanes.into_iter().try_for_each(|lane| self.release(lane, 0).map(drop))
+    }
+
+    /// Takes the segments of `lane` from `from` on as not drained again. Returns whether all that there ever were from there
+    /// on are still there; nothing has changed if not.
+    pub fn reclaim(&mut self, lane: u16, from: u64) -> bool {
+        let Some(held) = self.lanes.get_mut(&lane) else { return false };
+        if held.segments.first_key_value().is_none_or(|(&first, _)| first > from) {
+            return false;
+        }
+        held.drained_below = held.drained_below.min(from);
+        held.segments.range_mut(from..).for_each(|(_, held)| held.drained_at = None);
+        true
     }
 
     /// Makes it durable that segments left a lane, before a freed file gets another header: a crash must not bring that back

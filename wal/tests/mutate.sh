@@ -19,7 +19,7 @@ a payload's checksum is not looked at | frame.rs | if seed.crc(payload) != u32_a
 a short write passes for a whole one | group.rs | group.written += written; | group.written += written.max(length - group.written);
 a failed sync passes for a success | group.rs | Err(source) => return Err(self.poison(&group, source)), | Err(_) => length - group.written,
 a segment is released one too early | segments.rs | held.drained_below = held.drained_below.max(before); | held.drained_below = held.drained_below.max(before + 1);
-a lane's last segment is released | segments.rs | (first < self.drained_below.min(kept_from)).then_some(first) | (first < self.drained_below).then_some(first).filter(\|_\| kept_from > 0)
+a lane's last segment is released | segments.rs | self.drained_below.min(self.kept_from.unwrap_or(last).min(last)) | self.drained_below.max(last.min(0))
 the segment's number is not in the checksum | frame.rs | hasher.update(&segment.to_le_bytes()); | let _ = segment;
 a torn tail is written over | recovery/mod.rs | (segment_start(found.segment + 1), Some(unfinished.block)) | (Position { segment: found.segment, offset: end.at }, None)
 a batch that is not whole is delivered | scan/mod.rs | is_some_and(\|excluded\| excluded.contains(&header.ordinal)) | is_some_and(\|excluded\| excluded.contains(&u64::MAX))

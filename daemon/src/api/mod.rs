@@ -1,9 +1,11 @@
 //! What each path does: from a request to a [`Reply`], which then waits for what it must wait for.
 
+mod dead_letters;
 mod push;
 mod reply;
 mod state;
 
+pub use dead_letters::{Answer, DeadLettersErrand, unanswered};
 pub use reply::Reply;
 
 use crate::{
@@ -24,6 +26,7 @@ pub async fn handle<'a>(core: &Core, head: &Head<'a>, body: &'a [u8]) -> Reply<'
 }
 
 const GET: &str = "GET, HEAD, OPTIONS";
+const GET_DELETE: &str = "GET, HEAD, DELETE, OPTIONS";
 const POST: &str = "POST, OPTIONS";
 
 async fn route<'a>(core: &Core, head: &Head<'a>, body: &'a [u8]) -> Result<Reply<'a>, Refusal> {
@@ -32,16 +35,22 @@ async fn route<'a>(core: &Core, head: &Head<'a>, body: &'a [u8]) -> Result<Reply
     let allowed = match segments[..] {
         ["api", "v1", "push"] | ["push", _] | ["push", _, _] => POST,
         ["health"] | ["ready"] | ["api", "v1", "status", "buffers"] => GET,
+        ["api", "v1", "dead-letters"] => GET,
+        ["api", "v1", "dead-letters", "retry"] | ["api", "v1", "dead-letters", _, "retry"] => POST,
+        ["api", "v1", "dead-letters", _] => GET_DELETE,
         _ => return Err(Refusal::new(404, "not_found", format!("there is nothing at {}", shortened(head.path)))),
     };
     match (head.method, allowed) {
         (Method::Options, _) => return Ok(Reply::allow(allowed)),
-        (Method::Get | Method::Head, GET) | (Method::Post, POST) => {}
+        (Method::Get | Method::Head, GET | GET_DELETE) | (Method::Post, POST) | (Method::Delete, GET_DELETE) => {}
         _ => return Err(Refusal::method_not_allowed(allowed)),
     }
     Ok(match segments[..] {
         ["push", queue] => push::by_path(core, head, queue, None, body).await?,
         ["push", queue, partition] => push::by_path(core, head, queue, Some(partition), body).await?,
+        ["api", "v1", "dead-letters", ref rest @ ..] => {
+            dead_letters::answer(core, head.method, rest, head.query, body)?
+        }
         ["health"] => state::health(core),
         ["ready"] => state::ready(core),
         _ => state::buffers(core),

@@ -1,7 +1,8 @@
 //! A reply: ready, or a push that waits for the disk, or for PostgreSQL.
 
+use super::Answer;
 use crate::{
-    core::{Awaited, CommitWait, Core},
+    core::{Asked, Awaited, CommitWait, Core},
     http::{
         Manner, Refusal,
         response::{JSON, json_string, push_number, write_response},
@@ -26,6 +27,8 @@ pub enum Reply<'a> {
     },
     /// Refused.
     Refused(Refusal),
+    /// An errand to PostgreSQL is under way.
+    Asked(Rc<Asked>),
     /// Messages were appended to the log.
     Pushed(Box<Pushed<'a>>),
 }
@@ -97,6 +100,15 @@ impl<'a> Reply<'a> {
                 false
             }
             Self::Refused(refusal) => write_refusal(&refusal, None, manner, out),
+            Self::Asked(asked) => match asked.wait().await {
+                Answer::Done(mut body) => {
+                    body.push(b'\n');
+                    let headers: Vec<(&str, &str)> = manner.headers().collect();
+                    write_response(out, 200, &headers, JSON, &body, manner.keep_alive, manner.head_only);
+                    false
+                }
+                Answer::Refused(refusal) => write_refusal(&refusal, None, manner, out),
+            },
             Self::Pushed(pushed) => pushed.finish(core, manner, out).await,
         }
     }

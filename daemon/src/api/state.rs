@@ -50,6 +50,8 @@ pub(super) fn buffers(core: &Core) -> Reply<'static> {
     object.number("quotaBytes", shared.quota_bytes);
     object.number("usedBytes", shared.used_bytes());
     object.number("segmentBytesTotal", shared.keeper.total_bytes());
+    object.number("retainedBytes", shared.keeper.retained_bytes());
+    object.number("retainedSegmentsGivenUp", shared.keeper.given_up());
     object.number("pushedMessages", count(&shared.counters.pushed_messages));
     object.number("drainTransactions", count(&shared.counters.drain_transactions));
     object.number("drainedMessages", count(&shared.counters.drained_messages));

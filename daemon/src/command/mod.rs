@@ -1,6 +1,10 @@
 //! The command line.
 
+mod checkpoint;
+mod database;
+mod dead_letters;
 mod exit;
+mod print;
 mod schema;
 mod serve;
 mod wal;
@@ -34,6 +38,16 @@ enum Command {
         #[command(subcommand)]
         command: schema::SchemaCommand,
     },
+    /// What PostgreSQL refused, and what to do with it
+    DeadLetters {
+        #[command(subcommand)]
+        command: dead_letters::DeadLettersCommand,
+    },
+    /// Whether the log and the database belong together, and the decision where they do not
+    Checkpoint {
+        #[command(subcommand)]
+        command: checkpoint::CheckpointCommand,
+    },
     /// Look into the log, of a stopped or a running daemon
     Wal {
         #[command(subcommand)]
@@ -50,6 +64,8 @@ pub fn run() -> ExitCode {
             print!("{}", config.print());
         }),
         Command::Schema { command } => schema::run(command),
+        Command::DeadLetters { command } => dead_letters::run(command),
+        Command::Checkpoint { command } => checkpoint::run(command),
         Command::Wal { command } => wal::run(command),
     };
     match outcome {

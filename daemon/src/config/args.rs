@@ -81,6 +81,9 @@ pub struct ServeArgs {
     /// Size of new segments, a multiple of 1 MiB [default: 32 MiB, less where the quota or the free space is small]
     #[arg(long, env = "FOREBAY_WAL_SEGMENT_BYTES", value_name = "BYTES")]
     pub wal_segment_bytes: Option<Bytes>,
+    /// How long segments are kept after all of them is in PostgreSQL, as long as the quota has room [default: 0s]
+    #[arg(long, env = "FOREBAY_RETAIN_DRAINED", value_name = "DURATION")]
+    pub retain_drained: Option<Span>,
     /// How long buffered messages may wait to share a drain transaction, where a request does not say [default: 100]
     #[arg(long, env = "FOREBAY_FLUSH_MS", value_name = "MS")]
     pub flush_ms: Option<u32>,

@@ -128,6 +128,8 @@ pub struct Config {
     pub wal_max_bytes: Option<u64>,
     /// Size of new segments in bytes; `None`: by the quota and the free space.
     pub wal_segment_bytes: Option<u64>,
+    /// How long segments are kept after all of them is in PostgreSQL, as long as the quota has room.
+    pub retain_drained: Duration,
     /// How long buffered messages may wait for company where a request does not say, in milliseconds.
     pub flush_ms: u32,
     /// How many of them end the wait early.
@@ -181,6 +183,7 @@ impl Config {
             sync: setting!(sync).unwrap_or(Sync::Direct),
             wal_max_bytes: setting!(wal_max_bytes).map(|size| size.0),
             wal_segment_bytes: setting!(wal_segment_bytes).map(|size| size.0),
+            retain_drained: setting!(retain_drained).map_or(Duration::ZERO, |retention| retention.0),
             flush_ms: setting!(flush_ms).unwrap_or(100),
             flush_max: setting!(flush_max).unwrap_or(100),
             auto_create_queues: setting!(auto_create_queues).unwrap_or(true),
@@ -255,6 +258,7 @@ impl Config {
         line("sync", Some(text(self.sync.name())));
         line("wal-max-bytes", self.wal_max_bytes.map(|bytes| bytes.to_string()));
         line("wal-segment-bytes", self.wal_segment_bytes.map(|bytes| bytes.to_string()));
+        line("retain-drained", Some(text(&humantime::format_duration(self.retain_drained).to_string())));
         line("flush-ms", Some(self.flush_ms.to_string()));
         line("flush-max", Some(self.flush_max.to_string()));
         line("auto-create-queues", Some(self.auto_create_queues.to_string()));

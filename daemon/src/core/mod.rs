@@ -7,24 +7,29 @@
 //!                     └── durable / commits ┘
 //! ```
 
+mod asked;
 mod commits;
 mod connection;
 mod listener;
 mod log_task;
 mod registry;
 
+pub use asked::Asked;
 pub use commits::{Awaited, CommitWait};
 pub use listener::{ListenError, bind_all};
 pub use log_task::Poisoned;
 
 use crate::{
+    api::DeadLettersErrand,
     drain::signal::Patience,
+    errands::Errand,
     ids::IdMaker,
     limits::{CONNECTIONS_GRACE, QUIET_SWEEPS_MAX, SWEEP_INTERVAL},
     mailbox::Letter,
     rt::{self, Notify},
     shared::Shared,
 };
+use asked::AllAsked;
 use commits::Commits;
 use forebay_wal::{
     group::{Appended, Record},
@@ -69,11 +74,13 @@ pub struct CoreStart {
 pub struct Core {
     /// Shared by all threads.
     pub shared: Arc<Shared>,
+    index: u16,
     /// Makes message ids.
     pub ids: IdMaker,
     lane: RefCell<Lane>,
     log: LogState,
     commits: Commits,
+    asked: AllAsked,
     registry: Registry,
     listener: rt::Listener,
     connections_max: usize,
@@ -101,10 +108,12 @@ pub fn run(start: CoreStart) -> Result<(), CoreFailed> {
     runtime.block_on(async move {
         let core = Rc::new(Core {
             shared: start.shared,
+            index,
             ids: IdMaker::new(),
             lane: RefCell::new(lane),
             log: LogState::default(),
             commits: Commits::default(),
+            asked: AllAsked::default(),
             registry: Registry::default(),
             listener: rt::Listener::new(start.socket).map_err(setup)?,
             connections_max: start.connections_max as usize,
@@ -177,11 +186,23 @@ impl Core {
         self.commits.add(first_number, count, Instant::now() + self.shared.config.commit_wait)
     }
 
+    /// Asks for an errand to PostgreSQL; `None` when too many wait.
+    pub fn ask(&self, what: DeadLettersErrand) -> Option<Rc<Asked>> {
+        let (id, asked) = self.asked.add();
+        let errand = Errand { core: self.index, id, what, asked_at: Instant::now() };
+        if self.shared.errands.ask(errand) {
+            return Some(asked);
+        }
+        self.asked.forget(id);
+        None
+    }
+
     fn read_mail(self: &Rc<Self>, index: u16) -> bool {
         for letter in self.shared.mailboxes[usize::from(index)].take() {
             match letter {
                 Letter::Committed(deliveries) => self.commits.deliver(deliveries),
                 Letter::DatabaseAway => self.commits.give_up_all(),
+                Letter::Errand { id, answer } => self.asked.answer(id, answer),
                 Letter::Stop => self.begin_stop(),
             }
         }
@@ -199,6 +220,7 @@ impl Core {
         let core = Rc::clone(self);
         rt::spawn(async move {
             rt::sleep(CONNECTIONS_GRACE).await;
+            core.asked.give_up_all();
             core.registry.stop_all();
         });
         self.end_if_done();

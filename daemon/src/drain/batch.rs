@@ -2,6 +2,7 @@
 
 use super::source::{Mark, Taken};
 use crate::{
+    letters::files::FileName,
     mailbox::{Delivery, Fate},
     message::Message,
 };
@@ -69,6 +70,8 @@ pub struct Batch {
     pub after: Vec<Mark>,
     /// When it was taken.
     pub taken_at: Instant,
+    /// The file with those of its letters that PostgreSQL does not take, while its transaction is open.
+    pub letters: Option<FileName>,
 }
 
 impl Batch {
@@ -102,7 +105,7 @@ impl Batch {
                 partitions[partition].records.push(index);
             }
         }
-        Self { records, verdicts, partitions, before, after, taken_at: Instant::now() }
+        Self { records, verdicts, partitions, before, after, taken_at: Instant::now(), letters: None }
     }
 
     /// The message of a record that is one.

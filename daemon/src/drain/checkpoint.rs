@@ -1,23 +1,32 @@
 //! The checkpoint: how far the log is drained, as the row in PostgreSQL says it, and whether that fits the log.
 
 use super::{
+    database::{self, DatabaseId},
+    judgement::{Judgement, LaneView, judge, same_database},
+    remembered::{Remembered, RememberedLane},
     session::{Session, SessionError},
     source::Mark,
 };
-use crate::shared::LaneProgress;
-use forebay_pgwire::{Error, Param};
-use forebay_wal::position::Position;
+use crate::{
+    datadir::wal_dir,
+    shared::{LaneProgress, Shared},
+};
+use forebay_pgwire::{Connection, Error, Param};
 use std::sync::{Arc, atomic::Ordering};
+use uuid::Uuid;
 
 /// The one drainer there is.
-const DRAINER: i32 = 0;
+pub(super) const DRAINER: i32 = 0;
 
 /// The checkpoint's arrays as they stand in their row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Checkpoint {
-    pub(super) lanes: Vec<i32>,
-    pub(super) positions: Vec<i64>,
-    pub(super) ordinals: Vec<i64>,
+pub struct Checkpoint {
+    /// Numbers of the lanes.
+    pub lanes: Vec<i32>,
+    /// For each the position behind which nothing is done, packed.
+    pub positions: Vec<i64>,
+    /// For each the ordinal behind the last record that is done.
+    pub ordinals: Vec<i64>,
 }
 
 impl Checkpoint {
@@ -30,98 +39,123 @@ impl Checkpoint {
         }
     }
 
-    pub(super) fn read(row: &forebay_pgwire::Row) -> Result<Self, Error> {
+    /// Reads a row of `lanes, positions, ordinals`.
+    ///
+    /// # Errors
+    /// [`Error::Column`] for other columns.
+    pub fn read(row: &forebay_pgwire::Row) -> Result<Self, Error> {
         Ok(Self { lanes: row.get_i32_array(0)?, positions: row.get_i64_array(1)?, ordinals: row.get_i64_array(2)? })
     }
 }
 
 impl Session {
-    /// Reads the checkpoint, or makes it if there is none.
-    pub(super) async fn read_checkpoint(&mut self) -> Result<(), SessionError> {
+    /// Reads the checkpoint, or makes it if there is none, and tells where to begin. Waits for a transaction of an earlier
+    /// session that is still being decided: only then is the checkpoint known. Also decides about dead letters in files whose
+    /// transaction ended unseen, and counts all dead letters.
+    ///
+    /// # Errors
+    /// [`SessionError::Checkpoint`] when it does not fit the log, or this is another database; else those of PostgreSQL.
+    pub async fn begin(&mut self) -> Result<Vec<Mark>, SessionError> {
         let shared = Arc::clone(&self.shared);
-        let key = [Param::Uuid(shared.log_id), Param::I32(DRAINER)];
-        let rows = self.conn.query(&self.statements.lock_checkpoint, &key).await?;
-        if let Some(row) = rows.first() {
-            self.checkpoint = Checkpoint::read(row)?;
-            shared.has_checkpoint.store(true, Ordering::Relaxed);
-            return Ok(());
+        let rows = self.conn.query(&self.statements.lock_checkpoint, &self.checkpoint_key()).await?;
+        let row = rows.first().map(Checkpoint::read).transpose()?;
+        let row_database = if row.is_some() { self.database_of_row().await? } else { None };
+        let remembered = shared.remembered();
+        if remembered.as_ref().is_none_or(|remembered| remembered.database.is_none()) {
+            same_database(row_database, self.database).map_err(mismatch)?;
         }
-        if shared.has_checkpoint.load(Ordering::Relaxed) {
-            let what = "the checkpoint's row is gone: this is another database, or one that went back in time";
-            return Err(SessionError::Checkpoint(what.to_owned()));
+        let is_known = remembered.is_some() || shared.has_checkpoint.load(Ordering::Relaxed);
+        let judgement = judge(row.as_ref(), &views(&shared), is_known).map_err(mismatch)?;
+        let goes_back = !judgement.back.is_empty();
+        self.go_back(&judgement)?;
+        match row {
+            Some(row) => self.checkpoint = row,
+            None => {
+                if !is_known && judgement.marks.iter().any(|mark| mark.ordinal > 0) {
+                    tracing::warn!(
+                        "this database knows nothing of the log, of which a part was drained elsewhere before"
+                    );
+                }
+                let row = Checkpoint::of(&shared.lanes, &judgement.marks);
+                insert(&mut self.conn, &self.schema, (shared.log_id, DRAINER), &row).await?;
+                self.checkpoint = row;
+            }
         }
-        let marks: Vec<Mark> = shared
-            .lanes
-            .iter()
-            .map(|lane| Mark { position: lane.drained(), ordinal: lane.drained_ordinal() })
-            .collect();
-        let fresh = Checkpoint::of(&shared.lanes, &marks);
-        if marks.iter().any(|mark| mark.ordinal > 0) {
-            tracing::warn!("this database knows nothing of the log, of which a part was drained elsewhere before");
+        if let Some(database) = self.database.filter(|database| row_database != Some(*database)) {
+            name_database(&mut self.conn, &self.schema, shared.log_id, database).await?;
         }
-        let sql = format!(
-            "INSERT INTO {}.drain_checkpoints (log_id, drainer, lanes, positions, ordinals) VALUES ($1, $2, $3, $4, $5)",
-            self.schema
-        );
-        let [log_id, drainer] = key;
-        let params = [
-            log_id,
-            drainer,
-            Param::I32Array(&fresh.lanes),
-            Param::I64Array(&fresh.positions),
-            Param::I64Array(&fresh.ordinals),
-        ];
-        self.conn.execute_once(&sql, &params).await?;
         shared.has_checkpoint.store(true, Ordering::Relaxed);
-        self.checkpoint = fresh;
+        self.settle_letters(goes_back);
+        self.count_dead_letters().await?;
+        Ok(judgement.marks)
+    }
+
+    /// Takes back what the log retains of the lanes that go back.
+    fn go_back(&self, judgement: &Judgement) -> Result<(), SessionError> {
+        for &index in &judgement.back {
+            let (progress, mark) = (&self.shared.lanes[index], judgement.marks[index]);
+            let lane = progress.lane.lane();
+            let segment = mark.position.segment;
+            if segment < progress.released_below() && !self.shared.keeper.reclaim(lane, segment) {
+                return Err(mismatch(format!(
+                    "lane {lane}: the checkpoint ({}) is behind what was drained and let go ({}): the database went back in time",
+                    mark.position,
+                    progress.drained()
+                )));
+            }
+            progress.set_released_below(segment);
+            let messages = progress.drained_ordinal().saturating_sub(mark.ordinal);
+            tracing::warn!(
+                lane,
+                messages,
+                "the database went back in time; what it lost is delivered again from the log"
+            );
+        }
         Ok(())
     }
 
-    /// What the checkpoint says of each of the log's lanes.
+    /// The database that the checkpoint's row names.
+    async fn database_of_row(&mut self) -> Result<Option<DatabaseId>, Error> {
+        let sql = format!(
+            "SELECT system_identifier, database_oid FROM {}.drain_checkpoints WHERE log_id = $1 AND drainer = $2",
+            self.schema
+        );
+        let rows = self.conn.query_once(&sql, &self.checkpoint_key()).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let (system_identifier, oid) = (row.get_opt_i64(0)?, row.get_opt_i64(1)?);
+        Ok(system_identifier.zip(oid).map(|(system_identifier, oid)| DatabaseId { system_identifier, oid }))
+    }
+
+    /// Lets the data directory remember how far the drain is, where that is due: with `quiet`, whatever is not remembered yet.
     ///
     /// # Errors
-    /// [`SessionError::Checkpoint`] when it is ahead of the log, or behind its oldest record.
-    pub fn marks(&self) -> Result<Vec<Mark>, SessionError> {
-        let refuse = |lane: i32, what: String| Err(SessionError::Checkpoint(format!("lane {lane}: {what}")));
-        let mut marks: Vec<Mark> = self
-            .shared
-            .lanes
-            .iter()
-            .map(|lane| Mark { position: lane.oldest(), ordinal: lane.oldest_ordinal() })
-            .collect();
-        let row = &self.checkpoint;
-        for ((lane, position), ordinal) in row.lanes.iter().zip(&row.positions).zip(&row.ordinals) {
-            let position = Position::unpack(*position as u64);
-            let ordinal = *ordinal as u64;
-            let Some(index) = self.shared.lanes.iter().position(|progress| i32::from(progress.lane.lane()) == *lane)
-            else {
-                return refuse(*lane, format!("the checkpoint knows it ({position}), the log does not"));
-            };
-            let progress = &self.shared.lanes[index];
-            // Not the durable end of now: pushes since the start may have lifted a log that went back in time past it.
-            let reachable = progress.reachable();
-            if position > reachable {
-                return refuse(*lane, format!("the checkpoint ({position}) is ahead of the log ({reachable})"));
-            }
-            if position.segment < progress.released_below() && ordinal < progress.drained_ordinal() {
-                let drained = progress.drained();
-                return refuse(
-                    *lane,
-                    format!(
-                        "the checkpoint ({position}) is behind what was drained and let go ({drained}): the database went back in time"
-                    ),
-                );
-            }
-            if ordinal < progress.oldest_ordinal() && position < progress.oldest() {
-                let oldest = progress.oldest();
-                return refuse(
-                    *lane,
-                    format!("the checkpoint ({position}) is behind the log's oldest record ({oldest})"),
-                );
-            }
-            marks[index] = Mark { position: position.max(progress.oldest()), ordinal };
+    /// Those that end the connection.
+    pub(super) async fn remember(&mut self, quiet: bool) -> Result<(), Error> {
+        if !self.is_remembering_due(quiet) {
+            return Ok(());
         }
-        Ok(marks)
+        let shared = Arc::clone(&self.shared);
+        let lanes = shared.lanes.iter().map(RememberedLane::of).collect();
+        let database = self.database.or(shared.remembered().and_then(|before| before.database));
+        let server = database::place(&mut self.conn).await?;
+        let remembered = Remembered { log_id: Uuid::from_bytes(shared.log_id), database, server, lanes };
+        if let Err(error) = remembered.write(&wal_dir(&shared.config.data_dir)) {
+            tracing::warn!(%error, "how far the log is drained could not be written down");
+        }
+        shared.set_remembered(remembered);
+        Ok(())
+    }
+
+    /// Whether the data directory should be told how far the drain is: when a lane came to another segment, or is `quiet`.
+    pub(super) fn is_remembering_due(&self, quiet: bool) -> bool {
+        self.shared.remembered().is_none_or(|before| {
+            let lanes = self.shared.lanes.iter().map(RememberedLane::of);
+            before.lanes.len() != self.shared.lanes.len()
+                || self.database.is_some_and(|database| before.database != Some(database))
+                || lanes
+                    .zip(&before.lanes)
+                    .any(|(now, before)| if quiet { now != *before } else { now.segment != before.segment })
+        })
     }
 
     /// Whether the checkpoint's row says that everything up to `marks` is done: what a COMMIT without an answer came to.
@@ -134,4 +168,66 @@ impl Session {
     pub(super) fn checkpoint_key(&self) -> [Param<'static>; 2] {
         [Param::Uuid(self.shared.log_id), Param::I32(DRAINER)]
     }
+}
+
+/// Asks which database this is, and refuses another one than is remembered.
+pub(super) async fn find_database(conn: &mut Connection, shared: &Shared) -> Result<Option<DatabaseId>, SessionError> {
+    let database = database::identify(conn).await?;
+    let remembered = shared.remembered().and_then(|remembered| remembered.database);
+    same_database(remembered, database).map_err(mismatch)?;
+    Ok(database)
+}
+
+fn mismatch(what: String) -> SessionError {
+    SessionError::Checkpoint(format!("{what} (`forebay checkpoint show` says what there is to decide)"))
+}
+
+fn views(shared: &Shared) -> Vec<LaneView> {
+    let view = |progress: &LaneProgress| LaneView {
+        lane: progress.lane.lane(),
+        oldest: Mark { position: progress.oldest(), ordinal: progress.oldest_ordinal() },
+        drained: Mark { position: progress.drained(), ordinal: progress.drained_ordinal() },
+        // Not the durable end of now: pushes since the start may have lifted a log that went back in time past it.
+        reachable: progress.reachable(),
+    };
+    shared.lanes.iter().map(view).collect()
+}
+
+/// Adds the checkpoint of a log and drainer.
+///
+/// # Errors
+/// Those of PostgreSQL, here and below.
+pub async fn insert(
+    conn: &mut Connection,
+    schema: &str,
+    (log_id, drainer): ([u8; 16], i32),
+    row: &Checkpoint,
+) -> Result<(), Error> {
+    let sql = format!(
+        "INSERT INTO {schema}.drain_checkpoints (log_id, drainer, lanes, positions, ordinals) VALUES ($1, $2, $3, $4, $5)"
+    );
+    let params = [
+        Param::Uuid(log_id),
+        Param::I32(drainer),
+        Param::I32Array(&row.lanes),
+        Param::I64Array(&row.positions),
+        Param::I64Array(&row.ordinals),
+    ];
+    conn.execute_once(&sql, &params).await.map(drop)
+}
+
+/// Writes into all checkpoints of a log which database they stand in.
+///
+/// # Errors
+/// As [`insert`].
+pub async fn name_database(
+    conn: &mut Connection,
+    schema: &str,
+    log_id: [u8; 16],
+    database: DatabaseId,
+) -> Result<(), Error> {
+    let sql =
+        format!("UPDATE {schema}.drain_checkpoints SET system_identifier = $2, database_oid = $3 WHERE log_id = $1");
+    let params = [Param::Uuid(log_id), Param::I64(database.system_identifier), Param::I64(database.oid)];
+    conn.execute_once(&sql, &params).await.map(drop)
 }

@@ -112,6 +112,7 @@ impl Drainer {
                 // Without PostgreSQL waiting brings nothing: the log keeps what there is.
                 let hopeless = matches!(next, Next::Reconnect | Next::Pause);
                 if nothing_left || hopeless || Instant::now() >= finish_by {
+                    self.remember(true).await;
                     return Ok(());
                 }
                 if !matches!(next, Next::Retry) {
@@ -186,7 +187,7 @@ impl Drainer {
             return Ok(Next::Reconnect);
         };
         let opened = match Session::open(&config, &self.shared).await {
-            Ok(session) => session.marks().map(|marks| (session, marks)),
+            Ok(mut session) => session.begin().await.map(|marks| (session, marks)),
             Err(error) => Err(error),
         };
         let (session, marks) = match opened {
@@ -212,7 +213,18 @@ impl Drainer {
             }
         };
         self.adopt(session, &marks);
+        self.remember(true).await;
         Ok(Next::Now)
+    }
+
+    /// Lets the data directory remember how far the drain is.
+    async fn remember(&mut self, quiet: bool) {
+        if let Some(session) = &mut self.session
+            && let Err(error) = session.remember(quiet).await
+        {
+            // The next transaction finds out what that means.
+            tracing::debug!(%error, "PostgreSQL could not be asked where it stands");
+        }
     }
 
     /// Goes on from what the checkpoint says.
@@ -251,7 +263,8 @@ impl Drainer {
 
     fn unreachable(&mut self, error: &Error) -> Next {
         match remedy(error) {
-            Remedy::Pause => {
+            // A refusal that names no row, such as that of a trigger on another table, is as good as a missing right.
+            Remedy::Pause | Remedy::SetAside | Remedy::Probe => {
                 self.away("postgres_refuses", &error.to_string());
                 Next::Pause
             }
@@ -318,6 +331,7 @@ impl Drainer {
             if let Err(error) = session.check().await {
                 return self.unreachable(&error);
             }
+            self.remember(true).await;
         }
         Next::Idle
     }
@@ -328,9 +342,12 @@ impl Drainer {
         let Some(session) = &mut self.session else { return Err(RoundError::Postgres(Error::Closed)) };
         self.last_used = Instant::now();
         if let Some(batch) = self.taken.front_mut() {
-            if self.committing.is_some() && session.must_wait(batch) {
-                session.flush().await?;
-                self.settle_commit().await?;
+            if session.must_wait(batch) {
+                if self.committing.is_some() {
+                    session.flush().await?;
+                    self.settle_commit().await?;
+                }
+                self.remember(false).await;
             }
             let (Some(session), Some(batch)) = (&mut self.session, self.taken.front_mut()) else { return Ok(()) };
             let probe = self.probes_left > 0 || self.shared.config.probe_duplicates == ProbeDuplicates::Always;
@@ -350,20 +367,21 @@ impl Drainer {
         if self.taken.is_empty() {
             session.flush().await?;
             self.settle_commit().await?;
+            self.remember(false).await;
         }
         Ok(())
     }
 
     /// Waits for the answer to the COMMIT that was sent, if one was.
     async fn settle_commit(&mut self) -> Result<(), RoundError> {
-        let (Some(session), Some(batch)) = (&mut self.session, &self.committing) else { return Ok(()) };
-        session.committed().await?;
+        let (Some(session), Some(batch)) = (&mut self.session, &mut self.committing) else { return Ok(()) };
+        session.committed(batch).await?;
         self.probes_left = self.probes_left.saturating_sub(1);
         self.repeats = 0;
         self.backoff = BACKOFF_MIN;
         self.rows_max = (self.rows_max * 2).min(ROUND_ROWS_MAX);
-        self.note_rate(batch);
         if let Some(batch) = self.committing.take() {
+            self.note_rate(&batch);
             self.committed(&batch);
         }
         self.note_oldest();
@@ -398,6 +416,10 @@ impl Drainer {
                 self.away("copy_count_differs", &error);
                 Next::Pause
             }
+            RoundError::LettersNotKept(error) => {
+                self.away("dead_letters_not_kept", &error.to_string());
+                Next::Pause
+            }
         }
     }
 
@@ -412,7 +434,6 @@ impl Drainer {
                 self.repeats += 1;
                 if self.repeats > REPEATS_AT_ONCE { Next::Reconnect } else { Next::Now }
             }
-            // A refusal outside the COPY names no row; it is as good as a missing right.
             _ => self.unreachable(error),
         }
     }
@@ -421,6 +442,10 @@ impl Drainer {
     fn refused(&mut self, record: Option<usize>, error: &Error) -> Next {
         let Some(batch) = self.taken.front_mut() else { return Next::Now };
         let rows = batch.copy_order();
+        if rows.is_empty() {
+            // It is no message's.
+            return self.unreachable(error);
+        }
         let record = record.or_else(|| (rows.len() == 1).then(|| rows[0]));
         let Some(index) = record else {
             self.take_fewer();

@@ -5,19 +5,23 @@
 //!   signal ──> drainer ── source   what a round takes, in order of numbers      lane   one lane of it, and what is left out
 //!                │     ── batch    the round's records by partition
 //!                └── session ── round   one transaction       class   what an error asks for
-//!                            ── statements, partitions, checkpoint, dead_letters
+//!                            ── checkpoint ── judgement   does it fit the log?   database, remembered   which one, how far
+//!                            ── statements, partitions, dead_letters
 //! ```
 //!
 //! Exactly once: the checkpoint is moved in the transaction that holds the rows, and only from the value that is known.
 //! When a connection is lost while COMMIT is on its way, the next session reads the checkpoint, and knows.
 
 pub mod batch;
-mod checkpoint;
+pub mod checkpoint;
 pub mod class;
+pub mod database;
 mod dead_letters;
 mod drainer;
+pub mod judgement;
 pub mod lane;
 mod partitions;
+pub mod remembered;
 pub mod round;
 pub mod session;
 pub mod signal;

@@ -53,6 +53,8 @@ pub enum RoundError {
         /// Rows it says it has.
         taken: u64,
     },
+    /// PostgreSQL takes no dead letters, and neither does the disk.
+    LettersNotKept(std::io::Error),
 }
 
 impl From<Error> for RoundError {
@@ -104,7 +106,10 @@ impl Reservation {
 impl Session {
     /// Whether a round of `batch` can only be sent once all before it is answered.
     pub(super) fn must_wait(&self, batch: &Batch) -> bool {
-        !self.partitions.know(&batch.partitions) || self.are_queues_due()
+        !self.partitions.know(&batch.partitions)
+            || self.are_queues_due()
+            || self.are_dead_letters_due()
+            || self.is_remembering_due(false)
     }
 
     /// Sends the round of `batch`; with `probe` it looks first for transaction ids that are there already.
@@ -114,6 +119,7 @@ impl Session {
     pub(super) async fn send(&mut self, batch: &mut Batch, probe: bool) -> Result<(), RoundError> {
         if self.flight.outstanding() == 0 {
             self.read_queues().await?;
+            self.count_dead_letters().await?;
         }
         self.find_partitions(&mut batch.partitions).await?;
         batch.forget_duplicates();
@@ -150,7 +156,10 @@ impl Session {
                 }
                 self.careful_left = self.careful_left.saturating_sub(1);
             }
-            Err(_) => self.roll_back().await?,
+            Err(_) => {
+                self.roll_back().await?;
+                self.settle_letters_of(batch, false);
+            }
         }
         outcome
     }
@@ -171,18 +180,22 @@ impl Session {
     ///
     /// # Errors
     /// See [`RoundError`].
-    pub(super) async fn committed(&mut self) -> Result<(), RoundError> {
+    pub(super) async fn committed(&mut self, batch: &mut Batch) -> Result<(), RoundError> {
         let outcome = self.flight.answer(&mut self.conn).await?.into_results();
         // A COMMIT of a transaction that has failed is answered by its name: ROLLBACK.
         let committed = outcome.map(|results| results.first().is_some_and(|result| result.tag.as_str() == "COMMIT"));
         let error = match committed {
-            Ok(true) => return Ok(()),
+            Ok(true) => {
+                self.settle_letters_of(batch, true);
+                return Ok(());
+            }
             Ok(false) => RoundError::CheckpointMoved,
             Err(error) if remedy(&error) == Remedy::SetAside => RoundError::Row { record: None, error },
             Err(error) => RoundError::Postgres(error),
         };
         self.sent = None;
         self.roll_back().await?;
+        self.settle_letters_of(batch, false);
         Err(error)
     }
 

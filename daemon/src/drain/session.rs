@@ -1,11 +1,18 @@
 //! A connection to PostgreSQL as the drain uses it: settings, prepared statements, the checkpoint it believes in.
 
-use super::{checkpoint::Checkpoint, partitions::Partitions, round::Sent, statements::Statements};
+use super::{
+    checkpoint::{self, Checkpoint},
+    database::DatabaseId,
+    dead_letters::Counted,
+    partitions::Partitions,
+    round::Sent,
+    statements::Statements,
+};
 use crate::{
     schema::{self, SchemaError, quoted},
     shared::Shared,
 };
-use forebay_pgwire::{Config, Connection, Error, Flight};
+use forebay_pgwire::{Config, Connection, Error, Flight, TargetSession};
 use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
@@ -79,18 +86,23 @@ pub struct Session {
     pub(super) copy_buffer: Vec<u8>,
     /// Rounds that are prepared for others who write to the same partitions.
     pub(super) careful_left: u32,
+    pub(super) counted: Counted,
+    /// Which database it is, if PostgreSQL says so.
+    pub(super) database: Option<DatabaseId>,
     queues_read_at: Option<Instant>,
 }
 
 impl Session {
-    /// Connects, sees to the schema, and reads the checkpoint. Waits for a transaction of an earlier session that is still
-    /// being decided: only then is the checkpoint known.
+    /// Connects and sees to the schema; [`begin`](Self::begin) comes next.
     ///
     /// # Errors
     /// See [`SessionError`].
     pub async fn open(config: &Config, shared: &Arc<Shared>) -> Result<Self, SessionError> {
         let mut config = config.clone();
         config.application_name.get_or_insert_with(|| "forebay".to_owned());
+        if !config.more_hosts.is_empty() && config.target_session == TargetSession::Any {
+            config.target_session = TargetSession::ReadWrite;
+        }
         let timeout = shared.config.postgres_timeout;
         config.options.extend(settings(timeout));
         let mut conn = Connection::connect(&config).await?;
@@ -101,6 +113,8 @@ impl Session {
             Some(encoding) => return Err(SessionError::Encoding(encoding.to_owned())),
         }
         settle(&mut conn).await?;
+        // Before anything is made in it.
+        let database = checkpoint::find_database(&mut conn, shared).await?;
         let settings = &shared.config;
         // A schema that was there and is gone is not made anew: whoever moved it may want to put it back.
         let migrate = settings.migrate && !shared.has_checkpoint.load(Ordering::Relaxed);
@@ -121,10 +135,10 @@ impl Session {
             sent: None,
             copy_buffer: Vec::new(),
             careful_left: 0,
+            counted: Counted::default(),
+            database,
             queues_read_at: None,
         };
-        session.read_checkpoint().await?;
-        session.count_dead_letters().await?;
         session.read_queues().await?;
         Ok(session)
     }
@@ -158,6 +172,7 @@ impl Session {
     /// Those of PostgreSQL.
     pub async fn check(&mut self) -> Result<(), Error> {
         self.conn.simple("SELECT 1").await?;
+        self.count_dead_letters().await?;
         self.read_queues().await
     }
 }

@@ -12,7 +12,6 @@ pub(super) struct Statements {
     pub(super) read_partitions: Statement,
     pub(super) probe: Statement,
     pub(super) reserve: Statement,
-    pub(super) add_dead_letters: Statement,
     pub(super) copy: Statement,
     pub(super) commit: Statement,
 }
@@ -40,11 +39,6 @@ impl Statements {
              FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) v(id, last_seq, n) \
              WHERE p.id = v.id AND p.last_seq = v.last_seq"
         );
-        let add_dead_letters = format!(
-            "INSERT INTO {schema}.dead_letters \
-             (queue, partition, message_id, transaction_id, payload_text, sqlstate, error, source, created_at) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, 'drain', $8)"
-        );
         let copy = format!(
             "COPY {schema}.messages \
              (partition_id, seq, created_at, id, trace_id, transaction_key, transaction_id, payload) \
@@ -52,8 +46,6 @@ impl Statements {
         );
         let key = [oid::UUID, oid::INT4];
         let arrays = [oid::INT4_ARRAY, oid::INT8_ARRAY, oid::INT8_ARRAY];
-        let dead_letter =
-            [oid::TEXT, oid::TEXT, oid::UUID, oid::TEXT, oid::TEXT, oid::TEXT, oid::TEXT, oid::TIMESTAMPTZ];
         Ok(Self {
             begin: conn.prepare("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", &[]).await?,
             lock_checkpoint: conn.prepare(&lock_checkpoint, &key).await?,
@@ -62,7 +54,6 @@ impl Statements {
             read_partitions: conn.prepare(&read_partitions, &[oid::INT8_ARRAY]).await?,
             probe: conn.prepare(&probe, &[oid::INT8_ARRAY, oid::UUID_ARRAY, oid::INT4_ARRAY]).await?,
             reserve: conn.prepare(&reserve, &[oid::INT8_ARRAY; 3]).await?,
-            add_dead_letters: conn.prepare(&add_dead_letters, &dead_letter).await?,
             copy: conn.prepare(&copy, &[]).await?,
             commit: conn.prepare("COMMIT", &[]).await?,
         })

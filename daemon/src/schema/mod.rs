@@ -3,7 +3,7 @@
 use forebay_pgwire::{Connection, Error, Param};
 
 /// The migrations, oldest first; a version is the number of migrations that were carried out.
-const MIGRATIONS: [&str; 1] = [include_str!("001.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("001.sql"), include_str!("002.sql")];
 
 /// Version that this build needs.
 pub const VERSION: i32 = MIGRATIONS.len() as i32;
@@ -125,7 +125,10 @@ async fn apply(conn: &mut Connection, schema: &str) -> Result<(), SchemaError> {
 }
 
 /// The schema's version; 0 if it is not there.
-async fn version(conn: &mut Connection, schema: &str) -> Result<i32, Error> {
+///
+/// # Errors
+/// Those of PostgreSQL.
+pub async fn version(conn: &mut Connection, schema: &str) -> Result<i32, Error> {
     let exists = "SELECT to_regclass($1) IS NOT NULL";
     let table = format!("{}.schema_version", quoted(schema));
     let rows = conn.query_once(exists, &[Param::Text(&table)]).await?;

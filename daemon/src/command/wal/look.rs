@@ -1,7 +1,7 @@
 //! The log as it stands on the disk: its lanes as recovery finds them, and their records in the order of their numbers.
 
 use super::Exit;
-use crate::datadir;
+use crate::{datadir, drain::remembered::Remembered};
 use forebay_wal::{
     error::LogError,
     finding::Finding,
@@ -31,6 +31,8 @@ pub(super) struct Look {
     pub(super) running: bool,
     /// The lanes, in order.
     pub(super) lanes: Vec<RecoveredLane>,
+    /// How far they were drained, as far as is remembered.
+    remembered: Option<Remembered>,
 }
 
 impl Look {
@@ -57,7 +59,8 @@ impl Look {
         let lanes = layout.lanes(&Disk).map_err(storage)?;
         let lanes: Result<_, LogError> =
             lanes.into_iter().map(|lane| recover(&layout, log_id, lane, running)).collect();
-        Ok(Self { lanes: lanes.map_err(storage)?, layout, log_id, log_id_lost, running })
+        let remembered = Remembered::read(layout.root(), log_id);
+        Ok(Self { lanes: lanes.map_err(storage)?, remembered, layout, log_id, log_id_lost, running })
     }
 
     /// The log's directory.
@@ -73,6 +76,12 @@ impl Look {
     /// The records of one lane that verify, in order.
     pub(super) fn records_of<'a>(&'a self, lane: &'a RecoveredLane) -> Result<Records<'a>, Exit> {
         Records::start(self, std::slice::from_ref(lane))
+    }
+
+    /// Whether all of a segment is known to be in PostgreSQL.
+    pub(super) fn is_drained(&self, lane: u16, found: &FoundSegment) -> bool {
+        let mark = self.remembered.as_ref().and_then(|remembered| remembered.lane(lane));
+        mark.is_some_and(|mark| found.segment < mark.position.segment)
     }
 
     /// Whether a finding is none to worry about: a running daemon has a write under way at any time.

@@ -35,13 +35,13 @@ pub(super) fn run(look: &Look, json: bool) -> Result<(), Exit> {
         }
         for (lane, found) in rows {
             if json {
-                print_json(out, &row(lane, found))?;
+                print_json(out, &row(look, lane, found))?;
                 continue;
             }
             let FoundSegment { segment, length_bytes, records, range, .. } = found;
             let numbers = span(range.map(|(first, last)| (first.number, last.number)));
             let ordinals = span(range.map(|(first, last)| (first.ordinal, last.ordinal)));
-            let state = state(found);
+            let state = state(look, lane, found);
             writeln!(
                 out,
                 "{lane:>4} {segment:>10}  {state:<8} {records:>10} {length_bytes:>12}  {numbers:<24} {ordinals}"
@@ -51,12 +51,12 @@ pub(super) fn run(look: &Look, json: bool) -> Result<(), Exit> {
     })
 }
 
-fn row(lane: u16, found: &FoundSegment) -> Row {
+fn row(look: &Look, lane: u16, found: &FoundSegment) -> Row {
     let (first, last) = found.range.unzip();
     Row {
         lane,
         segment: found.segment,
-        state: state(found),
+        state: state(look, lane, found),
         records: found.records,
         first_number: first.map(|record| record.number),
         last_number: last.map(|record| record.number),
@@ -66,10 +66,11 @@ fn row(lane: u16, found: &FoundSegment) -> Row {
     }
 }
 
-fn state(found: &FoundSegment) -> &'static str {
+fn state(look: &Look, lane: u16, found: &FoundSegment) -> &'static str {
     match found {
         FoundSegment { damaged: true, .. } => "damaged",
         FoundSegment { records: 0, .. } => "ready",
+        found if look.is_drained(lane, found) => "drained",
         _ => "data",
     }
 }

@@ -11,13 +11,13 @@ mod salvage;
 mod stats;
 mod verify;
 
-use super::Exit;
+use super::{
+    Exit,
+    print::{print, print_json, printed},
+};
 use clap::{Args, Subcommand};
 use look::Look;
-use std::{
-    io::{self, BufWriter, Write},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 #[derive(Subcommand)]
 pub(super) enum WalCommand {
@@ -78,25 +78,6 @@ pub(super) fn run(command: WalCommand) -> Result<(), Exit> {
         WalCommand::Verify { at, json } => verify::run(&Look::at(&at.data_dir)?, json),
         WalCommand::Salvage { at, to } => salvage::run(&Look::of_what_is_left(&at.data_dir)?, &to),
     }
-}
-
-/// Prints to standard output. A reader that has seen enough, as `head`, is no failure.
-fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Exit> {
-    let mut out = BufWriter::new(io::stdout().lock());
-    printed(write(&mut out).and_then(|()| out.flush()))
-}
-
-fn printed(outcome: io::Result<()>) -> Result<(), Exit> {
-    match outcome {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other.map_err(|error| Exit::storage(format!("cannot write to standard output: {error}"))),
-    }
-}
-
-/// Prints a value as one line of JSON.
-fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, value)?;
-    out.write_all(b"\n")
 }
 
 /// `first..last`, or a dash.

@@ -5,6 +5,7 @@ use super::{
     look::{self, Look},
     print, print_json, record, span,
 };
+use crate::ids::rfc3339;
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,6 +17,8 @@ const QUEUES_SHOWN: usize = 20;
 struct Sums {
     segments: usize,
     bytes: u64,
+    /// Of those, bytes of segments that are known to be in PostgreSQL.
+    drained_bytes: u64,
     records: u64,
     first_number: Option<u64>,
     last_number: Option<u64>,
@@ -58,8 +61,8 @@ pub(super) fn run(look: &Look, json: bool) -> Result<(), Exit> {
         }
         writeln!(
             out,
-            "{:>5} {:>8} {:>12} {:>10}  {:<24} {:>8}  accepted",
-            "lane", "segments", "bytes", "records", "numbers", "findings"
+            "{:>5} {:>8} {:>12} {:>12} {:>10}  {:<24} {:>8}  accepted",
+            "lane", "segments", "bytes", "drained", "records", "numbers", "findings"
         )?;
         for LaneSums { lane, sums } in &stats.lanes {
             writeln!(out, "{lane:>5} {}", row(sums))?;
@@ -82,6 +85,9 @@ fn collect(look: &Look) -> Result<Stats, Exit> {
         for found in segments {
             sums.segments += 1;
             sums.bytes += found.length_bytes;
+            if look.is_drained(lane.lane, found) {
+                sums.drained_bytes += found.length_bytes;
+            }
         }
         sums.findings = lane.findings.iter().filter(|finding| !look.is_expected(finding)).count();
     }
@@ -114,6 +120,7 @@ impl Sums {
     fn add(&mut self, other: &Self) {
         self.segments += other.segments;
         self.bytes += other.bytes;
+        self.drained_bytes += other.drained_bytes;
         self.records += other.records;
         self.findings += other.findings;
         self.first_number = [self.first_number, other.first_number].into_iter().flatten().min();
@@ -124,15 +131,15 @@ impl Sums {
 }
 
 fn row(sums: &Sums) -> String {
-    let Sums { segments, bytes, records, findings, .. } = sums;
+    let Sums { segments, bytes, drained_bytes, records, findings, .. } = sums;
     let numbers = span(sums.first_number.zip(sums.last_number));
     let accepted = sums.oldest_accepted_us.zip(sums.newest_accepted_us);
-    let accepted = span(accepted.map(|(oldest, newest)| (record::rfc3339(oldest), record::rfc3339(newest))));
-    format!("{segments:>8} {bytes:>12} {records:>10}  {numbers:<24} {findings:>8}  {accepted}")
+    let accepted = span(accepted.map(|(oldest, newest)| (rfc3339(oldest), rfc3339(newest))));
+    format!("{segments:>8} {bytes:>12} {drained_bytes:>12} {records:>10}  {numbers:<24} {findings:>8}  {accepted}")
 }
 
 // The signature is serde's.
 #[allow(clippy::trivially_copy_pass_by_ref, clippy::ref_option)]
 fn as_rfc3339<S: Serializer>(unix_us: &Option<i64>, serializer: S) -> Result<S::Ok, S::Error> {
-    unix_us.map(record::rfc3339).serialize(serializer)
+    unix_us.map(rfc3339).serialize(serializer)
 }

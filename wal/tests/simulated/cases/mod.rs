@@ -5,6 +5,7 @@ mod forged;
 mod names;
 mod reads;
 mod recovery;
+mod retention;
 mod torn;
 
 use crate::{

@@ -1,0 +1,207 @@
+//! What PostgreSQL refused: listed, shown, put back, dropped. The work is an errand; see [`crate::errands`].
+
+use super::reply::Reply;
+use crate::{
+    core::Core,
+    datadir::wal_dir,
+    drain::class::{Remedy, remedy},
+    http::{Method, Refusal, path},
+    letters::{
+        desk::{Desk, DeskError, LetterId, retried_view},
+        files::LetterFiles,
+        table::{PAGE_MAX, Retried},
+    },
+    schema::quoted,
+    shared::Shared,
+};
+use forebay_pgwire::{Config, Connection};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Letters of a page where the request does not say.
+const PAGE_DEFAULT: u32 = 100;
+
+/// Letters that one request puts back at most.
+const RETRIED_MAX: u32 = PAGE_MAX;
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub enum DeadLettersErrand {
+    /// A page of them.
+    List {
+        /// Only of this queue.
+        queue: Option<String>,
+        /// Behind this one.
+        after: Option<LetterId>,
+        /// So many at most.
+        limit: u32,
+    },
+    /// One, whole.
+    Show(LetterId),
+    /// Puts one back.
+    Retry(LetterId),
+    /// Puts back those that there are.
+    RetryAll {
+        /// Only of this queue.
+        queue: Option<String>,
+    },
+    /// Drops one for good.
+    Drop(LetterId),
+}
+
+/// What came of an errand.
+#[derive(Debug)]
+pub enum Answer {
+    /// 200 with this JSON.
+    Done(Vec<u8>),
+    /// A refusal.
+    Refused(Refusal),
+}
+
+/// The answer where PostgreSQL gave none.
+#[must_use]
+pub fn unanswered(why: &str) -> Answer {
+    Answer::Refused(Refusal::new(503, "postgres_away", format!("PostgreSQL was not asked: {why}")).retry_after_s(1))
+}
+
+/// Answers a request below `/api/v1/dead-letters`, whose further segments are `rest`.
+pub(super) fn answer<'a>(
+    core: &Core,
+    method: Method,
+    rest: &[&str],
+    query: &str,
+    body: &[u8],
+) -> Result<Reply<'a>, Refusal> {
+    let id = |text: &str| {
+        text.parse::<LetterId>().map_err(|_| Refusal::new(404, "dead_letter_not_found", "there is no such dead letter"))
+    };
+    let errand = match (method, rest) {
+        (Method::Post, ["retry"]) => retry_all(body)?,
+        (Method::Post, [one, "retry"]) => DeadLettersErrand::Retry(id(one)?),
+        (Method::Delete, [one]) => DeadLettersErrand::Drop(id(one)?),
+        (_, [one]) => DeadLettersErrand::Show(id(one)?),
+        _ => list(query)?,
+    };
+    match core.ask(errand) {
+        Some(asked) => Ok(Reply::Asked(asked)),
+        None => Err(Refusal::new(503, "overloaded", "too many such requests wait for PostgreSQL").retry_after_s(1)),
+    }
+}
+
+fn list(query: &str) -> Result<DeadLettersErrand, Refusal> {
+    let (mut queue, mut after, mut limit) = (None, None, PAGE_DEFAULT);
+    for pair in path::query_pairs(query) {
+        let (name, value) = pair?;
+        let invalid = |error: &str| Refusal::new(400, "invalid_request", format!("{name}: {error}"));
+        match name.as_ref() {
+            "queue" => queue = Some(value.into_owned()),
+            "after" => after = Some(value.parse().map_err(|error: String| invalid(&error))?),
+            "limit" => {
+                let number = value.parse().ok().filter(|limit| (1..=PAGE_MAX).contains(limit));
+                limit = number.ok_or_else(|| invalid("must be 1 to 1000"))?;
+            }
+            _ => return Err(invalid("there is no such parameter; there are queue, after and limit")),
+        }
+    }
+    Ok(DeadLettersErrand::List { queue, after, limit })
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RetryAllBody {
+    queue: Option<String>,
+}
+
+fn retry_all(body: &[u8]) -> Result<DeadLettersErrand, Refusal> {
+    let invalid = |error: serde_json::Error| Refusal::new(400, "invalid_request", format!("the body: {error}"));
+    let body: RetryAllBody = match body {
+        [] => RetryAllBody::default(),
+        body => serde_json::from_slice(body).map_err(invalid)?,
+    };
+    Ok(DeadLettersErrand::RetryAll { queue: body.queue })
+}
+
+impl DeadLettersErrand {
+    /// Does it, in the database that `target` names.
+    pub async fn run(&self, shared: &Shared, target: &Config) -> Answer {
+        let conn = match Connection::connect(target).await {
+            Ok(conn) => conn,
+            Err(error) => return refused(&DeskError::Postgres(error)),
+        };
+        let files = LetterFiles::below(&wal_dir(&shared.config.data_dir));
+        let mut desk = Desk::new(conn, quoted(&shared.config.schema), files);
+        self.at(&mut desk, shared).await.unwrap_or_else(|error| refused(&error))
+    }
+
+    async fn at(&self, desk: &mut Desk, shared: &Shared) -> Result<Answer, DeskError> {
+        match self {
+            Self::List { queue, after, limit } => {
+                let page = desk.list(queue.as_deref(), *after, *limit).await?;
+                let next = page.letters.last().filter(|_| page.letters.len() == *limit as usize);
+                let next = next.map(|listed| listed.id.to_string());
+                let letters: Vec<_> = page.letters.iter().map(|listed| listed.view(false)).collect();
+                Ok(done(&json!({"deadLetters": letters, "next": next, "tableRefused": page.table_refused})))
+            }
+            Self::Show(id) => Ok(desk.get(*id).await?.map_or_else(not_found, |listed| done(&listed.view(true)))),
+            Self::Retry(id) => {
+                let retried = desk.retry(*id).await?;
+                count_down(shared, u64::from(is_gone(&retried)));
+                Ok(if retried == Retried::Gone { not_found() } else { done(&retried_view(*id, &retried)) })
+            }
+            Self::RetryAll { queue } => {
+                let page = desk.list(queue.as_deref(), None, RETRIED_MAX).await?;
+                let (mut queued, mut duplicate, mut failed) = (0_u64, 0_u64, 0_u64);
+                for listed in &page.letters {
+                    match desk.retry(listed.id).await? {
+                        Retried::Queued { .. } => queued += 1,
+                        Retried::Duplicate { .. } => duplicate += 1,
+                        Retried::Refused { .. } | Retried::NoMessage => failed += 1,
+                        Retried::Gone => {}
+                    }
+                }
+                count_down(shared, queued + duplicate);
+                let more = page.letters.len() == RETRIED_MAX as usize;
+                Ok(done(&json!({"queued": queued, "duplicate": duplicate, "failed": failed, "more": more})))
+            }
+            Self::Drop(id) => {
+                let was_there = desk.remove(*id).await?;
+                count_down(shared, u64::from(was_there));
+                Ok(if was_there { done(&json!({"id": id.to_string(), "status": "dropped"})) } else { not_found() })
+            }
+        }
+    }
+}
+
+fn is_gone(retried: &Retried) -> bool {
+    matches!(retried, Retried::Queued { .. } | Retried::Duplicate { .. })
+}
+
+/// So that the figure is right at once; the drain counts anew.
+fn count_down(shared: &Shared, letters: u64) {
+    let count: &AtomicU64 = &shared.dead_letters;
+    count.update(Ordering::Relaxed, Ordering::Relaxed, |count| count.saturating_sub(letters));
+}
+
+fn done(value: &impl Serialize) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(body) => Answer::Done(body),
+        Err(error) => unanswered(&error.to_string()),
+    }
+}
+
+fn not_found() -> Answer {
+    Answer::Refused(Refusal::new(404, "dead_letter_not_found", "there is no such dead letter"))
+}
+
+fn refused(error: &DeskError) -> Answer {
+    Answer::Refused(match error {
+        DeskError::Files(error) => Refusal::new(500, "dead_letters_unreadable", format!("the files: {error}")),
+        DeskError::Postgres(error) => match remedy(error) {
+            Remedy::BackOff | Remedy::Again => Refusal::new(503, "postgres_away", error.to_string()).retry_after_s(1),
+            Remedy::SetAside | Remedy::Probe | Remedy::Pause => {
+                Refusal::new(500, "postgres_refuses", error.to_string())
+            }
+        },
+    })
+}

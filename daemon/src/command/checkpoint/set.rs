@@ -1,0 +1,121 @@
+//! `checkpoint set`.
+
+use super::{
+    Exit, Place,
+    state::{DatabaseState, LogState},
+};
+use crate::{
+    command::database::{postgres, with_database},
+    config::Config,
+    datadir::{DataDir, wal_dir},
+    drain::{
+        checkpoint::{Checkpoint, insert, name_database},
+        database,
+        remembered::{Remembered, RememberedLane},
+        source::Mark,
+    },
+    schema::{self, quoted},
+};
+use forebay_pgwire::{Connection, Param};
+use forebay_wal::position::Position;
+use uuid::Uuid;
+
+pub(super) fn run(config: &Config, to: Place, yes: bool) -> Result<(), Exit> {
+    if !yes {
+        return Err(Exit::usage(
+            "this decides what is delivered and what is not, and cannot be taken back: see `forebay checkpoint show`, \
+             then say --yes",
+        ));
+    }
+    if !config.data_dir.is_dir() {
+        return Err(Exit::usage(format!("there is no data directory {}", config.data_dir.display())));
+    }
+    let data_dir = DataDir::open(&config.data_dir)?;
+    let log = LogState::read(&config.data_dir)?;
+    let marks = with_database(config, Some(&data_dir), async |mut conn| set(&mut conn, config, &log, to).await)?;
+    for (view, mark) in log.lanes.iter().zip(&marks) {
+        println!("lane {}: goes on at {} (record {})", view.lane, mark.position, mark.ordinal);
+    }
+    Ok(())
+}
+
+/// Decides in the database, then in the data directory: after a crash between the two the same decision is made again.
+async fn set(conn: &mut Connection, config: &Config, log: &LogState, to: Place) -> Result<Vec<Mark>, Exit> {
+    let ensured = schema::ensure(conn, &config.schema, config.migrate).await;
+    ensured.map_err(|error| Exit::postgres(error.to_string()))?;
+    let state = DatabaseState::read(conn, &config.schema, log.id).await?;
+    let marks = match to {
+        Place::LogOldest => log.lanes.iter().map(|view| view.oldest).collect(),
+        Place::LogEnd => log.ends.clone(),
+        Place::Database => marks_of_rows(log, &state)?,
+    };
+    let schema = quoted(&config.schema);
+    if to != Place::Database {
+        conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await.map_err(postgres)?;
+        replace(conn, &schema, log, &marks).await.map_err(postgres)?;
+        conn.simple("COMMIT").await.map_err(postgres)?;
+    }
+    if let Some(id) = state.id {
+        name_database(conn, &schema, log.id, id).await.map_err(postgres)?;
+    }
+    let lanes = log.lanes.iter().zip(&marks).map(|(view, mark)| {
+        let Position { segment, offset } = mark.position;
+        RememberedLane { lane: view.lane, segment, offset, ordinal: mark.ordinal }
+    });
+    let remembered = Remembered {
+        log_id: Uuid::from_bytes(log.id),
+        database: state.id,
+        server: database::place(conn).await.map_err(postgres)?,
+        lanes: lanes.collect(),
+    };
+    let written = remembered.write(&wal_dir(&config.data_dir));
+    written.map_err(|error| Exit::storage(format!("the decision cannot be remembered: {error}")))?;
+    Ok(marks)
+}
+
+/// What the checkpoints in the database say, if that fits the log: of several drainers the least.
+fn marks_of_rows(log: &LogState, state: &DatabaseState) -> Result<Vec<Mark>, Exit> {
+    if state.rows.is_empty() {
+        return Err(Exit::usage("the database has no checkpoint of this log: choose log-oldest or log-end"));
+    }
+    log.judge_places(state)
+        .map_err(|what| Exit::usage(format!("{what}; choose log-oldest or log-end, or bring back what fits")))?;
+    let mark_in = |row: &Checkpoint, lane: u16| {
+        let at = row.lanes.iter().position(|of| *of == i32::from(lane))?;
+        let (position, ordinal) = (row.positions.get(at)?, row.ordinals.get(at)?);
+        Some(Mark { position: Position::unpack(*position as u64), ordinal: *ordinal as u64 })
+    };
+    let least = |lane: u16| {
+        let marks = state.rows.iter().filter_map(|(_, row)| mark_in(row, lane));
+        marks.min_by_key(|mark| mark.position)
+    };
+    Ok(log.lanes.iter().map(|view| least(view.lane).unwrap_or(view.oldest)).collect())
+}
+
+/// Writes the same marks into the checkpoint of each drainer, or makes the first one's.
+async fn replace(
+    conn: &mut Connection,
+    schema: &str,
+    log: &LogState,
+    marks: &[Mark],
+) -> Result<(), forebay_pgwire::Error> {
+    let row = Checkpoint {
+        lanes: log.lanes.iter().map(|view| view.lane.into()).collect(),
+        positions: marks.iter().map(|mark| mark.position.pack() as i64).collect(),
+        ordinals: marks.iter().map(|mark| mark.ordinal as i64).collect(),
+    };
+    let sql = format!(
+        "UPDATE {schema}.drain_checkpoints SET lanes = $2, positions = $3, ordinals = $4, updated_at = now() \
+         WHERE log_id = $1"
+    );
+    let params = [
+        Param::Uuid(log.id),
+        Param::I32Array(&row.lanes),
+        Param::I64Array(&row.positions),
+        Param::I64Array(&row.ordinals),
+    ];
+    if conn.execute_once(&sql, &params).await? == 0 {
+        insert(conn, schema, (log.id, 0), &row).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,117 @@
+//! `checkpoint show`.
+
+use super::{
+    Exit,
+    state::{DatabaseState, LogState},
+};
+use crate::{
+    command::{
+        database::with_database,
+        print::{print, print_json},
+    },
+    config::Config,
+    drain::{judgement::LaneView, source::Mark},
+    schema,
+};
+use forebay_wal::position::Position;
+use serde_json::{Value, json};
+use std::io::{self, Write};
+use uuid::Uuid;
+
+pub(super) fn run(config: &Config, as_json: bool) -> Result<(), Exit> {
+    let log = LogState::read(&config.data_dir)?;
+    let database =
+        with_database(config, None, async |mut conn| DatabaseState::read(&mut conn, &config.schema, log.id).await)?;
+    let verdict = log.judge(&database);
+    print(|out| match as_json {
+        true => print_json(out, &object(&log, &database, &verdict)),
+        false => text(out, &log, &database, &verdict),
+    })?;
+    if verdict.is_err() { Err(Exit::findings()) } else { Ok(()) }
+}
+
+fn object(log: &LogState, database: &DatabaseState, verdict: &Result<(), String>) -> Value {
+    let mark =
+        |mark: Mark| json!({"segment": mark.position.segment, "offset": mark.position.offset, "ordinal": mark.ordinal});
+    let lanes = log.lanes.iter().zip(&log.ends).map(|(view, end)| {
+        let LaneView { lane, oldest, drained, .. } = *view;
+        json!({"lane": lane, "oldest": mark(oldest), "rememberedDrained": mark(drained), "end": mark(*end)})
+    });
+    let checkpoints = database.rows.iter().map(|(drainer, row)| {
+        let lanes = row.lanes.iter().zip(&row.positions).zip(&row.ordinals).map(|((lane, position), ordinal)| {
+            let Position { segment, offset } = Position::unpack(*position as u64);
+            json!({"lane": lane, "segment": segment, "offset": offset, "ordinal": ordinal})
+        });
+        json!({"drainer": drainer, "lanes": lanes.collect::<Vec<_>>()})
+    });
+    json!({
+        "logId": Uuid::from_bytes(log.id),
+        "lanes": lanes.collect::<Vec<_>>(),
+        "rememberedDatabase": log.remembered.as_ref().and_then(|remembered| remembered.database),
+        "rememberedServer": log.remembered.as_ref().and_then(|remembered| remembered.server),
+        "database": database.id,
+        "schemaVersion": database.schema_version,
+        "checkpointDatabase": database.row_database,
+        "checkpoints": checkpoints.collect::<Vec<_>>(),
+        "fits": verdict.is_ok(),
+        "mismatch": verdict.as_ref().err(),
+    })
+}
+
+fn text(out: &mut dyn Write, log: &LogState, database: &DatabaseState, verdict: &Result<(), String>) -> io::Result<()> {
+    let known =
+        |known: Option<&dyn std::fmt::Display>| known.map_or_else(|| "not known".to_owned(), ToString::to_string);
+    writeln!(out, "log {}", Uuid::from_bytes(log.id))?;
+    for (view, end) in log.lanes.iter().zip(&log.ends) {
+        let LaneView { lane, oldest, drained, .. } = view;
+        writeln!(
+            out,
+            "  lane {lane}: from {} (record {}) to {} (record {})",
+            oldest.position, oldest.ordinal, end.position, end.ordinal
+        )?;
+        writeln!(out, "    remembered as drained to {} (record {})", drained.position, drained.ordinal)?;
+    }
+    let remembered = log.remembered.as_ref();
+    let drained_into = remembered.and_then(|remembered| remembered.database);
+    writeln!(out, "  drained into {}", known(drained_into.as_ref().map(|id| id as _)))?;
+    let server = remembered.and_then(|remembered| remembered.server);
+    writeln!(out, "    whose server stood at {}", known(server.as_ref().map(|server| server as _)))?;
+    writeln!(out, "database: {}", known(database.id.as_ref().map(|id| id as _)))?;
+    if database.schema_version != schema::VERSION {
+        writeln!(out, "  its schema has version {}, this release knows {}", database.schema_version, schema::VERSION)?;
+    }
+    if database.rows.is_empty() {
+        writeln!(out, "  no checkpoint of this log")?;
+    }
+    for (drainer, row) in &database.rows {
+        writeln!(out, "  checkpoint of drainer {drainer}:")?;
+        for ((lane, position), ordinal) in row.lanes.iter().zip(&row.positions).zip(&row.ordinals) {
+            writeln!(out, "    lane {lane}: {} (record {ordinal})", Position::unpack(*position as u64))?;
+        }
+    }
+    match verdict {
+        Ok(()) => writeln!(out, "they fit"),
+        Err(what) => {
+            writeln!(out, "they do not fit: {what}")?;
+            let records = |from: &dyn Fn(usize) -> u64| {
+                log.ends.iter().enumerate().map(|(index, end)| end.ordinal.saturating_sub(from(index))).sum::<u64>()
+            };
+            let all = records(&|index| log.lanes[index].oldest.ordinal);
+            writeln!(out, "to decide, with the daemon stopped, if neither can be brought back to where it was:")?;
+            writeln!(
+                out,
+                "  forebay checkpoint set --to log-oldest --yes  delivers all {all} records of the log; those that the database \
+                 has come twice, unless they have a transaction id"
+            )?;
+            writeln!(out, "  forebay checkpoint set --to log-end --yes     delivers none of them")?;
+            if !database.rows.is_empty() && log.judge_places(database).is_ok() {
+                writeln!(
+                    out,
+                    "  forebay checkpoint set --to database --yes    goes on where the checkpoint says: right where the database \
+                     was moved with all that it had"
+                )?;
+            }
+            Ok(())
+        }
+    }
+}

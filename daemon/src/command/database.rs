@@ -1,0 +1,82 @@
+//! A connection to the daemon's database for a command, also to the private one of a stopped daemon.
+
+use super::Exit;
+use crate::{
+    config::{Config, PostgresTarget},
+    datadir::{DataDir, DataDirError},
+    rt,
+};
+use forebay_cluster::{Cluster, ClusterConfig, StopMode};
+use forebay_pgwire::Connection;
+use std::{future::Future, time::Duration};
+
+/// Operations that a command's ring has under way at most.
+const RING_OPERATIONS: u32 = 64;
+
+/// Time that one operation may take.
+const OPERATION_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Time that the private PostgreSQL gets to end, where a command has started it.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl From<DataDirError> for Exit {
+    fn from(error: DataDirError) -> Self {
+        match error {
+            DataDirError::InUse { .. } => Self::in_use(error.to_string()),
+            _ => Self::storage(error.to_string()),
+        }
+    }
+}
+
+/// Runs `work` with a connection to the database that `config` names. A private PostgreSQL that does not run is started for
+/// that long, under the data directory's lock: `held`, or taken here.
+///
+/// # Errors
+/// [`Exit::postgres`] when it cannot be reached, and what `work` returns.
+pub(super) fn with_database<T, W>(
+    config: &Config,
+    held: Option<&DataDir>,
+    work: impl FnOnce(Connection) -> W,
+) -> Result<T, Exit>
+where
+    W: Future<Output = Result<T, Exit>>,
+{
+    let target = match &config.postgres {
+        PostgresTarget::External(target) => return connect((**target).clone(), work),
+        PostgresTarget::Embedded => &config.data_dir,
+    };
+    let own = match held {
+        None if !crate::datadir::is_in_use(target) => Some(DataDir::open(target)?),
+        _ => None,
+    };
+    let path = held.or(own.as_ref()).map_or_else(|| DataDir::postgres_of(target), DataDir::postgres);
+    let private = |error: forebay_cluster::ClusterError| Exit::postgres(format!("the private PostgreSQL: {error}"));
+    // One that runs is taken as it is.
+    let cluster = Cluster::open(ClusterConfig::new(path)).map_err(private)?;
+    let outcome = match forebay_pgwire::Config::from_url(&cluster.url()) {
+        Ok(target) => connect(target, work),
+        Err(error) => Err(Exit::postgres(error.to_string())),
+    };
+    if held.or(own.as_ref()).is_some() {
+        cluster.stop(StopMode::Fast, STOP_TIMEOUT).map_err(private)?;
+    }
+    outcome
+}
+
+fn connect<T, W>(mut target: forebay_pgwire::Config, work: impl FnOnce(Connection) -> W) -> Result<T, Exit>
+where
+    W: Future<Output = Result<T, Exit>>,
+{
+    target.application_name.get_or_insert_with(|| "forebay command".to_owned());
+    let mut runtime = rt::runtime(RING_OPERATIONS).map_err(|error| Exit::usage(error.to_string()))?;
+    runtime.block_on(async {
+        let mut conn = Connection::connect(&target).await.map_err(postgres)?;
+        conn.set_deadline(Some(OPERATION_DEADLINE));
+        work(conn).await
+    })
+}
+
+/// PostgreSQL refused.
+pub(super) fn postgres(error: forebay_pgwire::Error) -> Exit {
+    Exit::postgres(error.to_string())
+}

@@ -1,0 +1,263 @@
+//! `forebay dead-letters`: what PostgreSQL refused, in its table and in files below the log, and what to do with it.
+//!
+//! Works beside a running daemon, which counts anew within a second or so.
+
+use super::{
+    Exit,
+    database::with_database,
+    print::{print, print_json},
+};
+use crate::{
+    config::{Config, args::ServeArgs},
+    datadir::wal_dir,
+    ids::rfc3339,
+    letters::{
+        desk::{Desk, DeskError, LetterId, Listed, retried_view},
+        files::LetterFiles,
+        table::{PAGE_MAX, Retried},
+    },
+    schema::{self, quoted},
+};
+use clap::{Args, Subcommand};
+
+/// Characters of an error that `ls` shows.
+const ERROR_SHOWN_CHARS: usize = 60;
+
+#[derive(Subcommand)]
+pub(super) enum DeadLettersCommand {
+    /// List them
+    Ls {
+        #[command(flatten)]
+        at: At,
+        /// Only of this queue
+        #[arg(long, value_name = "QUEUE")]
+        queue: Option<String>,
+        /// How many at most
+        #[arg(long, value_name = "N", default_value_t = 100)]
+        limit: u32,
+    },
+    /// Show one whole
+    Show {
+        #[command(flatten)]
+        at: At,
+        /// Its id, as `ls` shows it
+        id: LetterId,
+    },
+    /// Put messages back, each as the last one of its partition; exit code 1 if one is refused again
+    Retry {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Drop messages for good
+    Drop {
+        #[command(flatten)]
+        at: At,
+        #[command(flatten)]
+        which: Which,
+        /// With --all: it is understood that this cannot be taken back
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// Where they are, and how they are shown.
+#[derive(Args)]
+pub(super) struct At {
+    #[command(flatten)]
+    args: Box<ServeArgs>,
+    /// JSON, one object a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// Which of them.
+#[derive(Args)]
+pub(super) struct Which {
+    /// Their ids, as `ls` shows them
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    ids: Vec<LetterId>,
+    /// All
+    #[arg(long)]
+    all: bool,
+    /// With --all: only of this queue
+    #[arg(long, value_name = "QUEUE", requires = "all")]
+    queue: Option<String>,
+}
+
+impl From<DeskError> for Exit {
+    fn from(error: DeskError) -> Self {
+        match error {
+            DeskError::Postgres(_) => Self::postgres(error.to_string()),
+            DeskError::Files(_) => Self::storage(error.to_string()),
+        }
+    }
+}
+
+pub(super) fn run(command: DeadLettersCommand) -> Result<(), Exit> {
+    match command {
+        DeadLettersCommand::Ls { at, queue, limit } => {
+            let json = at.json;
+            at.with_desk(async |desk| ls(desk, queue.as_deref(), limit, json).await)
+        }
+        DeadLettersCommand::Show { at, id } => {
+            let json = at.json;
+            at.with_desk(async |desk| show(desk, id, json).await)
+        }
+        DeadLettersCommand::Retry { at, which } => {
+            let json = at.json;
+            at.with_desk(async |desk| retry(desk, &which, json).await)
+        }
+        DeadLettersCommand::Drop { which: Which { all: true, .. }, yes: false, .. } => {
+            Err(Exit::usage("dropping them all cannot be taken back: say --yes"))
+        }
+        DeadLettersCommand::Drop { at, which, yes: _ } => {
+            let json = at.json;
+            at.with_desk(async |desk| remove(desk, &which, json).await)
+        }
+    }
+}
+
+impl At {
+    fn with_desk(self, work: impl AsyncFnOnce(&mut Desk) -> Result<(), Exit>) -> Result<(), Exit> {
+        let config = Config::resolve(*self.args)?;
+        with_database(&config, None, async |mut conn| {
+            // The columns must be there; nothing is made by looking.
+            let ensured = schema::ensure(&mut conn, &config.schema, false).await;
+            ensured.map_err(|error| Exit::postgres(error.to_string()))?;
+            let files = LetterFiles::below(&wal_dir(&config.data_dir));
+            work(&mut Desk::new(conn, quoted(&config.schema), files)).await
+        })
+    }
+}
+
+async fn ls(desk: &mut Desk, queue: Option<&str>, limit: u32, json: bool) -> Result<(), Exit> {
+    let page = desk.list(queue, None, limit).await?;
+    if let Some(refused) = &page.table_refused {
+        eprintln!("forebay: only those in files are shown: {refused}");
+    }
+    print(|out| {
+        if !json {
+            writeln!(
+                out,
+                "{:>8}  {:<9} {:<27}  {:<8}  {:<24} {:<36}  error",
+                "id", "where", "failed at", "sqlstate", "queue/partition", "transaction id"
+            )?;
+        }
+        for listed in &page.letters {
+            if json {
+                print_json(out, &listed.view(false))?;
+                continue;
+            }
+            let letter = &listed.letter;
+            let name = format!("{}/{}", letter.queue.escape_debug(), letter.partition.escape_debug());
+            writeln!(
+                out,
+                "{:>8}  {:<9} {:<27}  {:<8}  {name:<24} {:<36}  {}",
+                listed.id.to_string(),
+                listed.place(),
+                rfc3339(letter.failed_us),
+                letter.sqlstate,
+                letter.transaction_id.as_deref().unwrap_or("-").escape_debug().to_string(),
+                shortened(&letter.error),
+            )?;
+        }
+        Ok(())
+    })
+}
+
+fn shortened(error: &str) -> String {
+    let mut shown: String = error.chars().take(ERROR_SHOWN_CHARS).flat_map(char::escape_debug).collect();
+    if error.chars().nth(ERROR_SHOWN_CHARS).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+async fn show(desk: &mut Desk, id: LetterId, json: bool) -> Result<(), Exit> {
+    let Some(listed) = desk.get(id).await? else {
+        return Err(Exit { code: 1, message: format!("there is no dead letter {id}") });
+    };
+    print(|out| {
+        if json {
+            return print_json(out, &listed.view(true));
+        }
+        let letter = &listed.letter;
+        let lines = [
+            ("id", listed.id.to_string()),
+            ("where", listed.place().to_owned()),
+            ("queue", letter.queue.clone()),
+            ("partition", letter.partition.clone()),
+            ("message id", letter.message_id.map_or_else(String::new, |id| id.to_string())),
+            ("transaction id", letter.transaction_id.clone().unwrap_or_default()),
+            ("trace id", letter.trace_id.map_or_else(String::new, |id| id.to_string())),
+            ("log number", letter.number.map_or_else(String::new, |number| number.to_string())),
+            ("accepted at", rfc3339(letter.accepted_us)),
+            ("failed at", rfc3339(letter.failed_us)),
+            ("sqlstate", letter.sqlstate.clone()),
+            ("error", letter.error.clone()),
+        ];
+        for (name, value) in lines {
+            writeln!(out, "{name:<14} {}", value.escape_debug())?;
+        }
+        writeln!(out, "\n{}", letter.payload.shown())
+    })
+}
+
+/// Hands the ids of `which` to `work`, which says whether the letter was dealt with.
+async fn each(
+    desk: &mut Desk,
+    which: &Which,
+    mut work: impl AsyncFnMut(&mut Desk, LetterId) -> Result<bool, Exit>,
+) -> Result<(), Exit> {
+    let mut done = true;
+    for &id in &which.ids {
+        done &= work(desk, id).await?;
+    }
+    let mut after = None;
+    let mut more = which.all;
+    while more {
+        let page = desk.list(which.queue.as_deref(), after, PAGE_MAX).await?;
+        if let Some(refused) = page.table_refused {
+            eprintln!("forebay: only those in files are dealt with: {refused}");
+            done = false;
+        }
+        after = page.letters.last().map(|last| last.id);
+        more = after.is_some();
+        for Listed { id, .. } in page.letters {
+            done &= work(desk, id).await?;
+        }
+    }
+    if done { Ok(()) } else { Err(Exit::findings()) }
+}
+
+async fn retry(desk: &mut Desk, which: &Which, json: bool) -> Result<(), Exit> {
+    each(desk, which, async |desk, id| {
+        let retried = desk.retry(id).await?;
+        print(|out| match &retried {
+            _ if json => print_json(out, &retried_view(id, &retried)),
+            Retried::Queued { seq } => writeln!(out, "{id}: queued, seq {seq}"),
+            Retried::Duplicate { of } => writeln!(out, "{id}: a duplicate of message {of}; the letter is gone"),
+            Retried::Refused { sqlstate, error } => writeln!(out, "{id}: refused again, {sqlstate}: {error}"),
+            Retried::NoMessage => writeln!(out, "{id}: it is no message that this release knows"),
+            Retried::Gone => writeln!(out, "{id}: there is no such letter"),
+        })?;
+        Ok(matches!(retried, Retried::Queued { .. } | Retried::Duplicate { .. }))
+    })
+    .await
+}
+
+async fn remove(desk: &mut Desk, which: &Which, json: bool) -> Result<(), Exit> {
+    each(desk, which, async |desk, id| {
+        let was_there = desk.remove(id).await?;
+        let status = if was_there { "dropped" } else { "gone" };
+        print(|out| match (json, was_there) {
+            (true, _) => print_json(out, &serde_json::json!({"id": id.to_string(), "status": status})),
+            (false, true) => writeln!(out, "{id}: dropped"),
+            (false, false) => writeln!(out, "{id}: there is no such letter"),
+        })?;
+        Ok(was_there)
+    })
+    .await
+}

@@ -1,0 +1,24 @@
+//! Printing to standard output.
+
+use super::Exit;
+use std::io::{self, BufWriter, Write};
+
+/// Prints to standard output. A reader that has seen enough, as `head`, is no failure.
+pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Exit> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    printed(write(&mut out).and_then(|()| out.flush()))
+}
+
+/// The same for what has been printed.
+pub(super) fn printed(outcome: io::Result<()>) -> Result<(), Exit> {
+    match outcome {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other.map_err(|error| Exit::storage(format!("cannot write to standard output: {error}"))),
+    }
+}
+
+/// Prints a value as one line of JSON.
+pub(super) fn print_json(out: &mut dyn Write, value: &impl serde::Serialize) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, value)?;
+    out.write_all(b"\n")
+}

@@ -1,0 +1,78 @@
+//! Those who wait for an errand to PostgreSQL.
+
+use crate::{api::Answer, http::Refusal};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    future::poll_fn,
+    rc::Rc,
+    task::{Poll, Waker},
+};
+
+/// An errand that somebody waits for.
+#[derive(Default)]
+pub struct Asked {
+    answer: RefCell<Option<Answer>>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Asked {
+    /// Waits for the answer. To be called once.
+    pub async fn wait(&self) -> Answer {
+        poll_fn(|cx| match self.answer.take() {
+            Some(answer) => Poll::Ready(answer),
+            None => {
+                self.waker.replace(Some(cx.waker().clone()));
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    fn answer(&self, answer: Answer) {
+        self.answer.replace(Some(answer));
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// Those of one core.
+#[derive(Default)]
+pub(super) struct AllAsked {
+    next_id: Cell<u64>,
+    waiting: RefCell<HashMap<u64, Rc<Asked>>>,
+}
+
+impl AllAsked {
+    /// Adds one; returns its id.
+    pub(super) fn add(&self) -> (u64, Rc<Asked>) {
+        let id = self.next_id.get();
+        self.next_id.set(id + 1);
+        let asked = Rc::new(Asked::default());
+        self.waiting.borrow_mut().insert(id, Rc::clone(&asked));
+        (id, asked)
+    }
+
+    /// Forgets one that was not asked for after all.
+    pub(super) fn forget(&self, id: u64) {
+        self.waiting.borrow_mut().remove(&id);
+    }
+
+    /// Hands an answer to whoever waits for it.
+    pub(super) fn answer(&self, id: u64, answer: Answer) {
+        // One that was given up is not there.
+        let asked = self.waiting.borrow_mut().remove(&id);
+        if let Some(asked) = asked {
+            asked.answer(answer);
+        }
+    }
+
+    /// Lets nobody wait any longer: the daemon ends.
+    pub(super) fn give_up_all(&self) {
+        for asked in self.waiting.take().into_values() {
+            let refusal = Refusal::new(503, "shutting_down", "the daemon is shutting down");
+            asked.answer(Answer::Refused(refusal.retry_after_s(1)));
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Dead letters that PostgreSQL's table refuses as well: NDJSON files below the log, one for each drain transaction.
+//!
+//! A file is durable before its transaction commits. Until that is known its name ends with `.pending`; then with `.ndjson`,
+//! or it is gone. The name says which record it begins with, so the checkpoint decides after a crash: what it has not
+//! passed is still in the log, comes again, and is judged anew.
+
+use super::DeadLetter;
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::{self, BufWriter, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
+
+/// Directory below the log's.
+const DIR: &str = "dead-letters";
+/// End of the name of a file whose transaction is not known to have committed.
+const PENDING: &str = "pending";
+/// End of the name of one whose transaction has.
+const KEPT: &str = "ndjson";
+
+/// The directory.
+#[derive(Clone, Debug)]
+pub struct LetterFiles {
+    dir: PathBuf,
+}
+
+/// A file as its name tells: the first of its records, and whose transaction it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileName {
+    /// Number of its first record.
+    pub number: u64,
+    /// Lane of that.
+    pub lane: u16,
+    /// Ordinal of that in its lane.
+    pub ordinal: u64,
+    /// The drainer of the transaction.
+    pub drainer: i32,
+}
+
+impl std::fmt::Display for FileName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:020}-lane{}-{}-drainer{}", self.number, self.lane, self.ordinal, self.drainer)
+    }
+}
+
+impl FileName {
+    /// Reads the name of a file that ends with `.{ending}`.
+    fn parse(name: &str, ending: &str) -> Option<Self> {
+        let mut parts = name.strip_suffix(ending)?.strip_suffix('.')?.splitn(4, '-');
+        let number = parts.next()?.parse().ok()?;
+        let lane = parts.next()?.strip_prefix("lane")?.parse().ok()?;
+        let ordinal = parts.next()?.parse().ok()?;
+        let drainer = parts.next()?.strip_prefix("drainer")?.parse().ok()?;
+        Some(Self { number, lane, ordinal, drainer })
+    }
+}
+
+impl LetterFiles {
+    /// Those of the log in `wal_dir`.
+    #[must_use]
+    pub fn below(wal_dir: &Path) -> Self {
+        Self { dir: wal_dir.join(DIR) }
+    }
+
+    /// The directory; it is not there before the first letter is.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn path(&self, name: &FileName, ending: &str) -> PathBuf {
+        self.dir.join(format!("{name}.{ending}"))
+    }
+
+    /// Writes the letters of a transaction that is about to commit. They are durable when this returns, name and all.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write(&self, name: &FileName, letters: &[DeadLetter]) -> io::Result<()> {
+        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
+        if let Some(parent) = self.dir.parent() {
+            sync_dir(parent)?;
+        }
+        write_lines(&self.path(name, PENDING), letters)?;
+        sync_dir(&self.dir)
+    }
+
+    /// The transaction committed.
+    ///
+    /// # Errors
+    /// Those of the file system; [`settle`](Self::settle) makes up for it.
+    pub fn keep(&self, name: &FileName) -> io::Result<()> {
+        fs::rename(self.path(name, PENDING), self.path(name, KEPT))
+    }
+
+    /// The transaction was rolled back.
+    ///
+    /// # Errors
+    /// Those of the file system; [`settle`](Self::settle) makes up for it.
+    pub fn discard(&self, name: &FileName) -> io::Result<()> {
+        fs::remove_file(self.path(name, PENDING))
+    }
+
+    /// Decides about the files whose transactions of `drainer` ended unseen: those whose first record `is_done` are kept. With
+    /// `goes_back` those that were kept are removed as well where it is not.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn settle(&self, drainer: i32, goes_back: bool, is_done: impl Fn(u16, u64) -> bool) -> io::Result<()> {
+        for name in self.names(PENDING)?.iter().filter(|name| name.drainer == drainer) {
+            if is_done(name.lane, name.ordinal) { self.keep(name)? } else { self.discard(name)? }
+        }
+        if goes_back {
+            let names = self.names(KEPT)?;
+            let again = names.iter().filter(|name| name.drainer == drainer && !is_done(name.lane, name.ordinal));
+            again.into_iter().try_for_each(|name| fs::remove_file(self.path(name, KEPT)))?;
+        }
+        Ok(())
+    }
+
+    /// When something in the directory was made, removed or renamed last; `None` while there is no directory.
+    #[must_use]
+    pub fn changed_at(&self) -> Option<SystemTime> {
+        self.dir.metadata().and_then(|metadata| metadata.modified()).ok()
+    }
+
+    /// The letters in the files that are kept, by number.
+    ///
+    /// # Errors
+    /// Those of the file system; `InvalidData`, naming file and line, for what is no letter.
+    pub fn list(&self) -> io::Result<Vec<DeadLetter>> {
+        let mut letters = Vec::new();
+        for name in self.names(KEPT)? {
+            letters.extend(self.read(&name)?);
+        }
+        letters.sort_by_key(|letter| letter.number);
+        Ok(letters)
+    }
+
+    /// Removes the letter of that number. Returns whether it was there.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub fn remove(&self, number: u64) -> io::Result<bool> {
+        self.change(number, |_| None)
+    }
+
+    /// Replaces a letter by what `change` makes of it, or removes it. Returns whether it was there.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub fn change(&self, number: u64, change: impl FnOnce(DeadLetter) -> Option<DeadLetter>) -> io::Result<bool> {
+        let Ok(dir) = File::open(&self.dir) else { return Ok(false) };
+        // Two who change a file at the same time would bring back what the other one removed.
+        dir.lock()?;
+        // The names rise with the numbers, but a later transaction may hold earlier numbers of another lane.
+        for name in self.names(KEPT)?.iter().filter(|name| name.number <= number) {
+            let mut letters = self.read(name)?;
+            let Some(at) = letters.iter().position(|letter| letter.number == Some(number)) else { continue };
+            let letter = letters.remove(at);
+            if let Some(changed) = change(letter) {
+                letters.insert(at, changed);
+            }
+            let path = self.path(name, KEPT);
+            if letters.is_empty() {
+                fs::remove_file(&path)?;
+            } else {
+                let temporary = path.with_extension("tmp");
+                write_lines(&temporary, &letters)?;
+                fs::rename(&temporary, &path)?;
+            }
+            sync_dir(&self.dir)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    fn names(&self, ending: &str) -> io::Result<Vec<FileName>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            // A stranger's file is left alone.
+            names.extend(entry?.file_name().to_str().and_then(|name| FileName::parse(name, ending)));
+        }
+        names.sort_by_key(|name| name.number);
+        Ok(names)
+    }
+
+    fn read(&self, name: &FileName) -> io::Result<Vec<DeadLetter>> {
+        let path = self.path(name, KEPT);
+        let text = match fs::read_to_string(&path) {
+            // Its last letter was dealt with since the directory was read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            text => text?,
+        };
+        let read = |(index, line): (usize, &str)| {
+            serde_json::from_str(line).map_err(|error| {
+                io::Error::new(io::ErrorKind::InvalidData, format!("{}:{}: {error}", path.display(), index + 1))
+            })
+        };
+        text.lines().enumerate().map(read).collect()
+    }
+}
+
+fn write_lines(path: &Path, letters: &[DeadLetter]) -> io::Result<()> {
+    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut out = BufWriter::new(&file);
+    for letter in letters {
+        serde_json::to_writer(&mut out, letter)?;
+        out.write_all(b"\n")?;
+    }
+    out.flush()?;
+    drop(out);
+    file.sync_all()
+}
+
+fn sync_dir(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn letter(number: u64) -> DeadLetter {
+        DeadLetter::of(number, 1, format!("\n{number}").as_bytes(), None, ("XXFB1", "no"))
+    }
+
+    fn numbers(files: &LetterFiles) -> Vec<u64> {
+        files.list().unwrap().iter().map(|letter| letter.number.unwrap()).collect()
+    }
+
+    #[test]
+    fn what_did_not_commit_is_not_shown_and_the_checkpoint_decides_after_a_crash() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = LetterFiles::below(dir.path());
+        assert!(files.list().unwrap().is_empty() && files.changed_at().is_none(), "no directory is made for nothing");
+        let name = |ordinal| FileName { number: 10 + ordinal, lane: 3, ordinal, drainer: 0 };
+        for ordinal in 0..4 {
+            files.write(&name(ordinal), &[letter(10 + ordinal), letter(100 + ordinal)]).unwrap();
+        }
+        assert!(numbers(&files).is_empty());
+        files.discard(&name(0)).unwrap();
+        files.keep(&name(1)).unwrap();
+        assert_eq!(numbers(&files), [11, 101]);
+        files.settle(1, true, |_, _| false).unwrap();
+        files.settle(0, false, |lane, ordinal| lane == 3 && ordinal < 3).unwrap();
+        assert_eq!(numbers(&files), [11, 12, 101, 102]);
+        files.settle(0, false, |_, _| true).unwrap();
+        assert_eq!(numbers(&files), [11, 12, 101, 102], "what was discarded is gone");
+        files.settle(0, true, |_, ordinal| ordinal < 2).unwrap();
+        assert_eq!(numbers(&files), [11, 101], "what is delivered again is judged anew");
+    }
+
+    #[test]
+    fn letters_are_removed_and_changed_one_by_one_and_the_last_one_takes_the_file_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = LetterFiles::below(dir.path());
+        let name = FileName { number: 5, lane: 0, ordinal: 0, drainer: 0 };
+        files.write(&name, &[letter(5), letter(6)]).unwrap();
+        files.keep(&name).unwrap();
+        std::fs::write(files.dir().join("README"), "a stranger's").unwrap();
+        assert!(files.change(6, |letter| Some(DeadLetter { error: "still no".into(), ..letter })).unwrap());
+        assert_eq!(files.list().unwrap()[1].error, "still no");
+        assert!(files.remove(5).unwrap() && !files.remove(5).unwrap());
+        assert_eq!(numbers(&files), [6]);
+        assert!(files.remove(6).unwrap());
+        assert_eq!(fs::read_dir(files.dir()).unwrap().count(), 1, "only the stranger's is left");
+    }
+}

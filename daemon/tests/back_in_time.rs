@@ -1,0 +1,282 @@
+//! The database or the log went back in time, or the database is another one: told, mended where the log has what is
+//! missing, and decided by a person where it has not.
+
+// Helpers of tests fail as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::{Daemon, data_dir, forebay, rows, wait_until};
+use forebay_cluster::{StopMode, TestCluster};
+use serde_json::{Value, json};
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    time::Duration,
+};
+
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+const SMALL: [&str; 4] = ["--cores", "1", "--wal-segment-bytes", "1MiB"];
+const RETAIN: [&str; 2] = ["--retain-drained", "1h"];
+
+/// Pushes the numbers with 30 KB each and without transaction ids, and waits until they are in PostgreSQL.
+fn push(daemon: &Daemon, numbers: std::ops::Range<u64>) {
+    let mut client = daemon.connect();
+    for n in numbers {
+        let item = json!({"queue": "q", "payload": {"n": n, "fill": "x".repeat(30_000)}});
+        assert_eq!(client.push(&json!({ "items": [item] })).unwrap().status, 201);
+    }
+    daemon.wait_until_drained();
+}
+
+fn numbers(cluster: &TestCluster) -> Vec<u64> {
+    let sql = "SELECT payload->>'n' FROM forebay.message_log WHERE queue = 'q' ORDER BY seq";
+    rows(cluster, sql).iter().map(|row| row[0].parse().unwrap()).collect()
+}
+
+fn copy(from: &Path, to: &Path) {
+    if to.exists() {
+        std::fs::remove_dir_all(to).unwrap();
+    }
+    assert!(Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+}
+
+fn pgdata(cluster: &TestCluster) -> PathBuf {
+    cluster.dir().join("postgres/pgdata")
+}
+
+fn backup(cluster: &TestCluster) -> PathBuf {
+    let to = cluster.dir().join("backup");
+    cluster.stop(StopMode::Fast, STOP_TIMEOUT).unwrap();
+    copy(&pgdata(cluster), &to);
+    cluster.start().unwrap();
+    to
+}
+
+fn restore(cluster: &TestCluster, backup: &Path) {
+    cluster.stop(StopMode::Fast, STOP_TIMEOUT).unwrap();
+    copy(backup, &pgdata(cluster));
+    cluster.start().unwrap();
+}
+
+fn checkpoint(command: &[&str], data_dir: &Path, cluster: &TestCluster) -> Output {
+    let at = ["--data-dir", data_dir.to_str().unwrap(), "--postgres", &cluster.url()];
+    forebay(&[&["checkpoint"], command, &at].concat())
+}
+
+fn show(data_dir: &Path, cluster: &TestCluster) -> (Option<i32>, Value) {
+    let output = checkpoint(&["show", "--json"], data_dir, cluster);
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap())
+}
+
+fn set(to: &str, data_dir: &Path, cluster: &TestCluster) -> Option<i32> {
+    let output = checkpoint(&["set", "--to", to, "--yes"], data_dir, cluster);
+    print!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    output.status.code()
+}
+
+/// Starts a daemon that ends with 3 because of what does not fit.
+fn check_refused(data_dir: &Path, cluster: &TestCluster, what: &str) {
+    let mut daemon = Daemon::start(data_dir, &cluster.url(), &SMALL);
+    assert_eq!(daemon.wait().code(), Some(3));
+    let log = daemon.log();
+    assert!(log.contains("checkpoint_mismatch") && log.contains(what) && log.contains("checkpoint show"), "{log}");
+}
+
+#[test]
+fn case_61_restored_to_yesterday_while_the_daemon_runs_what_was_lost_is_delivered_again_from_retained_segments() {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let dir = data_dir();
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &[&SMALL[..], &RETAIN].concat());
+    push(&daemon, 0..100);
+    let backup = backup(&cluster);
+    push(&daemon, 100..300);
+    assert!(daemon.figure("retainedBytes") >= 4 << 20, "{}", daemon.buffers());
+    restore(&cluster, &backup);
+    push(&daemon, 300..310);
+    wait_until("all are there", || numbers(&cluster).len() >= 310);
+    assert!(numbers(&cluster).into_iter().eq(0..310), "each once and in order");
+    assert!(daemon.log().contains("the database went back in time; what it lost is delivered again"));
+    // And once more across a restart, to a time before anything was pushed again.
+    assert!(daemon.terminate().success());
+    restore(&cluster, &backup);
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &[&SMALL[..], &RETAIN].concat());
+    daemon.wait_until_drained();
+    push(&daemon, 310..320);
+    assert!(numbers(&cluster).into_iter().eq(0..320));
+    assert_eq!(show(dir.path(), &cluster).0, Some(0));
+}
+
+#[test]
+fn case_61_restored_to_yesterday_without_retained_segments_it_is_refused_aloud_until_a_person_decides() {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let dir = data_dir();
+    let mut daemon = Daemon::start(dir.path(), &cluster.url(), &SMALL);
+    push(&daemon, 0..50);
+    let backup = backup(&cluster);
+    push(&daemon, 50..250);
+    assert_eq!(set("log-oldest", dir.path(), &cluster), Some(4), "the daemon runs");
+    restore(&cluster, &backup);
+    assert_eq!(daemon.wait().code(), Some(3));
+    assert!(daemon.log().contains("behind"), "{}", daemon.log());
+    check_refused(dir.path(), &cluster, "went back in time");
+    let (code, shown) = show(dir.path(), &cluster);
+    assert_eq!((code, &shown["fits"]), (Some(1), &json!(false)));
+    let text = String::from_utf8(checkpoint(&["show"], dir.path(), &cluster).stdout).unwrap();
+    assert!(text.contains("--to log-oldest --yes") && !text.contains("--to database"), "{text}");
+    assert_eq!(
+        checkpoint(&["set", "--to", "log-oldest"], dir.path(), &cluster).status.code(),
+        Some(2),
+        "not confirmed"
+    );
+    assert_eq!(set("database", dir.path(), &cluster), Some(2), "the log does not have what comes there");
+    assert_eq!(set("log-oldest", dir.path(), &cluster), Some(0));
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &SMALL);
+    daemon.wait_until_drained();
+    push(&daemon, 250..260);
+    let found = numbers(&cluster);
+    let oldest = found[50];
+    assert!(oldest > 50 && oldest < 250, "what came between is lost: {oldest}");
+    assert!(found.iter().copied().eq((0..50).chain(oldest..260)), "the rest is there once: {found:?}");
+}
+
+#[test]
+fn case_61_another_database_is_refused_aloud_until_a_person_decides() {
+    let (cluster, other) = (TestCluster::start_without_fsync().unwrap(), TestCluster::start_without_fsync().unwrap());
+    // Clusters of a test are copies of one template, down to the name of the system: only another one by initdb is another.
+    let identifiers = "SELECT system_identifier FROM pg_control_system()";
+    assert_eq!(rows(&cluster, identifiers), rows(&other, identifiers));
+    other.psql("CREATE DATABASE moved").unwrap();
+    let moved_url = other.url().replace("/forebay?", "/moved?");
+    let dir = data_dir();
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &SMALL);
+    push(&daemon, 0..100);
+    assert!(daemon.terminate().success());
+    let mut daemon = Daemon::start(dir.path(), &moved_url, &SMALL);
+    assert_eq!(daemon.wait().code(), Some(3));
+    assert!(daemon.log().contains("another database"), "{}", daemon.log());
+    // Moved with all that it had: the checkpoint came along.
+    let dump = Command::new(cluster.binaries().path("pg_dump")).args(["-d", &cluster.url()]).output().unwrap();
+    assert!(dump.status.success());
+    let sql = other.dir().join("dump.sql");
+    std::fs::write(&sql, dump.stdout).unwrap();
+    let mut load = Command::new(other.binaries().path("psql"));
+    load.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &moved_url, "-f"]).arg(&sql);
+    assert!(load.output().unwrap().status.success());
+    let mut daemon = Daemon::start(dir.path(), &moved_url, &SMALL);
+    assert_eq!(daemon.wait().code(), Some(3));
+    let at = ["--data-dir", dir.path().to_str().unwrap(), "--postgres", &moved_url];
+    let text = String::from_utf8(forebay(&[&["checkpoint", "show"][..], &at].concat()).stdout).unwrap();
+    assert!(text.contains("--to database --yes"), "{text}");
+    let set = |to: &str| forebay(&[&["checkpoint", "set", "--to", to, "--yes"][..], &at].concat()).status.code();
+    assert_eq!(set("database"), Some(0));
+    let daemon = Daemon::start(dir.path(), &moved_url, &SMALL);
+    push(&daemon, 100..110);
+    let sql = "SELECT count(*), count(DISTINCT payload->>'n') FROM forebay.message_log";
+    let count = Command::new(other.binaries().path("psql")).args(["-XAtd", &moved_url, "-c", sql]).output().unwrap();
+    assert_eq!(String::from_utf8(count.stdout).unwrap().trim(), "110|110");
+    assert!(daemon.terminate().success());
+    // Back to the first one, which stayed behind: only what comes from now on.
+    check_refused(dir.path(), &cluster, "another database");
+    let set = |to: &str| checkpoint(&["set", "--to", to, "--yes"], dir.path(), &cluster).status.code();
+    assert_eq!(set("log-end"), Some(0));
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &SMALL);
+    push(&daemon, 110..120);
+    assert!(numbers(&cluster).into_iter().eq((0..100).chain(110..120)));
+}
+
+#[test]
+fn case_62_a_data_directory_of_yesterday_is_refused_aloud_until_a_person_decides() {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let parent = data_dir();
+    let (dir, kept) = (parent.path().join("data"), parent.path().join("kept"));
+    let daemon = Daemon::start(&dir, &cluster.url(), &SMALL);
+    push(&daemon, 0..20);
+    assert!(daemon.terminate().success());
+    copy(&dir, &kept);
+    let daemon = Daemon::start(&dir, &cluster.url(), &SMALL);
+    push(&daemon, 20..100);
+    assert!(daemon.terminate().success());
+    copy(&kept, &dir);
+    check_refused(&dir, &cluster, "ahead of the log");
+    let (code, shown) = show(&dir, &cluster);
+    assert_eq!(code, Some(1));
+    assert!(shown["mismatch"].as_str().unwrap().contains("ahead of the log"), "{shown}");
+    assert_eq!(set("database", &dir, &cluster), Some(2), "the log has no such place");
+    assert_eq!(set("log-end", &dir, &cluster), Some(0));
+    let daemon = Daemon::start(&dir, &cluster.url(), &SMALL);
+    push(&daemon, 100..120);
+    assert!(numbers(&cluster).into_iter().eq(0..120));
+}
+
+#[test]
+fn retained_segments_are_not_pending_make_room_at_the_quota_and_are_shown() {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let dir = data_dir();
+    let args = [&SMALL[..], &RETAIN, &["--wal-max-bytes", "8MiB"]].concat();
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &args);
+    push(&daemon, 0..60);
+    assert!(daemon.figure("retainedBytes") > 0);
+    let daemon = {
+        assert!(daemon.terminate().success());
+        cluster.stop(StopMode::Fast, STOP_TIMEOUT).unwrap();
+        Daemon::start(dir.path(), &cluster.url(), &args)
+    };
+    assert_eq!((daemon.figure("pending"), daemon.figure("usedBytes")), (0, 0), "also while PostgreSQL is away");
+    let ls = forebay(&["wal", "ls", "--data-dir", dir.path().to_str().unwrap()]);
+    let listed = String::from_utf8(ls.stdout).unwrap();
+    assert!(listed.contains("drained") && listed.contains("data"), "{listed}");
+    cluster.start().unwrap();
+    // Far more than the quota: what is retained goes first, and nothing is refused.
+    push(&daemon, 60..500);
+    let buffers = daemon.buffers();
+    assert!(buffers["retainedSegmentsGivenUp"].as_u64().unwrap() > 0, "{buffers}");
+    assert!(buffers["segmentBytesTotal"].as_u64().unwrap() <= 8 << 20, "{buffers}");
+    assert!(numbers(&cluster).into_iter().eq(0..500));
+}
+
+#[test]
+fn a_plain_role_may_ask_which_database_it_is_and_where_it_may_not_the_daemon_goes_on() {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    cluster.psql("CREATE ROLE plain LOGIN; GRANT CREATE ON DATABASE forebay TO plain").unwrap();
+    let url = cluster.url().replace("forebay@", "plain@");
+    let dirs = [data_dir(), data_dir()];
+    let named = "SELECT count(*), count(system_identifier), count(database_oid) FROM forebay.drain_checkpoints";
+    push(&Daemon::start(dirs[0].path(), &url, &SMALL), 0..3);
+    assert_eq!(rows(&cluster, named), [["1", "1", "1"]]);
+    cluster.psql("REVOKE EXECUTE ON FUNCTION pg_control_system(), pg_current_wal_insert_lsn() FROM PUBLIC").unwrap();
+    push(&Daemon::start(dirs[1].path(), &url, &SMALL), 3..6);
+    assert_eq!(rows(&cluster, named), [["2", "1", "1"]]);
+    push(&Daemon::start(dirs[0].path(), &url, &SMALL), 6..9);
+    assert_eq!(numbers(&cluster).len(), 9);
+}
+
+#[test]
+fn the_commands_reach_the_private_postgresql_of_a_running_and_of_a_stopped_daemon() {
+    let dir = data_dir();
+    let start = || {
+        let daemon = Daemon::start(dir.path(), "embedded", &SMALL);
+        daemon.wait_until_drained();
+        daemon
+    };
+    let run = |args: &[&str]| {
+        let output = forebay(&[args, &["--data-dir", dir.path().to_str().unwrap()]].concat());
+        assert_eq!(output.status.code(), Some(0), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let daemon = start();
+    push(&daemon, 0..3);
+    assert!(run(&["checkpoint", "show"]).contains("they fit"));
+    assert_eq!(run(&["dead-letters", "ls", "--json"]), "");
+    push(&daemon, 3..6);
+    assert!(daemon.terminate().success());
+    let shown: Value = serde_json::from_str(&run(&["checkpoint", "show", "--json"])).unwrap();
+    assert_eq!((&shown["fits"], shown["lanes"][0]["end"]["ordinal"].as_u64()), (&json!(true), Some(6)));
+    assert_eq!(run(&["dead-letters", "ls", "--json"]), "");
+    assert!(run(&["checkpoint", "set", "--to", "database", "--yes"]).contains("record 6"));
+    let pid_file = dir.path().join("postgres/pgdata/postmaster.pid");
+    assert!(!pid_file.exists(), "what a command starts it stops");
+    let daemon = start();
+    push(&daemon, 6..9);
+    assert!(daemon.terminate().success());
+}
