@@ -61,9 +61,6 @@ pub const LANE_LOOK_INTERVAL: Duration = Duration::from_secs(5);
 /// Bytes of COPY data handed to the connection at once.
 pub const COPY_CHUNK_BYTES: usize = 256 << 10;
 
-/// Connections that may drain at once: each is a thread and a backend, and PostgreSQL has no more cores than this.
-pub const DRAIN_CONNECTIONS_MAX: u16 = 64;
-
 /// Least time that PostgreSQL may be given for a statement.
 pub const POSTGRES_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 

@@ -20,6 +20,7 @@ use std::{
         Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
+    time::{Duration, Instant},
 };
 
 /// What is known of PostgreSQL, from the drain's connection itself.
@@ -199,6 +200,9 @@ pub struct Shared {
     pub known_queues: RwLock<Option<HashSet<String>>>,
     remembered: Mutex<Option<Remembered>>,
     health: AtomicU8,
+    /// When a drain transaction committed, or a session began, in milliseconds since `started`.
+    committed_ms: AtomicU64,
+    started: Instant,
     storage_failed: AtomicBool,
     stopping: AtomicBool,
 }
@@ -236,6 +240,8 @@ impl Shared {
             config,
             remembered: Mutex::new(remembered),
             health: AtomicU8::new(DatabaseHealth::Unknown as u8),
+            committed_ms: AtomicU64::new(0),
+            started: Instant::now(),
             storage_failed: AtomicBool::new(false),
             stopping: AtomicBool::new(false),
         }
@@ -275,6 +281,28 @@ impl Shared {
         let before = self.health.swap(health as u8, Ordering::Relaxed);
         if health == DatabaseHealth::Disconnected && before != health as u8 {
             self.mailboxes.iter().for_each(|mailbox| mailbox.send(crate::mailbox::Letter::DatabaseAway));
+        }
+    }
+
+    /// Notes that PostgreSQL has answered as it should.
+    pub fn postgres_answered(&self) {
+        self.committed_ms.store(self.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+        if self.health() != DatabaseHealth::Connected {
+            self.set_health(DatabaseHealth::Connected);
+        }
+    }
+
+    /// A plain push waited in vain. If PostgreSQL has not answered since it began to, nobody else should: it counts as away
+    /// until it does.
+    pub fn waited_in_vain(&self, waited: Duration) {
+        let silent_ms =
+            (self.started.elapsed().as_millis() as u64).saturating_sub(self.committed_ms.load(Ordering::Relaxed));
+        if u128::from(silent_ms) >= waited.as_millis() && self.health() == DatabaseHealth::Connected {
+            tracing::warn!(
+                silent_ms,
+                "PostgreSQL does not answer; plain pushes are answered from the log until it does"
+            );
+            self.set_health(DatabaseHealth::Disconnected);
         }
     }
 

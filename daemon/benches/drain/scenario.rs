@@ -29,7 +29,6 @@ pub(crate) struct Scenario {
     pub(crate) partitions: u32,
     pub(crate) uuids: bool,
     pub(crate) duplicate_every: Option<u64>,
-    pub(crate) args: &'static [&'static str],
     pub(crate) rival: Rival,
     pub(crate) rival_name: &'static str,
     /// The ratio must be at least this.
@@ -43,13 +42,12 @@ const SMALL: Scenario = Scenario {
     partitions: 16,
     uuids: true,
     duplicate_every: None,
-    args: &[],
     rival: Rival::BareCopy,
     rival_name: "bare COPY",
     bar: 0.9,
 };
 
-pub(crate) const SCENARIOS: [Scenario; 8] = [
+pub(crate) const SCENARIOS: [Scenario; 6] = [
     SMALL,
     Scenario { name: "wide", what: "the same, 10,000 partitions", partitions: 10_000, bar: 0.7, ..SMALL },
     Scenario { name: "kib", what: "1 KiB payloads, 16 partitions", payload_bytes: 1024, ..SMALL },
@@ -80,24 +78,6 @@ pub(crate) const SCENARIOS: [Scenario; 8] = [
         bar: 1.5,
         ..SMALL
     },
-    Scenario {
-        name: "two",
-        what: "two drain connections",
-        args: &["--drain-connections", "2"],
-        rival: Rival::Drain(&["--drain-connections", "1"]),
-        rival_name: "one",
-        bar: 1.0,
-        ..SMALL
-    },
-    Scenario {
-        name: "four",
-        what: "four drain connections",
-        args: &["--drain-connections", "4"],
-        rival: Rival::Drain(&["--drain-connections", "1"]),
-        rival_name: "one",
-        bar: 1.0,
-        ..SMALL
-    },
 ];
 
 /// What one run of the drain came to.
@@ -120,7 +100,7 @@ impl Scenario {
         let (mut rates, mut rival_rates, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         let (mut cpu, mut peak) = (Vec::new(), Vec::new());
         for round in 0..settings.rounds {
-            let run = drain(&server, &backlog, self.args, settings);
+            let run = drain(&server, &backlog, &[], settings);
             let batches = batches.get_or_insert_with(|| Batches::of(&url_of(&server)));
             let rival = match &self.rival {
                 Rival::BareCopy => {

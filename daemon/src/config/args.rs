@@ -96,9 +96,6 @@ pub struct ServeArgs {
     /// How long a plain push waits for its commit before it is answered `buffered` [default: 2000]
     #[arg(long, env = "FOREBAY_COMMIT_WAIT_MS", value_name = "MS")]
     pub commit_wait_ms: Option<u64>,
-    /// Connections that drain at once, each its share of the partitions [default: 1]
-    #[arg(long, env = "FOREBAY_DRAIN_CONNECTIONS", value_name = "N")]
-    pub drain_connections: Option<u16>,
     /// How long PostgreSQL may take over one statement; the daemon gives the connection up after half as long again
     /// [default: 60000]
     #[arg(long, env = "FOREBAY_POSTGRES_TIMEOUT_MS", value_name = "MS")]

@@ -7,7 +7,7 @@ mod file;
 mod libpq_env;
 pub mod sync_method;
 
-use crate::limits::{BODY_BYTES_DEFAULT, DRAIN_CONNECTIONS_MAX, POSTGRES_TIMEOUT_MIN};
+use crate::limits::{BODY_BYTES_DEFAULT, POSTGRES_TIMEOUT_MIN};
 use args::ServeArgs;
 use forebay_wal::group::SyncMethod;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -138,8 +138,6 @@ pub struct Config {
     pub auto_create_queues: bool,
     /// How long a plain push waits for its commit before it is answered `buffered`.
     pub commit_wait: Duration,
-    /// Connections that drain at once.
-    pub drain_connections: u16,
     /// How long PostgreSQL may take over one statement.
     pub postgres_timeout: Duration,
     /// When the drain looks for transaction ids that are there already before it copies.
@@ -188,7 +186,6 @@ impl Config {
             flush_max: setting!(flush_max).unwrap_or(100),
             auto_create_queues: setting!(auto_create_queues).unwrap_or(true),
             commit_wait: Duration::from_millis(setting!(commit_wait_ms).unwrap_or(2000)),
-            drain_connections: setting!(drain_connections).unwrap_or(1),
             postgres_timeout: Duration::from_millis(setting!(postgres_timeout_ms).unwrap_or(60_000).into()),
             probe_duplicates: setting!(probe_duplicates).unwrap_or(ProbeDuplicates::Auto),
             max_body_bytes: setting!(max_body_bytes).map_or(BODY_BYTES_DEFAULT, |size| size.0),
@@ -214,9 +211,6 @@ impl Config {
         }
         if self.cores == Some(0) {
             return fail("--cores must be at least 1".into());
-        }
-        if !(1..=DRAIN_CONNECTIONS_MAX).contains(&self.drain_connections) {
-            return fail(format!("--drain-connections must be 1 to {DRAIN_CONNECTIONS_MAX}"));
         }
         if self.postgres_timeout < POSTGRES_TIMEOUT_MIN {
             return fail(format!("--postgres-timeout-ms must be at least {}", POSTGRES_TIMEOUT_MIN.as_millis()));
@@ -263,7 +257,6 @@ impl Config {
         line("flush-max", Some(self.flush_max.to_string()));
         line("auto-create-queues", Some(self.auto_create_queues.to_string()));
         line("commit-wait-ms", Some(self.commit_wait.as_millis().to_string()));
-        line("drain-connections", Some(self.drain_connections.to_string()));
         line("postgres-timeout-ms", Some(self.postgres_timeout.as_millis().to_string()));
         line("probe-duplicates", Some(text(self.probe_duplicates.name())));
         line("max-body-bytes", Some(self.max_body_bytes.to_string()));

@@ -112,12 +112,16 @@ impl Commits {
         self.awaited.take().into_values().for_each(|awaited| awaited.give_up());
     }
 
-    pub(super) fn give_up_before(&self, now: Instant) {
+    /// Tells those whose time is over; whether there were any.
+    pub(super) fn give_up_before(&self, now: Instant) -> bool {
+        let mut any = false;
         let mut all = self.awaited.borrow_mut();
         // All wait equally long, so the oldest are the first.
         while let Some(first) = all.first_entry().filter(|first| first.get().deadline <= now) {
             first.remove().give_up();
+            any = true;
         }
+        any
     }
 }
 
@@ -149,7 +153,7 @@ mod tests {
         let commits = Commits::default();
         let now = Instant::now();
         let (one, other) = (commits.add(1, 1, now), commits.add(2, 1, now + Duration::from_secs(60)));
-        commits.give_up_before(now);
+        assert!(commits.give_up_before(now));
         assert!(one.given_up.get() && !other.given_up.get());
         commits.deliver(vec![delivery(1)]);
         commits.give_up_all();

@@ -259,7 +259,9 @@ async fn sweep(core: Rc<Core>) {
     let (mut appended, mut quiet_sweeps) = (0, 0);
     loop {
         rt::sleep(SWEEP_INTERVAL).await;
-        core.commits.give_up_before(Instant::now());
+        if core.commits.give_up_before(Instant::now()) {
+            core.shared.waited_in_vain(core.shared.config.commit_wait);
+        }
         let appended_now = core.lane.borrow().shared().appended_ordinal();
         quiet_sweeps = if appended_now == appended { quiet_sweeps + 1 } else { 0 };
         appended = appended_now;

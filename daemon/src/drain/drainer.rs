@@ -38,6 +38,8 @@ pub(super) struct Drainer {
     target: TargetSource,
     sources: Sources,
     session: Option<Session>,
+    /// It was told that there is none.
+    is_away: bool,
     /// A round that needs nothing but the answer to its COMMIT.
     committing: Option<Batch>,
     /// Rounds that were taken and are not committed, in order; the first one is tried, the next one was taken meanwhile.
@@ -51,6 +53,8 @@ pub(super) struct Drainer {
     /// Attempts in a row that were rolled back through nobody's fault.
     repeats: u32,
     backoff: Duration,
+    /// Messages pushed when the last back-off began.
+    pushed_before: u64,
     notify: Rc<Notify>,
     finish_by: Arc<Mutex<Option<Instant>>>,
     last_used: Instant,
@@ -90,6 +94,7 @@ impl Drainer {
             shared,
             target,
             session: None,
+            is_away: false,
             committing: None,
             taken: VecDeque::new(),
             left_some: false,
@@ -97,6 +102,7 @@ impl Drainer {
             probes_left: 0,
             repeats: 0,
             backoff: BACKOFF_MIN,
+            pushed_before: 0,
             notify,
             finish_by,
             last_used: Instant::now(),
@@ -167,9 +173,12 @@ impl Drainer {
     async fn sleep(&mut self, duration: Duration) {
         self.note_oldest();
         let until = Instant::now() + duration;
-        // Not armed: pushes do not wake it, only the end of the daemon does.
+        let armed = self.shared.drain.is_armed_for_any();
         while Instant::now() < until && self.finish_by().is_none() {
             self.notify.notified_until(Some(until)).await;
+            if armed && !self.shared.drain.is_armed_for_any() {
+                return;
+            }
         }
     }
 
@@ -178,6 +187,11 @@ impl Drainer {
         let jitter = u64::from(crate::ids::unix_now().subsec_nanos()) % 512;
         let pause = self.backoff.mul_f64(0.5 + jitter as f64 / 1024.0);
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        // A push after quiet is worth an attempt of its own: its client waits, and the server may be back since long.
+        let pushed = self.shared.counters.pushed_messages.load(Ordering::Relaxed);
+        if std::mem::replace(&mut self.pushed_before, pushed) == pushed {
+            self.shared.drain.arm_for_any();
+        }
         self.sleep(pause).await;
     }
 
@@ -242,18 +256,18 @@ impl Drainer {
             progress.set_drained(mark.position, mark.ordinal);
             self.shared.release(progress, mark.position);
         }
-        if self.shared.health() != DatabaseHealth::Connected {
+        if std::mem::take(&mut self.is_away) || self.shared.health() == DatabaseHealth::Unknown {
             tracing::info!(pending = self.shared.pending(), "connected to PostgreSQL");
         }
         self.backoff = BACKOFF_MIN;
         self.last_used = Instant::now();
         self.session = Some(session);
-        self.shared.set_health(DatabaseHealth::Connected);
+        self.shared.postgres_answered();
     }
 
     fn away(&mut self, code: &'static str, error: &str) {
         self.session = None;
-        if self.shared.health() != DatabaseHealth::Disconnected {
+        if !std::mem::replace(&mut self.is_away, true) {
             tracing::error!(code, error, "the drain is held up; pushes are kept in the log");
         } else {
             tracing::debug!(code, error, "the drain is still held up");
@@ -331,6 +345,7 @@ impl Drainer {
             if let Err(error) = session.check().await {
                 return self.unreachable(&error);
             }
+            self.shared.postgres_answered();
             self.remember(true).await;
         }
         Next::Idle
@@ -478,6 +493,7 @@ impl Drainer {
             batch.verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Duplicate { .. })).count() as u64;
         let rows = batch.records.len() as u64 - refused - duplicates;
         counters.drain_transactions.fetch_add(1, Ordering::Relaxed);
+        self.shared.postgres_answered();
         counters.drained_messages.fetch_add(rows, Ordering::Relaxed);
         counters.duplicate_messages.fetch_add(duplicates, Ordering::Relaxed);
         self.shared.dead_letters.fetch_add(refused, Ordering::Relaxed);

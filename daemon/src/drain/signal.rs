@@ -45,6 +45,8 @@ pub struct DrainSignal {
     due_us: AtomicU64,
     /// Whether the drain sleeps and wants to be woken.
     armed: AtomicBool,
+    /// Whether it sleeps and any message should wake it.
+    armed_for_any: AtomicBool,
     event: OwnedFd,
 }
 
@@ -61,6 +63,7 @@ impl DrainSignal {
             due_count: AtomicU64::new(NEVER),
             due_us: AtomicU64::new(NEVER),
             armed: AtomicBool::new(false),
+            armed_for_any: AtomicBool::new(false),
             event,
         })
     }
@@ -74,6 +77,19 @@ impl DrainSignal {
         if due_us < due_us_before || waiting >= due_count {
             self.wake();
         }
+        if self.armed_for_any.load(Ordering::Relaxed) && self.armed_for_any.swap(false, Ordering::SeqCst) {
+            self.wake_anyway();
+        }
+    }
+
+    /// Asks to be woken by the next message, whatever it brings: for a drain that could not do anything with one.
+    pub fn arm_for_any(&self) {
+        self.armed_for_any.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether no message came since.
+    pub fn is_armed_for_any(&self) -> bool {
+        self.armed_for_any.load(Ordering::SeqCst)
     }
 
     /// Wakes the drain, if it sleeps, to look again what is due.
@@ -158,6 +174,19 @@ mod tests {
         assert!(signal.armed.load(Ordering::SeqCst), "a later message does not wake");
         signal.add(1, patience(10, 100));
         assert!(!signal.armed.load(Ordering::SeqCst));
+        let mut counter = [0; 8];
+        rustix::io::read(signal.event(), &mut counter).unwrap();
+        assert_eq!(u64::from_ne_bytes(counter), 1);
+    }
+
+    #[test]
+    fn a_drain_that_waits_for_postgresql_is_woken_by_any_message_once() {
+        let signal = DrainSignal::new().unwrap();
+        signal.add(1, patience(10, 100));
+        signal.arm_for_any();
+        signal.add(1, patience(60_000, 100));
+        assert!(!signal.is_armed_for_any());
+        signal.add(1, patience(60_000, 100));
         let mut counter = [0; 8];
         rustix::io::read(signal.event(), &mut counter).unwrap();
         assert_eq!(u64::from_ne_bytes(counter), 1);
