@@ -5,6 +5,7 @@
 
 pub mod client;
 pub mod load;
+pub mod proxy;
 #[path = "../../../wal/tests/simulated/random.rs"]
 pub mod random;
 pub mod small_disk;
