@@ -63,6 +63,15 @@ impl Sent {
     }
 }
 
+/// What is known of producers with the same names and messages, of which each was at two loads.
+pub fn merged(one: Vec<Sent>, other: Vec<Sent>) -> Vec<Sent> {
+    let merge = |(one, other): (Sent, Sent)| {
+        assert_eq!((&one.queue, &one.partition, &one.producer), (&other.queue, &other.partition, &other.producer));
+        Sent { sent: one.sent.max(other.sent), answered: one.answered.max(other.answered), ..one }
+    };
+    one.into_iter().zip(other).map(merge).collect()
+}
+
 impl Load {
     pub fn start(spec: &Spec, address: SocketAddr) -> Self {
         let shared = Arc::new(Progress {
@@ -178,9 +187,14 @@ impl Progress {
 /// Checks that every answered message is there once, each producer's in order, and nothing that was never sent; returns
 /// how many there are.
 pub fn check(cluster: &TestCluster, sent: &[Sent]) -> u64 {
+    check_in(cluster, "forebay", sent)
+}
+
+/// The same, in that schema.
+pub fn check_in(cluster: &TestCluster, schema: &str, sent: &[Sent]) -> u64 {
     let queue = &sent[0].queue;
     let sql = format!(
-        "SELECT partition, seq, payload->>'producer', payload->>'n' FROM forebay.message_log WHERE queue = {} \
+        "SELECT partition, seq, payload->>'producer', payload->>'n' FROM {schema}.message_log WHERE queue = {} \
          ORDER BY partition, seq",
         literal(queue)
     );

@@ -20,6 +20,7 @@ pub struct Rig {
     args: Vec<String>,
     /// All messages go to this queue, which has the rig's name.
     queue: String,
+    schema: String,
     client: Client,
     /// Messages pushed, by partition. Each has its number in its partition.
     pushed: BTreeMap<String, u64>,
@@ -29,12 +30,19 @@ pub struct Rig {
 
 impl Rig {
     pub fn start(cluster: &TestCluster, name: &str, args: &[&str]) -> Self {
+        Self::start_in(cluster, "forebay", name, args)
+    }
+
+    /// In a schema of its own.
+    pub fn start_in(cluster: &TestCluster, schema: &str, name: &str, args: &[&str]) -> Self {
         let proxy = Proxy::start(cluster);
         let dir = data_dir();
-        let args: Vec<String> = ["--cores", "1"].iter().chain(args).map(|arg| (*arg).to_owned()).collect();
+        let args: Vec<String> =
+            ["--cores", "1", "--schema", schema].iter().chain(args).map(|arg| (*arg).to_owned()).collect();
         let daemon = start_daemon(&dir, &proxy, &args);
         let (client, pushed) = (daemon.connect(), BTreeMap::new());
-        Self { daemon, proxy, dir, args, queue: name.to_owned(), client, pushed, pushed_before: 0 }
+        let (queue, schema) = (name.to_owned(), schema.to_owned());
+        Self { daemon, proxy, dir, args, queue, schema, client, pushed, pushed_before: 0 }
     }
 
     /// The items of the next messages of a partition. Of five, two have a transaction id.
@@ -111,7 +119,7 @@ impl Rig {
             .iter()
             .map(|(partition, count)| load::Sent::all_answered(&self.queue, partition, &self.queue, *count))
             .collect();
-        let stored = load::check(cluster, &producers);
+        let stored = load::check_in(cluster, &self.schema, &producers);
         let figures = self.daemon.buffers();
         for name in ["pending", "pendingBytes", "oldestPendingMs", "failed", "lostRecords", "duplicateMessages"] {
             assert_eq!(figures[name], 0, "{name}: {figures}");
