@@ -35,6 +35,9 @@ use std::{
     time::Duration,
 };
 
+/// Time between looks whether a connection on which something is held back has ended.
+const LOOK_INTERVAL: Duration = Duration::from_millis(5);
+
 /// What is done to everything that goes through.
 #[derive(Clone, Copy, Default)]
 pub struct Style {
@@ -210,13 +213,15 @@ impl Drop for Proxy {
 }
 
 impl Shared {
-    /// Waits until what is held back may go on.
-    fn hold(&self) {
+    /// Waits until what is held back on `conn` may go on, or the connection ends.
+    fn hold(&self, conn: &Conn) {
         let mut held = self.held.lock().unwrap();
         *held = true;
-        while *held && !self.ends.load(Ordering::SeqCst) {
-            held = self.released.wait(held).unwrap();
+        while *held && !conn.is_over() && !self.ends.load(Ordering::SeqCst) {
+            // Nobody tells it of the connection's end.
+            held = self.released.wait_timeout(held, LOOK_INTERVAL).unwrap().0;
         }
+        *held = false;
     }
 
     fn refusal(&self) -> Option<Complaint> {

@@ -48,6 +48,10 @@ impl Conn {
         let _ = self.server.shutdown(Shutdown::Both);
     }
 
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
     /// Ends what goes on to the other side of `from`.
     fn close_after(&self, from: From) {
         let _ = match from {
@@ -145,7 +149,7 @@ fn forward(conn: &Conn, shared: &Shared, from: From, mut message: Vec<u8>) -> bo
             kept && manner == Manner::Close && swallow(conn, from)
         }
         Act::Strike { deed: Deed::Hold, .. } => {
-            shared.hold();
+            shared.hold(conn);
             write(conn, shared, from, &message)
         }
         Act::Strike { deed: Deed::Fail(complaint), .. } => {
@@ -192,7 +196,7 @@ fn write(conn: &Conn, shared: &Shared, from: From, bytes: &[u8]) -> bool {
     if let Some(delay) = style.delay {
         std::thread::sleep(delay);
     }
-    if conn.over.load(Ordering::SeqCst) {
+    if conn.is_over() {
         return false;
     }
     if conn.lost.load(Ordering::SeqCst) {
