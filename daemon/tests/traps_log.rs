@@ -103,7 +103,7 @@ fn trap_8_a_request_of_many_items_is_kept_whole_or_refused_whole_also_when_the_l
     let mut push = |client: &mut common::Client, request: usize| {
         let item = |n: usize| json!({"queue": "whole", "payload": {"request": request, "n": n, "fill": fill}});
         let mut body = json!({"items": (0..ITEMS).map(item).collect::<Vec<Value>>()});
-        if request % 2 == 0 {
+        if request.is_multiple_of(2) {
             body["qos0"] = json!(true);
         }
         let response = client.push(&body).unwrap();
