@@ -8,12 +8,12 @@ mod common;
 use common::{
     Daemon, PATIENCE, data_dir,
     load::{self, Load, Spec},
-    proxy::{Deed, From, Point, Proxy, Rig, Since},
+    proxy::Proxy,
     random::Random,
     rows, test_seed, wait_until,
 };
 use forebay_cluster::{StopMode, TestCluster};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const SPEC: Spec = Spec { queue: "load", label: "s", producers: 4, partitions: 2, fill_bytes: 300 };
 
