@@ -170,7 +170,8 @@ fn case_59_every_second_a_duplicate_within_a_batch_across_batches_and_across_two
     let dirs = [data_dir(), data_dir()];
     let daemons = dirs.each_ref().map(|dir| Daemon::start(dir.path(), &cluster.url(), &WAIT_LONG));
     // Each request has each of its ids twice, and half of those of the request before it; UUIDs and other texts.
-    let id = |n: usize| if n % 2 == 0 { uuid::Uuid::from_u128(n as u128).to_string() } else { format!("id {n}") };
+    let id =
+        |n: usize| if n.is_multiple_of(2) { uuid::Uuid::from_u128(n as u128).to_string() } else { format!("id {n}") };
     let ids = |first: usize| (first..first + 20).flat_map(|n| [id(n), id(n)]).collect();
     let requests: Vec<Vec<String>> = (0..600).step_by(10).map(ids).collect();
     let answers: Vec<Answer> = std::thread::scope(|scope| {
