@@ -151,6 +151,7 @@ fn case_59_one_duplicate_in_ten_thousand_is_told_to_its_push_and_costs_no_neighb
     let cluster = TestCluster::start_without_fsync().unwrap();
     let dir = data_dir();
     let daemon = Daemon::start(dir.path(), &cluster.url(), &WAIT_LONG);
+    daemon.wait_until_drained();
     // Of 20,000: one that was in another request long before, and one that was in the same.
     let id = |n: usize| match n {
         15_555 => 17.to_string(),
@@ -169,6 +170,7 @@ fn case_59_every_second_a_duplicate_within_a_batch_across_batches_and_across_two
     let cluster = TestCluster::start_without_fsync().unwrap();
     let dirs = [data_dir(), data_dir()];
     let daemons = dirs.each_ref().map(|dir| Daemon::start(dir.path(), &cluster.url(), &WAIT_LONG));
+    daemons.iter().for_each(Daemon::wait_until_drained);
     // Each request has each of its ids twice, and half of those of the request before it; UUIDs and other texts.
     let id =
         |n: usize| if n.is_multiple_of(2) { uuid::Uuid::from_u128(n as u128).to_string() } else { format!("id {n}") };
