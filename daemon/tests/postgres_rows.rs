@@ -68,7 +68,7 @@ fn check_refused(stage: &Stage, queue: &str, count: usize, refused: &BTreeMap<us
 
 #[test]
 fn case_58_rows_refused_for_any_reason_are_set_aside_with_it_and_their_neighbours_delivered_in_order() {
-    let stage = Stage::start(&[]);
+    let stage = Stage::start(&WAIT_LONG[2..]);
     stage.cluster.psql(TRIGGER).unwrap();
     let count = 3 * REFUSALS.len() * 2;
     let (payloads, refused) = with_refused(count);
