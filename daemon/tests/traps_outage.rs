@@ -123,7 +123,7 @@ fn trap_20_a_push_whose_connection_to_postgresql_is_lost_is_answered_and_does_no
     rig.push("p", 1);
     rig.wait_until_drained();
     for from in [From::Client, From::Server] {
-        rig.proxy.arm_one(from, Point::Text("COMMIT"), Since::Transaction, Deed::Hold);
+        rig.proxy.arm_one(from, Point::Commit, Since::Transaction, Deed::Hold);
         let body = json!({"items": [{"queue": "others", "payload": 1}]});
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| rig.daemon.connect().push(&body).unwrap());
