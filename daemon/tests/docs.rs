@@ -163,14 +163,35 @@ fn every_invariant_names_tests_that_exist() {
     for invariant in invariants {
         let invariant = invariant.split("\n\n").next().unwrap().split("\n- ").next().unwrap();
         let held_by = invariant.split("Held by").nth(1).unwrap_or_else(|| panic!("held by nothing: {invariant}"));
-        let (files, tests): (Vec<&str>, Vec<&str>) = quoted(held_by).partition(|name| name.ends_with(".rs"));
-        assert!(!files.is_empty() && !tests.is_empty(), "held by nothing: {invariant}");
-        let texts: Vec<String> = files.iter().map(|file| fs::read_to_string(root().join(file)).unwrap()).collect();
-        for test in tests {
-            let declared = format!("fn {test}(");
-            assert!(texts.iter().any(|text| text.contains(&declared)), "{files:?} has no test {test}");
+        check_tests(held_by, invariant);
+    }
+}
+
+/// Checks that `text` names tests, and the files that they are in.
+fn check_tests(text: &str, of: &str) {
+    let (files, tests): (Vec<&str>, Vec<&str>) = quoted(text).partition(|name| name.ends_with(".rs"));
+    assert!(!files.is_empty() && !tests.is_empty(), "held by nothing: {of}");
+    let texts: Vec<String> = files.iter().map(|file| fs::read_to_string(root().join(file)).unwrap()).collect();
+    for test in tests {
+        let declared = format!("fn {test}(");
+        assert!(texts.iter().any(|text| text.contains(&declared)), "{files:?} has no test {test}");
+    }
+}
+
+#[test]
+fn every_trap_of_the_peer_s_names_tests_that_exist_or_why_it_cannot() {
+    let page = page("architecture.md");
+    let table = page.split("\n## Traps\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let rows = table.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
+    let mut numbers = Vec::new();
+    for row in rows.filter(|row| row.starts_with(|first: char| first.is_ascii_digit())) {
+        let [number, _, shown_by] = <[&str; 3]>::try_from(row.split(" | ").collect::<Vec<_>>()).unwrap();
+        numbers.push(number.parse::<u32>().unwrap());
+        if !shown_by.starts_with("cannot exist: ") {
+            check_tests(shown_by, row);
         }
     }
+    assert!(numbers.into_iter().eq(1..=26), "the traps of the log, the drain and the outage");
 }
 
 #[test]

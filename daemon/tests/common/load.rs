@@ -46,13 +46,30 @@ struct Progress {
 
 /// What a producer knows of its messages, numbered from 0.
 pub struct Sent {
-    queue: &'static str,
+    queue: String,
     partition: String,
     producer: String,
     /// How many it sent.
     sent: u64,
     /// How many of them, from the first on, were answered.
     answered: u64,
+}
+
+impl Sent {
+    /// A producer that had an answer to each of its messages.
+    pub fn all_answered(queue: &str, partition: &str, producer: &str, count: u64) -> Self {
+        let [queue, partition, producer] = [queue, partition, producer].map(str::to_owned);
+        Self { queue, partition, producer, sent: count, answered: count }
+    }
+}
+
+/// What is known of producers with the same names and messages, of which each was at two loads.
+pub fn merged(one: Vec<Sent>, other: Vec<Sent>) -> Vec<Sent> {
+    let merge = |(one, other): (Sent, Sent)| {
+        assert_eq!((&one.queue, &one.partition, &one.producer), (&other.queue, &other.partition, &other.producer));
+        Sent { sent: one.sent.max(other.sent), answered: one.answered.max(other.answered), ..one }
+    };
+    one.into_iter().zip(other).map(merge).collect()
 }
 
 impl Load {
@@ -102,7 +119,7 @@ impl Load {
 fn produce(spec: &Spec, id: u64, progress: &Progress) -> Sent {
     let producer = format!("{}{id}", spec.label);
     let partition = format!("p{}", id % spec.partitions);
-    let mut sent = Sent { queue: spec.queue, partition, producer, sent: 0, answered: 0 };
+    let mut sent = Sent { queue: spec.queue.to_owned(), partition, producer, sent: 0, answered: 0 };
     let mut client = None;
     while !progress.stop.load(Ordering::Relaxed) {
         if sent.sent == sent.answered {
@@ -170,9 +187,14 @@ impl Progress {
 /// Checks that every answered message is there once, each producer's in order, and nothing that was never sent; returns
 /// how many there are.
 pub fn check(cluster: &TestCluster, sent: &[Sent]) -> u64 {
-    let queue = sent[0].queue;
+    check_in(cluster, "forebay", sent)
+}
+
+/// The same, in that schema.
+pub fn check_in(cluster: &TestCluster, schema: &str, sent: &[Sent]) -> u64 {
+    let queue = &sent[0].queue;
     let sql = format!(
-        "SELECT partition, seq, payload->>'producer', payload->>'n' FROM forebay.message_log WHERE queue = {} \
+        "SELECT partition, seq, payload->>'producer', payload->>'n' FROM {schema}.message_log WHERE queue = {} \
          ORDER BY partition, seq",
         literal(queue)
     );

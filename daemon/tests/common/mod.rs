@@ -1,10 +1,18 @@
 //! What the tests of the whole daemon stand on: the real binary, a real PostgreSQL, a plain client.
 
 // Each test binary uses a part of it. Helpers of tests fail as tests do.
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::let_underscore_must_use)]
+#![allow(
+    dead_code,
+    unused_imports,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::let_underscore_must_use
+)]
 
 pub mod client;
 pub mod load;
+pub mod proxy;
 #[path = "../../../wal/tests/simulated/random.rs"]
 pub mod random;
 pub mod small_disk;

@@ -1,0 +1,240 @@
+//! One connection through the proxy: a thread for each direction.
+
+use super::{
+    Shared,
+    fault::{Act, Deed, From, Manner, Progress},
+    wire::{Complaint, First, Framer},
+};
+use rustix::net::sockopt::set_socket_linger;
+use std::{
+    io::{self, Read, Write},
+    net::{Shutdown, TcpStream},
+    os::unix::net::UnixStream,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+/// Bytes read at once.
+const READ_BYTES: usize = 64 << 10;
+
+pub struct Conn {
+    client: TcpStream,
+    server: UnixStream,
+    /// Held while a message is written, for the other direction's thread may have a word for the client too.
+    writing: Mutex<()>,
+    progress: Mutex<Progress>,
+    /// Nothing that this side says goes through any more, and nobody is told: the client's, the server's.
+    lost: [AtomicBool; 2],
+    /// It was reset: what was held back until then is not said any more.
+    over: AtomicBool,
+}
+
+impl Conn {
+    pub fn new(client: TcpStream, server: UnixStream) -> io::Result<Self> {
+        client.set_nodelay(true)?;
+        let (writing, progress) = (Mutex::default(), Mutex::default());
+        Ok(Self { client, server, writing, progress, lost: Default::default(), over: AtomicBool::new(false) })
+    }
+
+    /// Ends the connection at once.
+    pub fn reset(&self) {
+        self.over.store(true, Ordering::SeqCst);
+        // With no time to linger the last close resets. Either end may be gone already.
+        let _ = set_socket_linger(&self.client, Some(Duration::ZERO));
+        let _ = self.client.shutdown(Shutdown::Read);
+        let _ = self.server.shutdown(Shutdown::Both);
+    }
+
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::SeqCst)
+    }
+
+    /// Ends what goes on to the other side of `from`.
+    fn close_after(&self, from: From) {
+        if self.is_lost(from) {
+            return;
+        }
+        let _ = match from {
+            From::Client => self.server.shutdown(Shutdown::Write),
+            From::Server => self.client.shutdown(Shutdown::Write),
+        };
+    }
+
+    /// From now on what `from` says goes nowhere; neither side is told.
+    pub fn lose(&self, from: From) {
+        self.lost[from as usize].store(true, Ordering::SeqCst);
+    }
+
+    fn is_lost(&self, from: From) -> bool {
+        self.lost[from as usize].load(Ordering::SeqCst)
+    }
+
+    /// Tells the server that the client is gone, where that was lost: as the server's own system does at some time.
+    pub fn give_up_if_lost(&self) {
+        if self.is_lost(From::Client) || self.is_lost(From::Server) {
+            // It may be gone already.
+            let _ = self.server.shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// Forwards what the client says until it, or the plan, ends.
+pub fn from_client(conn: &Conn, shared: &Shared) {
+    let mut framer = Framer::default();
+    let mut begun = false;
+    let mut buffer = vec![0; READ_BYTES];
+    while let Ok(length) = (&conn.client).read(&mut buffer) {
+        if length == 0 {
+            break;
+        }
+        framer.push(&buffer[..length]);
+        while !begun {
+            let Some((first, message)) = framer.next_first() else { break };
+            let refusal = shared.refusal();
+            let outcome = match (first, refusal) {
+                (First::Encryption, _) => (&conn.client).write_all(b"N"),
+                (First::Startup, Some(refusal)) => {
+                    say_and_close(conn, &refusal);
+                    return;
+                }
+                _ => {
+                    begun = true;
+                    (&conn.server).write_all(&message)
+                }
+            };
+            if outcome.is_err() {
+                return conn.reset();
+            }
+        }
+        if !begun {
+            continue;
+        }
+        while let Some(message) = framer.next() {
+            if !forward(conn, shared, From::Client, message) {
+                return;
+            }
+        }
+    }
+    conn.close_after(From::Client);
+}
+
+/// Forwards what the server says until it, or the plan, ends.
+pub fn from_server(conn: &Conn, shared: &Shared) {
+    let mut framer = Framer::default();
+    let mut buffer = vec![0; READ_BYTES];
+    while let Ok(length) = (&conn.server).read(&mut buffer) {
+        if length == 0 {
+            break;
+        }
+        framer.push(&buffer[..length]);
+        while let Some(message) = framer.next() {
+            if !forward(conn, shared, From::Server, message) {
+                return;
+            }
+        }
+    }
+    conn.close_after(From::Server);
+}
+
+/// Forwards one message, or does what the plan says; returns whether the direction goes on.
+fn forward(conn: &Conn, shared: &Shared, from: From, mut message: Vec<u8>) -> bool {
+    let act = {
+        let mut progress = conn.progress.lock().unwrap();
+        if from == From::Server
+            && message[0] == b'E'
+            && let Some(complaint) = progress.complaint.take()
+        {
+            message = complaint.response();
+        }
+        shared.plan.lock().unwrap().on_message(from, &message, &mut progress)
+    };
+    shared.struck.notify_all();
+    match act {
+        Act::Forward => write(conn, shared, from, &message),
+        Act::Strike { keep, deed: Deed::Cut(manner) } => {
+            let kept = write(conn, shared, from, &message[..keep]);
+            match manner {
+                Manner::Reset => conn.reset(),
+                Manner::Close => conn.close_after(from),
+            }
+            // Read on and thrown away: a socket closed with something unread in it would reset.
+            kept && manner == Manner::Close && swallow(conn, from)
+        }
+        Act::Strike { deed: Deed::Hold, .. } => {
+            shared.hold(conn);
+            write(conn, shared, from, &message)
+        }
+        Act::Strike { deed: Deed::Fail(complaint), .. } => {
+            conn.progress.lock().unwrap().complaint = Some(complaint);
+            write(conn, shared, from, &Deed::failing(&message))
+        }
+        Act::Strike { deed: Deed::Close(complaint), .. } => {
+            say_and_close(conn, &complaint);
+            false
+        }
+        Act::Strike { deed: Deed::Insert(words), .. } => {
+            write(conn, shared, from, &words) && write(conn, shared, from, &message)
+        }
+    }
+}
+
+/// The server's last words, which are not its own.
+fn say_and_close(conn: &Conn, complaint: &Complaint) {
+    let writing = conn.writing.lock().unwrap();
+    // The client may be gone.
+    let _ = (&conn.client).write_all(&complaint.response());
+    let _ = conn.client.shutdown(Shutdown::Write);
+    let _ = conn.server.shutdown(Shutdown::Both);
+    drop(writing);
+    swallow(conn, From::Client);
+}
+
+/// Reads to the end of what one side says.
+fn swallow(conn: &Conn, from: From) -> bool {
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let read = match from {
+            From::Client => (&conn.client).read(&mut buffer),
+            From::Server => (&conn.server).read(&mut buffer),
+        };
+        if !matches!(read, Ok(1..)) {
+            return false;
+        }
+    }
+}
+
+fn write(conn: &Conn, shared: &Shared, from: From, bytes: &[u8]) -> bool {
+    let style = *shared.style.lock().unwrap();
+    if let Some(delay) = style.delay {
+        std::thread::sleep(delay);
+    }
+    if conn.is_over() {
+        return false;
+    }
+    if conn.is_lost(from) {
+        return true;
+    }
+    let piece_bytes = if style.single_bytes { 1 } else { bytes.len().max(1) };
+    let written = match from {
+        From::Client => bytes.chunks(piece_bytes).try_for_each(|piece| (&conn.server).write_all(piece)),
+        From::Server => {
+            let _writing = conn.writing.lock().unwrap();
+            bytes.chunks(piece_bytes).try_for_each(|piece| (&conn.client).write_all(piece))
+        }
+    };
+    if written.is_err() {
+        conn.reset();
+    }
+    written.is_ok()
+}
+
+/// Both threads of a connection.
+pub fn start(conn: &Arc<Conn>, shared: &Arc<Shared>) {
+    for pump in [from_client, from_server] {
+        let (conn, shared) = (Arc::clone(conn), Arc::clone(shared));
+        std::thread::spawn(move || pump(&conn, &shared));
+    }
+}
