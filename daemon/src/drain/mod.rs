@@ -17,6 +17,7 @@ pub mod lane;
 pub mod round;
 pub mod session;
 pub mod signal;
+pub mod snapshot;
 pub mod source;
 mod thread;
 
