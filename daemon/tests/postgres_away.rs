@@ -8,12 +8,12 @@ mod common;
 use common::{
     Daemon, PATIENCE, data_dir,
     load::{self, Load, Spec},
-    proxy::{Deed, From, Point, Proxy, Rig, Since},
+    proxy::Proxy,
     random::Random,
     rows, test_seed, wait_until,
 };
 use forebay_cluster::{StopMode, TestCluster};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const SPEC: Spec = Spec { queue: "load", label: "s", producers: 4, partitions: 2, fill_bytes: 300 };
 
@@ -96,6 +96,33 @@ fn case_53_a_way_to_the_server_that_flaps_at_any_moment_loses_and_doubles_nothin
     for figure in ["failed", "duplicateMessages", "pending", "pendingBytes"] {
         assert_eq!(daemon.figure(figure), 0, "{figure}");
     }
+}
+
+#[test]
+fn case_57_a_server_that_takes_connections_and_says_nothing_is_given_up_and_tried_again() {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let dir = data_dir();
+    let proxy = Proxy::start(&cluster);
+    // Nobody would wait that long for a commit: the answers come since PostgreSQL is known to be away.
+    let args = ["--cores", "1", "--commit-wait-ms", "3600000"];
+    let daemon = Daemon::start(dir.path(), &format!("{}&connect_timeout=1", proxy.url()), &args);
+    let push = |n: u64| {
+        let response = daemon.connect().post("/push/silent?wait=postgres", n.to_string().as_bytes()).unwrap();
+        assert_eq!(response.status, 201);
+        response.json()[0]["status"].as_str().map(str::to_owned)
+    };
+    daemon.wait_until_drained();
+    assert_eq!(push(0).as_deref(), Some("queued"));
+    proxy.fall_silent(&[]);
+    proxy.reset_all();
+    proxy.wait_for_silent_connection();
+    (1..20).for_each(|n| assert_eq!(push(n).as_deref(), Some("buffered"), "push {n}"));
+    assert_eq!(daemon.connect().get("/ready").unwrap().status, 200);
+    // The one that waits for a word stays without; the next one gets it.
+    proxy.open();
+    let expected: Vec<String> = (0..20).map(|n| n.to_string()).collect();
+    assert_eq!(common::stage::payload_texts(&daemon, &cluster, "silent", 20), expected);
+    assert_eq!(push(20).as_deref(), Some("queued"));
 }
 
 #[test]

@@ -19,7 +19,7 @@ const RIGS: usize = 12;
 
 /// Bytes that the drain transaction of one message has at least, by the side that says them: fewer, and the test has not
 /// found it.
-const TRANSACTION_BYTES_MIN: [u64; 2] = [500, 200];
+const TRANSACTION_BYTES_MIN: [u64; 2] = [300, 80];
 
 /// One side, one manner, and all bytes, the first of which nobody has taken yet.
 struct Sweep {
@@ -139,7 +139,7 @@ fn case_55_cut_at_any_byte_of_large_transactions_and_again_while_it_connects_the
 
 /// Holds the drain at COMMIT, on its way there or its answer on its way back, and lets `meanwhile` happen to it.
 fn hold_at_commit(rig: &mut Rig, from: From, meanwhile: impl Fn(&mut Rig)) {
-    rig.proxy.arm_one(from, Point::Text("COMMIT"), Since::Armed, Deed::Hold);
+    rig.proxy.arm_one(from, Point::Commit, Since::Armed, Deed::Hold);
     rig.push_buffered("p", 20);
     rig.proxy.wait_until_holding();
     meanwhile(rig);

@@ -68,7 +68,7 @@ fn check_refused(stage: &Stage, queue: &str, count: usize, refused: &BTreeMap<us
 
 #[test]
 fn case_58_rows_refused_for_any_reason_are_set_aside_with_it_and_their_neighbours_delivered_in_order() {
-    let stage = Stage::start(&[]);
+    let stage = Stage::start(&WAIT_LONG[2..]);
     stage.cluster.psql(TRIGGER).unwrap();
     let count = 3 * REFUSALS.len() * 2;
     let (payloads, refused) = with_refused(count);
@@ -151,6 +151,7 @@ fn case_59_one_duplicate_in_ten_thousand_is_told_to_its_push_and_costs_no_neighb
     let cluster = TestCluster::start_without_fsync().unwrap();
     let dir = data_dir();
     let daemon = Daemon::start(dir.path(), &cluster.url(), &WAIT_LONG);
+    daemon.wait_until_drained();
     // Of 20,000: one that was in another request long before, and one that was in the same.
     let id = |n: usize| match n {
         15_555 => 17.to_string(),
@@ -169,8 +170,10 @@ fn case_59_every_second_a_duplicate_within_a_batch_across_batches_and_across_two
     let cluster = TestCluster::start_without_fsync().unwrap();
     let dirs = [data_dir(), data_dir()];
     let daemons = dirs.each_ref().map(|dir| Daemon::start(dir.path(), &cluster.url(), &WAIT_LONG));
+    daemons.iter().for_each(Daemon::wait_until_drained);
     // Each request has each of its ids twice, and half of those of the request before it; UUIDs and other texts.
-    let id = |n: usize| if n % 2 == 0 { uuid::Uuid::from_u128(n as u128).to_string() } else { format!("id {n}") };
+    let id =
+        |n: usize| if n.is_multiple_of(2) { uuid::Uuid::from_u128(n as u128).to_string() } else { format!("id {n}") };
     let ids = |first: usize| (first..first + 20).flat_map(|n| [id(n), id(n)]).collect();
     let requests: Vec<Vec<String>> = (0..600).step_by(10).map(ids).collect();
     let answers: Vec<Answer> = std::thread::scope(|scope| {

@@ -24,6 +24,9 @@ const MISLEADING: [&str; 6] = [
     "terminating connection due to administrator command",
 ];
 
+/// Plain pushes wait for their commit however busy the machine is.
+const WAIT_LONG: [&str; 2] = ["--commit-wait-ms", "60000"];
+
 /// A trigger that refuses what says why.
 const TRIGGER: &str = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
      $$BEGIN IF NEW.payload ? 'say' THEN RAISE '%', NEW.payload->>'say'; END IF; RETURN NEW; END$$; \
@@ -49,7 +52,7 @@ fn statuses(answers: &Value) -> Vec<&str> {
 
 #[test]
 fn trap_12_one_deleted_queue_takes_no_others_messages_along_and_its_own_arrive_too() {
-    let stage = Stage::start(&[]);
+    let stage = Stage::start(&WAIT_LONG);
     let item = |queue: &str, n: u64| json!({"queue": queue, "payload": n});
     let push = |items: Vec<Value>| stage.daemon.connect().push(&json!({"items": items})).unwrap().json();
     let queues = ["living", "deleted", "other"];
@@ -71,7 +74,7 @@ fn trap_12_one_deleted_queue_takes_no_others_messages_along_and_its_own_arrive_t
 
 #[test]
 fn trap_14_what_postgresql_could_not_store_is_refused_at_the_door_and_blocks_nothing() {
-    let stage = Stage::start(&[]);
+    let stage = Stage::start(&WAIT_LONG);
     let long_id = "i".repeat(256);
     let poison = [
         json!({"queue": "poison", "payload": "a\u{0}b"}),
@@ -97,7 +100,7 @@ fn trap_14_what_postgresql_could_not_store_is_refused_at_the_door_and_blocks_not
 
 #[test]
 fn trap_15_an_error_is_known_by_its_code_whatever_its_words_are_a_row_s_own() {
-    let stage = Stage::start(&["--log", "info,forebay::drain=debug"]);
+    let stage = Stage::start(&[&WAIT_LONG[..], &["--log", "info,forebay::drain=debug"]].concat());
     stage.cluster.psql(TRIGGER).unwrap();
     for say in MISLEADING {
         let items = [json!({"queue": "words", "payload": 1}), json!({"queue": "words", "payload": {"say": say}})];
@@ -173,7 +176,7 @@ fn trap_19_what_was_taken_for_a_queue_that_is_deleted_before_it_is_delivered_is_
 #[test]
 fn trap_23_a_bad_message_in_the_transaction_of_strangers_is_its_sender_s_affair_alone() {
     // Buffered messages wait for an hour, so that they share the round of the first plain push.
-    let stage = Stage::start(&["--flush-ms", "3600000", "--flush-max", "1000000"]);
+    let stage = Stage::start(&[&WAIT_LONG[..], &["--flush-ms", "3600000", "--flush-max", "1000000"]].concat());
     stage.cluster.psql(TRIGGER).unwrap();
     let before = stage.daemon.figure("drainedMessages");
     for n in 0..20 {

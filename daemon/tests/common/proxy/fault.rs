@@ -3,6 +3,9 @@
 use super::wire::{self, Complaint};
 use std::collections::VecDeque;
 
+/// How the server says that a COMMIT was carried out.
+const COMMITTED: &[u8] = b"COMMIT\0";
+
 /// Who speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
@@ -27,8 +30,8 @@ pub enum Point {
     Message(u64),
     /// At the first message with that tag.
     Tag(u8),
-    /// At the first message that holds this text.
-    Text(&'static str),
+    /// At the COMMIT, or at its answer.
+    Commit,
 }
 
 /// From where on is counted.
@@ -92,6 +95,8 @@ pub struct Progress {
     /// How far the count for the fault of that generation is here.
     counted: u64,
     generation: u64,
+    /// Names of prepared statements that commit.
+    commits: Vec<Vec<u8>>,
     /// What the server's next error is to say.
     pub complaint: Option<Complaint>,
 }
@@ -139,6 +144,7 @@ impl Plan {
         if from == From::Client && matches!(message[0], b'Q' | b'S') {
             progress.flights += 1;
         }
+        progress.note_commits(from, message);
         let act = self.strike(from, message, progress);
         if from == From::Server && matches!(act, Act::Forward | Act::Strike { deed: Deed::Insert(_), .. }) {
             self.follow(message, progress);
@@ -151,6 +157,7 @@ impl Plan {
             (progress.counted, progress.generation) = (0, self.generation);
         }
         let Some(fault) = self.faults.front().filter(|fault| fault.place.from == from) else { return Act::Forward };
+        let is_commit = progress.is_commit(from, message);
         let counted = match fault.place.since {
             Since::Transaction => &mut progress.counted,
             Since::Armed => &mut self.counted,
@@ -168,7 +175,7 @@ impl Plan {
                 (*counted > at).then_some(0)
             }
             Point::Tag(tag) => (message[0] == tag).then_some(0),
-            Point::Text(text) => message.windows(text.len()).any(|window| window == text.as_bytes()).then_some(0),
+            Point::Commit => is_commit.then_some(0),
         };
         let Some(keep) = keep else { return Act::Forward };
         let Some(Fault { deed, .. }) = self.faults.pop_front() else { return Act::Forward };
@@ -183,7 +190,7 @@ impl Plan {
     fn follow(&mut self, message: &[u8], progress: &mut Progress) {
         match message[0] {
             b'G' => progress.copies = true,
-            b'C' if message[5..].starts_with(b"COMMIT\0") => progress.committed = true,
+            b'C' if message[5..].starts_with(COMMITTED) => progress.committed = true,
             b'Z' => {
                 progress.flights = progress.flights.saturating_sub(1);
                 if progress.flights > 0 || message.get(5) != Some(&b'I') {
@@ -201,6 +208,42 @@ impl Plan {
             _ => {}
         }
     }
+}
+
+impl Progress {
+    /// Notes a statement that is prepared under a name, and commits.
+    fn note_commits(&mut self, from: From, message: &[u8]) {
+        if from == From::Client && message[0] == b'P' && holds_commit(message) {
+            let name = name_at(&message[5..]);
+            if !name.is_empty() {
+                self.commits.push(name.to_vec());
+            }
+        }
+    }
+
+    /// Whether the message asks for the COMMIT of a transaction, or says that it was carried out.
+    fn is_commit(&self, from: From, message: &[u8]) -> bool {
+        match (from, message[0]) {
+            (From::Server, b'C') => message[5..].starts_with(COMMITTED),
+            (From::Client, b'Q') => holds_commit(message),
+            (From::Client, b'P') => holds_commit(message) && name_at(&message[5..]).is_empty(),
+            // Behind the name of the portal stands that of the statement.
+            (From::Client, b'B') => {
+                let portal = name_at(&message[5..]);
+                self.commits.iter().any(|name| name == name_at(&message[5 + portal.len() + 1..]))
+            }
+            _ => false,
+        }
+    }
+}
+
+fn holds_commit(message: &[u8]) -> bool {
+    message.windows(6).any(|window| window.eq_ignore_ascii_case(b"COMMIT"))
+}
+
+/// The text that `bytes` begin with, up to its zero.
+fn name_at(bytes: &[u8]) -> &[u8] {
+    bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 impl Deed {

@@ -163,11 +163,18 @@ impl Proxy {
         self.reset_all();
     }
 
-    /// Becomes a black hole: what there is goes nowhere and is told so by nobody, and new connections are taken and not
-    /// answered.
-    pub fn fall_silent(&self) {
+    /// Becomes a black hole: what these sides say goes nowhere, which nobody is told, and new connections are taken and
+    /// not answered.
+    pub fn fall_silent(&self, lost: &[From]) {
         *self.shared.door.lock().unwrap() = Door::Silent;
-        self.live().iter().for_each(|conn| conn.lose());
+        for conn in self.live() {
+            lost.iter().for_each(|from| conn.lose(*from));
+        }
+    }
+
+    /// Lets the server know of the connections that were lost.
+    pub fn give_up_lost(&self) {
+        self.live().iter().for_each(|conn| conn.give_up_if_lost());
     }
 
     /// Answers each log-in with these words.

@@ -26,8 +26,8 @@ pub struct Conn {
     /// Held while a message is written, for the other direction's thread may have a word for the client too.
     writing: Mutex<()>,
     progress: Mutex<Progress>,
-    /// Nothing goes through any more, and nobody is told.
-    lost: AtomicBool,
+    /// Nothing that this side says goes through any more, and nobody is told: the client's, the server's.
+    lost: [AtomicBool; 2],
     /// It was reset: what was held back until then is not said any more.
     over: AtomicBool,
 }
@@ -36,7 +36,7 @@ impl Conn {
     pub fn new(client: TcpStream, server: UnixStream) -> io::Result<Self> {
         client.set_nodelay(true)?;
         let (writing, progress) = (Mutex::default(), Mutex::default());
-        Ok(Self { client, server, writing, progress, lost: AtomicBool::new(false), over: AtomicBool::new(false) })
+        Ok(Self { client, server, writing, progress, lost: Default::default(), over: AtomicBool::new(false) })
     }
 
     /// Ends the connection at once.
@@ -54,15 +54,30 @@ impl Conn {
 
     /// Ends what goes on to the other side of `from`.
     fn close_after(&self, from: From) {
+        if self.is_lost(from) {
+            return;
+        }
         let _ = match from {
             From::Client => self.server.shutdown(Shutdown::Write),
             From::Server => self.client.shutdown(Shutdown::Write),
         };
     }
 
-    /// Leaves the server alone with what it is in the midst of: it is not told that the client is gone.
-    pub fn lose(&self) {
-        self.lost.store(true, Ordering::SeqCst);
+    /// From now on what `from` says goes nowhere; neither side is told.
+    pub fn lose(&self, from: From) {
+        self.lost[from as usize].store(true, Ordering::SeqCst);
+    }
+
+    fn is_lost(&self, from: From) -> bool {
+        self.lost[from as usize].load(Ordering::SeqCst)
+    }
+
+    /// Tells the server that the client is gone, where that was lost: as the server's own system does at some time.
+    pub fn give_up_if_lost(&self) {
+        if self.is_lost(From::Client) || self.is_lost(From::Server) {
+            // It may be gone already.
+            let _ = self.server.shutdown(Shutdown::Both);
+        }
     }
 }
 
@@ -199,7 +214,7 @@ fn write(conn: &Conn, shared: &Shared, from: From, bytes: &[u8]) -> bool {
     if conn.is_over() {
         return false;
     }
-    if conn.lost.load(Ordering::SeqCst) {
+    if conn.is_lost(from) {
         return true;
     }
     let piece_bytes = if style.single_bytes { 1 } else { bytes.len().max(1) };
