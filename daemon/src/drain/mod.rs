@@ -25,6 +25,7 @@ pub mod remembered;
 pub mod round;
 pub mod session;
 pub mod signal;
+pub mod snapshot;
 pub mod source;
 mod statements;
 mod thread;

@@ -8,6 +8,7 @@
 use super::{
     batch::Verdict,
     lane::{End, HeldUp, History, Lane},
+    snapshot::snapshot,
 };
 use crate::{limits::ROUND_BYTES_MAX, message::Message, shared::Shared};
 use forebay_wal::{frame::KIND_MESSAGE, layout::Layout, position::Position};
@@ -129,9 +130,8 @@ impl Sources {
     /// # Errors
     /// See [`HeldUp`]; nothing is lost by it.
     pub fn take(&mut self, rows_max: usize, patience: Duration) -> Result<(Vec<Taken>, bool), HeldUp> {
-        // In this order: see the module's comment.
-        let below = self.shared.numbers.next();
-        let ends: Vec<End> = self.shared.lanes.iter().map(|lane| End::of(&lane.lane)).collect();
+        let end_of_each = || -> Vec<End> { self.shared.lanes.iter().map(|lane| End::of(&lane.lane)).collect() };
+        let (below, ends) = snapshot(|| self.shared.numbers.next(), end_of_each);
         for (index, &end) in ends.iter().enumerate() {
             self.refill(index, end, patience)?;
             self.lanes[index].pass_over();
