@@ -40,10 +40,11 @@ pub const ROUND_ROWS_MAX: usize = 50_000;
 /// at work: this round, and the next.
 pub const ROUND_BYTES_MAX: usize = 8 << 20;
 
-/// Records read from a lane at once, and bytes of them: what is held of each lane beside the round itself.
-pub const LOAD_ROWS: usize = 1024;
-/// See [`LOAD_ROWS`]; a larger record is read alone.
-pub const LOAD_BYTES: usize = 1 << 20;
+/// Bytes of records read from a lane at once; a larger record is read alone.
+pub const LOAD_BYTES: usize = 256 << 10;
+
+/// Records read from a lane at once, however small.
+pub const LOAD_ROWS: usize = 4096;
 
 /// How long all lanes wait for one that cannot be read before they are drained without it, which costs order: a disk that
 /// is reset, or a mount that comes late, is back by then.

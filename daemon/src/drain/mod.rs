@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   thread  runs the drainer
-//!   signal ──> drainer ── source   what a round takes, in order of numbers      lane   one lane of it, and what is left out
+//!   signal ──> drainer ── source   what a round takes, in order of numbers      lane   one lane of it, what is left out; piece   its memory
 //!                │     ── batch    the round's records by partition
 //!                └── session ── round   one transaction       class   what an error asks for
 //!                            ── checkpoint ── judgement   does it fit the log?   database, remembered   which one, how far
@@ -21,6 +21,7 @@ mod drainer;
 pub mod judgement;
 pub mod lane;
 mod partitions;
+pub mod piece;
 pub mod remembered;
 pub mod round;
 pub mod session;
