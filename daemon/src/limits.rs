@@ -32,9 +32,14 @@ pub const NDJSON_BATCH_MESSAGES: usize = 256;
 /// Bytes of payload at which such a batch is closed before.
 pub const NDJSON_BATCH_BYTES: usize = 256 << 10;
 
-/// Rows of one drain transaction at most: with many partitions each transaction updates a row for each of them, whatever it
-/// brings; with few, 50,000 are no slower than 10,000.
+/// Rows of one drain transaction at most, where each brings [`ROUND_ROWS_PER_PARTITION`] to a partition …
 pub const ROUND_ROWS_MAX: usize = 50_000;
+
+/// … and at most otherwise: with few partitions more are no faster, and they are held in memory twice.
+pub const ROUND_ROWS_FEW_PARTITIONS: usize = 16_384;
+
+/// A transaction updates a row for each of its partitions, whatever it brings them: more partitions want more rows.
+pub const ROUND_ROWS_PER_PARTITION: usize = 8;
 
 /// Bytes of payload of one drain transaction at most; one larger message goes alone. Twice that is held while PostgreSQL is
 /// at work: this round, and the next.

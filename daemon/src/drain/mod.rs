@@ -6,7 +6,7 @@
 //!                │     ── batch    the round's records by partition
 //!                └── session ── round   one transaction       class   what an error asks for
 //!                            ── checkpoint ── judgement   does it fit the log?   database, remembered   which one, how far
-//!                            ── statements, partitions, dead_letters
+//!                            ── statements, partitions, rows, dead_letters
 //! ```
 //!
 //! Exactly once: the checkpoint is moved in the transaction that holds the rows, and only from the value that is known.
@@ -24,6 +24,7 @@ mod partitions;
 pub mod piece;
 pub mod remembered;
 pub mod round;
+mod rows;
 pub mod session;
 pub mod signal;
 pub mod snapshot;
