@@ -1,12 +1,14 @@
 //! The drain: everything durable in the log goes into PostgreSQL in bulk, exactly once and in order.
 //!
 //! ```text
-//!   thread  runs the drainer
-//!   signal ──> drainer ── source   what a round takes, in order of numbers      lane   one lane of it, what is left out; piece   its memory
-//!                │     ── batch    the round's records by partition
-//!                └── session ── round   one transaction       class   what an error asks for
-//!                            ── checkpoint ── judgement   does it fit the log?   database, remembered   which one, how far
-//!                            ── statements, partitions, rows, dead_letters
+//!   thread   runs the drainer
+//!   signal ──> drainer ── source    what a round takes, in order of numbers
+//!                │          ├─ snapshot   in which order it looks
+//!                │          └─ lane       one lane of it, and what is left out      piece   its memory
+//!                │     ── batch     the round's records by partition                 rows    as COPY takes them
+//!                └── session ── round        one transaction                         class   what an error asks for
+//!                       ├─ statements, partitions, dead_letters
+//!                       └─ checkpoint ── judgement   does it fit the log?    database, remembered   which one, how far
 //! ```
 //!
 //! Exactly once: the checkpoint is moved in the transaction that holds the rows, and only from the value that is known.
