@@ -6,6 +6,7 @@
 //!                │     ── batch    the round's records by partition
 //!                └── session ── round   one transaction       class   what an error asks for
 //!                            ── checkpoint ── judgement   does it fit the log?   database, remembered   which one, how far
+//!                            ── predecessor   the session before this one
 //!                            ── statements, partitions, dead_letters
 //! ```
 //!
@@ -21,6 +22,7 @@ mod drainer;
 pub mod judgement;
 pub mod lane;
 mod partitions;
+mod predecessor;
 pub mod remembered;
 pub mod round;
 pub mod session;
