@@ -38,8 +38,8 @@ pub(super) struct Drainer {
     target: TargetSource,
     sources: Sources,
     session: Option<Session>,
-    /// It was told that there is none.
-    is_away: bool,
+    /// Why there is none, as it was told last: the code, and PostgreSQL's own.
+    held_up_by: Option<(&'static str, Option<SqlState>)>,
     /// A round that needs nothing but the answer to its COMMIT.
     committing: Option<Batch>,
     /// Rounds that were taken and are not committed, in order; the first one is tried, the next one was taken meanwhile.
@@ -94,7 +94,7 @@ impl Drainer {
             shared,
             target,
             session: None,
-            is_away: false,
+            held_up_by: None,
             committing: None,
             taken: VecDeque::new(),
             left_some: false,
@@ -215,11 +215,11 @@ impl Drainer {
                 return Err(DrainFailed(what));
             }
             Err(error @ SessionError::Encoding(_)) => {
-                self.away("postgres_refuses", &error.to_string());
+                self.away("postgres_refuses", None, &error.to_string());
                 return Ok(Next::Pause);
             }
             Err(SessionError::Schema(error @ (SchemaError::TooNew { .. } | SchemaError::NeedsMigration { .. }))) => {
-                self.away("schema_mismatch", &error.to_string());
+                self.away("schema_mismatch", None, &error.to_string());
                 return Ok(Next::Pause);
             }
             Err(SessionError::Schema(SchemaError::Postgres(error)) | SessionError::Postgres(error)) => {
@@ -256,7 +256,7 @@ impl Drainer {
             progress.set_drained(mark.position, mark.ordinal);
             self.shared.release(progress, mark.position);
         }
-        if std::mem::take(&mut self.is_away) || self.shared.health() == DatabaseHealth::Unknown {
+        if self.held_up_by.take().is_some() || self.shared.health() == DatabaseHealth::Unknown {
             tracing::info!(pending = self.shared.pending(), "connected to PostgreSQL");
         }
         self.backoff = BACKOFF_MIN;
@@ -265,9 +265,10 @@ impl Drainer {
         self.shared.postgres_answered();
     }
 
-    fn away(&mut self, code: &'static str, error: &str) {
+    /// Gives the session up. The reason is told when it is another one than was told last, not at every attempt.
+    fn away(&mut self, code: &'static str, sqlstate: Option<SqlState>, error: &str) {
         self.session = None;
-        if !std::mem::replace(&mut self.is_away, true) {
+        if self.held_up_by.replace((code, sqlstate)) != Some((code, sqlstate)) {
             tracing::error!(code, error, "the drain is held up; pushes are kept in the log");
         } else {
             tracing::debug!(code, error, "the drain is still held up");
@@ -279,11 +280,11 @@ impl Drainer {
         match remedy(error) {
             // A refusal that names no row, such as that of a trigger on another table, is as good as a missing right.
             Remedy::Pause | Remedy::SetAside | Remedy::Probe => {
-                self.away("postgres_refuses", &error.to_string());
+                self.away("postgres_refuses", error.sqlstate(), &error.to_string());
                 Next::Pause
             }
             _ => {
-                self.away("postgres_away", &error.to_string());
+                self.away("postgres_away", error.sqlstate(), &error.to_string());
                 Next::Reconnect
             }
         }
@@ -295,7 +296,7 @@ impl Drainer {
                 Ok(Some(batch)) => self.taken.push_back(batch),
                 Ok(None) => return Ok(self.idle().await),
                 Err(HeldUp::Process(error)) => {
-                    self.away("log_unreadable", &error.to_string());
+                    self.away("log_unreadable", None, &error.to_string());
                     return Ok(Next::Pause);
                 }
                 Err(HeldUp::Lane) => return Ok(Next::Retry),
@@ -428,11 +429,11 @@ impl Drainer {
             }
             RoundError::CountDiffers { sent, taken } => {
                 let error = format!("PostgreSQL took {taken} of {sent} rows without an error");
-                self.away("copy_count_differs", &error);
+                self.away("copy_count_differs", None, &error);
                 Next::Pause
             }
             RoundError::LettersNotKept(error) => {
-                self.away("dead_letters_not_kept", &error.to_string());
+                self.away("dead_letters_not_kept", None, &error.to_string());
                 Next::Pause
             }
         }
