@@ -18,8 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Time between looks at which queues there are.
-const QUEUES_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between looks at which queues there are; less than a second, as that between counts of dead letters.
+const QUEUES_INTERVAL: Duration = Duration::from_millis(900);
 
 /// First version of the server with `client_connection_check_interval`.
 const CHECK_INTERVAL_SINCE: u32 = 14;
