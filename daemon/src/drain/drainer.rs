@@ -20,7 +20,7 @@ use crate::{
     schema::SchemaError,
     shared::{DatabaseHealth, Shared},
 };
-use forebay_pgwire::{Error, SqlState};
+use forebay_pgwire::{Error, PassFileWarning, SqlState};
 use forebay_wal::layout::Layout;
 use std::{
     collections::VecDeque,
@@ -40,6 +40,8 @@ pub(super) struct Drainer {
     session: Option<Session>,
     /// Why there is none, as it was told last: the code, and PostgreSQL's own.
     held_up_by: Option<(&'static str, Option<SqlState>)>,
+    /// The file of passwords that was not used, as it was told last.
+    pass_file_told: Option<PassFileWarning>,
     /// A round that needs nothing but the answer to its COMMIT.
     committing: Option<Batch>,
     /// Rounds that were taken and are not committed, in order; the first one is tried, the next one was taken meanwhile.
@@ -95,6 +97,7 @@ impl Drainer {
             target,
             session: None,
             held_up_by: None,
+            pass_file_told: None,
             committing: None,
             taken: VecDeque::new(),
             left_some: false,
@@ -226,6 +229,7 @@ impl Drainer {
                 return Ok(self.unreachable(&error));
             }
         };
+        self.warn_of_pass_file(&session);
         self.adopt(session, &marks);
         self.remember(true).await;
         Ok(Next::Now)
@@ -238,6 +242,16 @@ impl Drainer {
         {
             // The next transaction finds out what that means.
             tracing::debug!(%error, "PostgreSQL could not be asked where it stands");
+        }
+    }
+
+    /// Tells of a file of passwords that was not used, once, though the log-in needed none. One that fails for want of a
+    /// password tells of it by itself.
+    fn warn_of_pass_file(&mut self, session: &Session) {
+        let warning = session.conn.pass_file_warning();
+        if let Some(warning) = warning.filter(|warning| self.pass_file_told.as_ref() != Some(warning)) {
+            tracing::warn!(%warning, "the file of passwords is not used");
+            self.pass_file_told = Some(warning.clone());
         }
     }
 
