@@ -6,8 +6,9 @@
 mod common;
 
 use common::{
+    Daemon, data_dir,
     proxy::{Deed, From, Point, Rig, Since},
-    wait_until,
+    rows, wait_until,
 };
 use forebay_cluster::TestCluster;
 use std::time::{Duration, Instant};
@@ -113,5 +114,45 @@ fn case_57_a_session_lost_in_the_midst_of_a_transaction_of_which_the_server_neve
                 });
             }
         }
+    });
+}
+
+#[test]
+fn a_backend_that_is_not_shown_or_may_not_be_ended_or_only_has_the_process_id_is_left_alone() {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    cluster.psql("CREATE ROLE plain LOGIN; GRANT CREATE ON DATABASE forebay TO plain").unwrap();
+    let dir = data_dir();
+    let url = cluster.url().replace("forebay@", "plain@");
+    let args = ["--cores", "1", "--log", "info,forebay::drain=debug"];
+    let daemon = Daemon::start(dir.path(), &url, &args);
+    daemon.wait_until_drained();
+    std::thread::scope(|scope| {
+        // Ended below: then psql fails.
+        scope.spawn(|| cluster.psql("SELECT pg_sleep(600)").unwrap_err());
+        let sleeper = "FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'";
+        let sleepers = || rows(&cluster, &format!("SELECT pid {sleeper}")).len();
+        wait_until("somebody else is there", || sleepers() == 1);
+        let reconnect = |start: &str, grant: &str| {
+            cluster
+                .psql(&format!(
+                    "{grant}; UPDATE forebay.drain_checkpoints \
+                     SET (backend_pid, backend_start) = (SELECT pid, {start} {sleeper})"
+                ))
+                .unwrap();
+            let before = daemon.log().matches("connected to PostgreSQL").count();
+            let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'forebay'";
+            cluster.psql(end).unwrap();
+            wait_until("it is connected again", || daemon.log().matches("connected to PostgreSQL").count() > before);
+            assert_eq!(daemon.connect().post("/push/left?wait=postgres", b"1").unwrap().status, 201);
+            daemon.wait_until_drained();
+            assert_eq!(sleepers(), 1, "{}", daemon.log());
+        };
+        reconnect("backend_start", "SELECT 1");
+        assert!(daemon.log().contains("it is not shown whether"));
+        reconnect("backend_start - interval '1 s'", "GRANT pg_read_all_stats TO plain");
+        assert!(!daemon.log().contains("cannot be ended"));
+        reconnect("backend_start", "SELECT 1");
+        assert!(daemon.log().contains("cannot be ended"));
+        cluster.psql(&format!("SELECT pg_terminate_backend(pid) {sleeper} AND pid <> pg_backend_pid()")).unwrap();
     });
 }
