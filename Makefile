@@ -1,7 +1,7 @@
 # Every target works as root (as in a container) and as an ordinary user with sudo.
 .POSIX:
 .NOTPARALLEL:
-.PHONY: help run test lint fmt clippy doc deny-quick deny bench bench-log fuzz soak-log mutate-log deps clean
+.PHONY: help run test lint fmt clippy doc deny-quick deny bench bench-log bench-drain fuzz soak-log mutate-log deps clean
 
 # Arguments for the daemon: make run ARGS='--listen 127.0.0.1:7000'
 ARGS =
@@ -16,6 +16,7 @@ help:
 	@echo 'make lint   rustfmt, clippy, rustdoc, and licences and sources where cargo-deny is installed'
 	@echo 'make bench  compare the HTTP edge with nginx'
 	@echo 'make bench-log  compare the log with the bare disk (fio), one run, a few minutes'
+	@echo 'make bench-drain  compare the drain with a bare client that COPYs the same rows, a quarter of an hour'
 	@echo 'make fuzz   run each fuzz target for FUZZ_SECONDS (30)'
 	@echo 'make soak-log  walk the log through SEEDS (100000) simulated disks that lie'
 	@echo 'make mutate-log  break the log on purpose and see that the simulated disk notices'
@@ -57,6 +58,9 @@ bench: deps
 bench-log: deps
 	cargo build --release -p forebay --locked
 	@FOREBAY="$(TARGET_DIR)/release/forebay" bench/log.sh
+
+bench-drain: deps
+	@bench/drain.sh
 
 # How many seeds of the simulated disk `make soak-log` walks through.
 SEEDS = 100000

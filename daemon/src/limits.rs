@@ -32,18 +32,24 @@ pub const NDJSON_BATCH_MESSAGES: usize = 256;
 /// Bytes of payload at which such a batch is closed before.
 pub const NDJSON_BATCH_BYTES: usize = 256 << 10;
 
-/// Rows of one drain transaction at most: with many partitions each transaction updates a row for each of them, whatever it
-/// brings; with few, 50,000 are no slower than 10,000.
+/// Rows of one drain transaction at most, where each brings [`ROUND_ROWS_PER_PARTITION`] to a partition …
 pub const ROUND_ROWS_MAX: usize = 50_000;
+
+/// … and at most otherwise: with few partitions more are no faster, and they are held in memory twice.
+pub const ROUND_ROWS_FEW_PARTITIONS: usize = 16_384;
+
+/// A transaction updates a row for each of its partitions, whatever it brings them: more partitions want more rows.
+pub const ROUND_ROWS_PER_PARTITION: usize = 8;
 
 /// Bytes of payload of one drain transaction at most; one larger message goes alone. Twice that is held while PostgreSQL is
 /// at work: this round, and the next.
 pub const ROUND_BYTES_MAX: usize = 8 << 20;
 
-/// Records read from a lane at once, and bytes of them: what is held of each lane beside the round itself.
-pub const LOAD_ROWS: usize = 1024;
-/// See [`LOAD_ROWS`]; a larger record is read alone.
-pub const LOAD_BYTES: usize = 1 << 20;
+/// Bytes of records read from a lane at once; a larger record is read alone.
+pub const LOAD_BYTES: usize = 256 << 10;
+
+/// Records read from a lane at once, however small.
+pub const LOAD_ROWS: usize = 4096;
 
 /// How long all lanes wait for one that cannot be read before they are drained without it, which costs order: a disk that
 /// is reset, or a mount that comes late, is back by then.

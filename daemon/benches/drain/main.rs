@@ -4,6 +4,7 @@
 //!   backlog   a log full of messages, pushed while PostgreSQL is away
 //!   drain     the daemon on a copy of it: rows/s, its CPU and memory
 //!   bare      the rows as that run left them, batch by batch, COPYed by a client that does nothing else
+//!   plain     pushes that wait for their commit
 //! ```
 //!
 //! `cargo bench -p forebay --bench drain -- load=PATH [only=NAMES] [rounds=N] [messages=N]`; prints Markdown.
@@ -13,6 +14,7 @@
 mod backlog;
 mod bare;
 mod drain;
+mod plain;
 mod scenario;
 
 use scenario::{SCENARIOS, Scenario};
@@ -49,13 +51,18 @@ impl Settings {
 
 fn main() {
     let settings = Settings::read();
-    let wanted =
-        |scenario: &&Scenario| settings.only.as_ref().is_none_or(|only| only.iter().any(|name| name == scenario.name));
-    let scenarios: Vec<&Scenario> = SCENARIOS.iter().filter(wanted).collect();
-    assert!(!scenarios.is_empty(), "no such scenario; there are {:?}", SCENARIOS.map(|scenario| scenario.name));
+    let wanted = |name: &str| settings.only.as_ref().is_none_or(|only| only.iter().any(|wanted| wanted == name));
+    let scenarios: Vec<&Scenario> = SCENARIOS.iter().filter(|scenario| wanted(scenario.name)).collect();
+    let names = SCENARIOS.map(|scenario| scenario.name);
+    assert!(!scenarios.is_empty() || wanted(plain::NAME), "no such scenario; there are {names:?} and {}", plain::NAME);
     let report: Vec<String> = scenarios.iter().map(|scenario| scenario.run(&settings)).collect();
-    println!("{}", scenario::HEAD);
-    report.iter().for_each(|line| println!("{line}"));
+    if !report.is_empty() {
+        println!("{}", scenario::HEAD);
+        report.iter().for_each(|line| println!("{line}"));
+    }
+    if wanted(plain::NAME) {
+        println!("\n{}", plain::run(&settings));
+    }
 }
 
 /// The median, the least and the greatest.

@@ -13,7 +13,7 @@ use crate::{
     config::ProbeDuplicates,
     limits::{
         BACKOFF_MAX, BACKOFF_MIN, LANE_PATIENCE, LANE_PATIENCE_AT_END, LANE_RETRY_INTERVAL, PAUSE_INTERVAL,
-        PROBE_ROUNDS, REPEATS_AT_ONCE, ROUND_ROWS_MAX,
+        PROBE_ROUNDS, REPEATS_AT_ONCE, ROUND_ROWS_FEW_PARTITIONS, ROUND_ROWS_MAX, ROUND_ROWS_PER_PARTITION,
     },
     mailbox::Letter,
     rt::{self, Notify},
@@ -48,6 +48,8 @@ pub(super) struct Drainer {
     taken: VecDeque<Batch>,
     /// The last round's limits left records behind that were due as well.
     left_some: bool,
+    /// Partitions of the last round.
+    partitions_before: usize,
     /// Rows of the next rounds at most: fewer while a refused row is being looked for.
     rows_max: usize,
     /// Rounds that look for duplicates first.
@@ -101,6 +103,7 @@ impl Drainer {
             committing: None,
             taken: VecDeque::new(),
             left_some: false,
+            partitions_before: 0,
             rows_max: ROUND_ROWS_MAX,
             probes_left: 0,
             repeats: 0,
@@ -339,9 +342,16 @@ impl Drainer {
         self.shared.drain.reset();
         let before = self.sources.marks();
         let patience = if self.finish_by().is_some() { LANE_PATIENCE_AT_END } else { LANE_PATIENCE };
-        let (records, left_some) = self.sources.take(self.rows_max, patience)?;
+        let worth_taking = self.partitions_before.saturating_mul(ROUND_ROWS_PER_PARTITION);
+        let rows_max = worth_taking.clamp(ROUND_ROWS_FEW_PARTITIONS, ROUND_ROWS_MAX).min(self.rows_max);
+        let (records, left_some) = self.sources.take(rows_max, patience)?;
         self.left_some = left_some;
-        Ok((!records.is_empty()).then(|| Batch::new(records, before, self.sources.marks())))
+        if records.is_empty() {
+            return Ok(None);
+        }
+        let batch = Batch::new(records, before, self.sources.marks());
+        self.partitions_before = batch.partitions.len();
+        Ok(Some(batch))
     }
 
     /// Nothing is due.

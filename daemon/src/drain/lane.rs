@@ -1,6 +1,9 @@
 //! One lane as the drain reads it: what was read and not yet taken, what is lost, and how reading fares.
 
-use super::source::{Mark, Piece, Taken};
+use super::{
+    piece::{Chunks, Piece},
+    source::{Mark, Taken},
+};
 use crate::{
     limits::{LANE_LOOK_INTERVAL, LOAD_BYTES, LOAD_ROWS},
     shared::Shared,
@@ -16,7 +19,6 @@ use forebay_wal::{
 };
 use std::{
     collections::VecDeque,
-    rc::Rc,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
@@ -74,6 +76,7 @@ pub(super) struct Lane {
     /// Read, and not yet taken by a round.
     pub(super) loaded: VecDeque<Taken>,
     loaded_bytes: usize,
+    chunks: Chunks,
     /// Behind the last record that a round took.
     pub(super) taken: Mark,
     /// Ordinal behind the last record read; `None` before the first.
@@ -96,6 +99,7 @@ impl Lane {
             reader,
             loaded: VecDeque::new(),
             loaded_bytes: 0,
+            chunks: Chunks::default(),
             taken: mark,
             next_ordinal: None,
             last_number: None,
@@ -188,11 +192,11 @@ impl Lane {
     }
 
     fn load(&mut self, shared: &Shared, history: &mut History, end: End) -> Result<(), LogError> {
-        let mut read = Vec::new();
+        let mut read = self.chunks.take();
         let mut headers = Vec::new();
         let outcome = self.read_on(shared, history, end, (&mut read, &mut headers));
         // Also what was read before an error: the reader is behind it.
-        let read = Rc::new(read);
+        let read = self.chunks.lend(read);
         let mut at = 0;
         self.loaded.extend(headers.into_iter().map(|(header, end): (FrameHeader, Position)| {
             let length = header.payload_len as usize;

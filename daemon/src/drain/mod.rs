@@ -2,12 +2,12 @@
 //!
 //! ```text
 //!   thread  runs the drainer
-//!   signal ──> drainer ── source   what a round takes, in order of numbers      lane   one lane of it, and what is left out
+//!   signal ──> drainer ── source   what a round takes, in order of numbers      lane   one lane of it, what is left out; piece   its memory
 //!                │     ── batch    the round's records by partition
 //!                └── session ── round   one transaction       class   what an error asks for
 //!                            ── checkpoint ── judgement   does it fit the log?   database, remembered   which one, how far
 //!                            ── predecessor   the session before this one
-//!                            ── statements, partitions, dead_letters
+//!                            ── statements, partitions, rows, dead_letters
 //! ```
 //!
 //! Exactly once: the checkpoint is moved in the transaction that holds the rows, and only from the value that is known.
@@ -22,9 +22,11 @@ mod drainer;
 pub mod judgement;
 pub mod lane;
 mod partitions;
+pub mod piece;
 mod predecessor;
 pub mod remembered;
 pub mod round;
+mod rows;
 pub mod session;
 pub mod signal;
 pub mod snapshot;

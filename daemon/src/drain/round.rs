@@ -12,21 +12,16 @@
 //! Lock order, for everybody: checkpoint row, then partition rows by id, then messages.
 
 use super::{
-    batch::{Batch, Verdict},
+    batch::Batch,
     checkpoint::Checkpoint,
     class::{Remedy, remedy},
     session::Session,
 };
 use crate::limits::{CAREFUL_ROUNDS, COPY_CHUNK_BYTES};
 use forebay_pgwire::{BinaryCopy, Error, Param, PipelineOutcome};
-use std::collections::HashMap;
-use uuid::Uuid;
 
 /// The table's name as COPY's error context gives it.
 const MESSAGES: &str = "messages";
-
-/// Fields of a row.
-const FIELDS: u16 = 8;
 
 /// How an attempt ended that did not commit. It was rolled back, unless the connection was lost: then the checkpoint tells.
 #[derive(Debug)]
@@ -279,7 +274,7 @@ impl Session {
             let mut seq = partition.last_seq;
             for index in batch.rows(partition) {
                 seq += 1;
-                batch.encode(index, (partition.id, seq), FIELDS, &mut rows);
+                batch.encode(index, (partition.id, seq), &mut rows);
                 if rows.bytes().len() >= COPY_CHUNK_BYTES && !is_refused {
                     if !sent_any {
                         self.flight.send(&mut self.conn).await?;
@@ -365,52 +360,5 @@ impl Session {
                 _ => Ok(()),
             },
         }
-    }
-}
-
-impl Batch {
-    /// Notes which rows are there already, as the probe found.
-    fn probed(&mut self, rows: &[forebay_pgwire::Row]) -> Result<(), Error> {
-        // By the id of the batch's first message with the key, for its repeats name that one.
-        let mut known: HashMap<Uuid, Uuid> = HashMap::new();
-        for row in rows {
-            let (index, of) = (row.get_i32(0)? as usize, Uuid::from_bytes(row.get_uuid(1)?));
-            if let Some(message) = self.message(index) {
-                known.insert(message.id, of);
-                self.verdicts[index] = Verdict::Duplicate { of };
-            }
-        }
-        for verdict in &mut self.verdicts {
-            if let Verdict::Duplicate { of } = verdict
-                && let Some(first) = known.get(of)
-            {
-                *of = *first;
-            }
-        }
-        Ok(())
-    }
-
-    /// Appends the row of a record.
-    fn encode(&self, index: usize, (partition_id, seq): (i64, i64), fields: u16, rows: &mut BinaryCopy) {
-        let Some(message) = self.message(index) else { return };
-        rows.row(fields);
-        rows.i64(partition_id);
-        rows.i64(seq);
-        rows.timestamptz_us(message.accepted_us);
-        rows.uuid(message.id.as_bytes());
-        match message.trace_id {
-            Some(trace_id) => rows.uuid(trace_id.as_bytes()),
-            None => rows.null(),
-        }
-        let key = message.transaction_key();
-        match &key {
-            Some(key) => rows.uuid(&key.bytes),
-            None => rows.null(),
-        }
-        match message.transaction_id.filter(|_| key.is_some_and(|key| !key.is_the_id)) {
-            Some(transaction_id) => rows.text(transaction_id),
-            None => rows.null(),
-        }
-        rows.jsonb(message.payload);
     }
 }

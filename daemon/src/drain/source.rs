@@ -8,11 +8,12 @@
 use super::{
     batch::Verdict,
     lane::{End, HeldUp, History, Lane},
+    piece::Piece,
     snapshot::snapshot,
 };
 use crate::{limits::ROUND_BYTES_MAX, message::Message, shared::Shared};
 use forebay_wal::{frame::KIND_MESSAGE, layout::Layout, position::Position};
-use std::{ops::Deref, rc::Rc, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 /// A record taken from the log.
 #[derive(Clone, Debug)]
@@ -29,41 +30,6 @@ pub struct Taken {
     pub kind: u16,
     /// Its payload.
     pub payload: Piece,
-}
-
-/// A part of what was read from a lane at once, which is kept until the last part of it is let go.
-#[derive(Clone, Debug)]
-pub struct Piece {
-    read: Rc<Vec<u8>>,
-    at: u32,
-    length: u32,
-}
-
-impl Piece {
-    /// `length` bytes of `read` from `at` on.
-    ///
-    /// # Panics
-    /// If there are not so many: a mistake of the caller's.
-    #[must_use]
-    pub fn new(read: &Rc<Vec<u8>>, at: usize, length: usize) -> Self {
-        assert!(at + length <= read.len() && read.len() <= u32::MAX as usize, "a piece lies within what was read");
-        Self { read: Rc::clone(read), at: at as u32, length: length as u32 }
-    }
-}
-
-impl From<Vec<u8>> for Piece {
-    fn from(bytes: Vec<u8>) -> Self {
-        let length = bytes.len();
-        Self::new(&Rc::new(bytes), 0, length)
-    }
-}
-
-impl Deref for Piece {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
-        &self.read[self.at as usize..][..self.length as usize]
-    }
 }
 
 impl Taken {
@@ -94,6 +60,8 @@ pub struct Sources {
     shared: Arc<Shared>,
     layout: Layout,
     lanes: Vec<Lane>,
+    /// Records of the last round.
+    taken_before: usize,
     histories: Vec<History>,
 }
 
@@ -107,7 +75,8 @@ impl Sources {
             .map(|lane| Mark { position: lane.drained(), ordinal: lane.drained_ordinal() })
             .collect();
         let histories = marks.iter().map(|_| History::default()).collect();
-        let mut sources = Self { shared: Arc::clone(shared), layout: layout.clone(), lanes: Vec::new(), histories };
+        let mut sources =
+            Self { shared: Arc::clone(shared), layout: layout.clone(), lanes: Vec::new(), taken_before: 0, histories };
         sources.go_to(&marks);
         sources
     }
@@ -136,13 +105,15 @@ impl Sources {
             self.refill(index, end, patience)?;
             self.lanes[index].pass_over();
         }
-        let mut taken = Vec::new();
+        // As many as the last time: growing by doubling would leave as much behind, which the allocator keeps for a while.
+        let mut taken = Vec::with_capacity(self.taken_before.min(rows_max));
         let mut bytes = 0;
         while let Some(index) = self.next_lane(below) {
             let lane = &mut self.lanes[index];
             let Some(next) = lane.loaded.front() else { break };
             let too_much = bytes + next.held_bytes() > ROUND_BYTES_MAX && !taken.is_empty();
             if too_much || taken.len() == rows_max {
+                self.taken_before = taken.len();
                 return Ok((taken, true));
             }
             bytes += next.held_bytes();
@@ -156,6 +127,7 @@ impl Sources {
                 self.lanes[index].pass_over();
             }
         }
+        self.taken_before = taken.len();
         let full = taken.len() == rows_max || bytes >= ROUND_BYTES_MAX;
         Ok((taken, full))
     }
