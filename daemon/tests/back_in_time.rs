@@ -236,18 +236,21 @@ fn retained_segments_are_not_pending_make_room_at_the_quota_and_are_shown() {
 }
 
 #[test]
-fn a_plain_role_may_ask_which_database_it_is_and_where_it_may_not_the_daemon_goes_on() {
+fn a_plain_role_may_ask_which_database_and_backend_it_has_and_where_it_may_not_the_daemon_goes_on() {
     let cluster = TestCluster::start_without_fsync().unwrap();
     cluster.psql("CREATE ROLE plain LOGIN; GRANT CREATE ON DATABASE forebay TO plain").unwrap();
     let url = cluster.url().replace("forebay@", "plain@");
     let dirs = [data_dir(), data_dir()];
-    let named = "SELECT count(*), count(system_identifier), count(database_oid) FROM forebay.drain_checkpoints";
+    let named = "SELECT count(*), count(system_identifier), count(database_oid), count(backend_start) \
+                 FROM forebay.drain_checkpoints";
     push(&Daemon::start(dirs[0].path(), &url, &SMALL), 0..3);
-    assert_eq!(rows(&cluster, named), [["1", "1", "1"]]);
+    assert_eq!(rows(&cluster, named), [["1"; 4]]);
     cluster.psql("REVOKE EXECUTE ON FUNCTION pg_control_system(), pg_current_wal_insert_lsn() FROM PUBLIC").unwrap();
+    cluster.psql("REVOKE SELECT ON pg_stat_activity FROM PUBLIC").unwrap();
     push(&Daemon::start(dirs[1].path(), &url, &SMALL), 3..6);
-    assert_eq!(rows(&cluster, named), [["2", "1", "1"]]);
+    assert_eq!(rows(&cluster, named), [["2", "1", "1", "1"]]);
     push(&Daemon::start(dirs[0].path(), &url, &SMALL), 6..9);
+    assert_eq!(rows(&cluster, named), [["2", "1", "1", "0"]], "what is not known does not stay as it was");
     assert_eq!(numbers(&cluster).len(), 9);
 }
 

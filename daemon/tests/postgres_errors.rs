@@ -17,7 +17,7 @@ const PASSING: [&str; 9] = ["57P01", "57P03", "53300", "53100", "25006", "40001"
 /// Statements that a drain transaction of new partitions has at least.
 const STATEMENTS_MIN: u64 = 8;
 
-/// Why each attempt to go on fails is told at this level: at `info` only why the first one did.
+/// Why each attempt to go on fails is told at this level: at `info` only where it is for another reason than the one before.
 const TELL_ALL: [&str; 2] = ["--log", "info,forebay::drain=debug"];
 
 /// Bytes of the longest message that a server could think of.
@@ -78,6 +78,28 @@ fn case_56_what_passes_by_itself_is_waited_for_at_the_log_in() {
         rig.proxy.open();
         rig.wait_until_drained();
     });
+}
+
+#[test]
+fn case_56_in_one_outage_each_change_of_the_reason_is_told_once() {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let mut rig = Rig::start(&cluster, "reasons", &TELL_ALL);
+    rig.push("p", 1);
+    rig.wait_until_drained();
+    for sqlstate in ["57P03", "53300", "28P01", "57P03"] {
+        let count = |level: &str| {
+            let log = rig.daemon.log();
+            log.lines().filter(|line| line.contains(level) && line.contains(&format!("injected {sqlstate}"))).count()
+        };
+        let told = count("ERROR");
+        let attempts = count("DEBUG");
+        rig.proxy.refuse(Complaint::fatal(sqlstate));
+        wait_until("it is tried again and again", || count("DEBUG") >= attempts + 2);
+        assert_eq!(count("ERROR"), told + 1, "{sqlstate}: {}", rig.daemon.log());
+    }
+    rig.proxy.open();
+    rig.push("p", 1);
+    rig.check(&cluster);
 }
 
 #[test]

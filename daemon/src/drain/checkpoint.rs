@@ -49,14 +49,15 @@ impl Checkpoint {
 }
 
 impl Session {
-    /// Reads the checkpoint, or makes it if there is none, and tells where to begin. Waits for a transaction of an earlier
-    /// session that is still being decided: only then is the checkpoint known. Also decides about dead letters in files whose
-    /// transaction ended unseen, and counts all dead letters.
+    /// Reads the checkpoint, or makes it if there is none, and tells where to begin. Ends the session before this one, and waits
+    /// for a transaction of it that is still being decided: only then is the checkpoint known. Also decides about dead letters
+    /// in files whose transaction ended unseen, and counts all dead letters.
     ///
     /// # Errors
     /// [`SessionError::Checkpoint`] when it does not fit the log, or this is another database; else those of PostgreSQL.
     pub async fn begin(&mut self) -> Result<Vec<Mark>, SessionError> {
         let shared = Arc::clone(&self.shared);
+        self.end_predecessor().await?;
         let rows = self.conn.query(&self.statements.lock_checkpoint, &self.checkpoint_key()).await?;
         let row = rows.first().map(Checkpoint::read).transpose()?;
         let row_database = if row.is_some() { self.database_of_row().await? } else { None };
@@ -84,6 +85,7 @@ impl Session {
         if let Some(database) = self.database.filter(|database| row_database != Some(*database)) {
             name_database(&mut self.conn, &self.schema, shared.log_id, database).await?;
         }
+        self.name_backend().await?;
         shared.has_checkpoint.store(true, Ordering::Relaxed);
         self.settle_letters(goes_back);
         self.count_dead_letters().await?;

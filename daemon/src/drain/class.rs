@@ -1,6 +1,6 @@
 //! What to do about an error of PostgreSQL: one table, by SQLSTATE, never by words.
 
-use forebay_pgwire::{Error, SqlState};
+use forebay_pgwire::{Error, SqlState, TlsError};
 
 /// What an error asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +103,7 @@ pub fn remedy(error: &Error) -> Remedy {
     let Some(db) = error.db_error() else {
         return match error {
             Error::Config(_) | Error::Auth(_) | Error::Usage { .. } | Error::Column(_) => Remedy::Pause,
+            Error::Tls(error) => tls_remedy(error),
             _ => Remedy::BackOff,
         };
     };
@@ -113,10 +114,20 @@ pub fn remedy(error: &Error) -> Remedy {
     find(db.sqlstate.as_str()).or_else(|| find(db.sqlstate.class().as_str())).unwrap_or(OWN_CLASS)
 }
 
+/// Certificates are mended by a person, and so is a server that has no TLS; the rest is the way's.
+fn tls_remedy(error: &TlsError) -> Remedy {
+    match error {
+        TlsError::Refused { .. } | TlsError::Certificate { .. } | TlsError::Alert { of_certificate: true, .. } => {
+            Remedy::Pause
+        }
+        _ => Remedy::BackOff,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use forebay_pgwire::DbError;
+    use forebay_pgwire::{CertificateProblem, ConfigError, DbError, SslMode};
 
     fn of(code: &str) -> Remedy {
         let sqlstate = SqlState::from_bytes(code.as_bytes()).unwrap();
@@ -151,6 +162,24 @@ mod tests {
         };
         assert_eq!(violated("messages_transaction"), Remedy::Probe);
         assert_eq!(violated("messages_pkey"), Remedy::Pause);
+    }
+
+    #[test]
+    fn case_60_a_certificate_or_a_server_without_tls_pauses_and_an_encrypted_connection_that_breaks_is_made_anew() {
+        use CertificateProblem::{Expired, NotYetValid, Other, UnknownIssuer, WrongName};
+        let of_tls = |error: TlsError| remedy(&Error::Tls(error));
+        for problem in [UnknownIssuer, Expired, NotYetValid, WrongName, Other] {
+            assert_eq!(of_tls(TlsError::Certificate { problem, detail: String::new() }), Remedy::Pause, "{problem:?}");
+        }
+        let alert = |of_certificate| TlsError::Alert { alert: String::new(), of_certificate };
+        assert_eq!(of_tls(TlsError::Refused { mode: SslMode::VerifyFull }), Remedy::Pause);
+        assert_eq!(of_tls(alert(true)), Remedy::Pause);
+        let file = ConfigError::File { path: "/gone".into(), reason: String::new() };
+        assert_eq!(remedy(&Error::Config(file)), Remedy::Pause);
+        assert_eq!(of_tls(alert(false)), Remedy::BackOff);
+        assert_eq!(of_tls(TlsError::Failed { reason: String::new() }), Remedy::BackOff);
+        let source = std::io::ErrorKind::ConnectionReset.into();
+        assert_eq!(remedy(&Error::Io { during: "a flight", source }), Remedy::BackOff);
     }
 
     #[test]

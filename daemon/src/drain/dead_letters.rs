@@ -21,8 +21,9 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-/// Time between looks at how many dead letters there are, at least: others put them back, or drop them.
-const COUNT_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between looks at how many dead letters there are, at least: others put them back, or drop them. Less than the second
+/// after which an idle drain looks at PostgreSQL again, or only every other such look would count.
+const COUNT_INTERVAL: Duration = Duration::from_millis(900);
 
 /// The same as a multiple of the time that a look takes: counting rows may cost PostgreSQL a hundredth of the time.
 const COUNT_TIMES: u32 = 100;

@@ -1,26 +1,31 @@
 //! The drain's loop: waits until something is due, takes a round, commits it, tells who waits; through any outage.
+//!
+//! `waiting`: for what is due, for PostgreSQL. `connecting`: to a session, and on from its checkpoint. `trouble`: after a round
+//! that failed.
+
+mod connecting;
+mod trouble;
+mod waiting;
 
 use super::{
-    batch::{Batch, Refusal, Verdict},
-    class::{Remedy, remedy},
+    batch::{Batch, Verdict},
     lane::HeldUp,
     round::RoundError,
-    session::{Session, SessionError},
+    session::Session,
     source::Sources,
     thread::{DrainFailed, TargetSource},
 };
 use crate::{
     config::ProbeDuplicates,
     limits::{
-        BACKOFF_MAX, BACKOFF_MIN, LANE_PATIENCE, LANE_PATIENCE_AT_END, LANE_RETRY_INTERVAL, PAUSE_INTERVAL,
-        PROBE_ROUNDS, REPEATS_AT_ONCE, ROUND_ROWS_FEW_PARTITIONS, ROUND_ROWS_MAX, ROUND_ROWS_PER_PARTITION,
+        BACKOFF_MIN, LANE_PATIENCE, LANE_PATIENCE_AT_END, LANE_RETRY_INTERVAL, PAUSE_INTERVAL,
+        ROUND_ROWS_FEW_PARTITIONS, ROUND_ROWS_MAX, ROUND_ROWS_PER_PARTITION,
     },
     mailbox::Letter,
     rt::{self, Notify},
-    schema::SchemaError,
-    shared::{DatabaseHealth, Shared},
+    shared::Shared,
 };
-use forebay_pgwire::{Error, SqlState};
+use forebay_pgwire::{Error, PassFileWarning, SqlState};
 use forebay_wal::layout::Layout;
 use std::{
     collections::VecDeque,
@@ -38,8 +43,10 @@ pub(super) struct Drainer {
     target: TargetSource,
     sources: Sources,
     session: Option<Session>,
-    /// It was told that there is none.
-    is_away: bool,
+    /// Why there is none, as it was told last: the code, and PostgreSQL's own.
+    held_up_by: Option<(&'static str, Option<SqlState>)>,
+    /// The file of passwords that was not used, as it was told last.
+    pass_file_told: Option<PassFileWarning>,
     /// A round that needs nothing but the answer to its COMMIT.
     committing: Option<Batch>,
     /// Rounds that were taken and are not committed, in order; the first one is tried, the next one was taken meanwhile.
@@ -96,7 +103,8 @@ impl Drainer {
             shared,
             target,
             session: None,
-            is_away: false,
+            held_up_by: None,
+            pass_file_told: None,
             committing: None,
             taken: VecDeque::new(),
             left_some: false,
@@ -156,149 +164,13 @@ impl Drainer {
         self.round().await
     }
 
-    /// Sleeps until a round is due, or it is time to see whether PostgreSQL is still there.
-    async fn wait_until_due(&mut self) {
-        loop {
-            self.shared.drain.arm();
-            let now = Instant::now();
-            let due = self.shared.drain.due();
-            if due.is_some_and(|due| due <= now) || self.finish_by().is_some() {
-                return;
-            }
-            let check_at = self.last_used + IDLE_CHECK;
-            if check_at <= now {
-                return;
-            }
-            self.notify.notified_until(Some(due.map_or(check_at, |due| due.min(check_at)))).await;
-        }
-    }
-
-    async fn sleep(&mut self, duration: Duration) {
-        self.note_oldest();
-        let until = Instant::now() + duration;
-        let armed = self.shared.drain.is_armed_for_any();
-        while Instant::now() < until && self.finish_by().is_none() {
-            self.notify.notified_until(Some(until)).await;
-            if armed && !self.shared.drain.is_armed_for_any() {
-                return;
-            }
-        }
-    }
-
-    async fn back_off(&mut self) {
-        // Between half of it and all of it, so that daemons which lost the same server do not return as one.
-        let jitter = u64::from(crate::ids::unix_now().subsec_nanos()) % 512;
-        let pause = self.backoff.mul_f64(0.5 + jitter as f64 / 1024.0);
-        self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-        // A push after quiet is worth an attempt of its own: its client waits, and the server may be back since long.
-        let pushed = self.shared.counters.pushed_messages.load(Ordering::Relaxed);
-        if std::mem::replace(&mut self.pushed_before, pushed) == pushed {
-            self.shared.drain.arm_for_any();
-        }
-        self.sleep(pause).await;
-    }
-
-    async fn connect(&mut self) -> Result<Next, DrainFailed> {
-        let Some(config) = (self.target)() else {
-            // The private server is being made.
-            return Ok(Next::Reconnect);
-        };
-        let opened = match Session::open(&config, &self.shared).await {
-            Ok(mut session) => session.begin().await.map(|marks| (session, marks)),
-            Err(error) => Err(error),
-        };
-        let (session, marks) = match opened {
-            Ok(opened) => opened,
-            Err(SessionError::Checkpoint(what)) => {
-                tracing::error!(
-                    code = "checkpoint_mismatch",
-                    what,
-                    "the database and the log do not belong together; the daemon ends"
-                );
-                return Err(DrainFailed(what));
-            }
-            Err(error @ SessionError::Encoding(_)) => {
-                self.away("postgres_refuses", &error.to_string());
-                return Ok(Next::Pause);
-            }
-            Err(SessionError::Schema(error @ (SchemaError::TooNew { .. } | SchemaError::NeedsMigration { .. }))) => {
-                self.away("schema_mismatch", &error.to_string());
-                return Ok(Next::Pause);
-            }
-            Err(SessionError::Schema(SchemaError::Postgres(error)) | SessionError::Postgres(error)) => {
-                return Ok(self.unreachable(&error));
-            }
-        };
-        self.adopt(session, &marks);
-        self.remember(true).await;
-        Ok(Next::Now)
-    }
-
-    /// Lets the data directory remember how far the drain is.
-    async fn remember(&mut self, quiet: bool) {
-        if let Some(session) = &mut self.session
-            && let Err(error) = session.remember(quiet).await
-        {
-            // The next transaction finds out what that means.
-            tracing::debug!(%error, "PostgreSQL could not be asked where it stands");
-        }
-    }
-
-    /// Goes on from what the checkpoint says.
-    fn adopt(&mut self, session: Session, marks: &[super::source::Mark]) {
-        self.commit_again();
-        while let Some(batch) = self.taken.pop_front_if(|batch| session.has_reached(&batch.after)) {
-            tracing::info!("the transaction whose answer was lost had committed");
-            self.committed(&batch);
-        }
-        if self.taken.front().is_none_or(|batch| batch.before != marks) {
-            self.taken.clear();
-            self.sources.go_to(marks);
-        }
-        for (progress, mark) in self.shared.lanes.iter().zip(marks) {
-            progress.set_drained(mark.position, mark.ordinal);
-            self.shared.release(progress, mark.position);
-        }
-        if std::mem::take(&mut self.is_away) || self.shared.health() == DatabaseHealth::Unknown {
-            tracing::info!(pending = self.shared.pending(), "connected to PostgreSQL");
-        }
-        self.backoff = BACKOFF_MIN;
-        self.last_used = Instant::now();
-        self.session = Some(session);
-        self.shared.postgres_answered();
-    }
-
-    fn away(&mut self, code: &'static str, error: &str) {
-        self.session = None;
-        if !std::mem::replace(&mut self.is_away, true) {
-            tracing::error!(code, error, "the drain is held up; pushes are kept in the log");
-        } else {
-            tracing::debug!(code, error, "the drain is still held up");
-        }
-        self.shared.set_health(DatabaseHealth::Disconnected);
-    }
-
-    fn unreachable(&mut self, error: &Error) -> Next {
-        match remedy(error) {
-            // A refusal that names no row, such as that of a trigger on another table, is as good as a missing right.
-            Remedy::Pause | Remedy::SetAside | Remedy::Probe => {
-                self.away("postgres_refuses", &error.to_string());
-                Next::Pause
-            }
-            _ => {
-                self.away("postgres_away", &error.to_string());
-                Next::Reconnect
-            }
-        }
-    }
-
     async fn round(&mut self) -> Result<Next, DrainFailed> {
         if self.taken.is_empty() {
             match self.take() {
                 Ok(Some(batch)) => self.taken.push_back(batch),
                 Ok(None) => return Ok(self.idle().await),
                 Err(HeldUp::Process(error)) => {
-                    self.away("log_unreadable", &error.to_string());
+                    self.away("log_unreadable", None, &error.to_string());
                     return Ok(Next::Pause);
                 }
                 Err(HeldUp::Lane) => return Ok(Next::Retry),
@@ -411,88 +283,6 @@ impl Drainer {
         }
         self.note_oldest();
         Ok(())
-    }
-
-    /// What follows from a round that failed.
-    fn failed(&mut self, error: RoundError) -> Next {
-        let is_open = self.session.as_ref().is_some_and(|session| !session.is_broken());
-        if is_open {
-            // Rolled back for sure; otherwise the checkpoint tells whether it was.
-            self.commit_again();
-        }
-        match error {
-            RoundError::Row { record, error } => self.refused(record, &error),
-            RoundError::Postgres(error) if error.sqlstate() == Some(SqlState::QUERY_CANCELED) => {
-                // Most likely the statement's timeout: the same again would take as long.
-                let rows = self.taken.front().map_or(0, |batch| batch.records.len());
-                tracing::warn!(%error, rows, "a drain transaction is repeated with fewer rows");
-                self.take_fewer();
-                Next::Reconnect
-            }
-            RoundError::Postgres(error) => self.trouble(&error),
-            RoundError::PartitionGone | RoundError::Misjudged => Next::Now,
-            RoundError::CheckpointMoved => {
-                tracing::warn!("the checkpoint is not where it was left; reading it again");
-                self.session = None;
-                Next::Reconnect
-            }
-            RoundError::CountDiffers { sent, taken } => {
-                let error = format!("PostgreSQL took {taken} of {sent} rows without an error");
-                self.away("copy_count_differs", &error);
-                Next::Pause
-            }
-            RoundError::LettersNotKept(error) => {
-                self.away("dead_letters_not_kept", &error.to_string());
-                Next::Pause
-            }
-        }
-    }
-
-    fn trouble(&mut self, error: &Error) -> Next {
-        match remedy(error) {
-            Remedy::Probe => {
-                self.probes_left = PROBE_ROUNDS;
-                Next::Now
-            }
-            Remedy::Again if self.session.as_ref().is_some_and(|session| !session.is_broken()) => {
-                tracing::warn!(%error, "a drain transaction is repeated");
-                self.repeats += 1;
-                if self.repeats > REPEATS_AT_ONCE { Next::Reconnect } else { Next::Now }
-            }
-            _ => self.unreachable(error),
-        }
-    }
-
-    /// Sets a refused row aside, or makes the round smaller until it is known which one it is.
-    fn refused(&mut self, record: Option<usize>, error: &Error) -> Next {
-        let Some(batch) = self.taken.front_mut() else { return Next::Now };
-        let rows = batch.copy_order();
-        if rows.is_empty() {
-            // It is no message's.
-            return self.unreachable(error);
-        }
-        let record = record.or_else(|| (rows.len() == 1).then(|| rows[0]));
-        let Some(index) = record else {
-            self.take_fewer();
-            return Next::Now;
-        };
-        let (sqlstate, text) = match error.db_error() {
-            Some(db) => (db.sqlstate.as_str().to_owned(), db.message.clone()),
-            None => ("XX000".to_owned(), error.to_string()),
-        };
-        let number = batch.records[index].number;
-        tracing::warn!(number, sqlstate, "PostgreSQL refuses a message; it is set aside");
-        batch.verdicts[index] = Verdict::Refused(Box::new(Refusal { sqlstate, error: text }));
-        Next::Now
-    }
-
-    /// Gives the records of the rounds back, to be taken half as many at a time.
-    fn take_fewer(&mut self) {
-        self.rows_max = self.taken.front().map_or(1, |batch| (batch.records.len() / 2).max(1));
-        self.left_some = true;
-        while let Some(batch) = self.taken.pop_back() {
-            self.sources.give_back(batch.records, &batch.before);
-        }
     }
 
     /// Everything in `batch` is in PostgreSQL.

@@ -7,7 +7,7 @@
 //!                │          └─ lane       one lane of it, and what is left out      piece   its memory
 //!                │     ── batch     the round's records by partition                 rows    as COPY takes them
 //!                └── session ── round        one transaction                         class   what an error asks for
-//!                       ├─ statements, partitions, dead_letters
+//!                       ├─ predecessor, statements, partitions, dead_letters
 //!                       └─ checkpoint ── judgement   does it fit the log?    database, remembered   which one, how far
 //! ```
 //!
@@ -24,6 +24,7 @@ pub mod judgement;
 pub mod lane;
 mod partitions;
 pub mod piece;
+mod predecessor;
 pub mod remembered;
 pub mod round;
 mod rows;

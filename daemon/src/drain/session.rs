@@ -18,8 +18,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Time between looks at which queues there are.
-const QUEUES_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between looks at which queues there are; less than a second, as that between counts of dead letters.
+const QUEUES_INTERVAL: Duration = Duration::from_millis(900);
 
 /// First version of the server with `client_connection_check_interval`.
 const CHECK_INTERVAL_SINCE: u32 = 14;
@@ -27,13 +27,26 @@ const CHECK_INTERVAL_SINCE: u32 = 14;
 /// How long the drain waits for a lock at most: others hold those that it takes for a transaction of theirs.
 const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 
+/// When PostgreSQL begins to ask whether the daemon is still there, how often it asks, and how often in vain: 30 s in all. A
+/// backend in the midst of a COPY has no other timeout. Nothing of this holds for a unix socket, which cannot fall silent.
+const KEEPALIVES_IDLE_S: u32 = 10;
+const KEEPALIVES_INTERVAL_S: u32 = 5;
+const KEEPALIVES_COUNT: u32 = 4;
+
+/// How long PostgreSQL waits for what it said to arrive; keepalives do not run meanwhile.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+
 /// Settings that bound the life of a session whose daemon was lost, and plans that do not depend on statistics.
-fn settings(statement_timeout: Duration) -> [(String, String); 4] {
+fn settings(statement_timeout: Duration) -> [(String, String); 8] {
     let ms = |timeout: Duration| format!("{}ms", timeout.as_millis());
     [
         ("lock_timeout", ms(LOCK_TIMEOUT_MAX.min(statement_timeout))),
         ("statement_timeout", ms(statement_timeout)),
         ("idle_in_transaction_session_timeout", ms(statement_timeout)),
+        ("tcp_keepalives_idle", KEEPALIVES_IDLE_S.to_string()),
+        ("tcp_keepalives_interval", KEEPALIVES_INTERVAL_S.to_string()),
+        ("tcp_keepalives_count", KEEPALIVES_COUNT.to_string()),
+        ("tcp_user_timeout", ms(UNACKNOWLEDGED_MAX)),
         ("plan_cache_mode", "force_generic_plan".to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))

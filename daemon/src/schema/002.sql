@@ -14,3 +14,8 @@ ALTER TABLE {schema}.dead_letters
 ALTER TABLE {schema}.drain_checkpoints
     ADD COLUMN system_identifier bigint,
     ADD COLUMN database_oid bigint;
+
+-- Which backend served the drain's last session: the next one ends it, where it was lost and PostgreSQL did not hear of that.
+ALTER TABLE {schema}.drain_checkpoints
+    ADD COLUMN backend_pid integer,
+    ADD COLUMN backend_start timestamptz;

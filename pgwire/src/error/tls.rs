@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rustls::CertificateError;
+use rustls::{AlertDescription, CertificateError};
 
 use crate::options::SslMode;
 
@@ -36,6 +36,8 @@ pub enum TlsError {
     Alert {
         /// The word it gave for it.
         alert: String,
+        /// Whether it is about our certificate, or the lack of one: it will be as long as that is not mended.
+        of_certificate: bool,
     },
     /// The two cannot agree, or what was received is not TLS.
     Failed {
@@ -79,10 +81,28 @@ impl From<rustls::Error> for TlsError {
                 };
                 Self::Certificate { problem, detail: error.to_string() }
             }
-            rustls::Error::AlertReceived(alert) => Self::Alert { alert: format!("{alert:?}") },
+            rustls::Error::AlertReceived(alert) => {
+                Self::Alert { alert: format!("{alert:?}"), of_certificate: is_of_certificate(alert) }
+            }
             other => Self::Failed { reason: other.to_string() },
         }
     }
+}
+
+/// The alerts of RFC 8446, 6.2, and of its forerunners, that say that a certificate is missing or not accepted.
+fn is_of_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::NoCertificate
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::CertificateRequired
+    )
 }
 
 impl fmt::Display for TlsError {
@@ -103,7 +123,7 @@ impl fmt::Display for TlsError {
                 write!(f, "the server's certificate does not lead to a root certificate of ours: {detail}")
             }
             Self::Certificate { detail, .. } => write!(f, "the server's certificate: {detail}"),
-            Self::Alert { alert } => write!(f, "the server ended the connection: {alert}"),
+            Self::Alert { alert, .. } => write!(f, "the server ended the connection: {alert}"),
             Self::Failed { reason } => f.write_str(reason),
         }
     }

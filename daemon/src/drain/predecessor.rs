@@ -1,0 +1,72 @@
+//! The session before this one: PostgreSQL may not have heard that it was lost.
+//!
+//! A backend that waits for the rest of a COPY, or for room to answer, holds the checkpoint's row for as long as it waits,
+//! and neither `statement_timeout` nor a timeout for idleness ends that. So each session writes down which backend serves it,
+//! and the next one ends that backend: the data directory's lock says that nobody uses it any more.
+
+use super::{
+    class::{Remedy, remedy},
+    session::Session,
+};
+use forebay_pgwire::Error;
+
+impl Session {
+    /// Ends the backend of the session before this one, if it is still there and the role may.
+    ///
+    /// # Errors
+    /// Only those that end the connection.
+    pub(super) async fn end_predecessor(&mut self) -> Result<(), Error> {
+        // A process id comes again; with the time of its start it names one backend. Of another role's that is not shown.
+        let sql = format!(
+            "SELECT c.backend_pid, a.backend_start = c.backend_start, \
+                    CASE WHEN a.backend_start = c.backend_start THEN pg_terminate_backend(a.pid) END \
+             FROM {}.drain_checkpoints c JOIN pg_stat_activity a ON a.pid = c.backend_pid \
+             WHERE c.log_id = $1 AND c.drainer = $2",
+            self.schema
+        );
+        let rows = match self.conn.query_once(&sql, &self.checkpoint_key()).await {
+            Err(error) if error.ends_connection() => return Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the drain's session of before cannot be ended; if it was lost, its locks are waited for");
+                return Ok(());
+            }
+            Ok(rows) => rows,
+        };
+        let Some(row) = rows.first() else { return Ok(()) };
+        let pid = row.get_i32(0)?;
+        match (row.get_opt_bool(1)?, row.get_opt_bool(2)?) {
+            (Some(true), ended) => {
+                tracing::info!(pid, ended, "PostgreSQL still had the drain's session of before; it is ended");
+            }
+            (None, _) => tracing::debug!(pid, "it is not shown whether this is the drain's session of before"),
+            (Some(false), _) => {}
+        }
+        Ok(())
+    }
+
+    /// Writes down which backend serves this session.
+    ///
+    /// Also waits, as every commit does, for the standbys that PostgreSQL waits for. A session that was ended while it waited
+    /// for them has committed all the same, and only now is that as safe as it was to be.
+    ///
+    /// # Errors
+    /// Those of PostgreSQL.
+    pub(super) async fn name_backend(&mut self) -> Result<(), Error> {
+        const OWN: &str = "pg_backend_pid(), (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())";
+        match self.set_backend(OWN).await {
+            Err(error) if error.db_error().is_some() && remedy(&error) == Remedy::Pause => {
+                tracing::debug!(%error, "it is not shown which backend serves the drain's session");
+                self.set_backend("NULL, NULL").await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn set_backend(&mut self, backend: &str) -> Result<(), Error> {
+        let sql = format!(
+            "UPDATE {}.drain_checkpoints SET (backend_pid, backend_start) = ROW({backend}) WHERE log_id = $1 AND drainer = $2",
+            self.schema
+        );
+        self.conn.execute_once(&sql, &self.checkpoint_key()).await.map(drop)
+    }
+}
