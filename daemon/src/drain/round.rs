@@ -151,6 +151,8 @@ impl Session {
                 }
                 self.careful_left = self.careful_left.saturating_sub(1);
             }
+            // Nothing is left to roll back, and the reason must not be lost: the next session decides about letters.
+            Err(RoundError::Postgres(error)) if error.ends_connection() => {}
             Err(_) => {
                 self.roll_back().await?;
                 self.settle_letters_of(batch, false);
