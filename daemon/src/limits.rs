@@ -64,6 +64,12 @@ pub const LANE_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 /// … and between looks at one that is left out.
 pub const LANE_LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Bytes of others' records that a drainer passes over before it lets another one go on.
+pub const PASS_BYTES: usize = 4 << 20;
+
+/// Connections that the drain may copy over: each is a backend of PostgreSQL's, and has rounds of its own in memory.
+pub const DRAIN_CONNECTIONS_MAX: u8 = 16;
+
 /// Bytes of COPY data handed to the connection at once.
 pub const COPY_CHUNK_BYTES: usize = 256 << 10;
 

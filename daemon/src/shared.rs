@@ -44,6 +44,9 @@ pub struct LaneProgress {
     left_out: AtomicBool,
     reachable: AtomicU64,
     released_below: AtomicU64,
+    /// How far each drainer is …
+    drained_by: Mutex<Vec<Mark>>,
+    /// … and the least of it.
     drained: AtomicU64,
     drained_ordinal: AtomicU64,
 }
@@ -65,6 +68,7 @@ impl LaneProgress {
             left_out: AtomicBool::new(false),
             reachable: AtomicU64::new(found.shared.durable().pack()),
             released_below: AtomicU64::new(found.first_segment),
+            drained_by: Mutex::new(vec![drained]),
             drained: AtomicU64::new(drained.position.pack()),
             drained_ordinal: AtomicU64::new(drained.ordinal),
         }
@@ -126,13 +130,38 @@ impl LaneProgress {
         self.drained_ordinal.load(Ordering::SeqCst)
     }
 
-    /// Notes that a transaction committed, or what the checkpoint says.
-    pub fn set_drained(&self, position: Position, ordinal: u64) {
-        self.drained.store(position.pack(), Ordering::SeqCst);
-        self.drained_ordinal.store(ordinal, Ordering::SeqCst);
+    /// From now on there are so many drainers; those that are new begin where the first one is.
+    pub fn set_drainers(&self, drainers: usize) {
+        let mut marks = self.drained_by.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = marks[0];
+        marks.resize(drainers.max(1), first);
+        self.set_least(&marks);
     }
 
-    /// Records that are durable and not yet in PostgreSQL.
+    /// How far a drainer is known to be.
+    pub fn drained_by(&self, drainer: usize) -> Mark {
+        let marks = self.drained_by.lock().unwrap_or_else(PoisonError::into_inner);
+        marks.get(drainer).copied().unwrap_or(marks[0])
+    }
+
+    /// Notes that a transaction of a drainer committed, or what its checkpoint says.
+    pub fn set_drained(&self, drainer: usize, mark: Mark) {
+        let mut marks = self.drained_by.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_drainer) = marks.get_mut(drainer) {
+            *of_drainer = mark;
+        }
+        self.set_least(&marks);
+    }
+
+    fn set_least(&self, marks: &[Mark]) {
+        let position = marks.iter().map(|mark| mark.position).min();
+        let ordinal = marks.iter().map(|mark| mark.ordinal).min();
+        self.drained.store(position.map_or(0, Position::pack), Ordering::SeqCst);
+        self.drained_ordinal.store(ordinal.unwrap_or(0), Ordering::SeqCst);
+    }
+
+    /// Records that are durable and not yet in PostgreSQL; with several drainers also those that only a slower one has not
+    /// passed yet.
     pub fn pending(&self) -> u64 {
         self.lane.durable_ordinal().saturating_sub(self.drained_ordinal())
     }
@@ -263,7 +292,7 @@ impl Shared {
         let retention = self.config.retain_drained;
         self.keeper.retain(retention);
         if !retention.is_zero() {
-            self.lanes.iter().for_each(|progress| self.release(progress, progress.drained()));
+            self.lanes.iter().for_each(|progress| self.release(progress));
         }
     }
 
@@ -343,10 +372,11 @@ impl Shared {
         self.lanes.iter().map(|lane| lane.pending_bytes(self.segment_bytes)).sum()
     }
 
-    /// Lets go of the segments of a lane below `drained`, all of whose records PostgreSQL confirmed.
-    pub fn release(&self, progress: &LaneProgress, drained: Position) {
-        progress.released_below.fetch_max(drained.segment, Ordering::Relaxed);
-        self.keeper.release(progress.lane.lane(), drained.segment);
+    /// Lets go of the segments of a lane all of whose records PostgreSQL confirmed.
+    pub fn release(&self, progress: &LaneProgress) {
+        let segment = progress.drained().segment;
+        progress.released_below.fetch_max(segment, Ordering::Relaxed);
+        self.keeper.release(progress.lane.lane(), segment);
     }
 
     /// When trying again may help someone who was refused for want of room, in seconds: when the drain has emptied a

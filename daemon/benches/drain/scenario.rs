@@ -29,9 +29,11 @@ pub(crate) struct Scenario {
     pub(crate) partitions: u32,
     pub(crate) uuids: bool,
     pub(crate) duplicate_every: Option<u64>,
+    /// Settings of the drain.
+    pub(crate) args: &'static [&'static str],
     pub(crate) rival: Rival,
     pub(crate) rival_name: &'static str,
-    /// The ratio must be at least this.
+    /// The ratio must be at least this; 0: it is only told.
     pub(crate) bar: f64,
 }
 
@@ -42,12 +44,13 @@ const SMALL: Scenario = Scenario {
     partitions: 16,
     uuids: true,
     duplicate_every: None,
+    args: &[],
     rival: Rival::BareCopy,
     rival_name: "bare COPY",
     bar: 0.9,
 };
 
-pub(crate) const SCENARIOS: [Scenario; 6] = [
+pub(crate) const SCENARIOS: [Scenario; 8] = [
     SMALL,
     Scenario { name: "wide", what: "the same, 10,000 partitions", partitions: 10_000, bar: 0.7, ..SMALL },
     Scenario { name: "kib", what: "1 KiB payloads, 16 partitions", payload_bytes: 1024, ..SMALL },
@@ -78,6 +81,24 @@ pub(crate) const SCENARIOS: [Scenario; 6] = [
         bar: 1.5,
         ..SMALL
     },
+    Scenario {
+        name: "two",
+        what: "two drain connections",
+        args: &["--drain-connections", "2"],
+        rival: Rival::Drain(&[]),
+        rival_name: "one",
+        bar: 0.0,
+        ..SMALL
+    },
+    Scenario {
+        name: "four",
+        what: "four drain connections",
+        args: &["--drain-connections", "4"],
+        rival: Rival::Drain(&[]),
+        rival_name: "one",
+        bar: 0.0,
+        ..SMALL
+    },
 ];
 
 /// What one run of the drain came to.
@@ -100,7 +121,7 @@ impl Scenario {
         let (mut rates, mut rival_rates, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
         let (mut cpu, mut peak) = (Vec::new(), Vec::new());
         for round in 0..settings.rounds {
-            let run = drain(&server, &backlog, &[], settings);
+            let run = drain(&server, &backlog, self.args, settings);
             let batches = batches.get_or_insert_with(|| Batches::of(&url_of(&server)));
             let rival = match &self.rival {
                 Rival::BareCopy => {
@@ -122,14 +143,18 @@ impl Scenario {
             format!("{median:.digits$} ({least:.digits$}–{greatest:.digits$})")
         };
         format!(
-            "| {} | {} | {} | {} | {} | at least {} | {} | {} | {} | {:.0} |",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} | {:.0} |",
             self.what,
             range(&rates, 0),
             self.rival_name,
             range(&rival_rates, 0),
             range(&ratios, 2),
-            self.bar,
-            if spread(&ratios).0 >= self.bar { "met" } else { "missed" },
+            if self.bar == 0.0 { "–".to_owned() } else { format!("at least {}", self.bar) },
+            match self.bar {
+                0.0 => "",
+                bar if spread(&ratios).0 >= bar => "met",
+                _ => "missed",
+            },
             batches.map_or(0, |batches| batches.count()),
             range(&cpu, 2),
             spread(&peak).2,

@@ -100,6 +100,9 @@ pub struct ServeArgs {
     /// [default: 60000]
     #[arg(long, env = "FOREBAY_POSTGRES_TIMEOUT_MS", value_name = "MS")]
     pub postgres_timeout_ms: Option<u32>,
+    /// Connections that the drain copies over, each with its share of the partitions, 1 to 16 [default: 1]
+    #[arg(long, env = "FOREBAY_DRAIN_CONNECTIONS", value_name = "N")]
+    pub drain_connections: Option<u8>,
     /// When the drain looks for transaction ids that are there already before it copies [default: auto]
     #[arg(long, env = "FOREBAY_PROBE_DUPLICATES", value_name = "WHEN")]
     pub probe_duplicates: Option<ProbeDuplicates>,

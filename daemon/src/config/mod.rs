@@ -7,7 +7,7 @@ mod file;
 mod libpq_env;
 pub mod sync_method;
 
-use crate::limits::{BODY_BYTES_DEFAULT, POSTGRES_TIMEOUT_MIN};
+use crate::limits::{BODY_BYTES_DEFAULT, DRAIN_CONNECTIONS_MAX, POSTGRES_TIMEOUT_MIN};
 use args::ServeArgs;
 use forebay_wal::group::SyncMethod;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -140,6 +140,8 @@ pub struct Config {
     pub commit_wait: Duration,
     /// How long PostgreSQL may take over one statement.
     pub postgres_timeout: Duration,
+    /// Connections that the drain copies over.
+    pub drain_connections: u8,
     /// When the drain looks for transaction ids that are there already before it copies.
     pub probe_duplicates: ProbeDuplicates,
     /// Largest body of a request in bytes.
@@ -187,6 +189,7 @@ impl Config {
             auto_create_queues: setting!(auto_create_queues).unwrap_or(true),
             commit_wait: Duration::from_millis(setting!(commit_wait_ms).unwrap_or(2000)),
             postgres_timeout: Duration::from_millis(setting!(postgres_timeout_ms).unwrap_or(60_000).into()),
+            drain_connections: setting!(drain_connections).unwrap_or(1),
             probe_duplicates: setting!(probe_duplicates).unwrap_or(ProbeDuplicates::Auto),
             max_body_bytes: setting!(max_body_bytes).map_or(BODY_BYTES_DEFAULT, |size| size.0),
             shutdown_grace: setting!(shutdown_grace).map_or(Duration::from_secs(5), |grace| grace.0),
@@ -214,6 +217,9 @@ impl Config {
         }
         if self.postgres_timeout < POSTGRES_TIMEOUT_MIN {
             return fail(format!("--postgres-timeout-ms must be at least {}", POSTGRES_TIMEOUT_MIN.as_millis()));
+        }
+        if !(1..=DRAIN_CONNECTIONS_MAX).contains(&self.drain_connections) {
+            return fail(format!("--drain-connections must be 1 to {DRAIN_CONNECTIONS_MAX}"));
         }
         if self.flush_max == 0 {
             return fail("--flush-max must be at least 1".into());
@@ -258,6 +264,7 @@ impl Config {
         line("auto-create-queues", Some(self.auto_create_queues.to_string()));
         line("commit-wait-ms", Some(self.commit_wait.as_millis().to_string()));
         line("postgres-timeout-ms", Some(self.postgres_timeout.as_millis().to_string()));
+        line("drain-connections", Some(self.drain_connections.to_string()));
         line("probe-duplicates", Some(text(self.probe_duplicates.name())));
         line("max-body-bytes", Some(self.max_body_bytes.to_string()));
         line("shutdown-grace", Some(text(&humantime::format_duration(self.shutdown_grace).to_string())));

@@ -15,9 +15,6 @@ use forebay_pgwire::{Connection, Error, Param};
 use std::sync::{Arc, atomic::Ordering};
 use uuid::Uuid;
 
-/// The one drainer there is.
-pub(super) const DRAINER: i32 = 0;
-
 /// The checkpoint's arrays as they stand in their row.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Checkpoint {
@@ -53,11 +50,21 @@ impl Session {
     /// for a transaction of it that is still being decided: only then is the checkpoint known. Also decides about dead letters
     /// in files whose transaction ended unseen, and counts all dead letters.
     ///
+    /// `drainers` are at work; `None` for the first session of the process, which finds out. Returns how many there are as well.
+    ///
     /// # Errors
     /// [`SessionError::Checkpoint`] when it does not fit the log, or this is another database; else those of PostgreSQL.
-    pub async fn begin(&mut self) -> Result<Vec<Mark>, SessionError> {
+    pub async fn begin(&mut self, drainers: Option<usize>) -> Result<(usize, Vec<Mark>), SessionError> {
         let shared = Arc::clone(&self.shared);
-        self.end_predecessor().await?;
+        self.end_predecessors(drainers.is_none()).await?;
+        let drainers = match drainers {
+            Some(drainers) => drainers,
+            None => self.plan().await?,
+        };
+        let count = self.count_checkpoints().await?;
+        if count == 0 && self.drainer > 0 {
+            return Err(SessionError::NoCheckpoint);
+        }
         let rows = self.conn.query(&self.statements.lock_checkpoint, &self.checkpoint_key()).await?;
         let row = rows.first().map(Checkpoint::read).transpose()?;
         let row_database = if row.is_some() { self.database_of_row().await? } else { None };
@@ -66,9 +73,15 @@ impl Session {
             same_database(row_database, self.database).map_err(mismatch)?;
         }
         let is_known = remembered.is_some() || shared.has_checkpoint.load(Ordering::Relaxed);
-        let judgement = judge(row.as_ref(), &views(&shared), is_known).map_err(mismatch)?;
+        if count != if row.is_some() { drainers } else { 0 } {
+            return Err(mismatch(format!(
+                "the database has {count} checkpoints of the log, for {drainers} drain connections: it went back in time to \
+                 when there were others, and a new start goes on from there, or some of them are gone"
+            )));
+        }
+        let judgement = judge(row.as_ref(), &views(&shared, self.drainer), is_known).map_err(mismatch)?;
         let goes_back = !judgement.back.is_empty();
-        self.go_back(&judgement)?;
+        self.go_back(self.drainer, &judgement)?;
         match row {
             Some(row) => self.checkpoint = row,
             None => {
@@ -78,7 +91,7 @@ impl Session {
                     );
                 }
                 let row = Checkpoint::of(&shared.lanes, &judgement.marks);
-                insert(&mut self.conn, &self.schema, (shared.log_id, DRAINER), &row).await?;
+                self.insert_checkpoints(drainers, &row).await?;
                 self.checkpoint = row;
             }
         }
@@ -87,26 +100,25 @@ impl Session {
         }
         self.name_backend().await?;
         shared.has_checkpoint.store(true, Ordering::Relaxed);
-        self.settle_letters(goes_back);
+        self.settle_letters(self.drainer, &self.checkpoint, goes_back);
         self.count_dead_letters().await?;
-        Ok(judgement.marks)
+        Ok((drainers, judgement.marks))
     }
 
     /// Takes back what the log retains of the lanes that go back.
-    fn go_back(&self, judgement: &Judgement) -> Result<(), SessionError> {
+    pub(super) fn go_back(&self, drainer: usize, judgement: &Judgement) -> Result<(), SessionError> {
         for &index in &judgement.back {
             let (progress, mark) = (&self.shared.lanes[index], judgement.marks[index]);
-            let lane = progress.lane.lane();
+            let (lane, drained) = (progress.lane.lane(), progress.drained_by(drainer));
             let segment = mark.position.segment;
             if segment < progress.released_below() && !self.shared.keeper.reclaim(lane, segment) {
                 return Err(mismatch(format!(
                     "lane {lane}: the checkpoint ({}) is behind what was drained and let go ({}): the database went back in time",
-                    mark.position,
-                    progress.drained()
+                    mark.position, drained.position
                 )));
             }
             progress.set_released_below(segment);
-            let messages = progress.drained_ordinal().saturating_sub(mark.ordinal);
+            let messages = drained.ordinal.saturating_sub(mark.ordinal);
             tracing::warn!(
                 lane,
                 messages,
@@ -168,7 +180,7 @@ impl Session {
 
     /// Key of the checkpoint's row.
     pub(super) fn checkpoint_key(&self) -> [Param<'static>; 2] {
-        [Param::Uuid(self.shared.log_id), Param::I32(DRAINER)]
+        [Param::Uuid(self.shared.log_id), Param::I32(self.drainer as i32)]
     }
 }
 
@@ -180,15 +192,16 @@ pub(super) async fn find_database(conn: &mut Connection, shared: &Shared) -> Res
     Ok(database)
 }
 
-fn mismatch(what: String) -> SessionError {
+pub(super) fn mismatch(what: String) -> SessionError {
     SessionError::Checkpoint(format!("{what} (`forebay checkpoint show` says what there is to decide)"))
 }
 
-fn views(shared: &Shared) -> Vec<LaneView> {
+/// The lanes, for a drainer's checkpoint to be judged by.
+pub(super) fn views(shared: &Shared, drainer: usize) -> Vec<LaneView> {
     let view = |progress: &LaneProgress| LaneView {
         lane: progress.lane.lane(),
         oldest: Mark { position: progress.oldest(), ordinal: progress.oldest_ordinal() },
-        drained: Mark { position: progress.drained(), ordinal: progress.drained_ordinal() },
+        drained: progress.drained_by(drainer),
         // Not the durable end of now: pushes since the start may have lifted a log that went back in time past it.
         reachable: progress.reachable(),
     };

@@ -2,7 +2,7 @@
 
 use super::{
     batch::Batch,
-    checkpoint::DRAINER,
+    checkpoint::Checkpoint,
     class::{Remedy, remedy},
     round::RoundError,
     session::Session,
@@ -112,7 +112,7 @@ impl Session {
                 number: record.number,
                 lane: progress.lane.lane(),
                 ordinal: record.ordinal,
-                drainer: DRAINER,
+                drainer: self.drainer as i32,
             });
         }
         (letters, first)
@@ -169,13 +169,12 @@ impl Session {
 
     /// Decides about files of letters whose transaction ended unseen, by what the checkpoint says is done; with `goes_back`
     /// about all files: their records come again, and are judged anew.
-    pub(super) fn settle_letters(&self, goes_back: bool) {
+    pub(super) fn settle_letters(&self, drainer: usize, row: &Checkpoint, goes_back: bool) {
         let is_done = |lane: u16, ordinal: u64| {
-            let row = &self.checkpoint;
             let at = row.lanes.iter().position(|of| *of == i32::from(lane));
             at.and_then(|at| row.ordinals.get(at)).is_some_and(|done| ordinal < *done as u64)
         };
-        if let Err(error) = files(&self.shared).settle(DRAINER, goes_back, is_done) {
+        if let Err(error) = files(&self.shared).settle(drainer as i32, goes_back, is_done) {
             tracing::warn!(%error, "files of dead letters could not be renamed or removed");
         }
     }

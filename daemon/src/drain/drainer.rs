@@ -9,11 +9,13 @@ mod waiting;
 
 use super::{
     batch::{Batch, Verdict},
+    crew::{Crew, Share},
     lane::HeldUp,
+    plan::set_drained,
     round::RoundError,
     session::Session,
-    source::Sources,
-    thread::{DrainFailed, TargetSource},
+    source::{Mark, Sources},
+    thread::DrainFailed,
 };
 use crate::{
     config::ProbeDuplicates,
@@ -26,12 +28,10 @@ use crate::{
     shared::Shared,
 };
 use forebay_pgwire::{Error, PassFileWarning, SqlState};
-use forebay_wal::layout::Layout;
 use std::{
     collections::VecDeque,
-    io,
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -40,9 +40,13 @@ const IDLE_CHECK: Duration = Duration::from_secs(1);
 
 pub(super) struct Drainer {
     shared: Arc<Shared>,
-    target: TargetSource,
+    crew: Rc<Crew>,
+    /// Its number in the crew.
+    index: usize,
     sources: Sources,
     session: Option<Session>,
+    /// How far its checkpoint is known to be.
+    committed: Vec<Mark>,
     /// Why there is none, as it was told last: the code, and PostgreSQL's own.
     held_up_by: Option<(&'static str, Option<SqlState>)>,
     /// The file of passwords that was not used, as it was told last.
@@ -65,7 +69,6 @@ pub(super) struct Drainer {
     /// Messages pushed when the last back-off began.
     pushed_before: u64,
     notify: Rc<Notify>,
-    finish_by: Arc<Mutex<Option<Instant>>>,
     last_used: Instant,
 }
 
@@ -86,23 +89,15 @@ enum Next {
 }
 
 impl Drainer {
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        layout: &Layout,
-        target: TargetSource,
-        finish_by: Arc<Mutex<Option<Instant>>>,
-    ) -> io::Result<Self> {
-        let notify = Rc::new(Notify::default());
-        let notified = Rc::clone(&notify);
-        rt::spawn_on_event(shared.drain.event(), move || {
-            notified.notify();
-            true
-        })?;
-        Ok(Self {
-            sources: Sources::new(&shared, layout),
-            shared,
-            target,
+    /// The one that `share` is of, which `notify` wakes.
+    pub(super) fn new(crew: Rc<Crew>, share: Share, notify: Rc<Notify>) -> Self {
+        Self {
+            shared: Arc::clone(&crew.shared),
+            sources: Sources::new(&crew.shared, &crew.layout, share),
+            crew,
+            index: share.drainer,
             session: None,
+            committed: Vec::new(),
             held_up_by: None,
             pass_file_told: None,
             committing: None,
@@ -115,17 +110,17 @@ impl Drainer {
             backoff: BACKOFF_MIN,
             pushed_before: 0,
             notify,
-            finish_by,
             last_used: Instant::now(),
-        })
+        }
     }
 
     pub(super) async fn run(mut self) -> Result<(), DrainFailed> {
         let mut next = Next::Now;
         loop {
-            if let Some(finish_by) = self.finish_by() {
+            if let Some(finish_by) = self.crew.finish_by() {
                 // Nothing to take although something is pending: it is lost, and was reported.
-                let nothing_left = !self.has_rounds() && (self.shared.pending() == 0 || matches!(next, Next::Idle));
+                let is_idle = matches!(next, Next::Idle) || (self.crew.is_alone() && self.shared.pending() == 0);
+                let nothing_left = !self.has_rounds() && is_idle;
                 // Without PostgreSQL waiting brings nothing: the log keeps what there is.
                 let hopeless = matches!(next, Next::Reconnect | Next::Pause);
                 if nothing_left || hopeless || Instant::now() >= finish_by {
@@ -150,10 +145,6 @@ impl Drainer {
         }
     }
 
-    fn finish_by(&self) -> Option<Instant> {
-        *self.finish_by.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     async fn step(&mut self) -> Result<Next, DrainFailed> {
         if self.session.is_none() {
             match self.connect().await? {
@@ -168,6 +159,11 @@ impl Drainer {
         if self.taken.is_empty() {
             match self.take() {
                 Ok(Some(batch)) => self.taken.push_back(batch),
+                Ok(None) if self.left_some => {
+                    // Only others' records were passed so far; they have their turn too.
+                    rt::yield_now().await;
+                    return Ok(Next::Now);
+                }
                 Ok(None) => return Ok(self.idle().await),
                 Err(HeldUp::Process(error)) => {
                     self.away("log_unreadable", None, &error.to_string());
@@ -196,14 +192,14 @@ impl Drainer {
     /// Takes what is due; `None`: nothing is.
     fn take(&mut self) -> Result<Option<Batch>, HeldUp> {
         // Before the log is looked at: what is signalled later may not be in this round.
-        self.shared.drain.reset();
+        self.crew.reset_due(self.index);
         let before = self.sources.marks();
-        let patience = if self.finish_by().is_some() { LANE_PATIENCE_AT_END } else { LANE_PATIENCE };
+        let patience = if self.crew.finish_by().is_some() { LANE_PATIENCE_AT_END } else { LANE_PATIENCE };
         let worth_taking = self.partitions_before.saturating_mul(ROUND_ROWS_PER_PARTITION);
         let rows_max = worth_taking.clamp(ROUND_ROWS_FEW_PARTITIONS, ROUND_ROWS_MAX).min(self.rows_max);
         let (records, left_some) = self.sources.take(rows_max, patience)?;
         self.left_some = left_some;
-        if records.is_empty() {
+        if records.is_empty() && !self.is_mark_due() {
             return Ok(None);
         }
         let batch = Batch::new(records, before, self.sources.marks());
@@ -211,13 +207,28 @@ impl Drainer {
         Ok(Some(batch))
     }
 
+    /// Whether the checkpoint should pass what is others': it holds segments, is where the next start begins to read, and all
+    /// must be equally far for their number to change.
+    fn is_mark_due(&self) -> bool {
+        if self.crew.is_alone() || self.has_rounds() {
+            return false;
+        }
+        let marks = self.sources.marks();
+        let mut both = self.committed.iter().zip(&marks);
+        let is_quiet = self.crew.finish_by().is_some() || self.last_used.elapsed() >= IDLE_CHECK;
+        both.any(|(done, passed)| {
+            passed.position.segment > done.position.segment || (is_quiet && passed.ordinal > done.ordinal)
+        })
+    }
+
     /// Nothing is due.
     async fn idle(&mut self) -> Next {
-        self.shared.oldest_pending_us.store(0, Ordering::Relaxed);
-        // Records that are lost are behind the others, and no longer pending; the checkpoint passes them with the next ones.
+        self.crew.note_oldest(self.index, 0);
+        // Records that are lost, or others', are no longer pending; the checkpoint passes them with the next ones.
         for (progress, mark) in self.shared.lanes.iter().zip(self.sources.marks()) {
-            if mark.ordinal > progress.drained_ordinal() {
-                progress.set_drained(progress.drained(), mark.ordinal);
+            let done = progress.drained_by(self.index);
+            if mark.ordinal > done.ordinal {
+                progress.set_drained(self.index, Mark { ordinal: mark.ordinal, ..done });
             }
         }
         if self.last_used.elapsed() >= IDLE_CHECK
@@ -227,7 +238,7 @@ impl Drainer {
             if let Err(error) = session.check().await {
                 return self.unreachable(&error);
             }
-            self.shared.postgres_answered();
+            self.crew.answered(self.index);
             self.remember(true).await;
         }
         Next::Idle
@@ -293,14 +304,11 @@ impl Drainer {
             batch.verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Duplicate { .. })).count() as u64;
         let rows = batch.records.len() as u64 - refused - duplicates;
         counters.drain_transactions.fetch_add(1, Ordering::Relaxed);
-        self.shared.postgres_answered();
+        self.crew.answered(self.index);
         counters.drained_messages.fetch_add(rows, Ordering::Relaxed);
         counters.duplicate_messages.fetch_add(duplicates, Ordering::Relaxed);
         self.shared.dead_letters.fetch_add(refused, Ordering::Relaxed);
-        for (progress, mark) in self.shared.lanes.iter().zip(&batch.after) {
-            progress.set_drained(mark.position, mark.ordinal);
-            self.shared.release(progress, mark.position);
-        }
+        self.note_committed(&batch.after);
         let deliveries = batch.deliveries(self.shared.lanes.len());
         for (progress, deliveries) in self.shared.lanes.iter().zip(deliveries) {
             // A lane without a core was written in an earlier life of the process.
@@ -312,12 +320,20 @@ impl Drainer {
         }
     }
 
+    /// The checkpoint is at `marks`.
+    fn note_committed(&mut self, marks: &[Mark]) {
+        self.committed = marks.to_vec();
+        set_drained(&self.shared, self.index, marks);
+        self.shared.lanes.iter().for_each(|progress| self.shared.release(progress));
+    }
+
     fn note_rate(&self, batch: &Batch) {
+        if batch.records.is_empty() {
+            return;
+        }
         let bytes: usize = batch.records.iter().map(|record| record.payload.len()).sum();
         let rate = (bytes as f64 / batch.taken_at.elapsed().as_secs_f64().max(1e-6)) as u64;
-        let before = self.shared.drain_bytes_per_s.load(Ordering::Relaxed);
-        let smoothed = if before == 0 { rate } else { (before * 7 + rate) / 8 };
-        self.shared.drain_bytes_per_s.store(smoothed.max(1), Ordering::Relaxed);
+        self.crew.note_rate(self.index, rate);
     }
 
     /// Keeps the age of the oldest message true.
@@ -325,6 +341,6 @@ impl Drainer {
         let first = self.committing.iter().chain(&self.taken).next();
         let in_batch = first.and_then(|batch| batch.message(0)).map(|message| message.accepted_us as u64);
         let oldest_us = in_batch.unwrap_or_else(|| self.sources.oldest_accepted_us());
-        self.shared.oldest_pending_us.store(oldest_us, Ordering::Relaxed);
+        self.crew.note_oldest(self.index, oldest_us);
     }
 }

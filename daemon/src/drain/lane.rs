@@ -1,11 +1,12 @@
 //! One lane as the drain reads it: what was read and not yet taken, what is lost, and how reading fares.
 
 use super::{
+    crew::Share,
     piece::{Chunks, Piece},
     source::{Mark, Taken},
 };
 use crate::{
-    limits::{LANE_LOOK_INTERVAL, LOAD_BYTES, LOAD_ROWS},
+    limits::{LANE_LOOK_INTERVAL, LOAD_BYTES, LOAD_ROWS, PASS_BYTES},
     shared::Shared,
 };
 use forebay_wal::{
@@ -72,6 +73,7 @@ pub(super) struct History {
 
 pub(super) struct Lane {
     index: usize,
+    share: Share,
     reader: LaneReader<Disk>,
     /// Read, and not yet taken by a round.
     pub(super) loaded: VecDeque<Taken>,
@@ -85,17 +87,20 @@ pub(super) struct Lane {
     last_number: Option<u64>,
     /// Numbers of the records since then whose payload does not verify.
     bad_numbers: Vec<u64>,
+    /// Reading stopped before the end, and before a record that is the drainer's own.
+    stopped_short: bool,
 }
 
 impl Lane {
-    /// The lane of that index among [`Shared::lanes`], from `mark` on.
-    pub(super) fn open(shared: &Shared, layout: &Layout, index: usize, mark: Mark) -> Self {
+    /// The lane of that index among [`Shared::lanes`], from `mark` on, as far as it is a drainer's.
+    pub(super) fn open(shared: &Shared, layout: &Layout, share: Share, index: usize, mark: Mark) -> Self {
         let progress = &shared.lanes[index];
         let reader = LaneReader::new(Disk, layout.clone(), shared.log_id, progress.lane.lane(), mark.position)
             .with_pending_tail(progress.pending_tail())
             .with_recent(Arc::clone(progress.lane.recent()));
         Self {
             index,
+            share,
             reader,
             loaded: VecDeque::new(),
             loaded_bytes: 0,
@@ -104,7 +109,13 @@ impl Lane {
             next_ordinal: None,
             last_number: None,
             bad_numbers: Vec::new(),
+            stopped_short: false,
         }
+    }
+
+    /// Whether it does not show its next record although there may be one.
+    pub(super) fn is_short(&self) -> bool {
+        self.loaded.is_empty() && self.stopped_short
     }
 
     /// Takes the next record that is loaded.
@@ -215,7 +226,13 @@ impl Lane {
         end: End,
         (read, headers): (&mut Vec<u8>, &mut Vec<(FrameHeader, Position)>),
     ) -> Result<(), LogError> {
+        self.stopped_short = false;
+        let mut passed_bytes = 0;
         while self.loaded.len() + headers.len() < LOAD_ROWS && self.loaded_bytes < LOAD_BYTES {
+            if passed_bytes > PASS_BYTES {
+                self.stopped_short = true;
+                break;
+            }
             match self.reader.next_event(end.position)? {
                 None => {
                     // What was durable and has no record behind it.
@@ -224,14 +241,16 @@ impl Lane {
                     break;
                 }
                 Some(Event::Damaged { segment, at, number }) => {
-                    tracing::error!(
-                        code = "log_damaged",
-                        lane = self.reader.lane(),
-                        segment,
-                        offset = at,
-                        number,
-                        "bytes of the log do not verify; what follows does, the segment will be set aside"
-                    );
+                    if self.share.tells() {
+                        tracing::error!(
+                            code = "log_damaged",
+                            lane = self.reader.lane(),
+                            segment,
+                            offset = at,
+                            number,
+                            "bytes of the log do not verify; what follows does, the segment will be set aside"
+                        );
+                    }
                     if self.bad_numbers.len() < NUMBERS_TOLD_MAX {
                         self.bad_numbers.extend(number);
                     }
@@ -248,6 +267,10 @@ impl Lane {
                     self.next_ordinal = Some(header.ordinal + 1);
                     self.last_number = Some(header.number);
                     self.bad_numbers.clear();
+                    if !self.share.has(header.kind, self.reader.payload()) {
+                        passed_bytes += self.reader.payload().len();
+                        continue;
+                    }
                     self.loaded_bytes += self.reader.payload().len();
                     read.extend_from_slice(self.reader.payload());
                     headers.push((header, self.reader.position()));
@@ -268,6 +291,9 @@ impl Lane {
             return;
         }
         history.lost_told = ordinal;
+        if !self.share.tells() {
+            return;
+        }
         let records = ordinal - expected;
         shared.counters.lost_records.fetch_add(records, Ordering::Relaxed);
         tracing::error!(

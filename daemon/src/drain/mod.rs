@@ -1,13 +1,14 @@
 //! The drain: everything durable in the log goes into PostgreSQL in bulk, exactly once and in order.
 //!
 //! ```text
-//!   thread   runs the drainer
+//!   thread   runs the crew: one drainer, or several
 //!   signal ──> drainer ── source    what a round takes, in order of numbers
 //!                │          ├─ snapshot   in which order it looks
 //!                │          └─ lane       one lane of it, and what is left out      piece   its memory
 //!                │     ── batch     the round's records by partition                 rows    as COPY takes them
 //!                └── session ── round        one transaction                         class   what an error asks for
 //!                       ├─ predecessor, statements, partitions, dead_letters
+//!                       ├─ plan         how many drainers
 //!                       └─ checkpoint ── judgement   does it fit the log?    database, remembered   which one, how far
 //! ```
 //!
@@ -17,6 +18,7 @@
 pub mod batch;
 pub mod checkpoint;
 pub mod class;
+pub mod crew;
 pub mod database;
 mod dead_letters;
 mod drainer;
@@ -24,6 +26,7 @@ pub mod judgement;
 pub mod lane;
 mod partitions;
 pub mod piece;
+mod plan;
 mod predecessor;
 pub mod remembered;
 pub mod round;

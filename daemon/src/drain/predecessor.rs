@@ -8,23 +8,26 @@ use super::{
     class::{Remedy, remedy},
     session::Session,
 };
-use forebay_pgwire::Error;
+use forebay_pgwire::{Error, Param};
 
 impl Session {
-    /// Ends the backend of the session before this one, if it is still there and the role may.
+    /// Ends the backend of the session before this one, if it is still there and the role may; with `all` those of all
+    /// drainers, when none is at work yet.
     ///
     /// # Errors
     /// Only those that end the connection.
-    pub(super) async fn end_predecessor(&mut self) -> Result<(), Error> {
+    pub(super) async fn end_predecessors(&mut self, all: bool) -> Result<(), Error> {
         // A process id comes again; with the time of its start it names one backend. Of another role's that is not shown.
         let sql = format!(
             "SELECT c.backend_pid, a.backend_start = c.backend_start, \
                     CASE WHEN a.backend_start = c.backend_start THEN pg_terminate_backend(a.pid) END \
              FROM {}.drain_checkpoints c JOIN pg_stat_activity a ON a.pid = c.backend_pid \
-             WHERE c.log_id = $1 AND c.drainer = $2",
+             WHERE c.log_id = $1 AND (c.drainer = $2 OR $3)",
             self.schema
         );
-        let rows = match self.conn.query_once(&sql, &self.checkpoint_key()).await {
+        let [log_id, drainer] = self.checkpoint_key();
+        let key = [log_id, drainer, Param::Bool(all)];
+        let rows = match self.conn.query_once(&sql, &key).await {
             Err(error) if error.ends_connection() => return Err(error),
             Err(error) => {
                 tracing::warn!(%error, "the drain's session of before cannot be ended; if it was lost, its locks are waited for");
@@ -32,14 +35,15 @@ impl Session {
             }
             Ok(rows) => rows,
         };
-        let Some(row) = rows.first() else { return Ok(()) };
-        let pid = row.get_i32(0)?;
-        match (row.get_opt_bool(1)?, row.get_opt_bool(2)?) {
-            (Some(true), ended) => {
-                tracing::info!(pid, ended, "PostgreSQL still had the drain's session of before; it is ended");
+        for row in rows {
+            let pid = row.get_i32(0)?;
+            match (row.get_opt_bool(1)?, row.get_opt_bool(2)?) {
+                (Some(true), ended) => {
+                    tracing::info!(pid, ended, "PostgreSQL still had the drain's session of before; it is ended");
+                }
+                (None, _) => tracing::debug!(pid, "it is not shown whether this is the drain's session of before"),
+                (Some(false), _) => {}
             }
-            (None, _) => tracing::debug!(pid, "it is not shown whether this is the drain's session of before"),
-            (Some(false), _) => {}
         }
         Ok(())
     }

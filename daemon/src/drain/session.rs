@@ -63,6 +63,8 @@ pub enum SessionError {
     Encoding(String),
     /// The checkpoint does not fit the log: this database or this log is another one than it was, or went back in time.
     Checkpoint(String),
+    /// The first drainer has not made the checkpoints yet.
+    NoCheckpoint,
 }
 
 impl std::fmt::Display for SessionError {
@@ -72,6 +74,7 @@ impl std::fmt::Display for SessionError {
             Self::Schema(error) => error.fmt(f),
             Self::Encoding(encoding) => write!(f, "the database has the encoding {encoding}; it must be UTF8"),
             Self::Checkpoint(what) => f.write_str(what),
+            Self::NoCheckpoint => f.write_str("the first drainer has not made the checkpoints yet"),
         }
     }
 }
@@ -86,6 +89,8 @@ impl From<Error> for SessionError {
 pub struct Session {
     pub(super) conn: Connection,
     pub(super) shared: Arc<Shared>,
+    /// Whose it is.
+    pub(super) drainer: usize,
     pub(super) schema: String,
     pub(super) statements: Statements,
     /// What the checkpoint's row is known to hold.
@@ -110,7 +115,7 @@ impl Session {
     ///
     /// # Errors
     /// See [`SessionError`].
-    pub async fn open(config: &Config, shared: &Arc<Shared>) -> Result<Self, SessionError> {
+    pub async fn open(config: &Config, shared: &Arc<Shared>, drainer: usize) -> Result<Self, SessionError> {
         let mut config = config.clone();
         config.application_name.get_or_insert_with(|| "forebay".to_owned());
         if !config.more_hosts.is_empty() && config.target_session == TargetSession::Any {
@@ -140,6 +145,7 @@ impl Session {
         let mut session = Self {
             conn,
             shared: Arc::clone(shared),
+            drainer,
             schema,
             statements,
             checkpoint: Checkpoint::default(),

@@ -113,20 +113,24 @@ impl DrainSignal {
 
     /// When the next round is due; `None`: nothing waits.
     pub fn due(&self) -> Option<Instant> {
-        if self.waiting.load(Ordering::SeqCst) >= self.due_count.load(Ordering::SeqCst) {
-            return Some(self.epoch);
-        }
-        match self.due_us.load(Ordering::SeqCst) {
+        let is_due = self.waiting.load(Ordering::SeqCst) >= self.due_count.load(Ordering::SeqCst);
+        self.due_of(self.due_us.load(Ordering::SeqCst), is_due)
+    }
+
+    /// Forgets what is due, and gives when it was: the round that begins now takes all of it.
+    pub fn reset(&self) -> Option<Instant> {
+        let due_us = self.due_us.swap(NEVER, Ordering::SeqCst);
+        let due_count = self.due_count.swap(NEVER, Ordering::SeqCst);
+        let waiting = self.waiting.swap(0, Ordering::SeqCst);
+        self.due_of(due_us, waiting >= due_count)
+    }
+
+    fn due_of(&self, due_us: u64, is_due: bool) -> Option<Instant> {
+        match due_us {
+            _ if is_due => Some(self.epoch),
             NEVER => None,
             due_us => Some(self.epoch + Duration::from_micros(due_us)),
         }
-    }
-
-    /// Forgets what is due: the round that begins now takes all of it.
-    pub fn reset(&self) {
-        self.due_us.store(NEVER, Ordering::SeqCst);
-        self.due_count.store(NEVER, Ordering::SeqCst);
-        self.waiting.store(0, Ordering::SeqCst);
     }
 
     /// The eventfd that wakes the drain.

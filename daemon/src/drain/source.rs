@@ -7,6 +7,7 @@
 
 use super::{
     batch::Verdict,
+    crew::Share,
     lane::{End, HeldUp, History, Lane},
     piece::Piece,
     snapshot::snapshot,
@@ -59,6 +60,7 @@ pub struct Mark {
 pub struct Sources {
     shared: Arc<Shared>,
     layout: Layout,
+    share: Share,
     lanes: Vec<Lane>,
     /// Records of the last round.
     taken_before: usize,
@@ -66,24 +68,30 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// The lanes of `shared`, each from its oldest record on.
+    /// What is a drainer's of the lanes of `shared`, behind what is known to be drained.
     #[must_use]
-    pub fn new(shared: &Arc<Shared>, layout: &Layout) -> Self {
-        let marks: Vec<Mark> = shared
-            .lanes
-            .iter()
-            .map(|lane| Mark { position: lane.drained(), ordinal: lane.drained_ordinal() })
-            .collect();
-        let histories = marks.iter().map(|_| History::default()).collect();
-        let mut sources =
-            Self { shared: Arc::clone(shared), layout: layout.clone(), lanes: Vec::new(), taken_before: 0, histories };
+    pub fn new(shared: &Arc<Shared>, layout: &Layout, share: Share) -> Self {
+        let marks: Vec<Mark> = shared.lanes.iter().map(|lane| lane.drained_by(share.drainer)).collect();
+        let mut sources = Self {
+            shared: Arc::clone(shared),
+            layout: layout.clone(),
+            share,
+            lanes: Vec::new(),
+            taken_before: 0,
+            histories: marks.iter().map(|_| History::default()).collect(),
+        };
         sources.go_to(&marks);
         sources
     }
 
+    /// From the next [`go_to`](Self::go_to) on only what is in `share` is taken.
+    pub(super) fn set_share(&mut self, share: Share) {
+        self.share = share;
+    }
+
     /// Goes on behind `marks`, one a lane.
     pub fn go_to(&mut self, marks: &[Mark]) {
-        let open = |(index, mark): (usize, &Mark)| Lane::open(&self.shared, &self.layout, index, *mark);
+        let open = |(index, mark): (usize, &Mark)| Lane::open(&self.shared, &self.layout, self.share, index, *mark);
         self.lanes = marks.iter().enumerate().map(open).collect();
     }
 
@@ -105,6 +113,9 @@ impl Sources {
             self.refill(index, end, patience)?;
             self.lanes[index].pass_over();
         }
+        if self.lanes.iter().any(Lane::is_short) {
+            return Ok((Vec::new(), true));
+        }
         // As many as the last time: growing by doubling would leave as much behind, which the allocator keeps for a while.
         let mut taken = Vec::with_capacity(self.taken_before.min(rows_max));
         let mut bytes = 0;
@@ -121,10 +132,13 @@ impl Sources {
             taken.push(next);
             if lane.loaded.is_empty() {
                 // Each lane shows its next record, or the order between lanes would be lost: where one cannot, the round ends.
-                if self.refill(index, ends[index], patience).is_err() {
+                let refilled = self.refill(index, ends[index], patience);
+                if refilled.is_ok() {
+                    self.lanes[index].pass_over();
+                }
+                if refilled.is_err() || self.lanes[index].is_short() {
                     return Ok((taken, true));
                 }
-                self.lanes[index].pass_over();
             }
         }
         self.taken_before = taken.len();

@@ -1,6 +1,6 @@
 //! The thread that the drain runs on, and how it is ended.
 
-use super::drainer::Drainer;
+use super::crew::Crew;
 use crate::{rt, shared::Shared};
 use forebay_pgwire::Config;
 use forebay_wal::layout::Layout;
@@ -52,9 +52,8 @@ impl DrainThread {
             let outcome = outcome.and_then(|mut runtime| {
                 let run = std::panic::AssertUnwindSafe(|| {
                     runtime.block_on(async {
-                        let drainer = Drainer::new(shared, &layout, target, finish_by);
-                        match drainer {
-                            Ok(drainer) => drainer.run().await,
+                        match Crew::new(shared, layout, target, finish_by) {
+                            Ok(crew) => crew.run().await,
                             Err(error) => Err(DrainFailed(error.to_string())),
                         }
                     })

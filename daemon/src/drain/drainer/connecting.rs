@@ -4,6 +4,7 @@ use super::{Drainer, Next};
 use crate::{
     drain::{
         class::{Remedy, remedy},
+        crew::Share,
         session::{Session, SessionError},
         source::Mark,
         thread::DrainFailed,
@@ -17,16 +18,18 @@ use std::time::Instant;
 
 impl Drainer {
     pub(super) async fn connect(&mut self) -> Result<Next, DrainFailed> {
-        let Some(config) = (self.target)() else {
+        let Some(config) = (self.crew.target)() else {
             // The private server is being made.
             return Ok(Next::Reconnect);
         };
-        let opened = match Session::open(&config, &self.shared).await {
-            Ok(mut session) => session.begin().await.map(|marks| (session, marks)),
+        let opened = match Session::open(&config, &self.shared, self.index).await {
+            Ok(mut session) => session.begin(self.crew.size()).await.map(|begun| (session, begun)),
             Err(error) => Err(error),
         };
-        let (session, marks) = match opened {
+        let (session, (drainers, marks)) = match opened {
             Ok(opened) => opened,
+            // The first one tells what is the matter.
+            Err(SessionError::NoCheckpoint) => return Ok(Next::Reconnect),
             Err(SessionError::Checkpoint(what)) => {
                 tracing::error!(
                     code = "checkpoint_mismatch",
@@ -48,6 +51,10 @@ impl Drainer {
             }
         };
         self.warn_of_pass_file(&session);
+        if self.crew.size().is_none() {
+            self.sources.set_share(Share { drainer: self.index, drainers });
+            self.crew.call(drainers);
+        }
         self.adopt(session, &marks);
         self.remember(true).await;
         Ok(Next::Now)
@@ -84,17 +91,14 @@ impl Drainer {
             self.taken.clear();
             self.sources.go_to(marks);
         }
-        for (progress, mark) in self.shared.lanes.iter().zip(marks) {
-            progress.set_drained(mark.position, mark.ordinal);
-            self.shared.release(progress, mark.position);
-        }
+        self.note_committed(marks);
         if self.held_up_by.take().is_some() || self.shared.health() == DatabaseHealth::Unknown {
             tracing::info!(pending = self.shared.pending(), "connected to PostgreSQL");
         }
         self.backoff = BACKOFF_MIN;
         self.last_used = Instant::now();
         self.session = Some(session);
-        self.shared.postgres_answered();
+        self.crew.answered(self.index);
     }
 
     /// Gives the session up. The reason is told when it is another one than was told last, not at every attempt.
@@ -105,6 +109,7 @@ impl Drainer {
         } else {
             tracing::debug!(code, error, "the drain is still held up");
         }
+        self.crew.held_up(self.index);
         self.shared.set_health(DatabaseHealth::Disconnected);
     }
 

@@ -13,8 +13,8 @@ impl Drainer {
         loop {
             self.shared.drain.arm();
             let now = Instant::now();
-            let due = self.shared.drain.due();
-            if due.is_some_and(|due| due <= now) || self.finish_by().is_some() {
+            let due = self.crew.due(self.index);
+            if due.is_some_and(|due| due <= now) || self.crew.finish_by().is_some() {
                 return;
             }
             let check_at = self.last_used + IDLE_CHECK;
@@ -29,7 +29,7 @@ impl Drainer {
         self.note_oldest();
         let until = Instant::now() + duration;
         let armed = self.shared.drain.is_armed_for_any();
-        while Instant::now() < until && self.finish_by().is_none() {
+        while Instant::now() < until && self.crew.finish_by().is_none() {
             self.notify.notified_until(Some(until)).await;
             if armed && !self.shared.drain.is_armed_for_any() {
                 return;
