@@ -122,19 +122,6 @@ pub async fn catch_panic<T>(future: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
-/// Lets the other tasks of this thread have their turn.
-pub async fn yield_now() {
-    let mut yielded = false;
-    poll_fn(|cx| {
-        if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(());
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    })
-    .await;
-}
-
 /// Sleeps; the timer's step is a millisecond.
 pub async fn sleep(duration: Duration) {
     monoio::time::sleep(duration).await;

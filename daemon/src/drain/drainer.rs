@@ -160,8 +160,9 @@ impl Drainer {
             match self.take() {
                 Ok(Some(batch)) => self.taken.push_back(batch),
                 Ok(None) if self.left_some => {
-                    // Only others' records were passed so far; they have their turn too.
-                    rt::yield_now().await;
+                    // Only others' records were passed so far. They have their turn too: the timer's step is the least that
+                    // lets the ring be looked at.
+                    rt::sleep(Duration::from_millis(1)).await;
                     return Ok(Next::Now);
                 }
                 Ok(None) => return Ok(self.idle().await),
