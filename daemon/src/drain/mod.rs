@@ -7,6 +7,7 @@
 //!                │          └─ lane       one lane of it, and what is left out      piece   its memory
 //!                │     ── batch     the round's records by partition                 rows    as COPY takes them
 //!                └── session ── round        one transaction                         class   what an error asks for
+//!                       ├─ connection   also the errands' and the commands'
 //!                       ├─ predecessor, statements, partitions, dead_letters
 //!                       └─ checkpoint ── judgement   does it fit the log?    database, remembered   which one, how far
 //! ```
@@ -17,6 +18,7 @@
 pub mod batch;
 pub mod checkpoint;
 pub mod class;
+pub mod connection;
 pub mod database;
 mod dead_letters;
 mod drainer;
@@ -24,7 +26,7 @@ pub mod judgement;
 pub mod lane;
 mod partitions;
 pub mod piece;
-mod predecessor;
+pub mod predecessor;
 pub mod remembered;
 pub mod round;
 mod rows;
