@@ -156,3 +156,24 @@ impl fmt::Display for TlsError {
 }
 
 impl std::error::Error for TlsError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_settings_lead_to_is_told_from_what_a_certificate_does_and_from_a_bad_way() {
+        use AlertDescription::{DecodeError, HandshakeFailure, InternalError, ProtocolVersion, UnknownCA};
+        let alert = |alert| TlsError::from(rustls::Error::AlertReceived(alert));
+        for settings in [HandshakeFailure, ProtocolVersion] {
+            assert!(matches!(alert(settings), TlsError::NothingInCommon { .. }), "{settings:?}");
+        }
+        assert!(matches!(alert(UnknownCA), TlsError::Alert { of_certificate: true, .. }));
+        for way in [DecodeError, InternalError] {
+            assert!(matches!(alert(way), TlsError::Alert { of_certificate: false, .. }), "{way:?}");
+        }
+        let incompatible = rustls::PeerIncompatible::NoCipherSuitesInCommon;
+        assert!(matches!(rustls::Error::from(incompatible).into(), TlsError::NothingInCommon { .. }));
+        assert!(matches!(rustls::Error::DecryptError.into(), TlsError::Failed { .. }));
+    }
+}
