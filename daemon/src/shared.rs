@@ -228,6 +228,8 @@ pub struct Shared {
     /// Names of the queues in PostgreSQL, where a push may not make one; `None`: not known yet.
     pub known_queues: RwLock<Option<HashSet<String>>>,
     remembered: Mutex<Option<Remembered>>,
+    /// Whether `remembered` stands in its file.
+    is_remembered_written: AtomicBool,
     health: AtomicU8,
     /// When a drain transaction committed, or a session began, in milliseconds since `started`.
     committed_ms: AtomicU64,
@@ -268,6 +270,7 @@ impl Shared {
             known_queues: RwLock::new(None),
             config,
             remembered: Mutex::new(remembered),
+            is_remembered_written: AtomicBool::new(true),
             health: AtomicU8::new(DatabaseHealth::Unknown as u8),
             committed_ms: AtomicU64::new(0),
             started: Instant::now(),
@@ -276,14 +279,20 @@ impl Shared {
         }
     }
 
-    /// What the data directory remembers of the drain.
+    /// What the data directory remembers of the drain, or would if it could be written.
     pub fn remembered(&self) -> Option<Remembered> {
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Notes what the data directory remembers.
-    pub fn set_remembered(&self, remembered: Remembered) {
+    /// Notes what the data directory remembers, and whether it could be written.
+    pub fn set_remembered(&self, remembered: Remembered, is_written: bool) {
         *self.remembered.lock().unwrap_or_else(PoisonError::into_inner) = Some(remembered);
+        self.is_remembered_written.store(is_written, Ordering::Relaxed);
+    }
+
+    /// Whether what is remembered stands in its file, so that it is known after a restart too.
+    pub fn is_remembered_written(&self) -> bool {
+        self.is_remembered_written.load(Ordering::Relaxed)
     }
 
     /// Keeps drained segments as long as was asked for. Those that are known to be drained from an earlier life of the process

@@ -283,3 +283,35 @@ fn the_commands_reach_the_private_postgresql_of_a_running_and_of_a_stopped_daemo
     push(&daemon, 6..9);
     assert!(daemon.terminate().success());
 }
+
+#[test]
+fn how_far_the_log_is_drained_is_written_down_again_after_an_attempt_that_failed_and_told_once() {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let dir = data_dir();
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &SMALL);
+    push(&daemon, 0..3);
+    let [file, blocked] = ["wal/drained", "wal/drained.tmp"].map(|name| dir.path().join(name));
+    let written = || {
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let line: Value = serde_json::from_str(text.lines().next().unwrap_or("null")).unwrap();
+        line["lanes"][0]["ordinal"].as_u64()
+    };
+    wait_until("it is written down", || written() == Some(3));
+    // Where a directory is no file is made, whoever the daemon is.
+    std::fs::create_dir(&blocked).unwrap();
+    push(&daemon, 3..6);
+    let told = || daemon.log().matches("could not be written down").count();
+    wait_until("it is told", || told() > 0);
+    // Over several segments, and quiet for a while again.
+    push(&daemon, 6..100);
+    let before = daemon.figure("drainTransactions");
+    std::thread::sleep(Duration::from_millis(2500));
+    assert_eq!((written(), told(), daemon.figure("drainTransactions")), (Some(3), 1, before));
+    // Nothing is pushed any more.
+    std::fs::remove_dir(&blocked).unwrap();
+    wait_until("it is written down", || written() == Some(100));
+    // And told anew.
+    std::fs::create_dir(&blocked).unwrap();
+    push(&daemon, 100..103);
+    wait_until("it is told", || told() == 2);
+}

@@ -133,6 +133,38 @@ fn case_60_a_server_of_another_name_or_whose_time_is_over_or_without_tls_pauses_
 }
 
 #[test]
+fn case_65_a_server_that_has_no_version_or_cipher_in_common_pauses_the_drain_until_it_is_mended() {
+    let (ca, files) = (Ca::new("an authority of the tests"), Files::new());
+    let root = files.put("root.pem", &ca.pem());
+    let cluster = start_server(ca.server(ADDRESS));
+    let set = |settings: &[(&str, &str)]| {
+        // One statement each: ALTER SYSTEM does not stand in a transaction.
+        for (name, value) in settings {
+            cluster.psql(&format!("ALTER SYSTEM SET {name} = '{value}'")).unwrap();
+        }
+        cluster.psql("SELECT pg_reload_conf()").unwrap();
+        for (name, value) in settings {
+            wait_until("it is set", || rows(&cluster, &format!("SELECT current_setting('{name}')")) == [[*value]]);
+        }
+    };
+    let end_session = || assert_eq!(own_sessions(&cluster, "pg_terminate_backend(pid)"), [["t"]]);
+    let (dir, url) = (data_dir(), url(ADDRESS, cluster.port(), &root));
+    let mut pushed = Pushed::to(Daemon::start(dir.path(), &url, &["--cores", "1"]));
+    pushed.check(&cluster);
+    // TLS 1.2 with an exchange of keys that has no forward secrecy.
+    set(&[("ssl_max_protocol_version", "TLSv1.2"), ("ssl_ciphers", "AES128-SHA256")]);
+    end_session();
+    pushed.check_refused("no TLS that both have: HandshakeFailure");
+    set(&[("ssl_ciphers", "HIGH")]);
+    pushed.check(&cluster);
+    set(&[("ssl_min_protocol_version", "TLSv1"), ("ssl_max_protocol_version", "TLSv1.1")]);
+    end_session();
+    pushed.check_refused("no TLS that both have: ProtocolVersion");
+    set(&[("ssl_max_protocol_version", "TLSv1.3")]);
+    pushed.check(&cluster);
+}
+
+#[test]
 fn over_tcp_postgresql_looks_by_itself_whether_the_daemon_is_still_there() {
     let (ca, files) = (Ca::new("an authority of the tests"), Files::new());
     let cluster = start_server(ca.server(ADDRESS));

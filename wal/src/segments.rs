@@ -4,19 +4,23 @@
 //! All operations on the log's directories happen here, by one owner, in an order that a crash may cut anywhere: a segment
 //! appears under its name only when its zeros and its header are durable.
 
+mod held;
+mod release;
+
+use self::held::{Held, HeldSegment};
 use crate::{
     error::LogError,
     layout::Layout,
     limits::{SEGMENT_HEADER_BYTES, SEGMENTS_FREE_MAX},
     recovery::{FoundSegment, RecoveredLane},
-    segment::{SegmentHeader, file_name, lane_dir_name, parse_file_name},
+    segment::{SegmentHeader, file_name, parse_file_name},
     storage::Storage,
 };
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     io,
     path::PathBuf,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 /// Why a segment was not prepared.
@@ -44,51 +48,6 @@ pub struct Segments<S> {
     given_up: u64,
     /// Lanes that a segment left while it is not durable yet that it did.
     unsynced: BTreeSet<u16>,
-}
-
-/// What a lane has.
-#[derive(Default)]
-struct Held {
-    segments: BTreeMap<u64, HeldSegment>,
-    /// Segments below this one were drained.
-    drained_below: u64,
-    /// The segments from this one on stay until there is a newer one: here stands the last record that verifies.
-    kept_from: Option<u64>,
-}
-
-#[derive(Clone, Copy)]
-struct HeldSegment {
-    length_bytes: u64,
-    damaged: bool,
-    /// When it was drained, if it is retained.
-    drained_at: Option<Instant>,
-}
-
-impl Held {
-    /// The oldest segment and since when it is retained, if it was drained and nothing is to be known by it any more. Where
-    /// numbers and ordinals go on stands in the last segment's header and records, and behind a write that never finished in
-    /// the records before it.
-    fn dispensable(&self) -> Option<(u64, Option<Instant>)> {
-        let (&first, held) = self.segments.first_key_value()?;
-        (first < self.dispensable_below()).then_some((first, held.drained_at))
-    }
-
-    fn dispensable_below(&self) -> u64 {
-        let last = self.segments.last_key_value().map_or(0, |(&last, _)| last);
-        self.drained_below.min(self.kept_from.unwrap_or(last).min(last))
-    }
-
-    /// Bytes of drained segments; `retained`: of those that are kept for the time that was asked for, else of those that go
-    /// as soon as there is a newer one.
-    fn drained_bytes(&self, retained: bool) -> u64 {
-        let below = self.dispensable_below();
-        let is_retained = |segment: u64, held: &HeldSegment| segment < below && held.drained_at.is_some();
-        let drained = self.segments.range(..self.drained_below);
-        drained
-            .filter(|(segment, held)| is_retained(**segment, held) == retained)
-            .map(|(_, held)| held.length_bytes)
-            .sum()
-    }
 }
 
 impl<S: Storage> Segments<S> {
@@ -227,20 +186,6 @@ impl<S: Storage> Segments<S> {
         }
     }
 
-    /// Lets go of the segment that is retained for longest. Returns whether there was one.
-    fn give_up_oldest(&mut self) -> Result<bool, LogError> {
-        let retained = self.lanes.iter().filter_map(|(&lane, held)| {
-            let (segment, drained_at) = held.dispensable()?;
-            Some((drained_at?, lane, segment))
-        });
-        let Some((_, lane, segment)) = retained.min() else { return Ok(false) };
-        self.let_go(lane, segment)?;
-        self.given_up += 1;
-        tracing::warn!(lane, segment, "a drained segment is let go before its time: the log needs the room");
-        self.sync_released(lane)?;
-        Ok(true)
-    }
-
     fn make(&mut self, header: SegmentHeader) -> Result<(), LogError> {
         let lane_dir = self.layout.lane(header.lane);
         let path = self.layout.segment(header.lane, header.segment);
@@ -292,135 +237,9 @@ impl<S: Storage> Segments<S> {
         Ok(())
     }
 
-    /// Notes that something in a segment does not verify, so that it is set aside rather than recycled.
-    pub fn mark_damaged(&mut self, lane: u16, segment: u64) {
-        if let Some(held) = self.lanes.get_mut(&lane).and_then(|held| held.segments.get_mut(&segment)) {
-            held.damaged = true;
-        }
-    }
-
-    /// Releases the segments of `lane` below `before`, and those below an earlier call's: everything in them was drained. What
-    /// says where the lane goes on stays until there is a newer segment. Returns how many were released.
-    ///
-    /// # Errors
-    /// [`LogError::Io`]; what was not released stays, and is released with the next call.
-    pub fn release(&mut self, lane: u16, before: u64) -> Result<usize, LogError> {
-        let now = Instant::now();
-        let retention = self.retention;
-        let held = self.lanes.entry(lane).or_default();
-        held.drained_below = held.drained_below.max(before);
-        if !retention.is_zero() {
-            for (_, held) in held.segments.range_mut(..held.drained_below) {
-                held.drained_at.get_or_insert(now);
-            }
-        }
-        let mut released = 0;
-        while let Some((segment, drained_at)) = self.lanes.get(&lane).and_then(Held::dispensable) {
-            if drained_at.is_some_and(|at| now.duration_since(at) < retention) {
-                break;
-            }
-            self.let_go(lane, segment)?;
-            released += 1;
-        }
-        if self.unsynced.contains(&lane) {
-            self.sync_released(lane)?;
-        }
-        Ok(released)
-    }
-
-    /// When the next retained segment goes.
-    #[must_use]
-    pub fn next_release(&self) -> Option<Instant> {
-        let oldest = self.lanes.values().filter_map(|held| held.dispensable()?.1).min()?;
-        oldest.checked_add(self.retention)
-    }
-
-    /// Releases what was retained for long enough.
-    ///
-    /// # Errors
-    /// As [`release`](Self::release).
-    pub fn release_retained(&mut self) -> Result<(), LogError> {
-        let lanes: Vec<u16> = self.lanes.keys().copied().collect();
-        lanes.into_iter().try_for_each(|lane| self.release(lane, 0).map(drop))
-    }
-
-    /// Takes the segments of `lane` from `from` on as not drained again. Returns whether all that there ever were from there
-    /// on are still there; nothing has changed if not.
-    pub fn reclaim(&mut self, lane: u16, from: u64) -> bool {
-        let Some(held) = self.lanes.get_mut(&lane) else { return false };
-        if held.segments.first_key_value().is_none_or(|(&first, _)| first > from) {
-            return false;
-        }
-        held.drained_below = held.drained_below.min(from);
-        held.segments.range_mut(from..).for_each(|(_, held)| held.drained_at = None);
-        true
-    }
-
-    /// Makes it durable that segments left a lane, before a freed file gets another header: a crash must not bring that back
-    /// under the old name.
-    fn sync_released(&mut self, lane: u16) -> Result<(), LogError> {
-        for dir in [self.layout.free(), self.layout.lane(lane)] {
-            self.storage.sync_dir(&dir).map_err(LogError::io("sync", dir))?;
-        }
-        self.unsynced.remove(&lane);
-        Ok(())
-    }
-
     /// A name in the directory of free segments that no other file has, or had in this life.
     fn new_free_path(&mut self) -> PathBuf {
         self.names_made += 1;
         self.layout.free().join(file_name(self.names_made))
-    }
-
-    /// A name for a damaged segment. One that was set aside before under the same name stays.
-    fn set_aside_path(&self, lane: u16, segment: u64) -> Result<PathBuf, LogError> {
-        let dir = self.layout.set_aside();
-        let taken = self.storage.list(&dir).map_err(LogError::io("list", &dir))?;
-        let name = format!("{}-{}", lane_dir_name(lane), file_name(segment));
-        let mut candidates = (0..).map(|copy| if copy == 0 { name.clone() } else { format!("{name}.{copy}") });
-        let free = candidates.find(|candidate| !taken.contains(candidate));
-        Ok(dir.join(free.unwrap_or(name)))
-    }
-
-    /// Whether a segment that is let go can become another one.
-    fn is_of_use(&self, held: HeldSegment) -> bool {
-        let has_room = self.free.len() < SEGMENTS_FREE_MAX && self.total_bytes <= self.quota_bytes;
-        has_room && held.length_bytes == self.segment_bytes
-    }
-
-    /// Frees a segment, sets it aside, or removes it. A name that a crash brings back is a drained segment, and released
-    /// again.
-    fn let_go(&mut self, lane: u16, segment: u64) -> Result<(), LogError> {
-        let Some(held) = self.lanes.get(&lane).and_then(|held| held.segments.get(&segment)).copied() else {
-            return Ok(());
-        };
-        let path = self.layout.segment(lane, segment);
-        self.unsynced.insert(lane);
-        if held.damaged {
-            let target = self.set_aside_path(lane, segment)?;
-            self.storage.rename(&path, &target).map_err(LogError::io("set aside", &path))?;
-            self.total_bytes -= held.length_bytes;
-            tracing::warn!(path = %target.display(), "a damaged segment was set aside");
-        } else if self.is_of_use(held) {
-            let target = self.new_free_path();
-            self.storage.rename(&path, &target).map_err(LogError::io("free", &path))?;
-            self.free.push(target);
-        } else {
-            match self.storage.remove(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(LogError::io("remove", path)(error));
-                }
-                _ => self.total_bytes -= held.length_bytes,
-            }
-        }
-        // Before a sync that may fail: the name is gone, and another attempt would not find it.
-        if let Some(lane) = self.lanes.get_mut(&lane) {
-            lane.segments.remove(&segment);
-        }
-        if held.damaged {
-            let dir = self.layout.set_aside();
-            self.storage.sync_dir(&dir).map_err(LogError::io("sync", &dir))?;
-        }
-        Ok(())
     }
 }

@@ -13,13 +13,13 @@ export CARGO_TARGET_DIR=$copy/target
 # name | file below wal/src | what stands there | what stands there instead (one line each)
 mutations=$(cat <<'END'
 a new segment's name is not synced | segments.rs | if let Err(source) = self.storage.sync_dir(&lane_dir) { | if let Err(source) = Ok::<(), io::Error>(()) {
-a released segment's name is not synced | segments.rs | self.storage.sync_dir(&dir).map_err(LogError::io("sync", dir))?; | let _ = &dir;
+a released segment's name is not synced | segments/release.rs | self.storage.sync_dir(&dir).map_err(LogError::io("sync", dir))?; | let _ = &dir;
 a header's checksum is not looked at | frame.rs | if u32_at(bytes, 0) != seed.crc(&bytes[4..]) { | if bytes.len() == 1 && u32_at(bytes, 0) != seed.crc(&bytes[4..]) {
 a payload's checksum is not looked at | frame.rs | if seed.crc(payload) != u32_at(buf, 4) { | if payload.len() == usize::MAX && seed.crc(payload) != u32_at(buf, 4) {
 a short write passes for a whole one | group.rs | group.written += written; | group.written += written.max(length - group.written);
 a failed sync passes for a success | group.rs | Err(source) => return Err(self.poison(&group, source)), | Err(_) => length - group.written,
-a segment is released one too early | segments.rs | held.drained_below = held.drained_below.max(before); | held.drained_below = held.drained_below.max(before + 1);
-a lane's last segment is released | segments.rs | self.drained_below.min(self.kept_from.unwrap_or(last).min(last)) | self.drained_below.max(last.min(0))
+a segment is released one too early | segments/release.rs | held.drained_below = held.drained_below.max(before); | held.drained_below = held.drained_below.max(before + 1);
+a lane's last segment is released | segments/held.rs | self.drained_below.min(self.kept_from.unwrap_or(last).min(last)) | self.drained_below.max(last.min(0))
 the segment's number is not in the checksum | frame.rs | hasher.update(&segment.to_le_bytes()); | let _ = segment;
 a torn tail is written over | recovery/mod.rs | (segment_start(found.segment + 1), Some(unfinished.block)) | (Position { segment: found.segment, offset: end.at }, None)
 a batch that is not whole is delivered | scan/mod.rs | is_some_and(\|excluded\| excluded.contains(&header.ordinal)) | is_some_and(\|excluded\| excluded.contains(&u64::MAX))
@@ -34,7 +34,7 @@ any number is believed | frame.rs | header.number < NUMBER_END | header.number !
 a seal passes for a record | scan/mod.rs | true => Item::Seal { header, at, end }, | true => Item::Record { header, at, end },
 what is lost before a torn group is not told | recovery/segment_scan.rs | if first.ordinal <= out.next_ordinal { | if first.ordinal <= out.next_ordinal \|\| first.ordinal > 0 {
 the header of a cut segment's successor is read once | reader.rs | Ok(None) => read(), | Ok(None) if segment == u64::MAX => read(),
-a damaged segment is used again | segments.rs | if held.damaged { | if held.damaged && held.length_bytes == 0 {
+a damaged segment is used again | segments/release.rs | if held.damaged { | if held.damaged && held.length_bytes == 0 {
 a file of another length is no damage | recovery/segment_scan.rs | header.segment_bytes != length_bytes | header.segment_bytes != length_bytes && length_bytes > 1 << 40
 END
 )

@@ -4,26 +4,37 @@ use super::reply::Reply;
 use crate::{
     core::Core,
     datadir::wal_dir,
-    drain::class::{Remedy, remedy},
+    drain::{
+        class::{Remedy, remedy},
+        connection,
+    },
     http::{Method, Refusal, path},
     letters::{
         desk::{Desk, DeskError, LetterId, retried_view},
         files::LetterFiles,
         table::{PAGE_MAX, Retried},
     },
+    limits::ERRAND_DEADLINE,
     schema::quoted,
     shared::Shared,
 };
-use forebay_pgwire::{Config, Connection};
+use forebay_pgwire::Config;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 /// Letters of a page where the request does not say.
 const PAGE_DEFAULT: u32 = 100;
 
 /// Letters that one request puts back at most.
 const RETRIED_MAX: u32 = PAGE_MAX;
+
+/// PostgreSQL's time for one statement, unless `--postgres-timeout-ms` is less: its word comes before our own deadline.
+const STATEMENT_TIMEOUT_MAX: Duration = Duration::from_secs(8);
+const _: () = assert!(STATEMENT_TIMEOUT_MAX.as_millis() < ERRAND_DEADLINE.as_millis());
 
 /// What is to be done.
 #[derive(Clone, Debug)]
@@ -125,7 +136,8 @@ fn retry_all(body: &[u8]) -> Result<DeadLettersErrand, Refusal> {
 impl DeadLettersErrand {
     /// Does it, in the database that `target` names.
     pub async fn run(&self, shared: &Shared, target: &Config) -> Answer {
-        let conn = match Connection::connect(target).await {
+        let statement_timeout = shared.config.postgres_timeout.min(STATEMENT_TIMEOUT_MAX);
+        let conn = match connection::connect(target, statement_timeout).await {
             Ok(conn) => conn,
             Err(error) => return refused(&DeskError::Postgres(error)),
         };

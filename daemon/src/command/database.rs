@@ -4,6 +4,7 @@ use super::Exit;
 use crate::{
     config::{Config, PostgresTarget},
     datadir::{DataDir, DataDirError},
+    drain::connection,
     rt,
 };
 use forebay_cluster::{Cluster, ClusterConfig, StopMode};
@@ -12,9 +13,6 @@ use std::{future::Future, time::Duration};
 
 /// Operations that a command's ring has under way at most.
 const RING_OPERATIONS: u32 = 64;
-
-/// Time that one operation may take.
-const OPERATION_DEADLINE: Duration = Duration::from_secs(60);
 
 /// Time that the private PostgreSQL gets to end, where a command has started it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,7 +40,7 @@ where
     W: Future<Output = Result<T, Exit>>,
 {
     let target = match &config.postgres {
-        PostgresTarget::External(target) => return connect((**target).clone(), work),
+        PostgresTarget::External(target) => return connect(config, (**target).clone(), work),
         PostgresTarget::Embedded => &config.data_dir,
     };
     let own = match held {
@@ -54,7 +52,7 @@ where
     // One that runs is taken as it is.
     let cluster = Cluster::open(ClusterConfig::new(path)).map_err(private)?;
     let outcome = match forebay_pgwire::Config::from_url(&cluster.url()) {
-        Ok(target) => connect(target, work),
+        Ok(target) => connect(config, target, work),
         Err(error) => Err(Exit::postgres(error.to_string())),
     };
     if held.or(own.as_ref()).is_some() {
@@ -63,15 +61,18 @@ where
     outcome
 }
 
-fn connect<T, W>(mut target: forebay_pgwire::Config, work: impl FnOnce(Connection) -> W) -> Result<T, Exit>
+fn connect<T, W>(
+    config: &Config,
+    mut target: forebay_pgwire::Config,
+    work: impl FnOnce(Connection) -> W,
+) -> Result<T, Exit>
 where
     W: Future<Output = Result<T, Exit>>,
 {
     target.application_name.get_or_insert_with(|| "forebay command".to_owned());
     let mut runtime = rt::runtime(RING_OPERATIONS).map_err(|error| Exit::usage(error.to_string()))?;
     runtime.block_on(async {
-        let mut conn = Connection::connect(&target).await.map_err(postgres)?;
-        conn.set_deadline(Some(OPERATION_DEADLINE));
+        let conn = connection::connect(&target, config.postgres_timeout).await.map_err(postgres)?;
         work(conn).await
     })
 }

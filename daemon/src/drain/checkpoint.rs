@@ -153,23 +153,29 @@ impl Session {
         let database = self.database.or(shared.remembered().and_then(|before| before.database));
         let server = database::place(&mut self.conn).await?;
         let remembered = Remembered { log_id: Uuid::from_bytes(shared.log_id), database, server, lanes };
-        if let Err(error) = remembered.write(&wal_dir(&shared.config.data_dir)) {
-            tracing::warn!(%error, "how far the log is drained could not be written down");
+        let written = remembered.write(&wal_dir(&shared.config.data_dir));
+        if let Err(error) = &written
+            && shared.is_remembered_written()
+        {
+            tracing::warn!(%error, "how far the log is drained could not be written down; it is tried again");
         }
-        shared.set_remembered(remembered);
+        shared.set_remembered(remembered, written.is_ok());
         Ok(())
     }
 
-    /// Whether the data directory should be told how far the drain is: when a lane came to another segment, or is `quiet`.
+    /// Whether the data directory should be told how far the drain is: when a lane came to another segment, or is `quiet`. After
+    /// an attempt that failed the same: not with each round.
     pub(super) fn is_remembering_due(&self, quiet: bool) -> bool {
-        self.shared.remembered().is_none_or(|before| {
-            let lanes = self.shared.lanes.iter().map(RememberedLane::of);
-            before.lanes.len() != self.shared.lanes.len()
-                || self.database.is_some_and(|database| before.database != Some(database))
-                || lanes
-                    .zip(&before.lanes)
-                    .any(|(now, before)| if quiet { now != *before } else { now.segment != before.segment })
-        })
+        let is_owed = quiet && !self.shared.is_remembered_written();
+        is_owed
+            || self.shared.remembered().is_none_or(|before| {
+                let lanes = self.shared.lanes.iter().map(RememberedLane::of);
+                before.lanes.len() != self.shared.lanes.len()
+                    || self.database.is_some_and(|database| before.database != Some(database))
+                    || lanes
+                        .zip(&before.lanes)
+                        .any(|(now, before)| if quiet { now != *before } else { now.segment != before.segment })
+            })
     }
 
     /// Whether the checkpoint's row says that everything up to `marks` is done: what a COMMIT without an answer came to.

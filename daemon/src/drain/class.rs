@@ -114,12 +114,13 @@ pub fn remedy(error: &Error) -> Remedy {
     find(db.sqlstate.as_str()).or_else(|| find(db.sqlstate.class().as_str())).unwrap_or(OWN_CLASS)
 }
 
-/// Certificates are mended by a person, and so is a server that has no TLS; the rest is the way's.
+/// Certificates are mended by a person, and so is a server that has no TLS, or none that we have; the rest is the way's.
 fn tls_remedy(error: &TlsError) -> Remedy {
     match error {
-        TlsError::Refused { .. } | TlsError::Certificate { .. } | TlsError::Alert { of_certificate: true, .. } => {
-            Remedy::Pause
-        }
+        TlsError::Refused { .. }
+        | TlsError::Certificate { .. }
+        | TlsError::Alert { of_certificate: true, .. }
+        | TlsError::NothingInCommon { .. } => Remedy::Pause,
         _ => Remedy::BackOff,
     }
 }
@@ -174,6 +175,7 @@ mod tests {
         let alert = |of_certificate| TlsError::Alert { alert: String::new(), of_certificate };
         assert_eq!(of_tls(TlsError::Refused { mode: SslMode::VerifyFull }), Remedy::Pause);
         assert_eq!(of_tls(alert(true)), Remedy::Pause);
+        assert_eq!(of_tls(TlsError::NothingInCommon { reason: String::new() }), Remedy::Pause);
         let file = ConfigError::File { path: "/gone".into(), reason: String::new() };
         assert_eq!(remedy(&Error::Config(file)), Remedy::Pause);
         assert_eq!(of_tls(alert(false)), Remedy::BackOff);

@@ -7,6 +7,7 @@
 //!                │          └─ lane       one lane of it, and what is left out      piece   its memory
 //!                │     ── batch     the round's records by partition                 rows    as COPY takes them
 //!                └── session ── round        one transaction                         class   what an error asks for
+//!                       ├─ connection   also the errands' and the commands'
 //!                       ├─ predecessor, statements, partitions, dead_letters
 //!                       ├─ plan         how many drainers
 //!                       └─ checkpoint ── judgement   does it fit the log?    database, remembered   which one, how far
@@ -18,6 +19,7 @@
 pub mod batch;
 pub mod checkpoint;
 pub mod class;
+pub mod connection;
 pub mod crew;
 pub mod database;
 mod dead_letters;
@@ -27,7 +29,7 @@ pub mod lane;
 mod partitions;
 pub mod piece;
 mod plan;
-mod predecessor;
+pub mod predecessor;
 pub mod remembered;
 pub mod round;
 mod rows;

@@ -8,7 +8,47 @@ use super::{
     class::{Remedy, remedy},
     session::Session,
 };
-use forebay_pgwire::{Error, Param};
+use forebay_pgwire::{Connection, Error, Param, oid};
+
+/// Ends the backends of a log's sessions that PostgreSQL still has, as far as the role may: that of one `drainer`, or all of
+/// them. Only for whoever holds the lock of the log's data directory.
+///
+/// # Errors
+/// Only those that end the connection.
+pub async fn end_sessions(
+    conn: &mut Connection,
+    schema: &str,
+    log_id: [u8; 16],
+    drainer: Option<i32>,
+) -> Result<(), Error> {
+    // A process id comes again; with the time of its start it names one backend. Of another role's that is not shown.
+    let sql = format!(
+        "SELECT c.backend_pid, a.backend_start = c.backend_start, \
+                CASE WHEN a.backend_start = c.backend_start THEN pg_terminate_backend(a.pid) END \
+         FROM {schema}.drain_checkpoints c JOIN pg_stat_activity a ON a.pid = c.backend_pid \
+         WHERE c.log_id = $1 AND c.drainer = coalesce($2, c.drainer)"
+    );
+    let params = [Param::Uuid(log_id), drainer.map_or(Param::Null(oid::INT4), Param::I32)];
+    let rows = match conn.query_once(&sql, &params).await {
+        Err(error) if error.ends_connection() => return Err(error),
+        Err(error) => {
+            tracing::warn!(%error, "the drain's session of before cannot be ended; if it was lost, its locks are waited for");
+            return Ok(());
+        }
+        Ok(rows) => rows,
+    };
+    for row in rows {
+        let pid = row.get_i32(0)?;
+        match (row.get_opt_bool(1)?, row.get_opt_bool(2)?) {
+            (Some(true), ended) => {
+                tracing::info!(pid, ended, "PostgreSQL still had the drain's session of before; it is ended");
+            }
+            (None, _) => tracing::debug!(pid, "it is not shown whether this is the drain's session of before"),
+            (Some(false), _) => {}
+        }
+    }
+    Ok(())
+}
 
 impl Session {
     /// Ends the backend of the session before this one, if it is still there and the role may; with `all` those of all
@@ -17,35 +57,8 @@ impl Session {
     /// # Errors
     /// Only those that end the connection.
     pub(super) async fn end_predecessors(&mut self, all: bool) -> Result<(), Error> {
-        // A process id comes again; with the time of its start it names one backend. Of another role's that is not shown.
-        let sql = format!(
-            "SELECT c.backend_pid, a.backend_start = c.backend_start, \
-                    CASE WHEN a.backend_start = c.backend_start THEN pg_terminate_backend(a.pid) END \
-             FROM {}.drain_checkpoints c JOIN pg_stat_activity a ON a.pid = c.backend_pid \
-             WHERE c.log_id = $1 AND (c.drainer = $2 OR $3)",
-            self.schema
-        );
-        let [log_id, drainer] = self.checkpoint_key();
-        let key = [log_id, drainer, Param::Bool(all)];
-        let rows = match self.conn.query_once(&sql, &key).await {
-            Err(error) if error.ends_connection() => return Err(error),
-            Err(error) => {
-                tracing::warn!(%error, "the drain's session of before cannot be ended; if it was lost, its locks are waited for");
-                return Ok(());
-            }
-            Ok(rows) => rows,
-        };
-        for row in rows {
-            let pid = row.get_i32(0)?;
-            match (row.get_opt_bool(1)?, row.get_opt_bool(2)?) {
-                (Some(true), ended) => {
-                    tracing::info!(pid, ended, "PostgreSQL still had the drain's session of before; it is ended");
-                }
-                (None, _) => tracing::debug!(pid, "it is not shown whether this is the drain's session of before"),
-                (Some(false), _) => {}
-            }
-        }
-        Ok(())
+        let drainer = (!all).then_some(self.drainer as i32);
+        end_sessions(&mut self.conn, &self.schema, self.shared.log_id, drainer).await
     }
 
     /// Writes down which backend serves this session.

@@ -1,7 +1,8 @@
-//! A connection to PostgreSQL as the drain uses it: settings, prepared statements, the checkpoint it believes in.
+//! A connection to PostgreSQL as the drain uses it: prepared statements, the checkpoint it believes in.
 
 use super::{
     checkpoint::{self, Checkpoint},
+    connection,
     database::DatabaseId,
     dead_letters::Counted,
     partitions::Partitions,
@@ -12,7 +13,7 @@ use crate::{
     schema::{self, SchemaError, quoted},
     shared::Shared,
 };
-use forebay_pgwire::{Config, Connection, Error, Flight, TargetSession};
+use forebay_pgwire::{Config, Connection, Error, Flight};
 use std::{
     sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant},
@@ -20,37 +21,6 @@ use std::{
 
 /// Time between looks at which queues there are; less than a second, as that between counts of dead letters.
 const QUEUES_INTERVAL: Duration = Duration::from_millis(900);
-
-/// First version of the server with `client_connection_check_interval`.
-const CHECK_INTERVAL_SINCE: u32 = 14;
-
-/// How long the drain waits for a lock at most: others hold those that it takes for a transaction of theirs.
-const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(5);
-
-/// When PostgreSQL begins to ask whether the daemon is still there, how often it asks, and how often in vain: 30 s in all. A
-/// backend in the midst of a COPY has no other timeout. Nothing of this holds for a unix socket, which cannot fall silent.
-const KEEPALIVES_IDLE_S: u32 = 10;
-const KEEPALIVES_INTERVAL_S: u32 = 5;
-const KEEPALIVES_COUNT: u32 = 4;
-
-/// How long PostgreSQL waits for what it said to arrive; keepalives do not run meanwhile.
-const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
-
-/// Settings that bound the life of a session whose daemon was lost, and plans that do not depend on statistics.
-fn settings(statement_timeout: Duration) -> [(String, String); 8] {
-    let ms = |timeout: Duration| format!("{}ms", timeout.as_millis());
-    [
-        ("lock_timeout", ms(LOCK_TIMEOUT_MAX.min(statement_timeout))),
-        ("statement_timeout", ms(statement_timeout)),
-        ("idle_in_transaction_session_timeout", ms(statement_timeout)),
-        ("tcp_keepalives_idle", KEEPALIVES_IDLE_S.to_string()),
-        ("tcp_keepalives_interval", KEEPALIVES_INTERVAL_S.to_string()),
-        ("tcp_keepalives_count", KEEPALIVES_COUNT.to_string()),
-        ("tcp_user_timeout", ms(UNACKNOWLEDGED_MAX)),
-        ("plan_cache_mode", "force_generic_plan".to_owned()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-}
 
 /// Why a session could not be had.
 #[derive(Debug)]
@@ -118,19 +88,11 @@ impl Session {
     pub async fn open(config: &Config, shared: &Arc<Shared>, drainer: usize) -> Result<Self, SessionError> {
         let mut config = config.clone();
         config.application_name.get_or_insert_with(|| "forebay".to_owned());
-        if !config.more_hosts.is_empty() && config.target_session == TargetSession::Any {
-            config.target_session = TargetSession::ReadWrite;
-        }
-        let timeout = shared.config.postgres_timeout;
-        config.options.extend(settings(timeout));
-        let mut conn = Connection::connect(&config).await?;
-        // The server's own timeouts come first.
-        conn.set_deadline(Some(timeout.mul_f64(1.5)));
+        let mut conn = connection::connect(&config, shared.config.postgres_timeout).await?;
         match conn.parameter("server_encoding") {
             None | Some("UTF8") => {}
             Some(encoding) => return Err(SessionError::Encoding(encoding.to_owned())),
         }
-        settle(&mut conn).await?;
         // Before anything is made in it.
         let database = checkpoint::find_database(&mut conn, shared).await?;
         let settings = &shared.config;
@@ -194,21 +156,4 @@ impl Session {
         self.count_dead_letters().await?;
         self.read_queues().await
     }
-}
-
-async fn settle(conn: &mut Connection) -> Result<(), Error> {
-    let version = conn.parameter("server_version").unwrap_or_default();
-    let major: u32 = version.split(['.', ' ', 'd', 'b', 'r']).next().and_then(|major| major.parse().ok()).unwrap_or(0);
-    if major >= CHECK_INTERVAL_SINCE {
-        // Not on every system; the other timeouts bound a lost session too.
-        if let Err(error) = conn.simple("SET client_connection_check_interval = '5s'").await
-            && error.ends_connection()
-        {
-            return Err(error);
-        }
-    }
-    // The log lets go of what PostgreSQL has committed, so a commit must be on its disk. A stronger setting stays.
-    let durable =
-        "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
-    conn.simple(durable).await.map(drop)
 }

@@ -39,7 +39,13 @@ pub enum TlsError {
         /// Whether it is about our certificate, or the lack of one: it will be as long as that is not mended.
         of_certificate: bool,
     },
-    /// The two cannot agree, or what was received is not TLS.
+    /// The two have no version, cipher, group, signature or protocol in common, or the server does not know the name that it
+    /// was called by: as either of them says. It will be so until the settings of one are changed.
+    NothingInCommon {
+        /// What was missed, or the word that the server gave for it.
+        reason: String,
+    },
+    /// Encryption broke off, or what was received is not TLS.
     Failed {
         /// Why.
         reason: String,
@@ -81,6 +87,10 @@ impl From<rustls::Error> for TlsError {
                 };
                 Self::Certificate { problem, detail: error.to_string() }
             }
+            rustls::Error::AlertReceived(alert) if is_of_settings(alert) => {
+                Self::NothingInCommon { reason: format!("{alert:?}") }
+            }
+            rustls::Error::PeerIncompatible(why) => Self::NothingInCommon { reason: format!("{why:?}") },
             rustls::Error::AlertReceived(alert) => {
                 Self::Alert { alert: format!("{alert:?}"), of_certificate: is_of_certificate(alert) }
             }
@@ -105,6 +115,19 @@ fn is_of_certificate(alert: AlertDescription) -> bool {
     )
 }
 
+/// The alerts of the same that say that the two cannot agree. A server that wants a certificate and gets none may say
+/// `HandshakeFailure` too, before TLS 1.3.
+fn is_of_settings(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::HandshakeFailure
+            | AlertDescription::ProtocolVersion
+            | AlertDescription::InsufficientSecurity
+            | AlertDescription::UnrecognisedName
+            | AlertDescription::NoApplicationProtocol
+    )
+}
+
 impl fmt::Display for TlsError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -124,9 +147,33 @@ impl fmt::Display for TlsError {
             }
             Self::Certificate { detail, .. } => write!(f, "the server's certificate: {detail}"),
             Self::Alert { alert, .. } => write!(f, "the server ended the connection: {alert}"),
+            Self::NothingInCommon { reason } => {
+                write!(f, "the server and the client find no TLS that both have: {reason}")
+            }
             Self::Failed { reason } => f.write_str(reason),
         }
     }
 }
 
 impl std::error::Error for TlsError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_settings_lead_to_is_told_from_what_a_certificate_does_and_from_a_bad_way() {
+        use AlertDescription::{DecodeError, HandshakeFailure, InternalError, ProtocolVersion, UnknownCA};
+        let alert = |alert| TlsError::from(rustls::Error::AlertReceived(alert));
+        for settings in [HandshakeFailure, ProtocolVersion] {
+            assert!(matches!(alert(settings), TlsError::NothingInCommon { .. }), "{settings:?}");
+        }
+        assert!(matches!(alert(UnknownCA), TlsError::Alert { of_certificate: true, .. }));
+        for way in [DecodeError, InternalError] {
+            assert!(matches!(alert(way), TlsError::Alert { of_certificate: false, .. }), "{way:?}");
+        }
+        let incompatible = rustls::PeerIncompatible::NoCipherSuitesInCommon;
+        assert!(matches!(rustls::Error::from(incompatible).into(), TlsError::NothingInCommon { .. }));
+        assert!(matches!(rustls::Error::DecryptError.into(), TlsError::Failed { .. }));
+    }
+}

@@ -11,6 +11,7 @@ use crate::{
     drain::{
         checkpoint::{Checkpoint, insert, name_database},
         database,
+        predecessor::end_sessions,
         remembered::{Remembered, RememberedLane},
         source::Mark,
     },
@@ -43,13 +44,17 @@ pub(super) fn run(config: &Config, to: Place, yes: bool) -> Result<(), Exit> {
 async fn set(conn: &mut Connection, config: &Config, log: &LogState, to: Place) -> Result<Vec<Mark>, Exit> {
     let ensured = schema::ensure(conn, &config.schema, config.migrate).await;
     ensured.map_err(|error| Exit::postgres(error.to_string()))?;
+    let schema = quoted(&config.schema);
+    end_sessions(conn, &schema, log.id, None).await.map_err(postgres)?;
+    // What they had sent is decided now: only then is it known what the checkpoints say.
+    let lock = format!("SELECT 1 FROM {schema}.drain_checkpoints WHERE log_id = $1 ORDER BY drainer FOR NO KEY UPDATE");
+    conn.query_once(&lock, &[Param::Uuid(log.id)]).await.map_err(postgres)?;
     let state = DatabaseState::read(conn, &config.schema, log.id).await?;
     let marks = match to {
         Place::LogOldest => log.lanes.iter().map(|view| view.oldest).collect(),
         Place::LogEnd => log.ends.clone(),
         Place::Database => marks_of_rows(log, &state)?,
     };
-    let schema = quoted(&config.schema);
     if to != Place::Database {
         conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await.map_err(postgres)?;
         replace(conn, &schema, log, &marks).await.map_err(postgres)?;

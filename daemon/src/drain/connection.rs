@@ -1,0 +1,71 @@
+//! A connection to PostgreSQL as the drain, the errands and the commands make it: bounded on both sides, and to a server that
+//! may be written to.
+
+use forebay_pgwire::{Config, Connection, Error, TargetSession};
+use std::time::Duration;
+
+/// First version of the server with `client_connection_check_interval`.
+const CHECK_INTERVAL_SINCE: u32 = 14;
+
+/// How long a lock is waited for at most: others hold those that are taken here for a transaction of theirs.
+const LOCK_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+
+/// When PostgreSQL begins to ask whether the daemon is still there, how often it asks, and how often in vain: 30 s in all. A
+/// backend in the midst of a COPY has no other timeout. Nothing of this holds for a unix socket, which cannot fall silent.
+const KEEPALIVES_IDLE_S: u32 = 10;
+const KEEPALIVES_INTERVAL_S: u32 = 5;
+const KEEPALIVES_COUNT: u32 = 4;
+
+/// How long PostgreSQL waits for what it said to arrive; keepalives do not run meanwhile.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+
+/// Connects to the database that `target` names. PostgreSQL gives a statement `statement_timeout`, and ends by itself what a
+/// session that was lost has open; an operation gets the `statement_deadline` of `target`, or half as long again.
+///
+/// # Errors
+/// Those of PostgreSQL and of the way to it.
+pub async fn connect(target: &Config, statement_timeout: Duration) -> Result<Connection, Error> {
+    let mut config = target.clone();
+    if !config.more_hosts.is_empty() && config.target_session == TargetSession::Any {
+        config.target_session = TargetSession::ReadWrite;
+    }
+    config.options.extend(settings(statement_timeout));
+    // The server's own timeouts come first.
+    config.statement_deadline.get_or_insert(statement_timeout.mul_f64(1.5));
+    let mut conn = Connection::connect(&config).await?;
+    settle(&mut conn).await?;
+    Ok(conn)
+}
+
+/// Settings that bound the life of a session whose daemon was lost, and plans that do not depend on statistics.
+fn settings(statement_timeout: Duration) -> [(String, String); 8] {
+    let ms = |timeout: Duration| format!("{}ms", timeout.as_millis());
+    [
+        ("lock_timeout", ms(LOCK_TIMEOUT_MAX.min(statement_timeout))),
+        ("statement_timeout", ms(statement_timeout)),
+        ("idle_in_transaction_session_timeout", ms(statement_timeout)),
+        ("tcp_keepalives_idle", KEEPALIVES_IDLE_S.to_string()),
+        ("tcp_keepalives_interval", KEEPALIVES_INTERVAL_S.to_string()),
+        ("tcp_keepalives_count", KEEPALIVES_COUNT.to_string()),
+        ("tcp_user_timeout", ms(UNACKNOWLEDGED_MAX)),
+        ("plan_cache_mode", "force_generic_plan".to_owned()),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+}
+
+async fn settle(conn: &mut Connection) -> Result<(), Error> {
+    let version = conn.parameter("server_version").unwrap_or_default();
+    let major: u32 = version.split(['.', ' ', 'd', 'b', 'r']).next().and_then(|major| major.parse().ok()).unwrap_or(0);
+    if major >= CHECK_INTERVAL_SINCE {
+        // Not on every system; the other timeouts bound a lost session too.
+        if let Err(error) = conn.simple("SET client_connection_check_interval = '5s'").await
+            && error.ends_connection()
+        {
+            return Err(error);
+        }
+    }
+    // Log and files let go of what PostgreSQL has committed, so a commit must be on its disk. A stronger setting stays.
+    let durable =
+        "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
+    conn.simple(durable).await.map(drop)
+}
