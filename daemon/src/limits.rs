@@ -46,7 +46,7 @@ pub const ROUND_ROWS_PER_PARTITION: usize = 8;
 pub const ROUND_BYTES_MAX: usize = 8 << 20;
 
 /// Bytes of records read from a lane at once; a larger record is read alone.
-pub const LOAD_BYTES: usize = 256 << 10;
+pub const LOAD_BYTES: usize = 240 << 10;
 
 /// Records read from a lane at once, however small.
 pub const LOAD_ROWS: usize = 4096;
@@ -98,6 +98,10 @@ pub const PROBE_ROUNDS: u32 = 64;
 
 /// Rounds that ask how far partitions are numbered after it was not as believed: somebody else writes to them.
 pub const CAREFUL_ROUNDS: u32 = 16;
+
+/// How long the allocator keeps memory that nothing uses. Of its own it would be a second, in which a drain frees a third of
+/// all that the daemon then has; at once would be as good for that, and cost pushes twice as many calls of the kernel.
+pub const FREE_MEMORY_KEPT: Duration = Duration::from_millis(10);
 
 /// Step of the sweep that ends the wait for commits.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(20);

@@ -6,6 +6,7 @@
 //! in which they were woken, after those that were already waiting.
 #![allow(unsafe_code)]
 
+use crate::limits::FREE_MEMORY_KEPT;
 use monoio::{
     IoUringDriver, Runtime,
     buf::IoBufMut,
@@ -22,6 +23,18 @@ use std::{
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
+
+/// Number of the allocator's option that says for how many milliseconds it keeps free memory (mimalloc.h, `mi_option_t`).
+const ALLOCATOR_PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+
+/// Makes the allocator give memory back [`FREE_MEMORY_KEPT`] after its last use, unless the environment
+/// (`MIMALLOC_PURGE_DELAY`) says otherwise. To be called before there is a second thread.
+pub fn give_memory_back_soon() {
+    let milliseconds = FREE_MEMORY_KEPT.as_millis() as std::ffi::c_long;
+    // SAFETY: it writes one word of the allocator's own, which is initialized on first use, and checks the number. There is
+    // no other thread that could read it meanwhile.
+    unsafe { libmimalloc_sys::mi_option_set_default(ALLOCATOR_PURGE_DELAY, milliseconds) };
+}
 
 /// The runtime of one thread.
 pub type CoreRuntime = Runtime<TimeDriver<IoUringDriver>>;
@@ -234,4 +247,17 @@ pub async fn read_more(stream: &mut TcpStream, buffer: Vec<u8>) -> (io::Result<u
     debug_assert!(length < capacity, "there is room to read into");
     let (outcome, slice) = stream.read(buffer.slice_mut(length..capacity)).await;
     (outcome, slice.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_allocators_option_is_the_one_that_is_meant() {
+        // SAFETY: it reads one word of the allocator's own, which no test writes.
+        let milliseconds = unsafe { libmimalloc_sys::mi_option_get(ALLOCATOR_PURGE_DELAY) };
+        let from_environment = std::env::var("MIMALLOC_PURGE_DELAY").ok().and_then(|text| text.parse().ok());
+        assert_eq!(milliseconds, from_environment.unwrap_or(1000), "mimalloc's own default; no other option has it");
+    }
 }

@@ -27,6 +27,8 @@ impl Server {
             setting("max_wal_size", "16GB"),
             setting("checkpoint_timeout", "1h"),
             setting("autovacuum", "off"),
+            // Two looks at the clock for each write and sync of its log.
+            setting("track_wal_io_timing", "on"),
         ];
         let options = TestOptions { fsync: true, settings, ..TestOptions::default() };
         Self { cluster: TestCluster::start_with(options).unwrap() }
@@ -38,6 +40,17 @@ impl Server {
         self.cluster.psql(&format!("CREATE DATABASE {name}")).unwrap();
         self.cluster.psql("CHECKPOINT").unwrap();
         self.url(name)
+    }
+
+    /// Process id of the server.
+    pub(crate) fn postmaster(&self) -> u32 {
+        self.cluster.cluster().postmaster_pid().unwrap() as u32
+    }
+
+    /// The numbers that a statement gives, with spaces between.
+    pub(crate) fn figures(&self, sql: &str) -> Vec<f64> {
+        let text = self.cluster.psql(sql).unwrap();
+        text.split_whitespace().map(|figure| figure.parse().unwrap()).collect()
     }
 
     /// The URL of a database.

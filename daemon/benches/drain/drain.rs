@@ -64,6 +64,21 @@ impl Daemon {
         panic!("not drained in time");
     }
 
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Drain transactions committed so far.
+    pub(crate) fn transactions(&self) -> f64 {
+        let mut stream = TcpStream::connect(&self.address).unwrap();
+        stream.write_all(b"GET /api/v1/status/buffers HTTP/1.1\r\nConnection: close\r\nHost: bench\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        body["drainTransactions"].as_f64().unwrap()
+    }
+
     pub(crate) fn usage(&self) -> Usage {
         let read = |name: &str| std::fs::read_to_string(format!("/proc/{}/{name}", self.child.id())).unwrap();
         let stat = read("stat");

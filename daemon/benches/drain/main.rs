@@ -4,7 +4,7 @@
 //!   backlog   a log full of messages, pushed while PostgreSQL is away
 //!   drain     the daemon on a copy of it: rows/s, its CPU and memory
 //!   bare      the rows as that run left them, batch by batch, COPYed by a client that does nothing else
-//!   plain     pushes that wait for their commit
+//!   plain     pushes that wait for their commit, and where the CPU goes meanwhile (`split`)
 //! ```
 //!
 //! `cargo bench -p forebay --bench drain -- load=PATH [only=NAMES] [rounds=N] [messages=N]`; prints Markdown.
@@ -16,6 +16,7 @@ mod bare;
 mod drain;
 mod plain;
 mod scenario;
+mod split;
 
 use scenario::{SCENARIOS, Scenario};
 use std::{collections::HashMap, path::PathBuf};

@@ -6,7 +6,12 @@ use crate::{
     mailbox::{Delivery, Fate},
     message::Message,
 };
-use std::{collections::HashMap, time::Instant};
+use hashbrown::{HashTable, hash_table::Entry};
+use std::{
+    hash::{BuildHasher, RandomState},
+    ops::Range,
+    time::Instant,
+};
 use uuid::Uuid;
 
 /// What is to become of a record.
@@ -32,28 +37,17 @@ pub struct Refusal {
     pub error: String,
 }
 
-/// A partition by its names.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PartitionName {
-    /// Queue.
-    pub queue: String,
-    /// Partition.
-    pub partition: String,
-}
-
 /// What a batch holds of one partition.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct BatchPartition {
-    /// Its names.
-    pub name: PartitionName,
-    /// Namespace and task for a queue that is made by this, from its first message.
-    pub labels: (String, String),
     /// Its id in PostgreSQL, once known.
     pub id: i64,
     /// Its last sequence number before this batch, once known.
     pub last_seq: i64,
-    /// Indices of its records, in order.
-    pub records: Vec<usize>,
+    /// Where its name stands in the batch's names.
+    name: Range<u32>,
+    /// Where its records stand in the batch's order of them; there is at least one.
+    records: Range<u32>,
 }
 
 /// The records of one drain transaction.
@@ -64,6 +58,10 @@ pub struct Batch {
     pub verdicts: Vec<Verdict>,
     /// Their partitions.
     pub partitions: Vec<BatchPartition>,
+    /// The partitions' names, one behind the other: read for each partition several times, and small enough for the cache.
+    names: Vec<u8>,
+    /// Indices of the messages, partition by partition, each partition's in order.
+    by_partition: Vec<u32>,
     /// How far the lanes were drained before it …
     pub before: Vec<Mark>,
     /// … and are after it.
@@ -78,34 +76,24 @@ impl Batch {
     /// Groups `records`, which were taken between the two marks.
     #[must_use]
     pub fn new(records: Vec<Taken>, before: Vec<Mark>, after: Vec<Mark>) -> Self {
-        let mut partitions: Vec<BatchPartition> = Vec::new();
         let mut verdicts = Vec::with_capacity(records.len());
-        {
-            let mut index_of: HashMap<(&str, &str), usize> = HashMap::new();
-            for (index, record) in records.iter().enumerate() {
-                let Some(message) = record.message() else {
-                    // It verified, so a build of another version wrote it: kept for whoever knows it.
-                    let error = "the record is no message that this release knows".to_owned();
-                    let sqlstate = "XXFB1".to_owned();
-                    verdicts.push(Verdict::Refused(Box::new(Refusal { sqlstate, error })));
-                    continue;
-                };
+        let mut places = Vec::with_capacity(records.len());
+        let mut grouping = Grouping::default();
+        for record in &records {
+            if let Some(message) = record.message() {
                 verdicts.push(Verdict::Row);
-                let partition = *index_of.entry((message.queue, message.partition)).or_insert_with(|| {
-                    let (queue, partition) = (message.queue.to_owned(), message.partition.to_owned());
-                    partitions.push(BatchPartition {
-                        name: PartitionName { queue, partition },
-                        labels: (message.namespace.to_owned(), message.task.to_owned()),
-                        id: 0,
-                        last_seq: 0,
-                        records: Vec::new(),
-                    });
-                    partitions.len() - 1
-                });
-                partitions[partition].records.push(index);
+                places.push(grouping.place(&message));
+            } else {
+                // It verified, so a build of another version wrote it: kept for whoever knows it.
+                let error = "the record is no message that this release knows".to_owned();
+                let sqlstate = "XXFB1".to_owned();
+                verdicts.push(Verdict::Refused(Box::new(Refusal { sqlstate, error })));
+                places.push(NO_PARTITION);
             }
         }
-        Self { records, verdicts, partitions, before, after, taken_at: Instant::now(), letters: None }
+        let (partitions, names, by_partition) = grouping.finish(&places);
+        let taken_at = Instant::now();
+        Self { records, verdicts, partitions, names, by_partition, before, after, taken_at, letters: None }
     }
 
     /// The message of a record that is one.
@@ -123,34 +111,57 @@ impl Batch {
         }
     }
 
+    /// Indices of a partition's records, in order.
+    fn indices<'a>(&'a self, partition: &BatchPartition) -> impl Iterator<Item = usize> + 'a {
+        let Range { start, end } = partition.records;
+        self.by_partition[start as usize..end as usize].iter().map(|&index| index as usize)
+    }
+
+    /// The names of a partition and its queue in one, alike for the same partition in every batch.
+    #[must_use]
+    pub fn name(&self, partition: &BatchPartition) -> &[u8] {
+        &self.names[partition.name.start as usize..partition.name.end as usize]
+    }
+
+    /// The first message of a partition: it gives its labels to a queue that is made by it.
+    #[must_use]
+    pub fn first_of(&self, partition: &BatchPartition) -> Option<Message<'_>> {
+        self.indices(partition).next().and_then(|index| self.message(index))
+    }
+
     /// Finds repeated transaction ids within the batch: the first one stands, unless it has no row to stand by.
     pub fn find_repeats(&mut self) {
+        let mut keys: Vec<([u8; 16], usize)> = Vec::new();
+        let mut repeats: Vec<(usize, Uuid)> = Vec::new();
         for partition in &self.partitions {
-            let mut first: HashMap<[u8; 16], Uuid> = HashMap::new();
-            for &index in &partition.records {
-                if self.verdicts[index] != Verdict::Row {
+            keys.clear();
+            keys.extend(self.rows(partition).filter_map(|index| {
+                let key = self.message(index)?.transaction_key()?;
+                Some((key.bytes, index))
+            }));
+            keys.sort_unstable();
+            for same in keys.chunk_by(|(one, _), (other, _)| one == other) {
+                let [(_, first), later @ ..] = same else { continue };
+                if later.is_empty() {
                     continue;
                 }
-                let Some(message) = self.records[index].message() else { continue };
-                let Some(key) = message.transaction_key() else { continue };
-                if let Some(of) = first.get(&key.bytes) {
-                    self.verdicts[index] = Verdict::Duplicate { of: *of };
-                } else {
-                    first.insert(key.bytes, message.id);
-                }
+                let Some(of) = self.message(*first).map(|message| message.id) else { continue };
+                repeats.extend(later.iter().map(|(_, index)| (*index, of)));
             }
+        }
+        for (index, of) in repeats {
+            self.verdicts[index] = Verdict::Duplicate { of };
         }
     }
 
     /// Records of a partition that become rows, in order.
-    pub fn rows<'a>(&'a self, partition: &'a BatchPartition) -> impl Iterator<Item = usize> + 'a {
-        partition.records.iter().copied().filter(|index| self.verdicts[*index] == Verdict::Row)
+    pub fn rows<'a>(&'a self, partition: &BatchPartition) -> impl Iterator<Item = usize> + 'a {
+        self.indices(partition).filter(|index| self.verdicts[*index] == Verdict::Row)
     }
 
     /// Indices of the rows in the order in which they are copied: partition by partition (ids rising), each in order.
-    #[must_use]
-    pub fn copy_order(&self) -> Vec<usize> {
-        self.partitions.iter().flat_map(|partition| self.rows(partition)).collect()
+    pub fn copy_order(&self) -> impl Iterator<Item = usize> + '_ {
+        self.partitions.iter().flat_map(|partition| self.rows(partition))
     }
 
     /// Records that become dead letters.
@@ -166,7 +177,7 @@ impl Batch {
     pub fn deliveries(&self, lanes: usize) -> Vec<Vec<Delivery>> {
         let mut by_lane = vec![Vec::new(); lanes];
         for partition in &self.partitions {
-            for &index in &partition.records {
+            for index in self.indices(partition) {
                 if !self.message(index).is_some_and(|message| message.awaited) {
                     continue;
                 }
@@ -180,6 +191,77 @@ impl Batch {
             }
         }
         by_lane
+    }
+}
+
+/// In place of a partition for what is no message.
+const NO_PARTITION: u32 = u32::MAX;
+
+/// Between the queue's name and the partition's: no text has it.
+const QUEUE_END: u8 = 0xff;
+
+/// The partitions met so far among the records of a batch.
+#[derive(Default)]
+struct Grouping {
+    names: Vec<u8>,
+    partitions: Vec<BatchPartition>,
+    /// Places among `partitions`, by name.
+    place_of: HashTable<u32>,
+    hasher: RandomState,
+    /// The name that is looked for.
+    name: Vec<u8>,
+}
+
+impl Grouping {
+    /// The place of a message's partition; one more of its records is counted.
+    fn place(&mut self, message: &Message<'_>) -> u32 {
+        let Self { names, partitions, place_of, hasher, name } = self;
+        name.clear();
+        name.extend_from_slice(message.queue.as_bytes());
+        name.push(QUEUE_END);
+        name.extend_from_slice(message.partition.as_bytes());
+        let name_at = |place: u32| {
+            let Range { start, end } = partitions[place as usize].name;
+            &names[start as usize..end as usize]
+        };
+        let is_it = |place: &u32| name_at(*place) == name.as_slice();
+        let entry = place_of.entry(hasher.hash_one(name.as_slice()), is_it, |place| hasher.hash_one(name_at(*place)));
+        let place = match entry {
+            Entry::Occupied(found) => *found.get(),
+            Entry::Vacant(room) => {
+                let place = partitions.len() as u32;
+                room.insert(place);
+                let start = names.len() as u32;
+                names.extend_from_slice(name);
+                // For now the records' end is their number.
+                let (name, records) = (start..names.len() as u32, 0..0);
+                partitions.push(BatchPartition { id: 0, last_seq: 0, name, records });
+                place
+            }
+        };
+        partitions[place as usize].records.end += 1;
+        place
+    }
+
+    /// The partitions, their names, and the indices of their records one partition after the other, where record `i`
+    /// belongs to the partition at `places[i]`.
+    fn finish(self, places: &[u32]) -> (Vec<BatchPartition>, Vec<u8>, Vec<u32>) {
+        let Self { names, mut partitions, .. } = self;
+        let mut next = 0;
+        for partition in &mut partitions {
+            let count = partition.records.end;
+            // Filled below, up to its end.
+            partition.records = next..next;
+            next += count;
+        }
+        let mut by_partition = vec![0; next as usize];
+        for (index, &place) in places.iter().enumerate() {
+            if let Some(partition) = partitions.get_mut(place as usize) {
+                by_partition[partition.records.end as usize] = index as u32;
+                partition.records.end += 1;
+            }
+        }
+        (partitions, names, by_partition)
     }
 }
 
@@ -220,7 +302,7 @@ mod tests {
         batch.find_repeats();
         let duplicate = Verdict::Duplicate { of: Uuid::from_u128(1) };
         assert_eq!(batch.verdicts, [Verdict::Row, Verdict::Row, duplicate, Verdict::Row, Verdict::Row]);
-        assert_eq!(batch.copy_order(), [0, 3, 4, 1]);
+        assert_eq!(batch.copy_order().collect::<Vec<_>>(), [0, 3, 4, 1]);
         let deliveries = &batch.deliveries(1)[0];
         let numbers: Vec<_> = deliveries.iter().map(|delivery| delivery.number).collect();
         assert_eq!(numbers, [3, 4, 5], "only those who wait are told");
@@ -228,11 +310,28 @@ mod tests {
     }
 
     #[test]
+    fn records_stand_by_partition_however_they_are_mixed_and_names_do_not_run_together() {
+        let names = ["a", "", "ab", "b", "a b"];
+        let records: Vec<Taken> =
+            (0..100_u64).map(|n| taken(n, names[(n * n % 7) as usize % names.len()], None, false)).collect();
+        let batch = Batch::new(records.clone(), Vec::new(), Vec::new());
+        let met: Vec<&str> = batch.partitions.iter().map(|it| batch.first_of(it).unwrap().partition).collect();
+        assert_eq!(met, ["a", "", "a b", "ab"], "in the order of their first messages");
+        for partition in &batch.partitions {
+            let name = batch.first_of(partition).unwrap().partition;
+            let of_it: Vec<usize> = (0..100).filter(|&n| records[n].message().unwrap().partition == name).collect();
+            assert_eq!(batch.rows(partition).collect::<Vec<_>>(), of_it);
+            assert_eq!(batch.name(partition), [b"q\xff", name.as_bytes()].concat());
+        }
+        assert_eq!(batch.copy_order().count(), 100);
+    }
+
+    #[test]
     fn a_record_that_is_no_message_is_set_aside_and_its_neighbours_are_not() {
         let mut strange = taken(2, "a", None, false);
         strange.payload = vec![99].into();
         let batch = Batch::new(vec![taken(1, "a", None, false), strange, taken(3, "a", None, false)], vec![], vec![]);
-        assert_eq!(batch.copy_order(), [0, 2]);
+        assert_eq!(batch.copy_order().collect::<Vec<_>>(), [0, 2]);
         assert_eq!(batch.refused().map(|(index, ..)| index).collect::<Vec<_>>(), [1]);
     }
 }

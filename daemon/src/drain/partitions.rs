@@ -1,7 +1,7 @@
 //! The partitions that a session has met: their ids, and how far each is numbered.
 
 use super::{
-    batch::{BatchPartition, PartitionName},
+    batch::{Batch, BatchPartition},
     session::Session,
 };
 use forebay_pgwire::{Error, Param};
@@ -21,13 +21,14 @@ struct Known {
 /// The partitions of a session.
 #[derive(Default)]
 pub(super) struct Partitions {
-    known: HashMap<PartitionName, Known>,
+    /// By their names, as [`Batch::name`] gives them.
+    known: HashMap<Box<[u8]>, Known>,
 }
 
 impl Partitions {
-    /// Whether a round of these needs no look-up.
-    pub(super) fn know(&self, partitions: &[BatchPartition]) -> bool {
-        partitions.iter().all(|partition| self.known.contains_key(&partition.name))
+    /// Whether a round of `batch` needs no look-up.
+    pub(super) fn know(&self, batch: &Batch) -> bool {
+        batch.partitions.iter().all(|partition| self.known.contains_key(batch.name(partition)))
     }
 
     /// Forgets all: some are not there any more, or not numbered as is believed.
@@ -35,47 +36,67 @@ impl Partitions {
         self.known.clear();
     }
 
-    /// Notes how far a partition is numbered once what was sent is committed.
-    pub(super) fn numbered(&mut self, name: &PartitionName, last_seq: i64) {
-        if let Some(known) = self.known.get_mut(name) {
-            known.last_seq = last_seq;
+    /// Notes how far the partitions of `batch` are numbered, once what was sent of it is committed.
+    pub(super) fn numbered(&mut self, batch: &Batch) {
+        for partition in &batch.partitions {
+            if let Some(known) = self.known.get_mut(batch.name(partition)) {
+                known.last_seq = partition.last_seq + batch.rows(partition).count() as i64;
+            }
         }
     }
 
-    /// Tells `partitions` what is known of them, and sorts them by id: the order in which everybody locks them.
-    fn fill(&self, partitions: &mut [BatchPartition]) {
-        for partition in partitions.iter_mut() {
-            if let Some(known) = self.known.get(&partition.name) {
-                (partition.id, partition.last_seq) = (known.id, known.last_seq);
+    /// Tells the partitions of `batch` what is known of them, and sorts them by id: the order in which everybody locks them.
+    /// Returns whether all are known; if not, their order stays that of their first messages.
+    fn fill(&self, batch: &mut Batch) -> bool {
+        let mut partitions = std::mem::take(&mut batch.partitions);
+        let mut all_known = true;
+        for partition in &mut partitions {
+            match self.known.get(batch.name(partition)) {
+                Some(known) => (partition.id, partition.last_seq) = (known.id, known.last_seq),
+                None => all_known = false,
             }
         }
-        partitions.sort_by_key(|partition| partition.id);
+        if all_known {
+            partitions.sort_unstable_by_key(|partition| partition.id);
+        }
+        batch.partitions = partitions;
+        all_known
     }
 }
 
 impl Session {
-    /// Finds the ids of partitions and how far they are numbered, making those that are not there, and sorts them by id.
+    /// Finds the ids of a batch's partitions and how far they are numbered, making those that are not there, and sorts them
+    /// by id.
     ///
     /// # Errors
     /// Those of PostgreSQL.
-    pub(super) async fn find_partitions(&mut self, partitions: &mut [BatchPartition]) -> Result<(), Error> {
-        if !self.partitions.know(partitions) {
-            if self.partitions.known.len() + partitions.len() > REMEMBERED_MAX {
+    pub(super) async fn find_partitions(&mut self, batch: &mut Batch) -> Result<(), Error> {
+        if !self.partitions.fill(batch) {
+            if self.partitions.known.len() + batch.partitions.len() > REMEMBERED_MAX {
                 self.partitions.forget();
             }
-            self.make_partitions(partitions).await?;
+            self.make_partitions(batch).await?;
+            self.partitions.fill(batch);
         }
-        self.partitions.fill(partitions);
         Ok(())
     }
 
-    async fn make_partitions(&mut self, partitions: &[BatchPartition]) -> Result<(), Error> {
-        let unknown: Vec<&BatchPartition> =
-            partitions.iter().filter(|partition| !self.partitions.known.contains_key(&partition.name)).collect();
-        let queues: Vec<&str> = unknown.iter().map(|partition| partition.name.queue.as_str()).collect();
-        let names: Vec<&str> = unknown.iter().map(|partition| partition.name.partition.as_str()).collect();
-        let namespaces: Vec<&str> = unknown.iter().map(|partition| partition.labels.0.as_str()).collect();
-        let tasks: Vec<&str> = unknown.iter().map(|partition| partition.labels.1.as_str()).collect();
+    async fn make_partitions(&mut self, batch: &Batch) -> Result<(), Error> {
+        let unknown: Vec<&BatchPartition> = batch
+            .partitions
+            .iter()
+            .filter(|partition| !self.partitions.known.contains_key(batch.name(partition)))
+            .collect();
+        let (mut queues, mut names) = (Vec::new(), Vec::new());
+        let (mut namespaces, mut tasks) = (Vec::new(), Vec::new());
+        for partition in &unknown {
+            if let Some(first) = batch.first_of(partition) {
+                queues.push(first.queue);
+                names.push(first.partition);
+                namespaces.push(first.namespace);
+                tasks.push(first.task);
+            }
+        }
         let schema = &self.schema;
         // Made in one order by everybody, so that two daemons wait for each other instead of deadlocking. They stand
         // whether or not the round that needed them commits.
@@ -97,16 +118,16 @@ impl Session {
              CROSS JOIN LATERAL (SELECT id, last_seq FROM {schema}.partitions \
              WHERE queue_id = (SELECT id FROM {schema}.queues WHERE name = v.q) AND name = v.p) p"
         );
-        let (queues, names) = (Param::TextArray(&queues), Param::TextArray(&names));
-        let labels = [queues, Param::TextArray(&namespaces), Param::TextArray(&tasks)];
+        let both = [Param::TextArray(&queues), Param::TextArray(&names)];
+        let labels = [both[0], Param::TextArray(&namespaces), Param::TextArray(&tasks)];
         self.conn.execute_once(&make_queues, &labels).await?;
-        self.conn.execute_once(&make_partitions, &[queues, names]).await?;
-        let rows = self.conn.query_once(&find, &[queues, names]).await?;
+        self.conn.execute_once(&make_partitions, &both).await?;
+        let rows = self.conn.query_once(&find, &both).await?;
         for row in &rows {
             let index = row.get_i64(0)? as usize - 1;
             if let Some(partition) = unknown.get(index) {
                 let known = Known { id: row.get_i64(1)?, last_seq: row.get_i64(2)? };
-                self.partitions.known.insert(partition.name.clone(), known);
+                self.partitions.known.insert(batch.name(partition).into(), known);
             }
         }
         Ok(())

@@ -3,8 +3,11 @@
 use crate::limits::LOAD_BYTES;
 use std::{collections::VecDeque, ops::Deref, rc::Rc};
 
-/// Room beyond [`LOAD_BYTES`] for the record that fills a chunk up; a larger one makes the chunk grow.
+/// Room beyond [`LOAD_BYTES`] for the record that fills a chunk up; a larger one makes the chunk grow. Together they are a power
+/// of two, of which the allocator's pages hold several with little between them.
 const ROOM_BYTES: usize = 16 << 10;
+
+const _: () = assert!((LOAD_BYTES + ROOM_BYTES).is_power_of_two());
 
 /// A part of a chunk, which is kept until the last part of it is let go.
 #[derive(Clone, Debug)]

@@ -101,7 +101,7 @@ impl Reservation {
 impl Session {
     /// Whether a round of `batch` can only be sent once all before it is answered.
     pub(super) fn must_wait(&self, batch: &Batch) -> bool {
-        !self.partitions.know(&batch.partitions)
+        !self.partitions.know(batch)
             || self.are_queues_due()
             || self.are_dead_letters_due()
             || self.is_remembering_due(false)
@@ -116,7 +116,7 @@ impl Session {
             self.read_queues().await?;
             self.count_dead_letters().await?;
         }
-        self.find_partitions(&mut batch.partitions).await?;
+        self.find_partitions(batch).await?;
         batch.forget_duplicates();
         batch.find_repeats();
         for (progress, mark) in self.shared.lanes.iter().zip(&batch.after) {
@@ -145,10 +145,7 @@ impl Session {
         match &outcome {
             Ok(()) => {
                 self.checkpoint = sent.after;
-                for partition in &batch.partitions {
-                    let last_seq = partition.last_seq + batch.rows(partition).count() as i64;
-                    self.partitions.numbered(&partition.name, last_seq);
-                }
+                self.partitions.numbered(batch);
                 self.careful_left = self.careful_left.saturating_sub(1);
             }
             // Nothing is left to roll back, and the reason must not be lost: the next session decides about letters.
@@ -309,7 +306,7 @@ impl Session {
             batch.probed(&answers[3].rows)?;
         }
         self.set_aside(batch).await?;
-        if batch.copy_order().is_empty() {
+        if batch.copy_order().next().is_none() {
             return Ok(());
         }
         let rows = self.send_rows(batch, 0).await?;
@@ -352,7 +349,7 @@ impl Session {
                     return Err(RoundError::Postgres(error));
                 }
                 let row = error.db_error().and_then(|error| error.copy_row(MESSAGES));
-                let record = row.and_then(|row| batch.copy_order().get((row as usize).checked_sub(1)?).copied());
+                let record = row.and_then(|row| batch.copy_order().nth((row as usize).checked_sub(1)?));
                 Err(RoundError::Row { record, error })
             }
             None if sent.rows == 0 => Ok(()),

@@ -12,7 +12,11 @@ use super::{
     piece::Piece,
     snapshot::snapshot,
 };
-use crate::{limits::ROUND_BYTES_MAX, message::Message, shared::Shared};
+use crate::{
+    limits::{ROUND_BYTES_MAX, ROUND_ROWS_FEW_PARTITIONS},
+    message::Message,
+    shared::Shared,
+};
 use forebay_wal::{frame::KIND_MESSAGE, layout::Layout, position::Position};
 use std::{sync::Arc, time::Duration};
 
@@ -116,8 +120,10 @@ impl Sources {
         if self.lanes.iter().any(Lane::is_short) {
             return Ok((Vec::new(), true));
         }
-        // As many as the last time: growing by doubling would leave as much behind, which the allocator keeps for a while.
-        let mut taken = Vec::with_capacity(self.taken_before.min(rows_max));
+        // As many as the last time, or as there may be while there are many: growing by doubling would leave as much behind,
+        // which the allocator keeps for a while. Room that is not used takes no memory.
+        let room = if self.taken_before >= ROUND_ROWS_FEW_PARTITIONS / 2 { rows_max } else { self.taken_before };
+        let mut taken = Vec::with_capacity(room.min(rows_max));
         let mut bytes = 0;
         while let Some(index) = self.next_lane(below) {
             let lane = &mut self.lanes[index];

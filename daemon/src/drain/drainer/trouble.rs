@@ -65,7 +65,7 @@ impl Drainer {
     /// Sets a refused row aside, or makes the round smaller until it is known which one it is.
     pub(super) fn refused(&mut self, record: Option<usize>, error: &Error) -> Next {
         let Some(batch) = self.taken.front_mut() else { return Next::Now };
-        let rows = batch.copy_order();
+        let rows: Vec<usize> = batch.copy_order().collect();
         if rows.is_empty() {
             // It is no message's.
             return self.unreachable(error);
