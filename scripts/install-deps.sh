@@ -35,6 +35,8 @@ missing_packages() {
     has_postgresql || printf 'postgresql '
     has cc || printf 'gcc libc6-dev '
     has curl || printf 'curl ca-certificates '
+    # A test takes a path away.
+    has ip || printf 'iproute2 '
     if [ "${1:-}" = c++ ]; then
         has c++ || printf 'g++ '
     fi
