@@ -8,6 +8,11 @@
 # ONLY       scenarios, by name, with commas between (all)
 # ROUNDS     rounds of each (3)
 # MESSAGES   messages of a backlog (1000000)
+# TMPDIR     where logs and clusters lie (the former on the disk that holds the build, the latter in /tmp); in memory (a directory
+#            in /dev/shm that everybody may write to) plain pushes show what they take besides the disk
+#
+# Scenarios: small wide kib few-duplicates half-duplicates no-ids plain. With `plain` goes where the CPU went, of which thread or
+# process, and how long PostgreSQL's syncs took.
 #
 # It needs 8 GiB on the disk that holds the build, is bounded in time, and talks to loopback and a unix socket only.
 set -euo pipefail

@@ -51,7 +51,8 @@ impl Backlog {
     }
 }
 
-/// A directory on the disk that holds the build.
+/// A directory where `TMPDIR` says, else on the disk that holds the build.
 pub(crate) fn scratch() -> TempDir {
-    tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).unwrap()
+    let named = std::env::var_os("TMPDIR");
+    tempfile::tempdir_in(named.as_deref().map_or(Path::new(env!("CARGO_TARGET_TMPDIR")), Path::new)).unwrap()
 }
