@@ -33,6 +33,7 @@ pub mod limits;
 pub mod logging;
 pub mod mailbox;
 pub mod message;
+pub mod preflight;
 pub mod rt;
 pub mod schema;
 pub mod serve;

@@ -9,6 +9,7 @@ use crate::{
     errands,
     limits::{CONNECTIONS_PER_CORE_MAX, DESCRIPTORS_KEPT},
     mailbox::Mailbox,
+    preflight::check_io_uring,
     shared::Shared,
 };
 use forebay_cluster::{Cluster, ClusterConfig, Watch, find_binaries};
@@ -87,6 +88,7 @@ enum End {
 /// # Errors
 /// See [`ServeError`].
 pub fn run(mut config: Config) -> Result<(), ServeError> {
+    check_io_uring().map_err(ServeError::Setup)?;
     let connections_max = raise_descriptor_limit();
     let setup = |error: std::io::Error| ServeError::Setup(error.to_string());
     survive_file_size_limit().map_err(setup)?;
