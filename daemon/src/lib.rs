@@ -38,3 +38,4 @@ pub mod rt;
 pub mod schema;
 pub mod serve;
 pub mod shared;
+pub mod watchdog;

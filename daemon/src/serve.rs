@@ -11,6 +11,7 @@ use crate::{
     mailbox::Mailbox,
     preflight::check_io_uring,
     shared::Shared,
+    watchdog,
 };
 use forebay_cluster::{Cluster, ClusterConfig, Watch, find_binaries};
 use forebay_wal::{
@@ -117,6 +118,7 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
     let (ends, end) = channel();
     watch_signals(&ends).map_err(setup)?;
     let threads = start_cores(&shared, &mut log, sockets, (&cpus, connections_max), &ends).map_err(setup)?;
+    watchdog::start(&shared).map_err(setup)?;
     let cluster: Arc<OnceLock<String>> = Arc::default();
     let target = target(&shared.config, &cluster);
     errands.start(&shared, Arc::clone(&target)).map_err(setup)?;
