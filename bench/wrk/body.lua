@@ -21,7 +21,7 @@ function init(args)
   if kind == "items" then
     wrk.headers["Content-Type"] = "application/json"
     for n = 1, count do
-      parts[n] = string.format('{"queue":"bench","payload":{"n":%010d,"fill":"%s"}}', n, string.rep("x", 24))
+      parts[n] = string.format('{"queue":"bench","payload":{"n":%d,"fill":"%s"}}', 1000000000 + n, string.rep("x", 24))
     end
     wrk.body = '{"items":[' .. table.concat(parts, ",") .. '],"bufferMs":100,"bufferMax":100}'
   else
