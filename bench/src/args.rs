@@ -81,7 +81,8 @@ pub(crate) struct PushArgs {
     pub(crate) requests: Option<u64>,
 
     /// Requests a second in all, evenly spread over time and connections, whether or not the server keeps up (open loop). The
-    /// time of an answer counts from when its request was due, so a server that stalls is not spared the requests of that time.
+    /// time of an answer counts from when its request was due if its connection still waited for another answer then, so a server
+    /// that stalls is not spared the requests of that time.
     #[arg(long, value_name = "R", conflicts_with_all = ["pipeline", "requests"],
         value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) rate: Option<u32>,

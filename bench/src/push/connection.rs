@@ -123,12 +123,14 @@ impl Connection {
                 None => return Ok(()),
             };
             if let Some(due_ns) = self.due_ns(pending.first) {
-                self.sleep_until(due_ns).await;
+                let was_free = self.sleep_until(due_ns).await;
                 if self.run.is_over() {
                     // It was never sent.
                     return Ok(());
                 }
-                pending.sent_ns.get_or_insert(due_ns);
+                // The timer's step is a millisecond: what it is late is not the server's.
+                let from_ns = if was_free { self.run.now_ns() } else { due_ns };
+                pending.sent_ns.get_or_insert(from_ns);
             }
             let outcome = self.exchange(&connected, &mut pending).await;
             self.watched.waits_since_ns.set(None);
@@ -157,11 +159,13 @@ impl Connection {
         Some(u64::try_from(due_ns).unwrap_or(u64::MAX))
     }
 
-    async fn sleep_until(&self, due_ns: u64) {
+    /// Returns whether there was still time.
+    async fn sleep_until(&self, due_ns: u64) -> bool {
         let wait = Duration::from_nanos(due_ns.saturating_sub(self.run.now_ns()));
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
+        !wait.is_zero()
     }
 
     /// A fresh socket, or none when the run ended before there was one.
