@@ -11,7 +11,18 @@ pub const PREFLIGHT: [(&str, &str); 3] = [
 ];
 
 /// Headers of answers that a page may read.
-pub const EXPOSED: &str = "Forebay-Durability, Forebay-Buffer-Fill, Retry-After";
+const EXPOSED: &str = "Forebay-Durability, Forebay-Buffer-Fill, Retry-After";
+
+/// Headers of each answer to a page that may ask.
+#[must_use]
+pub fn headers(allow_origin: &'static str) -> [(&'static str, &'static str); 3] {
+    [
+        ("Access-Control-Allow-Origin", allow_origin),
+        ("Access-Control-Expose-Headers", EXPOSED),
+        // What is answered to one is not what is answered to another.
+        ("Vary", "Origin"),
+    ]
+}
 
 /// The origins that may ask.
 #[derive(Clone, Debug, Default)]

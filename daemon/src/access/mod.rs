@@ -15,6 +15,7 @@
 
 pub mod cors;
 pub mod files;
+mod gate;
 mod grant;
 pub mod jwt;
 pub mod rate;
@@ -22,6 +23,7 @@ mod scope;
 pub mod token;
 pub mod tokens;
 
+pub use gate::Gate;
 pub use grant::Grant;
 pub use scope::{Scope, Scopes};
 

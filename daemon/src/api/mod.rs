@@ -11,16 +11,16 @@ mod state;
 pub use admit::admit;
 pub use dead_letters::{Answer, DeadLettersErrand, unanswered};
 pub use reply::Reply;
-pub use route::{LettersRoute, Route, Scope, route};
+pub use route::{LettersRoute, Route, route};
 
-use crate::{core::Core, http::Head};
+use crate::{access::Grant, core::Core, http::Head};
 
 /// Answers a complete request that was admitted. The reply may still have to wait ([`Reply::finish`]).
-pub async fn handle<'a>(core: &Core, head: &Head<'a>, route: &Route<'a>, body: &'a [u8]) -> Reply<'a> {
+pub async fn handle<'a>(core: &Core, head: &Head<'a>, route: &Route<'a>, grant: &Grant, body: &'a [u8]) -> Reply<'a> {
     let reply = match route {
-        Route::PushJson => push::json(core, head, body).await,
+        Route::PushJson => push::json(core, head, grant, body).await,
         Route::PushByPath { queue, partition } => {
-            push::by_path(core, head, queue, partition.as_deref(), body).await
+            push::by_path(core, head, grant, (queue, partition.as_deref()), body).await
         }
         Route::Health => Ok(state::health(core)),
         Route::Ready => Ok(state::ready(core)),

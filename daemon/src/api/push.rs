@@ -1,10 +1,11 @@
 //! Pushes: from a body to records in the core's lane.
 
 use super::{
-    admit,
+    admit::{self, check_queue, check_rate},
     reply::{Form, Pushed, PushedItem, Reply},
 };
 use crate::{
+    access::Grant,
     core::Core,
     drain::signal::Patience,
     http::{Head, Refusal, path},
@@ -31,7 +32,12 @@ use std::{
 const PARTITION_DEFAULT: &str = "Default";
 
 /// `POST /api/v1/push`
-pub(super) async fn json<'a>(core: &Core, head: &Head<'a>, body: &'a [u8]) -> Result<Reply<'a>, Refusal> {
+pub(super) async fn json<'a>(
+    core: &Core,
+    head: &Head<'a>,
+    grant: &Grant,
+    body: &'a [u8],
+) -> Result<Reply<'a>, Refusal> {
     let request = push::parse(body, &PushLimits::default())
         .map_err(|PushError { code, message }| Refusal::new(400, code, message))?;
     let wait = Wait::of(core, request.is_buffered(), request.buffer_ms, request.buffer_max);
@@ -40,9 +46,10 @@ pub(super) async fn json<'a>(core: &Core, head: &Head<'a>, body: &'a [u8]) -> Re
         return Ok(Reply::Pushed(Box::new(Pushed::nothing(form))));
     }
     for (index, item) in request.items.iter().enumerate() {
-        check_queue_exists(core, &item.queue).map_err(|refusal| of_item(index, refusal))?;
+        let checked = check_queue(grant, &item.queue).and_then(|()| check_queue_exists(core, &item.queue));
+        checked.map_err(|refusal| of_item(index, refusal))?;
     }
-    let mut batch = Batch::new(core, &wait, request.items.len());
+    let mut batch = Batch::new(core, grant, &wait, request.items.len());
     let PushRequest { items, .. } = request;
     for item in items {
         let target = Target {
@@ -54,7 +61,7 @@ pub(super) async fn json<'a>(core: &Core, head: &Head<'a>, body: &'a [u8]) -> Re
         batch.add(target, item.transaction_id, item.trace_id, item.payload);
     }
     let mut pushed = Pushed::nothing(form);
-    batch.append(core, &wait, &mut pushed).await.map_err(|error| refusal_of(core, error))?;
+    batch.append(&wait, &mut pushed).await?;
     Ok(Reply::Pushed(Box::new(pushed)))
 }
 
@@ -62,8 +69,8 @@ pub(super) async fn json<'a>(core: &Core, head: &Head<'a>, body: &'a [u8]) -> Re
 pub(super) async fn by_path<'a>(
     core: &Core,
     head: &Head<'a>,
-    queue: &str,
-    partition: Option<&str>,
+    grant: &Grant,
+    (queue, partition): (&str, Option<&str>),
     body: &'a [u8],
 ) -> Result<Reply<'a>, Refusal> {
     let partition = partition.unwrap_or(PARTITION_DEFAULT);
@@ -83,13 +90,13 @@ pub(super) async fn by_path<'a>(
     };
     let mut pushed = Pushed::nothing(wait.form(head));
     if head.media_type().is_some_and(|media_type| media_type.eq_ignore_ascii_case("application/x-ndjson")) {
-        append_lines(core, head, &wait, target, body, &mut pushed).await;
+        append_lines(core, head, (grant, &wait), target, body, &mut pushed).await;
         return Ok(Reply::Pushed(Box::new(pushed)));
     }
     json::validate(body).map_err(|error| Refusal::new(400, error.code(), format!("payload: {error}")))?;
-    let mut batch = Batch::new(core, &wait, 1);
+    let mut batch = Batch::new(core, grant, &wait, 1);
     batch.add(target(), head.idempotency_key.map(Cow::Borrowed), None, body);
-    batch.append(core, &wait, &mut pushed).await.map_err(|error| refusal_of(core, error))?;
+    batch.append(&wait, &mut pushed).await?;
     Ok(Reply::Pushed(Box::new(pushed)))
 }
 
@@ -97,12 +104,12 @@ pub(super) async fn by_path<'a>(
 async fn append_lines<'a>(
     core: &Core,
     head: &Head<'a>,
-    wait: &Wait,
+    (grant, wait): (&Grant, &Wait),
     target: impl Fn() -> Target<'a>,
     body: &'a [u8],
     pushed: &mut Pushed<'a>,
 ) {
-    let mut batch = Batch::new(core, wait, 0);
+    let mut batch = Batch::new(core, grant, wait, 0);
     for (number, line) in ndjson::lines(body) {
         if let Err(error) = json::validate(line) {
             pushed.ended_by = Some(Refusal::new(400, error.code(), format!("line {number}: {error}")));
@@ -116,17 +123,17 @@ async fn append_lines<'a>(
         }
         batch.add(target(), transaction_id, None, line);
         if batch.is_large() {
-            let full = std::mem::replace(&mut batch, Batch::new(core, wait, 0));
-            if let Err(error) = full.append(core, wait, pushed).await {
-                pushed.ended_by = Some(refusal_of(core, error));
+            let full = std::mem::replace(&mut batch, Batch::new(core, grant, wait, 0));
+            if let Err(refusal) = full.append(wait, pushed).await {
+                pushed.ended_by = Some(refusal);
                 return;
             }
         }
     }
     if !batch.is_empty()
-        && let Err(error) = batch.append(core, wait, pushed).await
+        && let Err(refusal) = batch.append(wait, pushed).await
     {
-        pushed.ended_by = Some(refusal_of(core, error));
+        pushed.ended_by = Some(refusal);
     }
 }
 
@@ -225,6 +232,7 @@ struct Target<'a> {
 /// Messages that go into the log whole or not at all.
 struct Batch<'c, 'a> {
     core: &'c Core,
+    grant: &'c Grant,
     now: Duration,
     awaited: bool,
     /// The messages' heads, one behind the other.
@@ -237,9 +245,10 @@ struct Batch<'c, 'a> {
 }
 
 impl<'c, 'a> Batch<'c, 'a> {
-    fn new(core: &'c Core, wait: &Wait, count: usize) -> Self {
+    fn new(core: &'c Core, grant: &'c Grant, wait: &Wait, count: usize) -> Self {
         Self {
             core,
+            grant,
             now: unix_now(),
             awaited: wait.awaited,
             heads: Vec::with_capacity(128 * count),
@@ -285,7 +294,9 @@ impl<'c, 'a> Batch<'c, 'a> {
         self.items.len() >= NDJSON_BATCH_MESSAGES || self.payload_bytes >= NDJSON_BATCH_BYTES
     }
 
-    async fn append(self, core: &Core, wait: &Wait, pushed: &mut Pushed<'a>) -> Result<(), AppendError> {
+    async fn append(self, wait: &Wait, pushed: &mut Pushed<'a>) -> Result<(), Refusal> {
+        let core = self.core;
+        check_rate(self.grant, self.items.len())?;
         let mut head_start = 0;
         let records: Vec<Record<'_>> = self
             .head_ends
@@ -296,7 +307,8 @@ impl<'c, 'a> Batch<'c, 'a> {
                 Record { kind: KIND_MESSAGE, head, body }
             })
             .collect();
-        let Appended { first_number, end_ordinal } = core.append(&records, wait.patience).await?;
+        let Appended { first_number, end_ordinal } =
+            core.append(&records, wait.patience).await.map_err(|error| refusal_of(core, error))?;
         let count = self.items.len();
         if self.awaited {
             pushed.awaited.push(core.await_commit(first_number, count));

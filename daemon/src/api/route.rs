@@ -1,6 +1,9 @@
 //! From a request's head to what it asks for, before anything of its body was read.
 
-use crate::http::{Method, Refusal, path};
+use crate::{
+    access::{Asked, Scope},
+    http::{Method, Refusal, path},
+};
 use std::borrow::Cow;
 
 /// What a request asks for. The names are decoded; none of them is checked yet.
@@ -42,30 +45,16 @@ pub enum LettersRoute<'a> {
     Drop(Cow<'a, str>),
 }
 
-/// What a token must allow, where tokens are asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Scope {
-    /// To push.
-    Push,
-    /// To pop and acknowledge.
-    Pop,
-    /// To look at what is stored, and to change what is there.
-    Admin,
-    /// Any token that is valid.
-    Any,
-}
-
 impl Route<'_> {
-    /// What a token must allow for it; `None`: it is open to everybody, since it does nothing and tells nothing but that
-    /// the daemon is there.
+    /// What it asks of whoever calls it, where access is controlled. `/health` is open: it does nothing, and tells nothing but
+    /// that the daemon is there.
     #[must_use]
-    pub fn scope(&self) -> Option<Scope> {
+    pub fn asked(&self) -> Asked {
         match self {
-            Self::PushJson | Self::PushByPath { .. } => Some(Scope::Push),
-            Self::DeadLetters(_) => Some(Scope::Admin),
-            Self::Ready | Self::Buffers => Some(Scope::Any),
-            // A browser asks its OPTIONS without a token.
-            Self::Health | Self::Options(_) => None,
+            Self::PushJson | Self::PushByPath { .. } => Asked::Scope(Scope::Push),
+            Self::DeadLetters(_) | Self::Buffers => Asked::Scope(Scope::Admin),
+            Self::Ready | Self::Options(_) => Asked::Token,
+            Self::Health => Asked::Nothing,
         }
     }
 
@@ -170,25 +159,40 @@ mod tests {
             partition: partition.map(Into::into),
         };
         let letters = |route| Route::DeadLetters(route);
-        for (method, path, expected, scope) in [
-            (Method::Post, "/api/v1/push", Route::PushJson, Some(Scope::Push)),
-            (Method::Post, "/api/v1/p%75sh", Route::PushJson, Some(Scope::Push)),
-            (Method::Post, "/push/a%2Fb", by_path("a/b", None), Some(Scope::Push)),
-            (Method::Post, "/push/q/p", by_path("q", Some("p")), Some(Scope::Push)),
-            (Method::Post, "/push/", by_path("", None), Some(Scope::Push)),
-            (Method::Get, "/health", Route::Health, None),
-            (Method::Head, "/ready", Route::Ready, Some(Scope::Any)),
-            (Method::Get, "/api/v1/status/buffers", Route::Buffers, Some(Scope::Any)),
-            (Method::Get, "/api/v1/dead-letters", letters(LettersRoute::List), Some(Scope::Admin)),
-            (Method::Get, "/api/v1/dead-letters/7", letters(LettersRoute::Show("7".into())), Some(Scope::Admin)),
-            (Method::Delete, "/api/v1/dead-letters/7", letters(LettersRoute::Drop("7".into())), Some(Scope::Admin)),
-            (Method::Post, "/api/v1/dead-letters/7/retry", letters(LettersRoute::Retry("7".into())), Some(Scope::Admin)),
-            (Method::Post, "/api/v1/dead-letters/retry", letters(LettersRoute::RetryAll), Some(Scope::Admin)),
-            (Method::Options, "/push/q", Route::Options(POST), None),
+        for (method, path, expected, asked) in [
+            (Method::Post, "/api/v1/push", Route::PushJson, Asked::Scope(Scope::Push)),
+            (Method::Post, "/api/v1/p%75sh", Route::PushJson, Asked::Scope(Scope::Push)),
+            (Method::Post, "/push/a%2Fb", by_path("a/b", None), Asked::Scope(Scope::Push)),
+            (Method::Post, "/push/q/p", by_path("q", Some("p")), Asked::Scope(Scope::Push)),
+            (Method::Post, "/push/", by_path("", None), Asked::Scope(Scope::Push)),
+            (Method::Get, "/health", Route::Health, Asked::Nothing),
+            (Method::Head, "/ready", Route::Ready, Asked::Token),
+            (Method::Get, "/api/v1/status/buffers", Route::Buffers, Asked::Scope(Scope::Admin)),
+            (Method::Get, "/api/v1/dead-letters", letters(LettersRoute::List), Asked::Scope(Scope::Admin)),
+            (
+                Method::Get,
+                "/api/v1/dead-letters/7",
+                letters(LettersRoute::Show("7".into())),
+                Asked::Scope(Scope::Admin),
+            ),
+            (
+                Method::Delete,
+                "/api/v1/dead-letters/7",
+                letters(LettersRoute::Drop("7".into())),
+                Asked::Scope(Scope::Admin),
+            ),
+            (
+                Method::Post,
+                "/api/v1/dead-letters/7/retry",
+                letters(LettersRoute::Retry("7".into())),
+                Asked::Scope(Scope::Admin),
+            ),
+            (Method::Post, "/api/v1/dead-letters/retry", letters(LettersRoute::RetryAll), Asked::Scope(Scope::Admin)),
+            (Method::Options, "/push/q", Route::Options(POST), Asked::Token),
         ] {
             let found = route(method, path).unwrap();
             assert_eq!(found, expected, "{path}");
-            assert_eq!(found.scope(), scope, "{path}");
+            assert_eq!(found.asked(), asked, "{path}");
         }
         assert_eq!(route(Method::Post, "/push/q/p").unwrap().queue(), Some("q"));
     }

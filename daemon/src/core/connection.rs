@@ -3,6 +3,7 @@
 
 use super::Core;
 use crate::{
+    access::{self, Grant},
     api::{self, Reply},
     http::{Body, Head, Limits, Manner, Method, Parsed, Refusal, chunked::Decoder, request, response::CONTINUE},
     limits::{PIPELINED_MAX, READ_BUFFER_BYTES, READ_BUFFER_KEPT_BYTES, READ_ROOM_BYTES},
@@ -21,6 +22,14 @@ struct Chunks {
     /// Bytes behind the head that the decoder has had.
     fed: usize,
     done: bool,
+}
+
+/// Who sends the requests of a connection.
+#[derive(Default)]
+struct Sender {
+    cache: access::Cache,
+    /// What is granted to the request at the buffer's start, if it was admitted and is not complete.
+    admitted: Option<Grant>,
 }
 
 /// What a pass over the buffer came to.
@@ -63,9 +72,10 @@ async fn converse(core: &Core, stream: &mut TcpStream, idle: &Cell<bool>) -> io:
     let mut buffer: Vec<u8> = Vec::with_capacity(READ_BUFFER_BYTES);
     let mut out: Vec<u8> = Vec::new();
     let mut chunks: Option<Chunks> = None;
-    let (mut continue_sent, mut admitted) = (false, false);
+    let mut continue_sent = false;
+    let mut sender = Sender::default();
     loop {
-        let pass = take_requests(core, &buffer, &mut admitted, &mut chunks, &mut out).await;
+        let pass = take_requests(core, &buffer, &mut sender, &mut chunks, &mut out).await;
         if pass.consumed > 0 {
             buffer.drain(..pass.consumed);
             continue_sent = false;
@@ -113,11 +123,11 @@ fn make_room(buffer: &mut Vec<u8>, needed: usize) {
 
 /// Takes all complete requests in `buffer`, waits for what they are to be answered with, and writes the answers to `out`.
 ///
-/// `admitted` says whether the request at the buffer's start was admitted before.
+/// `sender` says whether the request at the buffer's start was admitted before.
 async fn take_requests(
     core: &Core,
     buffer: &[u8],
-    admitted: &mut bool,
+    sender: &mut Sender,
     chunks: &mut Option<Chunks>,
     out: &mut Vec<u8>,
 ) -> Pass {
@@ -138,7 +148,7 @@ async fn take_requests(
                 pass.close = true;
                 replies.push((
                     Reply::refused(refusal),
-                    Manner { keep_alive: false, head_only: false, keep_alive_header: None },
+                    Manner { keep_alive: false, head_only: false, keep_alive_header: None, allow_origin: None },
                 ));
                 break;
             }
@@ -147,20 +157,22 @@ async fn take_requests(
             keep_alive: head.keep_alive && !core.is_stopping(),
             head_only: head.method == Method::Head,
             keep_alive_header: head.keep_alive_header(),
+            allow_origin: core.shared.gate.origins.allow(head.origin),
         };
         let admission = match api::route(head.method, head.path) {
             Err(refusal) => Err(refusal),
-            Ok(route) if std::mem::replace(admitted, true) => Ok(route),
-            Ok(route) => api::admit(core, &head, &route).map(|()| route),
+            Ok(route) => match sender.admitted.take() {
+                Some(grant) => Ok((route, grant)),
+                None => api::admit(core, &head, &route, &mut sender.cache).map(|grant| (route, grant)),
+            },
         };
-        let route = match admission {
-            Ok(route) => route,
+        let (route, grant) = match admission {
+            Ok(admitted) => admitted,
             Err(refusal) => {
                 // What is at hand of the body is passed over; for the rest of it nobody waits.
                 let total = whole_request_bytes(&head, rest, limits.max_body_bytes);
                 pass.consumed += total.unwrap_or(rest.len());
                 pass.close = total.is_none() || !manner.keep_alive;
-                *admitted = false;
                 replies.push((Reply::refused(refusal), Manner { keep_alive: !pass.close, ..manner }));
                 continue;
             }
@@ -181,6 +193,7 @@ async fn take_requests(
         if rest.len() < total {
             pass.needed = if total == usize::MAX { 0 } else { pass.consumed + total };
             pass.send_continue = head.expect_continue;
+            sender.admitted = Some(grant);
             break;
         }
         if head.framing == Body::Chunked {
@@ -189,15 +202,13 @@ async fn take_requests(
             pass.consumed += total;
             pass.close = !manner.keep_alive;
             pass.again = !pass.close;
-            *admitted = false;
-            replies.push((api::handle(core, &head, &route, &chunked_body).await, manner));
+            replies.push((api::handle(core, &head, &route, &grant, &chunked_body).await, manner));
             break;
         }
         let body = &rest[head.head_len..total];
         pass.consumed += total;
         pass.close = !manner.keep_alive;
-        *admitted = false;
-        replies.push((api::handle(core, &head, &route, body).await, manner));
+        replies.push((api::handle(core, &head, &route, &grant, body).await, manner));
     }
     core.submit();
     for (reply, manner) in replies {
