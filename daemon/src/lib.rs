@@ -8,6 +8,7 @@
 //!      config      settings                             datadir   directory, lock, quota
 //!   core        one thread a core: listener, connections, its lane of the log
 //!      api         paths and what they do            http, json   bytes in, typed results out
+//!      access      who may do what                   tls          the port's certificates, and sealed streams
 //!      message     a message as a log record
 //!   drain       one thread: the log into PostgreSQL  schema       what is in PostgreSQL
 //!   errands     what a person asks of PostgreSQL over HTTP, on a thread of its own
@@ -17,6 +18,7 @@
 //!   limits      every limit, with its reason
 //! ```
 
+pub mod access;
 pub mod api;
 pub mod banner;
 pub mod command;
@@ -38,4 +40,5 @@ pub mod rt;
 pub mod schema;
 pub mod serve;
 pub mod shared;
+pub mod tls;
 pub mod watchdog;

@@ -1,6 +1,7 @@
 //! The daemon from start to end.
 
 use crate::{
+    access::Gate,
     banner,
     config::{Config, PostgresTarget, sync_method},
     core::{self, CoreFailed, CoreStart, ListenError, bind_all},
@@ -93,6 +94,7 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
     let connections_max = raise_descriptor_limit();
     let setup = |error: std::io::Error| ServeError::Setup(error.to_string());
     survive_file_size_limit().map_err(setup)?;
+    let gate = Gate::open(&config).map_err(ServeError::Setup)?;
     let cpus = allowed_cpus();
     let cores = config.cores.unwrap_or(cpus.len().clamp(1, usize::from(u16::MAX)) as u16);
     // Before the address is bound: a socket that shares it would take another daemon's connections.
@@ -111,12 +113,12 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
     let mailboxes = (0..cores).map(|_| Mailbox::new()).collect::<Result<_, _>>().map_err(setup)?;
     let (errands_handle, errands) = errands::errands();
     let sizes = (segment_bytes, quota_bytes);
-    let shared = Arc::new(Shared::new(config, &log, sizes, signal, mailboxes, errands_handle));
+    let shared = Arc::new(Shared::new((config, gate), &log, sizes, signal, mailboxes, errands_handle));
 
     shared.retain_drained();
 
     let (ends, end) = channel();
-    watch_signals(&ends).map_err(setup)?;
+    watch_signals(&ends, &shared).map_err(setup)?;
     let threads = start_cores(&shared, &mut log, sockets, (&cpus, connections_max), &ends).map_err(setup)?;
     watchdog::start(&shared).map_err(setup)?;
     let cluster: Arc<OnceLock<String>> = Arc::default();
@@ -310,13 +312,16 @@ fn tell(ends: &Sender<End>, end: End) {
     }
 }
 
-fn watch_signals(ends: &Sender<End>) -> std::io::Result<()> {
-    use signal_hook::consts::{SIGINT, SIGTERM};
-    let mut signals = signal_hook::iterator::Signals::new([SIGINT, SIGTERM])?;
-    let ends = ends.clone();
+fn watch_signals(ends: &Sender<End>, shared: &Arc<Shared>) -> std::io::Result<()> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
+    let (ends, shared) = (ends.clone(), Arc::clone(shared));
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
-            tell(&ends, End::Signal(signal));
+            match signal {
+                SIGHUP => shared.gate.reload(),
+                _ => tell(&ends, End::Signal(signal)),
+            }
         }
     })?;
     Ok(())

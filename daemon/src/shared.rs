@@ -1,6 +1,7 @@
 //! What the threads of one daemon share: counters, signals, and where the log and the drain stand.
 
 use crate::{
+    access::Gate,
     config::Config,
     datadir::wal_dir,
     drain::{remembered::Remembered, signal::DrainSignal, source::Mark},
@@ -198,6 +199,8 @@ pub struct Counters {
 pub struct Shared {
     /// The settings.
     pub config: Config,
+    /// Who may do what.
+    pub gate: Gate,
     /// The log's id.
     pub log_id: [u8; 16],
     /// The counter of numbers.
@@ -244,7 +247,7 @@ pub struct Shared {
 impl Shared {
     /// The state of a daemon that has opened its log.
     pub fn new(
-        config: Config,
+        (config, gate): (Config, Gate),
         log: &forebay_wal::log::Log,
         (segment_bytes, quota_bytes): (u64, u64),
         drain: DrainSignal,
@@ -273,6 +276,7 @@ impl Shared {
             has_checkpoint: AtomicBool::new(false),
             known_queues: RwLock::new(None),
             config,
+            gate,
             remembered: Mutex::new(remembered),
             is_remembered_written: AtomicBool::new(true),
             health: AtomicU8::new(DatabaseHealth::Unknown as u8),

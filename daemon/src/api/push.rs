@@ -1,10 +1,14 @@
 //! Pushes: from a body to records in the core's lane.
 
-use super::reply::{Form, Pushed, PushedItem, Reply};
+use super::{
+    admit::{self, check_queue, check_rate},
+    reply::{Form, Pushed, PushedItem, Reply},
+};
 use crate::{
+    access::Grant,
     core::Core,
     drain::signal::Patience,
-    http::{Body, Head, Refusal, path},
+    http::{Head, Refusal, path},
     ids::unix_now,
     json::{
         self, ndjson,
@@ -28,15 +32,12 @@ use std::{
 const PARTITION_DEFAULT: &str = "Default";
 
 /// `POST /api/v1/push`
-pub(super) async fn json<'a>(core: &Core, head: &Head<'a>, body: &'a [u8]) -> Reply<'a> {
-    match try_json(core, head, body).await {
-        Ok(reply) => reply,
-        Err(refusal) => Reply::refused(refusal),
-    }
-}
-
-async fn try_json<'a>(core: &Core, head: &Head<'a>, body: &'a [u8]) -> Result<Reply<'a>, Refusal> {
-    check_body(head)?;
+pub(super) async fn json<'a>(
+    core: &Core,
+    head: &Head<'a>,
+    grant: &Grant,
+    body: &'a [u8],
+) -> Result<Reply<'a>, Refusal> {
     let request = push::parse(body, &PushLimits::default())
         .map_err(|PushError { code, message }| Refusal::new(400, code, message))?;
     let wait = Wait::of(core, request.is_buffered(), request.buffer_ms, request.buffer_max);
@@ -45,9 +46,10 @@ async fn try_json<'a>(core: &Core, head: &Head<'a>, body: &'a [u8]) -> Result<Re
         return Ok(Reply::Pushed(Box::new(Pushed::nothing(form))));
     }
     for (index, item) in request.items.iter().enumerate() {
-        check_queue_exists(core, &item.queue).map_err(|refusal| of_item(index, refusal))?;
+        let checked = check_queue(grant, &item.queue).and_then(|()| check_queue_exists(core, &item.queue));
+        checked.map_err(|refusal| of_item(index, refusal))?;
     }
-    let mut batch = Batch::new(core, &wait, request.items.len());
+    let mut batch = Batch::new(core, grant, &wait, request.items.len());
     let PushRequest { items, .. } = request;
     for item in items {
         let target = Target {
@@ -59,7 +61,7 @@ async fn try_json<'a>(core: &Core, head: &Head<'a>, body: &'a [u8]) -> Result<Re
         batch.add(target, item.transaction_id, item.trace_id, item.payload);
     }
     let mut pushed = Pushed::nothing(form);
-    batch.append(core, &wait, &mut pushed).await.map_err(|error| refusal_of(core, error))?;
+    batch.append(&wait, &mut pushed).await?;
     Ok(Reply::Pushed(Box::new(pushed)))
 }
 
@@ -67,11 +69,10 @@ async fn try_json<'a>(core: &Core, head: &Head<'a>, body: &'a [u8]) -> Result<Re
 pub(super) async fn by_path<'a>(
     core: &Core,
     head: &Head<'a>,
-    queue: &str,
-    partition: Option<&str>,
+    grant: &Grant,
+    (queue, partition): (&str, Option<&str>),
     body: &'a [u8],
 ) -> Result<Reply<'a>, Refusal> {
-    check_body(head)?;
     let partition = partition.unwrap_or(PARTITION_DEFAULT);
     let invalid = |what: &str, error: &str| Refusal::new(400, "invalid_request", format!("{what}: {error}"));
     push::check_queue(queue).map_err(|error| invalid("queue", error))?;
@@ -89,13 +90,13 @@ pub(super) async fn by_path<'a>(
     };
     let mut pushed = Pushed::nothing(wait.form(head));
     if head.media_type().is_some_and(|media_type| media_type.eq_ignore_ascii_case("application/x-ndjson")) {
-        append_lines(core, head, &wait, target, body, &mut pushed).await;
+        append_lines(core, head, (grant, &wait), target, body, &mut pushed).await;
         return Ok(Reply::Pushed(Box::new(pushed)));
     }
     json::validate(body).map_err(|error| Refusal::new(400, error.code(), format!("payload: {error}")))?;
-    let mut batch = Batch::new(core, &wait, 1);
+    let mut batch = Batch::new(core, grant, &wait, 1);
     batch.add(target(), head.idempotency_key.map(Cow::Borrowed), None, body);
-    batch.append(core, &wait, &mut pushed).await.map_err(|error| refusal_of(core, error))?;
+    batch.append(&wait, &mut pushed).await?;
     Ok(Reply::Pushed(Box::new(pushed)))
 }
 
@@ -103,12 +104,12 @@ pub(super) async fn by_path<'a>(
 async fn append_lines<'a>(
     core: &Core,
     head: &Head<'a>,
-    wait: &Wait,
+    (grant, wait): (&Grant, &Wait),
     target: impl Fn() -> Target<'a>,
     body: &'a [u8],
     pushed: &mut Pushed<'a>,
 ) {
-    let mut batch = Batch::new(core, wait, 0);
+    let mut batch = Batch::new(core, grant, wait, 0);
     for (number, line) in ndjson::lines(body) {
         if let Err(error) = json::validate(line) {
             pushed.ended_by = Some(Refusal::new(400, error.code(), format!("line {number}: {error}")));
@@ -122,17 +123,17 @@ async fn append_lines<'a>(
         }
         batch.add(target(), transaction_id, None, line);
         if batch.is_large() {
-            let full = std::mem::replace(&mut batch, Batch::new(core, wait, 0));
-            if let Err(error) = full.append(core, wait, pushed).await {
-                pushed.ended_by = Some(refusal_of(core, error));
+            let full = std::mem::replace(&mut batch, Batch::new(core, grant, wait, 0));
+            if let Err(refusal) = full.append(wait, pushed).await {
+                pushed.ended_by = Some(refusal);
                 return;
             }
         }
     }
     if !batch.is_empty()
-        && let Err(error) = batch.append(core, wait, pushed).await
+        && let Err(refusal) = batch.append(wait, pushed).await
     {
-        pushed.ended_by = Some(refusal_of(core, error));
+        pushed.ended_by = Some(refusal);
     }
 }
 
@@ -156,31 +157,15 @@ fn of_item(index: usize, refusal: Refusal) -> Refusal {
     Refusal { message: message.into(), ..refusal }
 }
 
-fn check_body(head: &Head<'_>) -> Result<(), Refusal> {
-    if head.framing == Body::None {
-        return Err(Refusal::new(411, "length_required", "a push has a body, with Content-Length or in chunks"));
-    }
-    match head.content_encoding {
-        None => Ok(()),
-        Some(encoding) if encoding.eq_ignore_ascii_case("identity") => Ok(()),
-        Some(_) => Err(Refusal::new(415, "encoding_not_supported", "Content-Encoding: only identity is understood")),
-    }
-}
-
 fn refusal_of(core: &Core, error: AppendError) -> Refusal {
     match error {
         AppendError::TooLarge { max } => {
             Refusal::new(413, "body_too_large", format!("a push takes at most {max} bytes in the log"))
         }
-        AppendError::Full => {
-            let refusal = Refusal::new(507, "log_full", "the log's quota is reached, or its disk is full");
-            refusal.retry_after_s(core.shared.retry_after_s())
-        }
+        AppendError::Full => admit::log_full(core),
         // Until then `Core::append` waits while the lane is busy.
         AppendError::Busy => Refusal::new(503, "shutting_down", "the daemon is shutting down").retry_after_s(1),
-        AppendError::Poisoned => {
-            Refusal::new(503, "storage_failed", "the log cannot be written; nothing was kept").retry_after_s(1)
-        }
+        AppendError::Poisoned => admit::storage_failed(),
     }
 }
 
@@ -247,6 +232,7 @@ struct Target<'a> {
 /// Messages that go into the log whole or not at all.
 struct Batch<'c, 'a> {
     core: &'c Core,
+    grant: &'c Grant,
     now: Duration,
     awaited: bool,
     /// The messages' heads, one behind the other.
@@ -259,9 +245,10 @@ struct Batch<'c, 'a> {
 }
 
 impl<'c, 'a> Batch<'c, 'a> {
-    fn new(core: &'c Core, wait: &Wait, count: usize) -> Self {
+    fn new(core: &'c Core, grant: &'c Grant, wait: &Wait, count: usize) -> Self {
         Self {
             core,
+            grant,
             now: unix_now(),
             awaited: wait.awaited,
             heads: Vec::with_capacity(128 * count),
@@ -307,7 +294,9 @@ impl<'c, 'a> Batch<'c, 'a> {
         self.items.len() >= NDJSON_BATCH_MESSAGES || self.payload_bytes >= NDJSON_BATCH_BYTES
     }
 
-    async fn append(self, core: &Core, wait: &Wait, pushed: &mut Pushed<'a>) -> Result<(), AppendError> {
+    async fn append(self, wait: &Wait, pushed: &mut Pushed<'a>) -> Result<(), Refusal> {
+        let core = self.core;
+        check_rate(self.grant, self.items.len())?;
         let mut head_start = 0;
         let records: Vec<Record<'_>> = self
             .head_ends
@@ -318,7 +307,8 @@ impl<'c, 'a> Batch<'c, 'a> {
                 Record { kind: KIND_MESSAGE, head, body }
             })
             .collect();
-        let Appended { first_number, end_ordinal } = core.append(&records, wait.patience).await?;
+        let Appended { first_number, end_ordinal } =
+            core.append(&records, wait.patience).await.map_err(|error| refusal_of(core, error))?;
         let count = self.items.len();
         if self.awaited {
             pushed.awaited.push(core.await_commit(first_number, count));

@@ -2,6 +2,7 @@
 
 use super::Answer;
 use crate::{
+    access::cors,
     core::{Asked, Awaited, CommitWait, Core},
     http::{
         Manner, Refusal,
@@ -96,6 +97,9 @@ impl<'a> Reply<'a> {
             Self::Ready { status, allow, body } => {
                 let mut headers: Vec<(&str, &str)> = manner.headers().collect();
                 headers.extend(allow.map(|methods| ("Allow", methods)));
+                if allow.is_some() && manner.allow_origin.is_some() {
+                    headers.extend(cors::PREFLIGHT);
+                }
                 write_response(out, status, &headers, JSON, &body, manner.keep_alive, manner.head_only);
                 false
             }

@@ -7,6 +7,7 @@ mod exit;
 mod print;
 mod schema;
 mod serve;
+mod token;
 mod wal;
 
 pub use exit::Exit;
@@ -48,6 +49,11 @@ enum Command {
         #[command(subcommand)]
         command: checkpoint::CheckpointCommand,
     },
+    /// Bearer tokens for those who use the daemon
+    Token {
+        #[command(subcommand)]
+        command: token::TokenCommand,
+    },
     /// Look into the log, of a stopped or a running daemon
     Wal {
         #[command(subcommand)]
@@ -66,6 +72,7 @@ pub fn run() -> ExitCode {
         Command::Schema { command } => schema::run(command),
         Command::DeadLetters { command } => dead_letters::run(command),
         Command::Checkpoint { command } => checkpoint::run(command),
+        Command::Token { command } => token::run(command),
         Command::Wal { command } => wal::run(command),
     };
     match outcome {

@@ -118,6 +118,36 @@ pub struct ServeArgs {
     /// Whether the schema is brought up to date at start [default: true]
     #[arg(long, env = "FOREBAY_MIGRATE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub migrate: Option<bool>,
+    /// Bearer tokens, hashed, as `forebay token new` makes them; read again on SIGHUP
+    #[arg(long, env = "FOREBAY_TOKENS_FILE", value_name = "FILE")]
+    pub tokens_file: Option<PathBuf>,
+    /// Shared secret of JWTs signed by HS256, at least 32 bytes [default: FOREBAY_JWT_SECRET]; read again on SIGHUP
+    #[arg(long, env = "FOREBAY_JWT_SECRET_FILE", value_name = "FILE")]
+    pub jwt_secret_file: Option<PathBuf>,
+    /// Public keys (JWKS) of JWTs signed by RS256, ES256 or EdDSA; read again on SIGHUP
+    #[arg(long, env = "FOREBAY_JWKS_FILE", value_name = "FILE")]
+    pub jwks_file: Option<PathBuf>,
+    /// What a JWT's `iss` must be
+    #[arg(long, env = "FOREBAY_JWT_ISSUER", value_name = "ISSUER")]
+    pub jwt_issuer: Option<String>,
+    /// What a JWT's `aud` must be, or hold; without it a JWT with an `aud` is refused
+    #[arg(long, env = "FOREBAY_JWT_AUDIENCE", value_name = "AUDIENCE")]
+    pub jwt_audience: Option<String>,
+    /// How far the clocks may differ by which JWTs are judged [default: 60s]
+    #[arg(long, env = "FOREBAY_JWT_LEEWAY", value_name = "DURATION")]
+    pub jwt_leeway: Option<Span>,
+    /// Speak TLS: certificate (PEM), those that vouch for it behind it; read again on SIGHUP
+    #[arg(long, env = "FOREBAY_TLS_CERT", value_name = "FILE")]
+    pub tls_cert: Option<PathBuf>,
+    /// Key of the certificate (PEM); read again on SIGHUP
+    #[arg(long, env = "FOREBAY_TLS_KEY", value_name = "FILE")]
+    pub tls_key: Option<PathBuf>,
+    /// Serve only clients whose certificate one of these vouches for (PEM); read again on SIGHUP
+    #[arg(long, env = "FOREBAY_TLS_CLIENT_CA", value_name = "FILE")]
+    pub tls_client_ca: Option<PathBuf>,
+    /// Origins of web pages that may ask, such as https://example.org, or * [default: none]
+    #[arg(long, env = "FOREBAY_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
+    pub cors_origin: Option<Vec<String>>,
     /// Serve a non-loopback address to everybody who reaches it
     #[arg(long, env = "FOREBAY_INSECURE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub insecure: Option<bool>,

@@ -2,11 +2,15 @@
 //!
 //! One table says what there is: [`args::ServeArgs`], read by clap from flags and environment, and by serde from the file.
 
+mod access;
 pub mod args;
 mod file;
 mod libpq_env;
 pub mod sync_method;
 
+pub use access::{AccessConfig, JWT_SECRET_VARIABLE, JwtConfig, Secret, TlsConfig};
+
+use crate::access::cors;
 use crate::limits::{BODY_BYTES_DEFAULT, DRAIN_CONNECTIONS_MAX, POSTGRES_TIMEOUT_MIN};
 use args::ServeArgs;
 use forebay_wal::group::SyncMethod;
@@ -154,6 +158,12 @@ pub struct Config {
     pub migrate: bool,
     /// Whether a non-loopback address is served without access control.
     pub insecure: bool,
+    /// Who may do what.
+    pub access: AccessConfig,
+    /// TLS, if it is spoken.
+    pub tls: Option<TlsConfig>,
+    /// Origins of web pages that may ask.
+    pub cors_origins: Vec<String>,
     /// What is logged, in the syntax of `tracing`'s `EnvFilter`.
     pub log: String,
     /// How it is written; `None`: text on a terminal, else JSON.
@@ -196,6 +206,9 @@ impl Config {
             schema: setting!(schema).unwrap_or_else(|| "forebay".to_owned()),
             migrate: setting!(migrate).unwrap_or(true),
             insecure: setting!(insecure).unwrap_or(false),
+            access: access::access(&args, &file, |name| std::env::var(name).ok())?,
+            tls: access::tls(&args, &file)?,
+            cors_origins: setting!(cors_origin).unwrap_or_default(),
             log: setting!(log).unwrap_or_else(|| "info".to_owned()),
             log_format: setting!(log_format),
         };
@@ -205,13 +218,8 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         let fail = |what: String| Err(ConfigError(what));
-        if !self.listen.ip().is_loopback() && !self.insecure {
-            return fail(format!(
-                "{} is not a loopback address: anybody who reaches it could push. Access control is not built yet; \
-                 say --insecure if the network around it is trusted",
-                self.listen
-            ));
-        }
+        access::check_reach(self.listen, self.insecure, &self.access, self.tls.as_ref())?;
+        self.cors_origins.iter().try_for_each(|origin| cors::check_origin(origin)).map_err(ConfigError)?;
         if self.cores == Some(0) {
             return fail("--cores must be at least 1".into());
         }
@@ -271,6 +279,7 @@ impl Config {
         line("schema", Some(text(&self.schema)));
         line("migrate", Some(self.migrate.to_string()));
         line("insecure", Some(self.insecure.to_string()));
+        access::lines(self).into_iter().for_each(|(name, value)| line(name, Some(value)));
         line("log", Some(text(&self.log)));
         line("log-format", self.log_format.map(|format| text(&format!("{format:?}").to_lowercase())));
         out

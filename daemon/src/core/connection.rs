@@ -3,8 +3,9 @@
 
 use super::Core;
 use crate::{
+    access::{self, Grant},
     api::{self, Reply},
-    http::{Body, Limits, Manner, Method, Parsed, Refusal, chunked::Decoder, request, response::CONTINUE},
+    http::{Body, Head, Limits, Manner, Method, Parsed, Refusal, chunked::Decoder, request, response::CONTINUE},
     limits::{PIPELINED_MAX, READ_BUFFER_BYTES, READ_BUFFER_KEPT_BYTES, READ_ROOM_BYTES},
     rt::{self, Stopper},
 };
@@ -21,6 +22,14 @@ struct Chunks {
     /// Bytes behind the head that the decoder has had.
     fed: usize,
     done: bool,
+}
+
+/// Who sends the requests of a connection.
+#[derive(Default)]
+struct Sender {
+    cache: access::Cache,
+    /// What is granted to the request at the buffer's start, if it was admitted and is not complete.
+    admitted: Option<Grant>,
 }
 
 /// What a pass over the buffer came to.
@@ -64,8 +73,9 @@ async fn converse(core: &Core, stream: &mut TcpStream, idle: &Cell<bool>) -> io:
     let mut out: Vec<u8> = Vec::new();
     let mut chunks: Option<Chunks> = None;
     let mut continue_sent = false;
+    let mut sender = Sender::default();
     loop {
-        let pass = take_requests(core, &buffer, &mut chunks, &mut out).await;
+        let pass = take_requests(core, &buffer, &mut sender, &mut chunks, &mut out).await;
         if pass.consumed > 0 {
             buffer.drain(..pass.consumed);
             continue_sent = false;
@@ -112,7 +122,15 @@ fn make_room(buffer: &mut Vec<u8>, needed: usize) {
 }
 
 /// Takes all complete requests in `buffer`, waits for what they are to be answered with, and writes the answers to `out`.
-async fn take_requests(core: &Core, buffer: &[u8], chunks: &mut Option<Chunks>, out: &mut Vec<u8>) -> Pass {
+///
+/// `sender` says whether the request at the buffer's start was admitted before.
+async fn take_requests(
+    core: &Core,
+    buffer: &[u8],
+    sender: &mut Sender,
+    chunks: &mut Option<Chunks>,
+    out: &mut Vec<u8>,
+) -> Pass {
     let limits = Limits::new(core.shared.config.max_body_bytes);
     let mut pass = Pass { consumed: 0, needed: 0, send_continue: false, again: false, close: false };
     let chunked_body;
@@ -130,7 +148,7 @@ async fn take_requests(core: &Core, buffer: &[u8], chunks: &mut Option<Chunks>, 
                 pass.close = true;
                 replies.push((
                     Reply::refused(refusal),
-                    Manner { keep_alive: false, head_only: false, keep_alive_header: None },
+                    Manner { keep_alive: false, head_only: false, keep_alive_header: None, allow_origin: None },
                 ));
                 break;
             }
@@ -139,6 +157,25 @@ async fn take_requests(core: &Core, buffer: &[u8], chunks: &mut Option<Chunks>, 
             keep_alive: head.keep_alive && !core.is_stopping(),
             head_only: head.method == Method::Head,
             keep_alive_header: head.keep_alive_header(),
+            allow_origin: core.shared.gate.origins.allow(head.origin),
+        };
+        let admission = match api::route(head.method, head.path) {
+            Err(refusal) => Err(refusal),
+            Ok(route) => match sender.admitted.take() {
+                Some(grant) => Ok((route, grant)),
+                None => api::admit(core, &head, &route, &mut sender.cache).map(|grant| (route, grant)),
+            },
+        };
+        let (route, grant) = match admission {
+            Ok(admitted) => admitted,
+            Err(refusal) => {
+                // What is at hand of the body is passed over; for the rest of it nobody waits.
+                let total = whole_request_bytes(&head, rest, limits.max_body_bytes);
+                pass.consumed += total.unwrap_or(rest.len());
+                pass.close = total.is_none() || !manner.keep_alive;
+                replies.push((Reply::refused(refusal), Manner { keep_alive: !pass.close, ..manner }));
+                continue;
+            }
         };
         let total = match head.framing {
             Body::None => head.head_len,
@@ -156,6 +193,7 @@ async fn take_requests(core: &Core, buffer: &[u8], chunks: &mut Option<Chunks>, 
         if rest.len() < total {
             pass.needed = if total == usize::MAX { 0 } else { pass.consumed + total };
             pass.send_continue = head.expect_continue;
+            sender.admitted = Some(grant);
             break;
         }
         if head.framing == Body::Chunked {
@@ -164,19 +202,32 @@ async fn take_requests(core: &Core, buffer: &[u8], chunks: &mut Option<Chunks>, 
             pass.consumed += total;
             pass.close = !manner.keep_alive;
             pass.again = !pass.close;
-            replies.push((api::handle(core, &head, &chunked_body).await, manner));
+            replies.push((api::handle(core, &head, &route, &grant, &chunked_body).await, manner));
             break;
         }
         let body = &rest[head.head_len..total];
         pass.consumed += total;
         pass.close = !manner.keep_alive;
-        replies.push((api::handle(core, &head, body).await, manner));
+        replies.push((api::handle(core, &head, &route, &grant, body).await, manner));
     }
     core.submit();
     for (reply, manner) in replies {
         pass.close |= reply.finish(core, manner, out).await;
     }
     pass
+}
+
+/// How many bytes at the start of `rest` are the request with this head, if all of it is there.
+fn whole_request_bytes(head: &Head<'_>, rest: &[u8], max_body_bytes: u64) -> Option<usize> {
+    let total = match head.framing {
+        Body::None => head.head_len,
+        Body::Length(length) => head.head_len + length as usize,
+        Body::Chunked => {
+            let progress = Decoder::new(max_body_bytes).feed(&rest[head.head_len..], &mut Vec::new());
+            head.head_len + progress.ok().filter(|progress| progress.is_done)?.consumed
+        }
+    };
+    (total <= rest.len()).then_some(total)
 }
 
 /// Feeds what is new of a chunked body. Returns how many bytes it has on the wire once it is complete.

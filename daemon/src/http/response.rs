@@ -8,6 +8,9 @@ pub const JSON: &str = "application/json";
 /// The answer that lets a client go on which sent `Expect: 100-continue`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
+/// What every answer with a content says to browsers and caches: it is what it says it is, and for nobody else.
+const GUARDS: &[u8] = b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n";
+
 /// Appends an answer.
 ///
 /// `Content-Length` is always written, except for 204 and 304, which have neither length, type nor body. `head_only`
@@ -30,6 +33,7 @@ pub fn write_response(
     if has_body {
         if !content_type.is_empty() {
             push_header(out, "Content-Type", content_type);
+            out.extend_from_slice(GUARDS);
         }
         out.extend_from_slice(b"Content-Length: ");
         push_number(out, body.len() as u64);

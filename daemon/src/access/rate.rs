@@ -1,0 +1,151 @@
+//! How many messages a token may push: a token bucket, shared by all cores.
+//!
+//! The bucket is one number, the time at which it will be full again (GCRA: the "theoretical arrival time" of ITU-T I.371
+//! turned round). Taking messages moves that time on; they are refused where it would come to lie further ahead than the
+//! whole bucket takes to fill.
+
+use std::{
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+/// Fastest rate, in messages a second: at more a message's share of a second is no whole number of nanoseconds worth the name.
+pub const RATE_MAX: u64 = 10_000_000;
+
+/// Largest bucket, in messages: it fills within 2^63 ns at the slowest rate.
+pub const BURST_MAX: u64 = 1_000_000_000;
+
+const NANOS_PER_S: u64 = 1_000_000_000;
+
+/// What clocks are read against.
+static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// A bucket of messages.
+#[derive(Debug)]
+pub struct Rate {
+    messages_per_s: u64,
+    burst: u64,
+    /// Time that one message's place takes to come back.
+    interval_ns: u64,
+    /// When the bucket is full again, since [`START`].
+    full_at_ns: AtomicU64,
+}
+
+impl Rate {
+    /// A full bucket of `burst` messages (1 to [`BURST_MAX`]) that gets `messages_per_s` (1 to [`RATE_MAX`]).
+    #[must_use]
+    pub fn new(messages_per_s: u64, burst: u64) -> Self {
+        debug_assert!((1..=RATE_MAX).contains(&messages_per_s) && (1..=BURST_MAX).contains(&burst));
+        Self { messages_per_s, burst, interval_ns: NANOS_PER_S / messages_per_s, full_at_ns: AtomicU64::new(0) }
+    }
+
+    /// Whether it is a bucket of this size and speed.
+    #[must_use]
+    pub fn is(&self, messages_per_s: u64, burst: u64) -> bool {
+        (self.messages_per_s, self.burst) == (messages_per_s, burst)
+    }
+
+    /// Takes `count` messages out, all or none. More than the bucket holds are given to a full one, which is then in debt:
+    /// a large push is slow, not impossible.
+    ///
+    /// # Errors
+    /// How long it takes until so many can be taken, if nobody else takes any.
+    pub fn take(&self, count: u64) -> Result<(), Duration> {
+        self.take_at(count, START.elapsed().as_nanos() as u64)
+    }
+
+    fn take_at(&self, count: u64, now_ns: u64) -> Result<(), Duration> {
+        let fill_ns = self.burst * self.interval_ns;
+        let needed_ns = count.min(self.burst) * self.interval_ns;
+        let taken_ns = count.saturating_mul(self.interval_ns);
+        let taken = self.full_at_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at_ns| {
+            let start_ns = full_at_ns.max(now_ns);
+            (start_ns + needed_ns <= now_ns + fill_ns).then(|| start_ns.saturating_add(taken_ns).min(u64::MAX / 2))
+        });
+        taken.map(|_| ()).map_err(|full_at_ns| Duration::from_nanos(full_at_ns + needed_ns - now_ns - fill_ns))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const SECOND: u64 = NANOS_PER_S;
+
+    #[test]
+    fn a_full_bucket_gives_its_burst_and_then_the_rate() {
+        let rate = Rate::new(10, 5);
+        for _ in 0..5 {
+            assert_eq!(rate.take_at(1, SECOND), Ok(()));
+        }
+        assert_eq!(rate.take_at(1, SECOND), Err(Duration::from_millis(100)));
+        assert_eq!(rate.take_at(1, SECOND + SECOND / 10), Ok(()));
+        assert!(rate.take_at(1, SECOND + SECOND / 10).is_err());
+    }
+
+    #[test]
+    fn what_is_refused_takes_nothing() {
+        let rate = Rate::new(10, 5);
+        assert_eq!(rate.take_at(3, 0), Ok(()));
+        for _ in 0..100 {
+            assert_eq!(rate.take_at(3, 0), Err(Duration::from_millis(100)));
+        }
+        assert_eq!(rate.take_at(2, 0), Ok(()));
+    }
+
+    #[test]
+    fn more_than_the_bucket_holds_is_given_to_a_full_one_and_paid_for() {
+        let rate = Rate::new(100, 10);
+        assert_eq!(rate.take_at(1, 0), Ok(()));
+        assert_eq!(rate.take_at(1000, 0), Err(Duration::from_millis(10)));
+        assert_eq!(rate.take_at(1000, SECOND), Ok(()));
+        let wait = rate.take_at(1, SECOND).unwrap_err();
+        assert_eq!(wait, Duration::from_millis((1000 - 10 + 1) * 10));
+    }
+
+    #[test]
+    fn the_largest_bucket_and_the_largest_push_do_not_overflow() {
+        let rate = Rate::new(1, BURST_MAX);
+        assert_eq!(rate.take_at(u64::MAX, SECOND), Ok(()));
+        assert!(rate.take_at(1, SECOND).is_err());
+        assert!(rate.take_at(u64::MAX, u64::MAX / 4).is_err());
+    }
+
+    #[test]
+    fn several_threads_share_one_bucket() {
+        let rate = Rate::new(1, 1000);
+        let taken: usize = std::thread::scope(|scope| {
+            let takes = || (0..1000).filter(|_| rate.take_at(1, 0).is_ok()).count();
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(takes)).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        });
+        assert_eq!(taken, 1000);
+    }
+
+    proptest! {
+        #[test]
+        fn no_more_is_given_than_the_bucket_and_the_rate_allow(
+            per_s in 1_u64..1000, burst in 1_u64..100, steps in proptest::collection::vec((0_u64..SECOND / 10, 1_u64..20), 1..200),
+        ) {
+            let rate = Rate::new(per_s, burst);
+            let (mut now, mut taken) = (0, 0_u64);
+            for (step, count) in steps {
+                now += step;
+                let outcome = rate.take_at(count.min(burst), now);
+                if outcome.is_ok() {
+                    taken += count.min(burst);
+                }
+                prop_assert!(taken <= burst + now / rate.interval_ns + 1);
+                if let Err(wait) = outcome {
+                    prop_assert!(rate.take_at(count.min(burst), now + wait.as_nanos() as u64).is_ok());
+                    taken += count.min(burst);
+                    now += wait.as_nanos() as u64;
+                }
+            }
+        }
+    }
+}

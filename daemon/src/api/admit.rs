@@ -1,0 +1,77 @@
+//! What is refused as soon as a request's head is there: before its body is read, and before a 100 asks for it.
+
+use super::Route;
+use crate::{
+    access::{self, Asked, Grant},
+    core::Core,
+    http::{Body, Head, Refusal},
+};
+
+/// Whether a request may go on, and what its sender may do. Asked once for each request, when its head was read.
+///
+/// # Errors
+/// The answer that it gets instead. The connection is closed after it, unless all of the body is at hand.
+pub fn admit(core: &Core, head: &Head<'_>, route: &Route<'_>, cache: &mut access::Cache) -> Result<Grant, Refusal> {
+    let gate = &core.shared.gate;
+    let asked = match route {
+        // A browser asks for a page that may ask before it lets it send the token.
+        Route::Options(_) if gate.origins.allow(head.origin).is_some() => Asked::Nothing,
+        route => route.asked(),
+    };
+    let grant = gate.access.check(cache, head.authorization, asked)?;
+    if !route.is_push() {
+        return Ok(grant);
+    }
+    if let Some(queue) = route.queue() {
+        check_queue(&grant, queue)?;
+    }
+    check_body(head)?;
+    if core.shared.has_storage_failed() {
+        return Err(storage_failed());
+    }
+    // Whoever asks first is not told to send what has no room. The others have sent it by the time they are answered, and
+    // there may be room for it then.
+    if head.expect_continue && core.is_full() {
+        return Err(log_full(core));
+    }
+    Ok(grant)
+}
+
+/// Refuses a push to a queue that the token is not for.
+pub(super) fn check_queue(grant: &Grant, queue: &str) -> Result<(), Refusal> {
+    if grant.allows_queue(queue) {
+        return Ok(());
+    }
+    let prefix = grant.queue_prefix().unwrap_or_default();
+    Err(Refusal::new(403, "forbidden", format!("the token is for queues that begin with {prefix:?} only")))
+}
+
+/// Counts messages that are about to be pushed against the token's rate.
+pub(super) fn check_rate(grant: &Grant, messages: usize) -> Result<(), Refusal> {
+    grant.take(messages as u64).map_err(|wait| {
+        let refusal = Refusal::new(429, "rate_limited", "the token pushes more messages a second than it may");
+        refusal.retry_after_s(wait.as_millis().div_ceil(1000) as u64)
+    })
+}
+
+fn check_body(head: &Head<'_>) -> Result<(), Refusal> {
+    if head.framing == Body::None {
+        return Err(Refusal::new(411, "length_required", "a push has a body, with Content-Length or in chunks"));
+    }
+    match head.content_encoding {
+        None => Ok(()),
+        Some(encoding) if encoding.eq_ignore_ascii_case("identity") => Ok(()),
+        Some(_) => Err(Refusal::new(415, "encoding_not_supported", "Content-Encoding: only identity is understood")),
+    }
+}
+
+/// The log's quota is reached, or its disk is full.
+pub(super) fn log_full(core: &Core) -> Refusal {
+    let refusal = Refusal::new(507, "log_full", "the log's quota is reached, or its disk is full");
+    refusal.retry_after_s(core.shared.retry_after_s())
+}
+
+/// The log takes nothing more.
+pub(super) fn storage_failed() -> Refusal {
+    Refusal::new(503, "storage_failed", "the log cannot be written; nothing was kept").retry_after_s(1)
+}

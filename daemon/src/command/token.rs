@@ -1,0 +1,58 @@
+//! `forebay token new`
+
+use super::{Exit, print::print};
+use crate::access::{
+    Scope,
+    token::{self, TokenHash},
+    tokens::{append, file},
+};
+use std::{path::PathBuf, str::FromStr};
+
+#[derive(clap::Subcommand)]
+pub(super) enum TokenCommand {
+    /// Make a token, show it once, and add its hash to the tokens file
+    New {
+        /// The file that `serve` reads; made if it is missing. A running daemon reads it again on SIGHUP
+        #[arg(long, env = "FOREBAY_TOKENS_FILE", value_name = "FILE")]
+        tokens_file: PathBuf,
+        /// What the token is for: push, pop and admin, with commas between
+        #[arg(long, value_name = "SCOPES", value_delimiter = ',', required = true)]
+        scopes: Vec<Scope>,
+        /// Let it push only to queues whose names begin so
+        #[arg(long, value_name = "PREFIX")]
+        queue_prefix: Option<String>,
+        /// Messages a second that it may push, such as 1000 or 1000/s
+        #[arg(long, value_name = "N/s")]
+        rate: Option<PerSecond>,
+        /// Messages that it may push at once after quiet [default: a second's worth]
+        #[arg(long, value_name = "N", requires = "rate")]
+        burst: Option<u64>,
+        /// What it is called, for people who read the file
+        #[arg(long, value_name = "NAME")]
+        name: Option<String>,
+    },
+}
+
+/// A rate, written `1000` or `1000/s`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PerSecond(u64);
+
+impl FromStr for PerSecond {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = text.strip_suffix("/s").unwrap_or(text);
+        number.parse().map(Self).map_err(|_| "a rate is a number of messages a second, such as 1000/s".to_owned())
+    }
+}
+
+pub(super) fn run(command: TokenCommand) -> Result<(), Exit> {
+    let TokenCommand::New { tokens_file, scopes, queue_prefix, rate, burst, name } = command;
+    let scopes = scopes.into_iter().collect();
+    file::check_rights(scopes, queue_prefix.as_deref()).map_err(Exit::usage)?;
+    let rate = file::check_rate(rate.map(|rate| rate.0), burst).map_err(Exit::usage)?;
+    let token = token::make().map_err(|error| Exit::usage(error.to_string()))?;
+    let row = file::Row { name, hash: TokenHash::of(&token), scopes, queue_prefix, rate };
+    append::append(&tokens_file, &row).map_err(Exit::usage)?;
+    eprintln!("forebay: keep it, it is not shown again; a running daemon knows it after SIGHUP");
+    print(|out| writeln!(out, "{token}"))
+}
