@@ -11,6 +11,9 @@ pub const DESCRIPTORS_KEPT: u64 = 256;
 /// Connections that may wait to be accepted, per core.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
+/// How long a client may take until it is settled who talks to whom under TLS: a round trip or two, and a certificate.
+pub const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Bytes a connection's read buffer starts with: most requests fit.
 pub const READ_BUFFER_BYTES: usize = 4096;
 

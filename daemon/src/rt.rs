@@ -6,6 +6,10 @@
 //! in which they were woken, after those that were already waiting.
 #![allow(unsafe_code)]
 
+mod sealed;
+
+pub use sealed::Sealed;
+
 use crate::limits::FREE_MEMORY_KEPT;
 use monoio::{
     IoUringDriver, Runtime,
@@ -20,6 +24,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    rc::Rc,
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
@@ -226,6 +231,31 @@ impl Stopper {
     }
 }
 
+/// Ends what is pending on a socket after a while, unless it is dropped before.
+pub struct Fuse(Rc<Cell<Option<Stopper>>>);
+
+impl Fuse {
+    /// Begins to burn.
+    #[must_use]
+    pub fn new(stopper: Stopper, burns: Duration) -> Self {
+        let kept = Rc::new(Cell::new(Some(stopper)));
+        let burning = Rc::clone(&kept);
+        spawn(async move {
+            sleep(burns).await;
+            if let Some(stopper) = burning.take() {
+                stopper.stop();
+            }
+        });
+        Self(kept)
+    }
+}
+
+impl Drop for Fuse {
+    fn drop(&mut self) {
+        self.0.take();
+    }
+}
+
 fn shut_down(fd: BorrowedFd<'_>, how: rustix::net::Shutdown) {
     // Not connected any more: nothing is left to shut down.
     if let Err(error) = rustix::net::shutdown(fd, how) {
@@ -242,7 +272,7 @@ fn borrow(of: &impl AsRawFd) -> BorrowedFd<'_> {
 ///
 /// # Errors
 /// Those of `recv`.
-pub async fn read_more(stream: &mut TcpStream, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+pub async fn read_more(stream: &mut impl AsyncReadRent, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
     let (length, capacity) = (buffer.len(), buffer.capacity());
     debug_assert!(length < capacity, "there is room to read into");
     let (outcome, slice) = stream.read(buffer.slice_mut(length..capacity)).await;

@@ -6,11 +6,12 @@ use crate::{
     access::{self, Grant},
     api::{self, Reply},
     http::{Body, Head, Limits, Manner, Method, Parsed, Refusal, chunked::Decoder, request, response::CONTINUE},
-    limits::{PIPELINED_MAX, READ_BUFFER_BYTES, READ_BUFFER_KEPT_BYTES, READ_ROOM_BYTES},
-    rt::{self, Stopper},
+    limits::{PIPELINED_MAX, READ_BUFFER_BYTES, READ_BUFFER_KEPT_BYTES, READ_ROOM_BYTES, TLS_HANDSHAKE_TIMEOUT},
+    rt::{self, Fuse, Sealed, Stopper},
+    tls::Tls,
 };
 use monoio::{
-    io::{AsyncWriteRent, AsyncWriteRentExt},
+    io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt},
     net::TcpStream,
 };
 use std::{cell::Cell, io, rc::Rc};
@@ -49,7 +50,11 @@ pub(super) async fn serve(core: Rc<Core>, mut stream: TcpStream, id: u64) {
     let idle = core.registry.add(id, Stopper::new(&stream));
     // Declared after the stream, so removed before it: the entry must not outlive the descriptor.
     let _removed = Removed { core: &core, id };
-    match rt::catch_panic(converse(&core, &mut stream, &idle)).await {
+    let outcome = match &core.shared.gate.tls {
+        None => rt::catch_panic(converse(&core, &mut stream, &idle)).await,
+        Some(tls) => rt::catch_panic(converse_sealed(&core, tls, stream, &idle)).await,
+    };
+    match outcome {
         Some(Ok(())) => {}
         Some(Err(error)) => tracing::debug!(%error, "a connection ended"),
         None => tracing::error!(code = "connection_panicked", "a connection was given up after a panic"),
@@ -68,7 +73,23 @@ impl Drop for Removed<'_> {
     }
 }
 
-async fn converse(core: &Core, stream: &mut TcpStream, idle: &Cell<bool>) -> io::Result<()> {
+async fn converse_sealed(core: &Core, tls: &Tls, stream: TcpStream, idle: &Cell<bool>) -> io::Result<()> {
+    let session = tls.accept().map_err(io::Error::other)?;
+    let fuse = Fuse::new(Stopper::new(&stream), TLS_HANDSHAKE_TIMEOUT);
+    let mut stream = Sealed::new(stream, session);
+    if let Err(error) = stream.shake_hands().await {
+        tracing::debug!(%error, "a client was not let in");
+        return stream.shutdown().await;
+    }
+    drop(fuse);
+    converse(core, &mut stream, idle).await
+}
+
+async fn converse(
+    core: &Core,
+    stream: &mut (impl AsyncReadRent + AsyncWriteRent),
+    idle: &Cell<bool>,
+) -> io::Result<()> {
     let mut buffer: Vec<u8> = Vec::with_capacity(READ_BUFFER_BYTES);
     let mut out: Vec<u8> = Vec::new();
     let mut chunks: Option<Chunks> = None;
