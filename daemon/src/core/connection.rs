@@ -48,7 +48,7 @@ struct Pass {
 
 pub(super) async fn serve(core: Rc<Core>, mut stream: TcpStream, id: u64) {
     let idle = core.registry.add(id, Stopper::new(&stream));
-    // Declared after the stream, so removed before it: the entry must not outlive the descriptor.
+    // Removed before the stream is closed, or in the same step of this task: the entry must not outlive the descriptor.
     let _removed = Removed { core: &core, id };
     let outcome = match &core.shared.gate.tls {
         None => rt::catch_panic(converse(&core, &mut stream, &idle)).await,
