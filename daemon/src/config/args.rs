@@ -145,7 +145,7 @@ pub struct ServeArgs {
     /// Serve only clients whose certificate one of these vouches for (PEM); read again on SIGHUP
     #[arg(long, env = "FOREBAY_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
-    /// Origins of web pages that may ask, such as https://example.org, or * [default: none]
+    /// Origins of web pages that may ask, such as `https://example.org`, or `*` [default: none]
     #[arg(long, env = "FOREBAY_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origin: Option<Vec<String>>,
     /// Serve a non-loopback address to everybody who reaches it
