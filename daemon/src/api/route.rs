@@ -1,6 +1,6 @@
 //! From a request's head to what it asks for, before anything of its body was read.
 
-use crate::http::{Method, Refusal, path};
+use crate::http::{Head, Method, Refusal, path};
 use std::borrow::Cow;
 
 /// What a request asks for. The names are decoded; none of them is checked yet.
@@ -76,6 +76,14 @@ impl Route<'_> {
             Self::PushByPath { queue, .. } => Some(queue),
             _ => None,
         }
+    }
+
+    /// Whether its body is lines that are pushed one by one, as they come.
+    #[must_use]
+    pub fn takes_lines(&self, head: &Head<'_>) -> bool {
+        const LINES: &str = "application/x-ndjson";
+        matches!(self, Self::PushByPath { .. })
+            && head.media_type().is_some_and(|media_type| media_type.eq_ignore_ascii_case(LINES))
     }
 
     /// Whether it is a push: it has a body, and the log must take it.
@@ -182,7 +190,12 @@ mod tests {
             (Method::Get, "/api/v1/dead-letters", letters(LettersRoute::List), Some(Scope::Admin)),
             (Method::Get, "/api/v1/dead-letters/7", letters(LettersRoute::Show("7".into())), Some(Scope::Admin)),
             (Method::Delete, "/api/v1/dead-letters/7", letters(LettersRoute::Drop("7".into())), Some(Scope::Admin)),
-            (Method::Post, "/api/v1/dead-letters/7/retry", letters(LettersRoute::Retry("7".into())), Some(Scope::Admin)),
+            (
+                Method::Post,
+                "/api/v1/dead-letters/7/retry",
+                letters(LettersRoute::Retry("7".into())),
+                Some(Scope::Admin),
+            ),
             (Method::Post, "/api/v1/dead-letters/retry", letters(LettersRoute::RetryAll), Some(Scope::Admin)),
             (Method::Options, "/push/q", Route::Options(POST), None),
         ] {
