@@ -60,12 +60,17 @@ struct Sealed {
 
 impl Sealed {
     fn start(authority: &Authority, client_ca: Option<&Authority>) -> Self {
+        Self::start_with(authority, client_ca, &[])
+    }
+
+    fn start_with(authority: &Authority, client_ca: Option<&Authority>, more: &[&str]) -> Self {
         let dir = data_dir();
         let [cert, key, ca] = ["cert.pem", "key.pem", "ca.pem"].map(|name| dir.path().join(name));
         let (cert_pem, key_pem) = authority.issue(ExtendedKeyUsagePurpose::ServerAuth);
         fs::write(&cert, cert_pem).unwrap();
         fs::write(&key, key_pem).unwrap();
         let mut args = vec!["--cores", "1", "--tls-cert", cert.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+        args.extend(more);
         if let Some(client_ca) = client_ca {
             fs::write(&ca, &client_ca.pem).unwrap();
             args.extend(["--tls-client-ca", ca.to_str().unwrap()]);
@@ -227,4 +232,25 @@ fn plain_http_on_the_port_of_tls_is_closed_and_the_daemon_serves_on() {
     }
     assert!(sealed.connect(authority.roots(), None).unwrap().is_served());
     assert!(sealed.daemon.terminate().success());
+}
+
+#[test]
+fn who_says_nothing_is_closed_and_who_rests_is_served_again() {
+    let authority = Authority::new("right");
+    let sealed = Sealed::start_with(&authority, None, &["--request-timeout", "1s"]);
+    let mut resting = sealed.connect(authority.roots(), None).unwrap();
+    for bytes in [&b""[..], b"\x16\x03\x01"] {
+        let mut stream = TcpStream::connect(sealed.daemon.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(bytes).unwrap();
+        // A good-bye of TLS's own at most.
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("the handshake takes too long, and ends");
+        assert!(answer.len() < 20, "{answer:?}");
+    }
+    // Long enough for its buffers to have gone back.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    for _ in 0..3 {
+        assert!(resting.is_served());
+    }
 }

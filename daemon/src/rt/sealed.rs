@@ -1,6 +1,6 @@
 //! A socket under TLS, as a stream like any other.
 
-use super::read_more;
+use super::{Interrupter, Transport, read_more};
 use crate::tls::Session;
 use monoio::{
     BufResult,
@@ -37,7 +37,7 @@ impl Sealed {
     pub async fn shake_hands(&mut self) -> io::Result<()> {
         while self.session.is_handshaking() {
             self.send().await?;
-            if self.session.is_handshaking() && !self.open_more().await? {
+            if self.session.is_handshaking() && !self.open_more(None).await? {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
@@ -45,7 +45,7 @@ impl Sealed {
     }
 
     /// Gives memory back that nothing is in: nobody knows when the client says something again.
-    pub fn rest(&mut self) {
+    fn rest(&mut self) {
         if self.incoming.is_empty() {
             self.incoming = Vec::new();
         }
@@ -53,11 +53,14 @@ impl Sealed {
     }
 
     /// Opens records that came, waiting for some if none did. Returns whether there were any; there are none at the end.
-    async fn open_more(&mut self) -> io::Result<bool> {
+    async fn open_more(&mut self, interrupter: Option<&Interrupter>) -> io::Result<bool> {
         if self.incoming.is_empty() {
             let mut records = std::mem::take(&mut self.incoming);
             records.reserve(RECORDS_BYTES);
-            let (outcome, records) = read_more(&mut self.stream, records).await;
+            let (outcome, records) = match interrupter {
+                Some(interrupter) => self.stream.read_interruptibly(records, interrupter).await,
+                None => read_more(&mut self.stream, records).await,
+            };
             self.incoming = records;
             if outcome? == 0 {
                 return Ok(false);
@@ -93,6 +96,20 @@ impl Sealed {
         outcome.map(drop)
     }
 
+    async fn read_by<T: IoBufMut>(&mut self, mut buffer: T, interrupter: Option<&Interrupter>) -> BufResult<usize, T> {
+        loop {
+            if let Some(moved) = self.take_plain(&mut buffer) {
+                return (Ok(moved), buffer);
+            }
+            match self.open_more(interrupter).await {
+                Ok(true) => {}
+                // Where a request ends is not for TLS to say, so an end without a good-bye cuts nothing off unseen.
+                Ok(false) => return (Ok(0), buffer),
+                Err(error) => return (Err(error), buffer),
+            }
+        }
+    }
+
     /// Moves plain text that has come to `buffer`; `None`: none has.
     fn take_plain<T: IoBufMut>(&mut self, buffer: &mut T) -> Option<usize> {
         let plain = self.session.plain()?;
@@ -106,19 +123,26 @@ impl Sealed {
     }
 }
 
-impl AsyncReadRent for Sealed {
-    async fn read<T: IoBufMut>(&mut self, mut buffer: T) -> BufResult<usize, T> {
-        loop {
-            if let Some(moved) = self.take_plain(&mut buffer) {
-                return (Ok(moved), buffer);
-            }
-            match self.open_more().await {
-                Ok(true) => {}
-                // Where a request ends is not for TLS to say, so an end without a good-bye cuts nothing off unseen.
-                Ok(false) => return (Ok(0), buffer),
-                Err(error) => return (Err(error), buffer),
-            }
+impl Transport for Sealed {
+    async fn readable(&mut self) -> io::Result<()> {
+        if self.session.plain().is_some() || !self.incoming.is_empty() {
+            return Ok(());
         }
+        self.rest();
+        Transport::readable(&mut self.stream).await
+    }
+
+    async fn read_interruptibly(&mut self, buffer: Vec<u8>, interrupter: &Interrupter) -> (io::Result<usize>, Vec<u8>) {
+        let (length, capacity) = (buffer.len(), buffer.capacity());
+        debug_assert!(length < capacity, "there is room to read into");
+        let (outcome, slice) = self.read_by(buffer.slice_mut(length..capacity), Some(interrupter)).await;
+        (outcome, slice.into_inner())
+    }
+}
+
+impl AsyncReadRent for Sealed {
+    async fn read<T: IoBufMut>(&mut self, buffer: T) -> BufResult<usize, T> {
+        self.read_by(buffer, None).await
     }
 
     async fn readv<T: IoVecBufMut>(&mut self, mut buffer: T) -> BufResult<usize, T> {
