@@ -23,6 +23,63 @@ pub const READ_ROOM_BYTES: usize = 2048;
 /// Default bound of a request's body, in bytes.
 pub const BODY_BYTES_DEFAULT: u64 = 16 << 20;
 
+/// Most room offered to a read of a body that is taken as it comes.
+pub const BODY_READ_BYTES: usize = 64 << 10;
+
+/// Bytes of requests and answers that a core holds for its connections, beyond [`READ_BUFFER_BYTES`] each, before bodies
+/// wait to be read. With one body beyond it, two cores and what the log keeps, the daemon stays under 64 MiB with usual loads.
+pub const IN_FLIGHT_BYTES_PER_CORE: usize = 8 << 20;
+
+/// How long a body waits to be read before it is refused with 503: what is held is given back within the time of a few
+/// writes to the disk, unless those who hold it are slow.
+pub const IN_FLIGHT_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often connections are looked at that may have taken too long; times are kept to within this.
+pub const CONNECTION_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
+
+/// How long a connection keeps its buffer when its client says nothing more.
+pub const BUFFER_KEPT: Duration = Duration::from_millis(250);
+
+/// Default of `--idle-timeout`: more than the 60 s of usual proxies, so that they close first and no request meets a
+/// connection that is being closed.
+pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(75);
+
+/// Default of `--request-timeout`: time for a head, and over which a body's rate is taken. Packets that are lost are sent
+/// again several times within it.
+pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+
+/// Least of both.
+pub const CONNECTION_TIMEOUT_MIN: Duration = CONNECTION_SWEEP_INTERVAL;
+
+/// Bytes that a body must bring in a second, on the average: far less than any line that is up, and enough that nobody holds
+/// a connection for the price of a byte now and then.
+pub const BODY_BYTES_PER_S_MIN: u64 = 1 << 10;
+
+/// How long a client may take none of its answer before it is cut.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a client is listened to, and …
+pub const LINGER: Duration = Duration::from_secs(2);
+
+/// … how much of what it sends is thrown away, after an answer with which the connection closes: a socket closed on bytes that
+/// nobody has read takes the answer along.
+pub const LINGER_BYTES_MAX: usize = 1 << 20;
+
+/// Messages of an NDJSON body that its answer lists; with more of them it only says how many.
+pub const NDJSON_LISTED_MAX: u64 = 10_000;
+
+/// Bytes of an NDJSON body that are taken before those before are durable.
+pub const NDJSON_WINDOW_BYTES: usize = 256 << 10;
+
+/// How many times as large as it came a compressed NDJSON body may become, …
+pub const EXPANSION_MAX: u64 = 200;
+
+/// … beyond so many bytes, where it does not matter.
+pub const EXPANSION_FREE_BYTES: u64 = 1 << 20;
+
+/// Logarithm of the largest window of a zstd body: 8 MiB, as RFC 8878 section 3.1.1.1.2 asks of everybody.
+pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
 /// Pipelined requests answered with one write; more are answered with the next.
 pub const PIPELINED_MAX: usize = 256;
 

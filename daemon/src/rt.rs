@@ -6,11 +6,15 @@
 //! in which they were woken, after those that were already waiting.
 #![allow(unsafe_code)]
 
+mod sealed;
+mod transport;
+
+pub use sealed::Sealed;
+pub use transport::{Interrupter, Transport, is_interrupted, read_more};
+
 use crate::limits::FREE_MEMORY_KEPT;
 use monoio::{
     IoUringDriver, Runtime,
-    buf::IoBufMut,
-    io::AsyncReadRent,
     net::{TcpListener, TcpStream},
     time::TimeDriver,
 };
@@ -20,6 +24,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    pin::Pin,
     task::{Poll, Waker},
     time::{Duration, Instant},
 };
@@ -42,7 +47,7 @@ pub type CoreRuntime = Runtime<TimeDriver<IoUringDriver>>;
 /// Submission entries of a core's ring: one pass of a busy core queues at most this much before it enters the kernel.
 const RING_ENTRIES: u32 = 4096;
 
-/// Completion entries a connection may need at once: its read or write, and the cancellation of it.
+/// Completion entries a connection may need at once: its read, poll or write, and the cancellation of it.
 const COMPLETIONS_PER_CONNECTION: u32 = 2;
 
 /// Builds the runtime of the calling thread for up to `connections` connections, by the best set-up that the kernel knows.
@@ -122,8 +127,7 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) {
 }
 
 /// Runs a future to its end, or to a panic in it: `None` then. monoio would let that end the thread.
-pub async fn catch_panic<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut future = std::pin::pin!(future);
+pub async fn catch_panic<T>(mut future: Pin<Box<impl Future<Output = T>>>) -> Option<T> {
     poll_fn(|cx| {
         let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| future.as_mut().poll(cx)));
         match polled {
@@ -204,10 +208,10 @@ impl Listener {
 pub struct Stopper(RawFd);
 
 impl Stopper {
-    /// For `stream`, which outlives the result.
+    /// For a socket that outlives the result.
     #[must_use]
-    pub fn new(stream: &TcpStream) -> Self {
-        Self(stream.as_raw_fd())
+    pub fn new(socket: &impl AsRawFd) -> Self {
+        Self(socket.as_raw_fd())
     }
 
     /// Lets the pending read, and all later ones, find the end of the stream.
@@ -226,6 +230,15 @@ impl Stopper {
     }
 }
 
+/// Sends a few bytes to a connection that is closed then. They fit into the socket's empty buffer, so nothing waits.
+pub fn say(stream: &TcpStream, bytes: &[u8]) {
+    if let Err(error) =
+        rustix::net::send(borrow(stream), bytes, rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL)
+    {
+        tracing::debug!(%error, "a client that was turned away was not told");
+    }
+}
+
 fn shut_down(fd: BorrowedFd<'_>, how: rustix::net::Shutdown) {
     // Not connected any more: nothing is left to shut down.
     if let Err(error) = rustix::net::shutdown(fd, how) {
@@ -236,17 +249,6 @@ fn shut_down(fd: BorrowedFd<'_>, how: rustix::net::Shutdown) {
 fn borrow(of: &impl AsRawFd) -> BorrowedFd<'_> {
     // SAFETY: the owner of the descriptor is borrowed as long as the result.
     unsafe { BorrowedFd::borrow_raw(of.as_raw_fd()) }
-}
-
-/// Reads into the free room behind `buffer`'s content. Returns the number of bytes, 0 at the end of the stream.
-///
-/// # Errors
-/// Those of `recv`.
-pub async fn read_more(stream: &mut TcpStream, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
-    let (length, capacity) = (buffer.len(), buffer.capacity());
-    debug_assert!(length < capacity, "there is room to read into");
-    let (outcome, slice) = stream.read(buffer.slice_mut(length..capacity)).await;
-    (outcome, slice.into_inner())
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ fn every_code_of_a_refusal_stands_in_the_api_s_page_with_its_statuses_and_the_ot
     let mut add = |code: &str, status: u16| {
         refused.entry(code.to_owned()).or_default().insert(status);
     };
-    for code in sources(&["daemon/src/api", "daemon/src/http"]) {
+    for code in sources(&["daemon/src/access", "daemon/src/api", "daemon/src/core", "daemon/src/http"]) {
         for call in after(&code, "Refusal::new(").chain(after(&code, "Self::new(")) {
             if let Some((status, rest)) = call.split_once(',')
                 && let (Ok(status), Some(code)) = (status.parse(), literal(rest.trim_start()))

@@ -66,7 +66,10 @@ fn case_38_at_the_quota_pushes_are_refused_with_507_until_the_drain_has_made_roo
         // Still refused, small ones and NDJSON too: what is refused is not kept.
         let small = client.push(&json!({"items": [{"queue": "refused", "payload": "x".repeat(10_000)}]})).unwrap();
         check_full(&small);
-        check_full(&client.post_ndjson("/push/refused", "1234567890\n".repeat(100_000).as_bytes()).unwrap());
+        // Lines are refused before all of them have come, and the connection with them.
+        let mut lines = daemon.connect();
+        check_full(&lines.post_ndjson("/push/refused", "1234567890\n".repeat(100_000).as_bytes()).unwrap());
+        assert!(lines.is_closed());
         cluster.start().unwrap();
         wait_until("pushes are accepted again", || client.get("/ready").unwrap().status == 200);
         let response = client.push(&json!({"items": [{"queue": "after", "payload": outage}]})).unwrap();

@@ -4,7 +4,7 @@ use super::Route;
 use crate::{
     access::{self, Asked, Grant},
     core::Core,
-    http::{Body, Head, Refusal},
+    http::{Body, Head, Refusal, coding::Coding},
 };
 
 /// Whether a request may go on, and what its sender may do. Asked once for each request, when its head was read.
@@ -19,13 +19,20 @@ pub fn admit(core: &Core, head: &Head<'_>, route: &Route<'_>, cache: &mut access
         route => route.asked(),
     };
     let grant = gate.access.check(cache, head.authorization, asked)?;
+    if route.is_push() && head.framing == Body::None {
+        return Err(Refusal::new(411, "length_required", "a push has a body, with Content-Length or in chunks"));
+    }
+    Coding::of(head.content_encoding)?;
+    let max_body_bytes = core.shared.config.max_body_bytes;
+    if matches!(head.framing, Body::Length(length) if length > max_body_bytes) && !route.takes_lines(head) {
+        return Err(Refusal::body_too_large(max_body_bytes));
+    }
     if !route.is_push() {
         return Ok(grant);
     }
     if let Some(queue) = route.queue() {
         check_queue(&grant, queue)?;
     }
-    check_body(head)?;
     if core.shared.has_storage_failed() {
         return Err(storage_failed());
     }
@@ -54,17 +61,6 @@ pub(super) fn check_rate(grant: &Grant, messages: usize) -> Result<(), Refusal> 
     })
 }
 
-fn check_body(head: &Head<'_>) -> Result<(), Refusal> {
-    if head.framing == Body::None {
-        return Err(Refusal::new(411, "length_required", "a push has a body, with Content-Length or in chunks"));
-    }
-    match head.content_encoding {
-        None => Ok(()),
-        Some(encoding) if encoding.eq_ignore_ascii_case("identity") => Ok(()),
-        Some(_) => Err(Refusal::new(415, "encoding_not_supported", "Content-Encoding: only identity is understood")),
-    }
-}
-
 /// The log's quota is reached, or its disk is full.
 pub(super) fn log_full(core: &Core) -> Refusal {
     let refusal = Refusal::new(507, "log_full", "the log's quota is reached, or its disk is full");
@@ -74,4 +70,10 @@ pub(super) fn log_full(core: &Core) -> Refusal {
 /// The log takes nothing more.
 pub(super) fn storage_failed() -> Refusal {
     Refusal::new(503, "storage_failed", "the log cannot be written; nothing was kept").retry_after_s(1)
+}
+
+/// The daemon ends, and waits for no body any more.
+#[must_use]
+pub fn shutting_down() -> Refusal {
+    Refusal::new(503, "shutting_down", "the daemon is shutting down").retry_after_s(1)
 }

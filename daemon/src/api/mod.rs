@@ -8,24 +8,23 @@ mod reply;
 mod route;
 mod state;
 
-pub use admit::admit;
+pub use admit::{admit, shutting_down};
 pub use dead_letters::{Answer, DeadLettersErrand, unanswered};
+pub use push::Lines;
 pub use reply::Reply;
 pub use route::{LettersRoute, Route, route};
 
 use crate::{access::Grant, core::Core, http::Head};
 
 /// Answers a complete request that was admitted. The reply may still have to wait ([`Reply::finish`]).
-pub async fn handle<'a>(core: &Core, head: &Head<'a>, route: &Route<'a>, grant: &Grant, body: &'a [u8]) -> Reply<'a> {
+pub async fn handle<'a>(core: &Core, head: &Head<'a>, route: Route<'a>, grant: &Grant, body: &'a [u8]) -> Reply<'a> {
     let reply = match route {
         Route::PushJson => push::json(core, head, grant, body).await,
-        Route::PushByPath { queue, partition } => {
-            push::by_path(core, head, grant, (queue, partition.as_deref()), body).await
-        }
+        Route::PushByPath { .. } => push::by_path(core, head, route, grant, body).await,
         Route::Health => Ok(state::health(core)),
         Route::Ready => Ok(state::ready(core)),
         Route::Buffers => Ok(state::buffers(core)),
-        Route::DeadLetters(route) => dead_letters::answer(core, route, head.query, body),
+        Route::DeadLetters(route) => dead_letters::answer(core, &route, head.query, body),
         Route::Options(allowed) => Ok(Reply::allow(allowed)),
     };
     reply.unwrap_or_else(Reply::refused)

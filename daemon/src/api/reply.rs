@@ -12,6 +12,7 @@ use crate::{
     shared::DatabaseHealth,
 };
 use forebay_wal::group::SyncMethod;
+use smallvec::SmallVec;
 use std::{borrow::Cow, io::Write, rc::Rc};
 use uuid::Uuid;
 
@@ -31,7 +32,7 @@ pub enum Reply<'a> {
     /// An errand to PostgreSQL is under way.
     Asked(Rc<Asked>),
     /// Messages were appended to the log.
-    Pushed(Box<Pushed<'a>>),
+    Pushed(Pushed<'a>),
 }
 
 /// Which words a push is answered with.
@@ -60,18 +61,48 @@ pub struct Pushed<'a> {
     /// The words of the answer.
     pub form: Form,
     /// Its messages; empty for [`Form::Minimal`].
-    pub items: Vec<PushedItem<'a>>,
+    pub items: SmallVec<[PushedItem<'a>; 1]>,
     /// How many there are.
     pub count: u64,
     /// They are durable when the lane has come so far.
     pub end_ordinal: u64,
     /// The wait for the commit, if somebody does, in the order of the items.
-    pub awaited: Vec<Rc<Awaited>>,
+    pub awaited: SmallVec<[Rc<Awaited>; 1]>,
+    /// What became of those whose commit was waited for before, and which are not listed.
+    pub settled: Option<Settled>,
     /// Why an NDJSON body ended early.
     pub ended_by: Option<Refusal>,
 }
 
+/// How those messages of a push fared that are only counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settled {
+    duplicates: u64,
+    failed: u64,
+    /// Whether some were not committed in time.
+    is_short: bool,
+}
+
 impl<'a> Reply<'a> {
+    /// The same, borrowing nothing.
+    #[must_use]
+    pub fn into_owned<'b>(self) -> Reply<'b> {
+        match self {
+            Self::Ready { status, allow, body } => Reply::Ready { status, allow, body },
+            Self::Refused(refusal) => Reply::Refused(refusal),
+            Self::Asked(asked) => Reply::Asked(asked),
+            Self::Pushed(pushed) => Reply::Pushed(Pushed {
+                items: pushed.items.into_iter().map(PushedItem::into_owned).collect(),
+                form: pushed.form,
+                count: pushed.count,
+                end_ordinal: pushed.end_ordinal,
+                awaited: pushed.awaited,
+                settled: pushed.settled,
+                ended_by: pushed.ended_by,
+            }),
+        }
+    }
+
     /// A refusal.
     #[must_use]
     pub fn refused(refusal: Refusal) -> Self {
@@ -95,31 +126,57 @@ impl<'a> Reply<'a> {
     pub async fn finish(self, core: &Core, manner: Manner, out: &mut Vec<u8>) -> bool {
         match self {
             Self::Ready { status, allow, body } => {
-                let mut headers: Vec<(&str, &str)> = manner.headers().collect();
-                headers.extend(allow.map(|methods| ("Allow", methods)));
-                if allow.is_some() && manner.allow_origin.is_some() {
-                    headers.extend(cors::PREFLIGHT);
-                }
-                write_response(out, status, &headers, JSON, &body, manner.keep_alive, manner.head_only);
+                // What a browser asks before it lets a page ask.
+                let preflight = (allow.is_some() && manner.allow_origin.is_some()).then_some(cors::PREFLIGHT);
+                let allow = allow.map(|methods| ("Allow", methods)).into_iter();
+                write_answer(core, status, allow.chain(preflight.into_iter().flatten()), &body, manner, out);
                 false
             }
-            Self::Refused(refusal) => write_refusal(&refusal, None, manner, out),
+            Self::Refused(refusal) => write_refusal(core, &refusal, None, manner, out),
             Self::Asked(asked) => match asked.wait().await {
                 Answer::Done(mut body) => {
                     body.push(b'\n');
-                    let headers: Vec<(&str, &str)> = manner.headers().collect();
-                    write_response(out, 200, &headers, JSON, &body, manner.keep_alive, manner.head_only);
+                    write_answer(core, 200, None, &body, manner, out);
                     false
                 }
-                Answer::Refused(refusal) => write_refusal(&refusal, None, manner, out),
+                Answer::Refused(refusal) => write_refusal(core, &refusal, None, manner, out),
             },
             Self::Pushed(pushed) => pushed.finish(core, manner, out).await,
         }
     }
 }
 
-fn write_refusal(refusal: &Refusal, accepted: Option<u64>, manner: Manner, out: &mut Vec<u8>) -> bool {
-    let headers: Vec<(&str, &str)> = manner.headers().collect();
+/// Headers of an answer, few enough to need no memory of their own.
+type Headers<'a> = SmallVec<[(&'a str, &'a str); 6]>;
+
+/// Writes an answer with `Date`, and how full the log is where it is a 2xx.
+fn write_answer(
+    core: &Core,
+    status: u16,
+    more: impl IntoIterator<Item = (&'static str, &'static str)>,
+    body: &[u8],
+    manner: Manner,
+    out: &mut Vec<u8>,
+) {
+    let date = core.date();
+    let mut fill = [0_u8; 8];
+    let mut headers: Headers<'_> = SmallVec::new();
+    for header in more {
+        headers.push(header);
+    }
+    if (200..300).contains(&status) {
+        headers.push(("Forebay-Buffer-Fill", format_fill(core.shared.fill(), &mut fill)));
+    }
+    headers.push(("Date", std::str::from_utf8(&date).unwrap_or_default()));
+    headers.extend(manner.headers());
+    write_response(out, status, &headers, JSON, body, manner.keep_alive, manner.head_only);
+}
+
+fn write_refusal(core: &Core, refusal: &Refusal, accepted: Option<u64>, manner: Manner, out: &mut Vec<u8>) -> bool {
+    let date = core.date();
+    let mut headers: Headers<'_> = SmallVec::new();
+    headers.push(("Date", std::str::from_utf8(&date).unwrap_or_default()));
+    headers.extend(manner.headers());
     refusal.write_to(out, accepted, &headers, manner.keep_alive, manner.head_only);
     refusal.close
 }
@@ -129,12 +186,13 @@ impl Pushed<'_> {
         if core.durable(self.end_ordinal).await.is_err() {
             let refusal =
                 Refusal::new(503, "storage_failed", "a write to the log failed; whether this was kept is not known");
-            return write_refusal(&refusal.retry_after_s(1).closing(), None, manner, out);
+            return write_refusal(core, &refusal.retry_after_s(1).closing(), None, manner, out);
         }
         if let Some(refusal) = self.ended_by.take() {
-            return write_refusal(&refusal, Some(self.count), manner, out);
+            return write_refusal(core, &refusal, Some(self.count), manner, out);
         }
-        let mut committed = !self.awaited.is_empty();
+        let mut committed = !self.awaited.is_empty() || self.settled.is_some();
+        committed &= !self.settled.is_some_and(|settled| settled.is_short);
         for awaited in &self.awaited {
             committed &= awaited.wait().await == CommitWait::Committed;
         }
@@ -143,14 +201,22 @@ impl Pushed<'_> {
             (false, SyncMethod::None) => "memory",
             (false, _) => "disk",
         };
-        let mut fill = [0_u8; 8];
-        let fill = format_fill(core.shared.fill(), &mut fill);
-        let mut headers: Vec<(&str, &str)> = vec![("Forebay-Durability", durability), ("Forebay-Buffer-Fill", fill)];
-        headers.extend(manner.headers());
-        let mut body = Vec::with_capacity(64 + 160 * self.items.len());
+        let mut body = core.scratch();
         self.write_body(core.shared.health() == DatabaseHealth::Connected, &mut body);
-        write_response(out, 201, &headers, JSON, &body, manner.keep_alive, manner.head_only);
+        write_answer(core, 201, Some(("Forebay-Durability", durability)), &body, manner, out);
+        core.give_back(body);
         false
+    }
+
+    /// Waits for the commits that are awaited, and counts instead of listing what became of their messages.
+    pub async fn settle(&mut self) {
+        let mut settled = self.settled.unwrap_or_default();
+        for awaited in &self.awaited {
+            settled.is_short |= awaited.wait().await != CommitWait::Committed;
+        }
+        (settled.duplicates, settled.failed) = self.exceptions();
+        self.awaited.clear();
+        self.settled = Some(settled);
     }
 
     fn write_body(&self, database_is_healthy: bool, out: &mut Vec<u8>) {
@@ -178,7 +244,7 @@ impl Pushed<'_> {
                 push_number(out, self.count);
                 out.extend_from_slice(br#","dbHealthy":"#);
                 out.extend_from_slice(healthy);
-                if !self.awaited.is_empty() {
+                if !self.awaited.is_empty() || self.settled.is_some() {
                     let (duplicates, failed) = self.exceptions();
                     out.extend_from_slice(br#","duplicates":"#);
                     push_number(out, duplicates);
@@ -197,15 +263,26 @@ impl Pushed<'_> {
 
     /// How many duplicates there were, and how many messages that PostgreSQL refused.
     fn exceptions(&self) -> (u64, u64) {
-        self.deliveries().flatten().fold((0, 0), |(duplicates, failed), delivery| match delivery.fate {
-            Fate::Queued => (duplicates, failed),
-            Fate::Duplicate { .. } => (duplicates + 1, failed),
-            Fate::Refused { .. } => (duplicates, failed + 1),
+        let before = self.settled.unwrap_or_default();
+        self.deliveries().flatten().fold((before.duplicates, before.failed), |(duplicates, failed), delivery| {
+            match delivery.fate {
+                Fate::Queued => (duplicates, failed),
+                Fate::Duplicate { .. } => (duplicates + 1, failed),
+                Fate::Refused { .. } => (duplicates, failed + 1),
+            }
         })
     }
 }
 
 impl PushedItem<'_> {
+    fn into_owned<'b>(self) -> PushedItem<'b> {
+        PushedItem {
+            id: self.id,
+            transaction_id: self.transaction_id.map(|id| Cow::Owned(id.into_owned())),
+            queue: Cow::Owned(self.queue.into_owned()),
+        }
+    }
+
     fn write(&self, index: usize, delivery: Option<&Delivery>, whole: bool, out: &mut Vec<u8>) {
         if index > 0 {
             out.push(b',');
@@ -274,10 +351,11 @@ mod tests {
     fn every_form_of_answer_is_json_with_the_contract_s_names() {
         let pushed = |form| Pushed {
             form,
-            items: vec![item(), item()],
+            items: smallvec::smallvec![item(), item()],
             count: 2,
             end_ordinal: 0,
-            awaited: Vec::new(),
+            awaited: SmallVec::new(),
+            settled: None,
             ended_by: None,
         };
         let body = |form| {

@@ -2,7 +2,7 @@
 
 use crate::{
     access::{Asked, Scope},
-    http::{Method, Refusal, path},
+    http::{Head, Method, Refusal, path},
 };
 use std::borrow::Cow;
 
@@ -65,6 +65,14 @@ impl Route<'_> {
             Self::PushByPath { queue, .. } => Some(queue),
             _ => None,
         }
+    }
+
+    /// Whether its body is lines that are pushed one by one, as they come.
+    #[must_use]
+    pub fn takes_lines(&self, head: &Head<'_>) -> bool {
+        const LINES: &str = "application/x-ndjson";
+        matches!(self, Self::PushByPath { .. })
+            && head.media_type().is_some_and(|media_type| media_type.eq_ignore_ascii_case(LINES))
     }
 
     /// Whether it is a push: it has a body, and the log must take it.

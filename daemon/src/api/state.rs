@@ -14,7 +14,7 @@ use crate::{
 use std::sync::atomic::Ordering;
 
 /// `GET /health`: the process serves.
-pub(super) fn health(core: &Core) -> Reply<'static> {
+pub(super) fn health<'a>(core: &Core) -> Reply<'a> {
     let database = match core.shared.health() {
         DatabaseHealth::Connected => "connected",
         DatabaseHealth::Unknown | DatabaseHealth::Disconnected => "disconnected",
@@ -24,7 +24,7 @@ pub(super) fn health(core: &Core) -> Reply<'static> {
 }
 
 /// `GET /ready`: pushes are accepted.
-pub(super) fn ready(core: &Core) -> Reply<'static> {
+pub(super) fn ready<'a>(core: &Core) -> Reply<'a> {
     let refuse = |code, why: &'static str| Reply::refused(Refusal::new(503, code, why).retry_after_s(1));
     if core.is_stopping() {
         return refuse("shutting_down", "the daemon is shutting down");
@@ -42,7 +42,7 @@ pub(super) fn ready(core: &Core) -> Reply<'static> {
 }
 
 /// `GET /api/v1/status/buffers`: what is between the producers and PostgreSQL.
-pub(super) fn buffers(core: &Core) -> Reply<'static> {
+pub(super) fn buffers<'a>(core: &Core) -> Reply<'a> {
     let shared = &core.shared;
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let mut object = Object::new();

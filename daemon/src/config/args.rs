@@ -109,6 +109,12 @@ pub struct ServeArgs {
     /// Largest body of a request [default: 16 MiB]
     #[arg(long, env = "FOREBAY_MAX_BODY_BYTES", value_name = "BYTES")]
     pub max_body_bytes: Option<Bytes>,
+    /// How long a connection may be idle between requests before it is closed [default: 75s]
+    #[arg(long, env = "FOREBAY_IDLE_TIMEOUT", value_name = "DURATION")]
+    pub idle_timeout: Option<Span>,
+    /// How long a request's head may take, and over which time its body must bring 1 KiB a second [default: 10s]
+    #[arg(long, env = "FOREBAY_REQUEST_TIMEOUT", value_name = "DURATION")]
+    pub request_timeout: Option<Span>,
     /// How long the drain may go on after SIGTERM [default: 5s]
     #[arg(long, env = "FOREBAY_SHUTDOWN_GRACE", value_name = "DURATION")]
     pub shutdown_grace: Option<Span>,
@@ -145,7 +151,7 @@ pub struct ServeArgs {
     /// Serve only clients whose certificate one of these vouches for (PEM); read again on SIGHUP
     #[arg(long, env = "FOREBAY_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
-    /// Origins of web pages that may ask, such as https://example.org, or * [default: none]
+    /// Origins of web pages that may ask, such as `https://example.org`, or `*` [default: none]
     #[arg(long, env = "FOREBAY_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origin: Option<Vec<String>>,
     /// Serve a non-loopback address to everybody who reaches it

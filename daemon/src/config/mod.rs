@@ -11,7 +11,10 @@ pub mod sync_method;
 pub use access::{AccessConfig, JWT_SECRET_VARIABLE, JwtConfig, Secret, TlsConfig};
 
 use crate::access::cors;
-use crate::limits::{BODY_BYTES_DEFAULT, DRAIN_CONNECTIONS_MAX, POSTGRES_TIMEOUT_MIN};
+use crate::limits::{
+    BODY_BYTES_DEFAULT, CONNECTION_TIMEOUT_MIN, DRAIN_CONNECTIONS_MAX, IDLE_TIMEOUT_DEFAULT, POSTGRES_TIMEOUT_MIN,
+    REQUEST_TIMEOUT_DEFAULT,
+};
 use args::ServeArgs;
 use forebay_wal::group::SyncMethod;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -150,6 +153,10 @@ pub struct Config {
     pub probe_duplicates: ProbeDuplicates,
     /// Largest body of a request in bytes.
     pub max_body_bytes: u64,
+    /// How long a connection may be idle between requests.
+    pub idle_timeout: Duration,
+    /// How long a head may take, and over which time a body's rate is taken.
+    pub request_timeout: Duration,
     /// How long the drain may go on after SIGTERM.
     pub shutdown_grace: Duration,
     /// Schema in PostgreSQL.
@@ -202,6 +209,8 @@ impl Config {
             drain_connections: setting!(drain_connections).unwrap_or(1),
             probe_duplicates: setting!(probe_duplicates).unwrap_or(ProbeDuplicates::Auto),
             max_body_bytes: setting!(max_body_bytes).map_or(BODY_BYTES_DEFAULT, |size| size.0),
+            idle_timeout: setting!(idle_timeout).map_or(IDLE_TIMEOUT_DEFAULT, |timeout| timeout.0),
+            request_timeout: setting!(request_timeout).map_or(REQUEST_TIMEOUT_DEFAULT, |timeout| timeout.0),
             shutdown_grace: setting!(shutdown_grace).map_or(Duration::from_secs(5), |grace| grace.0),
             schema: setting!(schema).unwrap_or_else(|| "forebay".to_owned()),
             migrate: setting!(migrate).unwrap_or(true),
@@ -234,6 +243,11 @@ impl Config {
         }
         if self.schema.is_empty() || self.schema.len() > 63 || self.schema.contains(['\0', '"']) {
             return fail(format!("--schema {:?} is no name of 1 to 63 bytes without quotes", self.schema));
+        }
+        for (name, timeout) in [("idle", self.idle_timeout), ("request", self.request_timeout)] {
+            if timeout < CONNECTION_TIMEOUT_MIN {
+                return fail(format!("--{name}-timeout must be at least {} ms", CONNECTION_TIMEOUT_MIN.as_millis()));
+            }
         }
         if self.max_body_bytes < 1024 {
             return fail("--max-body-bytes must be at least 1024".into());
@@ -275,6 +289,8 @@ impl Config {
         line("drain-connections", Some(self.drain_connections.to_string()));
         line("probe-duplicates", Some(text(self.probe_duplicates.name())));
         line("max-body-bytes", Some(self.max_body_bytes.to_string()));
+        line("idle-timeout", Some(text(&humantime::format_duration(self.idle_timeout).to_string())));
+        line("request-timeout", Some(text(&humantime::format_duration(self.request_timeout).to_string())));
         line("shutdown-grace", Some(text(&humantime::format_duration(self.shutdown_grace).to_string())));
         line("schema", Some(text(&self.schema)));
         line("migrate", Some(self.migrate.to_string()));

@@ -1,7 +1,11 @@
 //! Listening: one socket a core on the same address, the kernel spreads connections over them.
 
-use super::{Core, connection};
-use crate::{limits::LISTEN_BACKLOG, rt};
+use super::{Core, connection, registry::Registered};
+use crate::{
+    limits::LISTEN_BACKLOG,
+    rt::{self, Stopper},
+    tls::Tls,
+};
 use rustix::net::{AddressFamily, SocketType, sockopt};
 use std::{io, net::SocketAddr, os::fd::OwnedFd, rc::Rc, time::Duration};
 
@@ -52,7 +56,8 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
 }
 
 pub(super) async fn accept_all(core: Rc<Core>) {
-    let mut next_id = 0;
+    let mut spare = Spare::default();
+    spare.take();
     loop {
         if core.registry.len() >= core.connections_max {
             rt::sleep(ACCEPT_PAUSE).await;
@@ -60,16 +65,78 @@ pub(super) async fn accept_all(core: Rc<Core>) {
         }
         match core.listener.accept().await {
             Ok((stream, _)) if !core.is_stopping() => {
-                next_id += 1;
-                rt::spawn(connection::serve(Rc::clone(&core), stream, next_id));
+                spare.there_is_room();
+                let registered = Registered::new(&core, Stopper::new(&stream));
+                match core.shared.gate.tls.as_ref().map(Tls::accept) {
+                    None => rt::spawn(connection::serve(stream, registered)),
+                    Some(Ok(session)) => rt::spawn(connection::serve_sealed(stream, session, registered)),
+                    Some(Err(error)) => tracing::warn!(%error, "a connection was not accepted"),
+                }
             }
             _ if core.is_stopping() => return,
             Ok(_) => {}
+            Err(error) if is_out_of_descriptors(&error) => {
+                spare.out_of_descriptors(&error);
+                if !spare.give_up() {
+                    rt::sleep(ACCEPT_PAUSE).await;
+                } else if let Ok((stream, _)) = core.listener.accept().await {
+                    rt::say(&stream, NO_ROOM);
+                }
+                spare.take();
+                // Not at once: those who come in the meantime wait, and nothing spins.
+                rt::sleep(ACCEPT_PAUSE).await;
+            }
             Err(error) => {
-                // Out of descriptors or memory, or the client gave up: the next one may fare better, but not at once.
+                // Out of memory, or the client gave up: the next one may fare better, but not at once.
                 tracing::warn!(%error, "a connection was not accepted");
                 rt::sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+}
+
+/// What a client hears for whom there is no descriptor.
+const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 72\r\n\
+    Retry-After: 1\r\nConnection: close\r\n\r\n\
+    {\"error\":\"the daemon may not open more connections\",\"code\":\"overloaded\"}";
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// A descriptor that is kept, so that a connection can be taken and told so when there is no other.
+#[derive(Default)]
+struct Spare {
+    file: Option<std::fs::File>,
+    told: bool,
+}
+
+impl Spare {
+    fn take(&mut self) {
+        if self.file.is_none() {
+            self.file = std::fs::File::open("/dev/null").ok();
+        }
+    }
+
+    /// Whether there was one to be given up.
+    fn give_up(&mut self) -> bool {
+        self.file.take().is_some()
+    }
+
+    /// Says so, once until there is room again.
+    fn out_of_descriptors(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.told, true) {
+            tracing::error!(
+                code = "accept_failed",
+                %error,
+                "no descriptor is left for another connection; those that there are are served, others are told to come back"
+            );
+        }
+    }
+
+    fn there_is_room(&mut self) {
+        if std::mem::take(&mut self.told) {
+            tracing::info!("connections are accepted again");
         }
     }
 }

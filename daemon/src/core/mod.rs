@@ -8,14 +8,18 @@
 //! ```
 
 mod asked;
+mod budget;
 mod commits;
 mod connection;
+mod date;
 mod listener;
 mod log_task;
 mod registry;
+mod watch;
 
 pub use asked::Asked;
 pub use commits::{Awaited, CommitWait};
+pub use date::DATE_BYTES;
 pub use listener::{ListenError, bind_all};
 pub use log_task::Poisoned;
 
@@ -23,14 +27,19 @@ use crate::{
     api::DeadLettersErrand,
     drain::signal::Patience,
     errands::Errand,
-    ids::IdMaker,
-    limits::{CONNECTIONS_GRACE, QUIET_SWEEPS_MAX, SWEEP_INTERVAL},
+    ids::{IdMaker, unix_now},
+    limits::{
+        CONNECTION_SWEEP_INTERVAL, CONNECTIONS_GRACE, IN_FLIGHT_BYTES_PER_CORE, IN_FLIGHT_PATIENCE, QUIET_SWEEPS_MAX,
+        READ_BUFFER_KEPT_BYTES, SWEEP_INTERVAL,
+    },
     mailbox::Letter,
     rt::{self, Notify},
     shared::Shared,
 };
 use asked::AllAsked;
+use budget::Budget;
 use commits::Commits;
+use date::DateLine;
 use forebay_wal::{
     group::{Appended, Record},
     lane::{AppendError, Lane, LaneOpen},
@@ -42,8 +51,9 @@ use std::{
     os::fd::OwnedFd,
     rc::Rc,
     sync::{Arc, mpsc::Sender},
-    time::Instant,
+    time::{Duration, Instant},
 };
+use watch::Timeouts;
 
 /// Why a core ended the daemon.
 #[derive(Debug)]
@@ -82,12 +92,21 @@ pub struct Core {
     commits: Commits,
     asked: AllAsked,
     registry: Registry,
+    budget: Budget,
+    date: DateLine,
+    /// Time as the sweep counts it, in milliseconds: it stands still while the process does, so that nobody is late by that.
+    now_ms: Cell<u64>,
+    /// Memory for what is made and thrown away within a request.
+    scratch: Cell<Vec<u8>>,
     listener: rt::Listener,
     connections_max: usize,
     stopping: Cell<bool>,
     ended: Notify,
     failed: Sender<CoreFailed>,
 }
+
+/// A longer step of the sweep counts as one of this length: the process was stopped, or its machine.
+const STEP_MAX: Duration = Duration::from_secs(1);
 
 /// Runs a core on the calling thread until the daemon stops.
 ///
@@ -115,6 +134,10 @@ pub fn run(start: CoreStart) -> Result<(), CoreFailed> {
             commits: Commits::default(),
             asked: AllAsked::default(),
             registry: Registry::default(),
+            budget: Budget::new(IN_FLIGHT_BYTES_PER_CORE, IN_FLIGHT_PATIENCE.as_millis() as u64),
+            date: DateLine::new(unix_now()),
+            now_ms: Cell::new(0),
+            scratch: Cell::default(),
             listener: rt::Listener::new(start.socket).map_err(setup)?,
             connections_max: start.connections_max as usize,
             stopping: Cell::new(false),
@@ -136,6 +159,29 @@ impl Core {
     /// Whether the daemon is ending: answers then close their connections.
     pub fn is_stopping(&self) -> bool {
         self.stopping.get()
+    }
+
+    /// The time for limits on connections, in milliseconds since the core started; as exact as the sweep is frequent.
+    pub fn now_ms(&self) -> u64 {
+        self.now_ms.get()
+    }
+
+    /// The `Date` of an answer.
+    pub fn date(&self) -> [u8; DATE_BYTES] {
+        self.date.text()
+    }
+
+    /// Empty memory of some size, for bytes that are done with soon; to be given back.
+    pub fn scratch(&self) -> Vec<u8> {
+        self.scratch.take()
+    }
+
+    /// Takes [`scratch`](Self::scratch) back.
+    pub fn give_back(&self, mut scratch: Vec<u8>) {
+        scratch.clear();
+        if scratch.capacity() <= READ_BUFFER_KEPT_BYTES {
+            self.scratch.set(scratch);
+        }
     }
 
     /// Whether this core's lane has no room, and gets none before the drain releases something.
@@ -254,14 +300,26 @@ impl Core {
     }
 }
 
-/// Ends waits for commits that take too long, and seals the lane when nothing was pushed for a moment.
+/// Ends waits for commits that take too long and connections that do, and seals the lane when nothing was pushed for a moment.
 async fn sweep(core: Rc<Core>) {
+    let timeouts = Timeouts::new(core.shared.config.idle_timeout, core.shared.config.request_timeout);
     let (mut appended, mut quiet_sweeps) = (0, 0);
+    let (mut last, mut connections_at_ms) = (Instant::now(), 0);
     loop {
         rt::sleep(SWEEP_INTERVAL).await;
         core.shared.pulses[usize::from(core.index)].beat();
-        if core.commits.give_up_before(Instant::now()) {
+        let now = Instant::now();
+        if core.commits.give_up_before(now) {
             core.shared.waited_in_vain(core.shared.config.commit_wait);
+        }
+        core.date.set(unix_now());
+        let step = now.duration_since(std::mem::replace(&mut last, now)).min(STEP_MAX);
+        let now_ms = core.now_ms.get() + step.as_millis() as u64;
+        core.now_ms.set(now_ms);
+        if now_ms >= connections_at_ms {
+            connections_at_ms = now_ms + CONNECTION_SWEEP_INTERVAL.as_millis() as u64;
+            core.budget.tick(now_ms);
+            core.registry.sweep(now_ms, &timeouts);
         }
         let appended_now = core.lane.borrow().shared().appended_ordinal();
         quiet_sweeps = if appended_now == appended { quiet_sweeps + 1 } else { 0 };

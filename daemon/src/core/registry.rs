@@ -1,51 +1,98 @@
-//! The connections of a core, so that a stop reaches them.
+//! The connections of a core, so that the sweep and a stop reach them.
 
-use crate::rt::Stopper;
-use std::{
-    cell::{Cell, RefCell},
-    collections::HashMap,
-    rc::Rc,
+use super::{
+    Core,
+    watch::{Timeouts, Watch},
 };
+use crate::rt::Stopper;
+use std::{cell::RefCell, rc::Rc};
 
 #[derive(Default)]
 pub(super) struct Registry {
-    connections: RefCell<HashMap<u64, Entry>>,
+    slots: RefCell<Slots>,
 }
 
-struct Entry {
-    stopper: Stopper,
-    idle: Rc<Cell<bool>>,
+#[derive(Default)]
+struct Slots {
+    watches: Vec<Option<Rc<Watch>>>,
+    free: Vec<usize>,
+}
+
+/// A connection's entry, kept no longer than the connection's descriptor.
+pub(super) struct Registered {
+    core: Rc<Core>,
+    watch: Rc<Watch>,
+    slot: usize,
+}
+
+impl Registered {
+    /// Adds a connection.
+    pub(super) fn new(core: &Rc<Core>, stopper: Stopper) -> Self {
+        let watch = Rc::new(Watch::new(stopper, core.now_ms()));
+        let slot = core.registry.add(Rc::clone(&watch));
+        Self { core: Rc::clone(core), watch, slot }
+    }
+
+    pub(super) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    pub(super) fn watch(&self) -> &Watch {
+        &self.watch
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.core.registry.remove(self.slot);
+        self.core.end_if_done();
+    }
 }
 
 impl Registry {
-    /// Adds a connection. The cell says whether it is between requests, and is the connection's to keep true.
-    pub(super) fn add(&self, id: u64, stopper: Stopper) -> Rc<Cell<bool>> {
-        let idle = Rc::new(Cell::new(true));
-        self.connections.borrow_mut().insert(id, Entry { stopper, idle: Rc::clone(&idle) });
-        idle
+    fn add(&self, watch: Rc<Watch>) -> usize {
+        let slots = &mut *self.slots.borrow_mut();
+        if let Some(slot) = slots.free.pop() {
+            slots.watches[slot] = Some(watch);
+            return slot;
+        }
+        slots.watches.push(Some(watch));
+        slots.watches.len() - 1
     }
 
-    pub(super) fn remove(&self, id: u64) {
-        self.connections.borrow_mut().remove(&id);
+    fn remove(&self, slot: usize) {
+        let slots = &mut *self.slots.borrow_mut();
+        slots.watches[slot] = None;
+        slots.free.push(slot);
+        if slots.free.len() == slots.watches.len() {
+            // After a crowd has left its memory goes too.
+            *slots = Slots::default();
+        }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.connections.borrow().len()
+        let slots = self.slots.borrow();
+        slots.watches.len() - slots.free.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.connections.borrow().is_empty()
+        self.len() == 0
     }
 
     pub(super) fn stop_idle(&self) {
-        self.connections
-            .borrow()
-            .values()
-            .filter(|entry| entry.idle.get())
-            .for_each(|entry| entry.stopper.stop_reading());
+        self.each(Watch::stop_if_idle);
     }
 
     pub(super) fn stop_all(&self) {
-        self.connections.borrow().values().for_each(|entry| entry.stopper.stop());
+        self.each(Watch::stop);
+    }
+
+    pub(super) fn sweep(&self, now_ms: u64, timeouts: &Timeouts) {
+        self.each(|watch| watch.sweep(now_ms, timeouts));
+    }
+
+    /// None of what is done to a watch adds or removes one: those whose wait it ends go on later.
+    fn each(&self, what: impl Fn(&Watch)) {
+        self.slots.borrow().watches.iter().flatten().for_each(|watch| what(watch));
     }
 }

@@ -1,7 +1,7 @@
 //! HTTP/1.1 as the edge needs it: bytes in, typed results out; no sockets.
 //!
 //! * [`request::parse`] reads a request's head and says how its body is framed.
-//! * [`chunked::Decoder`] takes chunks apart as they come.
+//! * [`incoming::Incoming`] takes a body as it comes: [`chunked::Decoder`] its chunks, [`coding::Decoder`] its coding.
 //! * [`path`] cuts and decodes what a target holds.
 //! * [`response::write_response`] and [`Refusal::write_to`] write answers.
 //!
@@ -10,12 +10,17 @@
 //! that is not `chunked`, folded header lines, lines that end without CR, white space before a colon, no `Host` or two.
 //!
 //! ```text
-//! request ── head      path       chunked      response
-//!       \      |         |           |        /
-//!        `---------- refusal -----------------   what is wrong, as an answer
+//!                              incoming
+//!                              /      \
+//! request ── head      path  chunked  coding ── gzip      response
+//!       \      |         |       |       |               /
+//!        `---------- refusal -----------------------'   what is wrong, as an answer
 //! ```
 
 pub mod chunked;
+pub mod coding;
+mod gzip;
+pub mod incoming;
 mod manner;
 pub mod path;
 mod refusal;

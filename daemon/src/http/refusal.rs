@@ -76,8 +76,8 @@ impl Refusal {
         out.extend_from_slice(b"}\n");
     }
 
-    /// Appends the whole answer. `headers` are added to those that the refusal needs: `Retry-After`, `Allow`, and
-    /// `WWW-Authenticate` with a 401. The connection stays open if `keep_alive` says so and [`Self::close`] does not.
+    /// Appends the whole answer. `headers` are added to those that the refusal needs: `Retry-After`, `Allow`,
+    /// `WWW-Authenticate` with a 401, `Accept-Encoding` with a 415. The connection stays open if `keep_alive` says so and [`Self::close`] does not.
     pub fn write_to(
         &self,
         out: &mut Vec<u8>,
@@ -99,6 +99,9 @@ impl Refusal {
         }
         if self.status == 401 {
             all.push(("WWW-Authenticate", "Bearer"));
+        }
+        if self.status == 415 {
+            all.push(("Accept-Encoding", "gzip, zstd"));
         }
         write_response(out, self.status, &all, response::JSON, &body, keep_alive && !self.close, head_only);
     }

@@ -5,9 +5,6 @@
 
 mod session;
 
-#[cfg(test)]
-mod tests;
-
 pub use session::Session;
 
 use crate::{access::files::of_path, config::TlsConfig};

@@ -141,6 +141,14 @@ impl Client {
         self.received.is_empty() && matches!(self.read_more(), Err(error) if error.kind() != io::ErrorKind::WouldBlock)
     }
 
+    /// Whether something has come, without waiting for it.
+    pub fn has_received(&mut self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let outcome = self.read_more();
+        self.stream.set_nonblocking(false).unwrap();
+        outcome.is_ok() || !self.received.is_empty()
+    }
+
     fn read_more(&mut self) -> io::Result<()> {
         let mut buffer = [0; 64 << 10];
         match self.stream.read(&mut buffer)? {

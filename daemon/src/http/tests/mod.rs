@@ -1,6 +1,7 @@
 //! What holds at the edge. The numbers are those of the fault list.
 
 mod chunks;
+mod encoded;
 mod heads;
 mod paths;
 mod responses;

@@ -1,0 +1,173 @@
+//! Bytes in flight: what a core holds of its connections' requests and answers, beyond the small buffer that each may have.
+//!
+//! Beyond the budget nobody is refused at once: a body waits to be read. One connection may go beyond it, so that some body
+//! always comes to its end, however large the bodies are that began: what is held is at most the budget and one body.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    future::poll_fn,
+    task::{Poll, Waker},
+};
+
+/// What there is.
+pub(super) struct Budget {
+    max_bytes: usize,
+    patience_ms: u64,
+    held_bytes: Cell<usize>,
+    /// Whether one has gone beyond it.
+    is_exceeded: Cell<bool>,
+    now_ms: Cell<u64>,
+    waiting: RefCell<VecDeque<Waker>>,
+}
+
+/// There was no room for too long.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Overloaded;
+
+/// One connection's part of it; given back when dropped.
+pub(super) struct Held<'b> {
+    budget: &'b Budget,
+    bytes: usize,
+    exceeds: bool,
+}
+
+impl Budget {
+    pub(super) fn new(max_bytes: usize, patience_ms: u64) -> Self {
+        Self {
+            max_bytes,
+            patience_ms,
+            held_bytes: Cell::new(0),
+            is_exceeded: Cell::new(false),
+            now_ms: Cell::new(0),
+            waiting: RefCell::default(),
+        }
+    }
+
+    pub(super) fn hold(&self) -> Held<'_> {
+        Held { budget: self, bytes: 0, exceeds: false }
+    }
+
+    /// The sweep's word of the time: those who wait see whether theirs is over.
+    pub(super) fn tick(&self, now_ms: u64) {
+        self.now_ms.set(now_ms);
+        self.waiting.take().into_iter().for_each(Waker::wake);
+    }
+
+    fn wake_next(&self) {
+        let next = self.waiting.borrow_mut().pop_front();
+        if let Some(waker) = next {
+            waker.wake();
+        }
+    }
+}
+
+impl Held<'_> {
+    /// Holds so many bytes, whatever others hold; more than before only where they are there already.
+    pub(super) fn set(&mut self, bytes: usize) {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        let held = self.budget.held_bytes.get();
+        self.budget.held_bytes.set(held - before + bytes);
+        if bytes < before {
+            if bytes == 0 && std::mem::take(&mut self.exceeds) {
+                self.budget.is_exceeded.set(false);
+            }
+            self.budget.wake_next();
+        }
+    }
+
+    /// Waits until it may hold so many bytes in all, and holds them.
+    ///
+    /// # Errors
+    /// [`Overloaded`]; it holds what it held.
+    pub(super) async fn grow_to(&mut self, bytes: usize) -> Result<(), Overloaded> {
+        if bytes <= self.bytes || self.try_grow_to(bytes) {
+            return Ok(());
+        }
+        let deadline_ms = self.budget.now_ms.get() + self.budget.patience_ms;
+        let mut has_waited = false;
+        poll_fn(|cx| {
+            if self.try_grow_to(bytes) {
+                self.budget.wake_next();
+                return Poll::Ready(Ok(()));
+            }
+            if self.budget.now_ms.get() >= deadline_ms {
+                self.budget.wake_next();
+                return Poll::Ready(Err(Overloaded));
+            }
+            let mut waiting = self.budget.waiting.borrow_mut();
+            // Whoever was first and found too little stays first.
+            match std::mem::replace(&mut has_waited, true) {
+                true => waiting.push_front(cx.waker().clone()),
+                false => waiting.push_back(cx.waker().clone()),
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    fn try_grow_to(&mut self, bytes: usize) -> bool {
+        let more = bytes - self.bytes;
+        let fits = self.budget.held_bytes.get() + more <= self.budget.max_bytes;
+        if !fits && !self.exceeds {
+            if self.budget.is_exceeded.replace(true) {
+                return false;
+            }
+            self.exceeds = true;
+        }
+        self.set(bytes);
+        true
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{future::Future, pin::pin, task::Context};
+
+    fn poll<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Poll<T> {
+        future.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    #[test]
+    fn one_may_go_beyond_it_and_the_next_waits_until_there_is_room() {
+        let budget = Budget::new(100, 1000);
+        let (mut one, mut other, mut third) = (budget.hold(), budget.hold(), budget.hold());
+        assert_eq!(poll(pin!(one.grow_to(90))), Poll::Ready(Ok(())));
+        assert_eq!(poll(pin!(other.grow_to(500))), Poll::Ready(Ok(())));
+        assert_eq!(poll(pin!(other.grow_to(900))), Poll::Ready(Ok(())), "it has gone beyond it already");
+        {
+            let mut waits = pin!(third.grow_to(20));
+            assert_eq!(poll(waits.as_mut()), Poll::Pending);
+            drop(other);
+            assert_eq!(poll(waits.as_mut()), Poll::Ready(Ok(())));
+        }
+        assert_eq!(budget.held_bytes.get(), 110);
+        drop((one, third));
+        assert_eq!((budget.held_bytes.get(), budget.is_exceeded.get()), (0, false));
+    }
+
+    #[test]
+    fn whoever_waits_too_long_is_told_and_holds_what_it_held() {
+        let budget = Budget::new(100, 1000);
+        let (mut one, mut other) = (budget.hold(), budget.hold());
+        assert_eq!(poll(pin!(one.grow_to(1000))), Poll::Ready(Ok(())));
+        {
+            let mut waits = pin!(other.grow_to(10));
+            assert_eq!(poll(waits.as_mut()), Poll::Pending);
+            budget.tick(999);
+            assert_eq!(poll(waits.as_mut()), Poll::Pending);
+            budget.tick(1000);
+            assert_eq!(poll(waits.as_mut()), Poll::Ready(Err(Overloaded)));
+        }
+        assert_eq!(other.bytes, 0);
+        one.set(50);
+        assert_eq!(poll(pin!(other.grow_to(10))), Poll::Ready(Ok(())));
+    }
+}

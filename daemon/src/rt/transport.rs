@@ -1,0 +1,76 @@
+//! What a connection is served over: a socket, or something that encrypts what goes over one.
+
+use monoio::{
+    buf::IoBufMut,
+    io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Canceller},
+    net::TcpStream,
+};
+use std::{cell::RefCell, future::Future, io};
+
+/// Reads into the free room behind `buffer`'s content. Returns the number of bytes, 0 at the end of the stream. Must be awaited
+/// to its end.
+///
+/// # Errors
+/// Those of `recv`.
+pub async fn read_more(stream: &mut impl AsyncReadRent, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+    let (length, capacity) = (buffer.len(), buffer.capacity());
+    debug_assert!(length < capacity, "there is room to read into");
+    let (outcome, slice) = stream.read(buffer.slice_mut(length..capacity)).await;
+    (outcome, slice.into_inner())
+}
+
+/// A stream of bytes in both directions. What it does not say itself is right for any: such a stream keeps its buffer while it
+/// is idle.
+pub trait Transport: AsyncReadRent + AsyncWriteRent + Sized {
+    /// Waits until there may be something to read, without a buffer to read into.
+    fn readable(&mut self) -> impl Future<Output = io::Result<()>> {
+        async { Ok(()) }
+    }
+
+    /// As [`read_more`], but `interrupter` may end it: [`is_interrupted`] then, and nothing was read.
+    fn read_interruptibly(
+        &mut self,
+        buffer: Vec<u8>,
+        interrupter: &Interrupter,
+    ) -> impl Future<Output = (io::Result<usize>, Vec<u8>)> {
+        // Nothing of it can be ended without loss.
+        let _: &Interrupter = interrupter;
+        read_more(self, buffer)
+    }
+}
+
+impl Transport for TcpStream {
+    async fn readable(&mut self) -> io::Result<()> {
+        Self::readable(self, false).await
+    }
+
+    async fn read_interruptibly(&mut self, buffer: Vec<u8>, interrupter: &Interrupter) -> (io::Result<usize>, Vec<u8>) {
+        let (length, capacity) = (buffer.len(), buffer.capacity());
+        debug_assert!(length < capacity, "there is room to read into");
+        let handle = interrupter.canceller.borrow_mut().get_or_insert_default().handle();
+        let (outcome, slice) = self.cancelable_read(buffer.slice_mut(length..capacity), handle).await;
+        (outcome, slice.into_inner())
+    }
+}
+
+/// Ends a pending read, so that its buffer comes back. The read is awaited to its end all the same: it may have got bytes.
+#[derive(Default)]
+pub struct Interrupter {
+    canceller: RefCell<Option<Canceller>>,
+}
+
+impl Interrupter {
+    /// Ends the read that is pending, if one is.
+    pub fn interrupt(&self) {
+        if let Some(canceller) = self.canceller.take() {
+            // What it returns is for reads to come; they make their own.
+            drop(canceller.cancel());
+        }
+    }
+}
+
+/// Whether a read was ended by its [`Interrupter`].
+#[must_use]
+pub fn is_interrupted(outcome: &io::Result<usize>) -> bool {
+    matches!(outcome, Err(error) if error.raw_os_error() == Some(libc::ECANCELED))
+}

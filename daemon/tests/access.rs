@@ -1,0 +1,392 @@
+//! Who may do what: every endpoint, with every kind of token.
+
+// Helpers of tests fail as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::{Client, Daemon, NOWHERE, Response, data_dir, forebay, wait_until};
+use forebay::{
+    access::{Asked, Scope},
+    api::{LettersRoute, Route, route},
+    http::Method,
+};
+use serde_json::{Value, json};
+use std::{fs, path::PathBuf};
+
+/// A daemon with a tokens file.
+struct Guarded {
+    daemon: Daemon,
+    tokens_file: PathBuf,
+    admin: String,
+    _dir: tempfile::TempDir,
+}
+
+/// Makes a token by the command line.
+fn new_token(file: &std::path::Path, args: &[&str]) -> String {
+    let file = file.to_str().unwrap();
+    let output = forebay(&[&["token", "new", "--tokens-file", file], args].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+}
+
+impl Guarded {
+    fn start(args: &[&str]) -> Self {
+        let dir = data_dir();
+        let tokens_file = dir.path().join("tokens.toml");
+        let admin = new_token(&tokens_file, &["--scopes", "admin"]);
+        let all = [&["--tokens-file", tokens_file.to_str().unwrap()], args].concat();
+        let daemon = Daemon::start(&dir.path().join("data"), NOWHERE, &all);
+        Self { daemon, tokens_file, admin, _dir: dir }
+    }
+
+    /// A token that the daemon knows.
+    fn token(&self, args: &[&str]) -> String {
+        let token = new_token(&self.tokens_file, args);
+        self.reload();
+        token
+    }
+
+    fn reload(&self) {
+        let told = || self.daemon.log().matches("tokens and keys").count();
+        let before = told();
+        self.daemon.signal(rustix::process::Signal::HUP);
+        wait_until("the tokens are read again", || told() > before);
+    }
+
+    fn appended(&self) -> u64 {
+        let response = with_token(&mut self.daemon.connect(), "GET", "/api/v1/status/buffers", Some(&self.admin), None);
+        let lanes = response.json()["lanes"].as_array().unwrap().clone();
+        lanes.iter().map(|lane| lane["appendedOrdinal"].as_u64().unwrap()).sum()
+    }
+}
+
+fn with_token(client: &mut Client, method: &str, path: &str, token: Option<&str>, body: Option<&[u8]>) -> Response {
+    let bearer = token.map(|token| format!("Bearer {token}"));
+    let headers: Vec<(&str, &str)> = bearer.iter().map(|bearer| ("Authorization", bearer.as_str())).collect();
+    client.request(method, path, &headers, body).unwrap()
+}
+
+/// Where a route stands in [`TABLE`]'s kinds. Whoever adds a route must say it here, and give it a row.
+fn kind(route: &Route<'_>) -> usize {
+    match route {
+        Route::PushJson => 0,
+        Route::PushByPath { partition: None, .. } => 1,
+        Route::PushByPath { partition: Some(_), .. } => 2,
+        Route::Health => 3,
+        Route::Ready => 4,
+        Route::Buffers => 5,
+        Route::DeadLetters(LettersRoute::List) => 6,
+        Route::DeadLetters(LettersRoute::RetryAll) => 7,
+        Route::DeadLetters(LettersRoute::Show(_)) => 8,
+        Route::DeadLetters(LettersRoute::Retry(_)) => 9,
+        Route::DeadLetters(LettersRoute::Drop(_)) => 10,
+        Route::Options(_) => KINDS - 1,
+    }
+}
+
+const KINDS: usize = 12;
+
+/// Method, path and body of a request of each kind, and what it asks for.
+const TABLE: [(Method, &str, Option<&[u8]>, Asked); KINDS + 1] = [
+    (Method::Post, "/api/v1/push", Some(br#"{"items":[{"queue":"q","payload":1}],"qos0":true}"#), PUSH),
+    (Method::Post, "/push/q", Some(b"1"), PUSH),
+    (Method::Post, "/push/q/p", Some(b"1"), PUSH),
+    (Method::Get, "/health", None, Asked::Nothing),
+    (Method::Get, "/ready", None, Asked::Token),
+    (Method::Get, "/api/v1/status/buffers", None, ADMIN),
+    (Method::Get, "/api/v1/dead-letters", None, ADMIN),
+    (Method::Post, "/api/v1/dead-letters/retry", Some(b""), ADMIN),
+    (Method::Get, "/api/v1/dead-letters/f1", None, ADMIN),
+    (Method::Post, "/api/v1/dead-letters/f1/retry", Some(b""), ADMIN),
+    (Method::Delete, "/api/v1/dead-letters/f1", None, ADMIN),
+    (Method::Options, "/api/v1/push", None, Asked::Token),
+    (Method::Head, "/api/v1/status/buffers", None, ADMIN),
+];
+
+const PUSH: Asked = Asked::Scope(Scope::Push);
+const ADMIN: Asked = Asked::Scope(Scope::Admin);
+
+fn name(method: Method) -> &'static str {
+    match method {
+        Method::Get => "GET",
+        Method::Head => "HEAD",
+        Method::Post => "POST",
+        Method::Delete => "DELETE",
+        Method::Options => "OPTIONS",
+        Method::Put | Method::Patch | Method::Other => unreachable!("no row has it"),
+    }
+}
+
+#[test]
+fn every_endpoint_asks_for_its_scope_and_does_nothing_without_it_case_73() {
+    let mut kinds: Vec<usize> = TABLE.iter().map(|(method, path, ..)| kind(&route(*method, path).unwrap())).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    assert_eq!(kinds, (0..KINDS).collect::<Vec<_>>(), "every kind of route has a row");
+
+    let guarded = Guarded::start(&["--sync", "none", "--cores", "1"]);
+    let (push, pop) = (guarded.token(&["--scopes", "push"]), guarded.token(&["--scopes", "pop"]));
+    let all = guarded.token(&["--scopes", "push,pop,admin"]);
+    let wrong = format!("{}x", &push[..push.len() - 1]);
+    let tokens: [(Option<&str>, &[Scope]); 7] = [
+        (None, &[]),
+        (Some(""), &[]),
+        (Some(&wrong), &[]),
+        (Some(&push), &[Scope::Push]),
+        (Some(&pop), &[Scope::Pop]),
+        (Some(&guarded.admin), &[Scope::Admin]),
+        (Some(&all), &Scope::ALL),
+    ];
+    for (method, path, body, asked) in TABLE {
+        assert_eq!(route(method, path).unwrap().asked(), asked, "{path}");
+        for (token, scopes) in tokens {
+            let is_known = !scopes.is_empty();
+            let expected = match asked {
+                Asked::Nothing => None,
+                _ if !is_known => Some(401),
+                Asked::Scope(scope) if !scopes.contains(&scope) => Some(403),
+                Asked::Token | Asked::Scope(_) => None,
+            };
+            let before = guarded.appended();
+            let response = with_token(&mut guarded.daemon.connect(), name(method), path, token, body);
+            let what = format!("{} {path} with {scopes:?}: {response:?}", name(method));
+            match expected {
+                Some(status) => {
+                    assert_eq!(response.status, status, "{what}");
+                    assert_eq!(guarded.appended(), before, "{what}");
+                    assert_eq!(response.header("WWW-Authenticate"), (status == 401).then_some("Bearer"), "{what}");
+                    if method != Method::Head {
+                        assert_eq!(response.code(), if status == 401 { "unauthorized" } else { "forbidden" }, "{what}");
+                    }
+                }
+                None => {
+                    assert!(![401, 403].contains(&response.status), "{what}");
+                    let is_push = asked == PUSH;
+                    assert_eq!(response.status == 201, is_push, "{what}");
+                    assert_eq!(guarded.appended(), before + u64::from(is_push), "{what}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn without_the_right_a_body_is_not_asked_for() {
+    let guarded = Guarded::start(&["--cores", "1"]);
+    let mut client = guarded.daemon.connect();
+    client.send(b"POST /push/q HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n").unwrap();
+    assert_eq!(client.receive_one(false).unwrap().status, 401, "and no 100 before it");
+    assert!(client.is_closed());
+}
+
+#[test]
+fn a_token_with_a_prefix_pushes_to_such_queues_only_and_the_item_is_named() {
+    let guarded = Guarded::start(&["--cores", "1"]);
+    let token = guarded.token(&["--scopes", "push", "--queue-prefix", "orders."]);
+    let mut client = guarded.daemon.connect();
+    let mut push = |queues: &[&str]| {
+        let items: Vec<Value> = queues.iter().map(|queue| json!({"queue": queue, "payload": 1})).collect();
+        let body = json!({"items": items, "qos0": true}).to_string();
+        with_token(&mut client, "POST", "/api/v1/push", Some(&token), Some(body.as_bytes()))
+    };
+    assert_eq!(push(&["orders.eu", "orders."]).status, 201);
+    let before = guarded.appended();
+    let refused = push(&["orders.eu", "orders.us", "others", "orders.eu"]);
+    assert_eq!((refused.status, refused.code().as_str()), (403, "forbidden"));
+    assert!(refused.error().starts_with("items[2].queue: "), "{}", refused.error());
+    for (path, status) in
+        [("/push/orders.eu", 201), ("/push/orders%2Eeu", 201), ("/push/others", 403), ("/push/order", 403)]
+    {
+        assert_eq!(with_token(&mut client, "POST", path, Some(&token), Some(b"1")).status, status, "{path}");
+    }
+    assert_eq!(guarded.appended(), before + 2);
+}
+
+#[test]
+fn a_rate_holds_over_connections_and_cores_and_is_told_as_429() {
+    let guarded = Guarded::start(&["--cores", "2"]);
+    let token = guarded.token(&["--scopes", "push", "--rate", "1/s", "--burst", "20"]);
+    let other = guarded.token(&["--scopes", "push"]);
+    let mut refused = 0;
+    for _ in 0..200 {
+        let response = with_token(&mut guarded.daemon.connect(), "POST", "/push/q", Some(&token), Some(b"1"));
+        if response.status == 429 {
+            refused += 1;
+            assert_eq!(response.code(), "rate_limited");
+            assert!(response.header("Retry-After").unwrap().parse::<u64>().unwrap() >= 1);
+        } else {
+            assert_eq!(response.status, 201);
+        }
+    }
+    assert!(refused > 0, "200 are more than 20 and one a second");
+    let appended = guarded.appended();
+    let mut client = guarded.daemon.connect();
+    let items: Vec<Value> = (0..1000).map(|_| json!({"queue": "q", "payload": 1})).collect();
+    let body = json!({"items": items, "qos0": true}).to_string();
+    let push =
+        |client: &mut Client, token| with_token(client, "POST", "/api/v1/push", Some(token), Some(body.as_bytes()));
+    assert_eq!(push(&mut client, &token).status, 429, "a push is counted by its messages");
+    assert_eq!(guarded.appended(), appended, "and is taken whole or not at all");
+    assert_eq!(push(&mut client, &other).status, 201, "another token has its own");
+    let lines = b"1\n2\n3\n".repeat(200);
+    let authorization = format!("Bearer {token}");
+    let headers = [("Authorization", authorization.as_str()), ("Content-Type", "application/x-ndjson")];
+    let ended = client.request("POST", "/push/q", &headers, Some(&lines)).unwrap();
+    assert_eq!((ended.status, &ended.json()["accepted"]), (429, &json!(0)));
+    assert_eq!(with_token(&mut client, "GET", "/ready", Some(&token), None).status, 200, "only messages are counted");
+}
+
+#[test]
+fn a_token_that_is_removed_opens_nothing_more_on_connections_that_are_open() {
+    let guarded = Guarded::start(&["--cores", "2"]);
+    let token = guarded.token(&["--scopes", "push"]);
+    let mut clients: Vec<Client> = (0..8).map(|_| guarded.daemon.connect()).collect();
+    let mut statuses = |token: &str| -> Vec<u16> {
+        clients.iter_mut().map(|client| with_token(client, "POST", "/push/q", Some(token), Some(b"1")).status).collect()
+    };
+    assert_eq!(statuses(&token), [201; 8]);
+    let kept = fs::read_to_string(&guarded.tokens_file).unwrap();
+    let admin_only = kept.split("[[token]]").nth(1).unwrap();
+    fs::write(&guarded.tokens_file, format!("[[token]]{admin_only}")).unwrap();
+    assert_eq!(statuses(&token), [201; 8], "not before SIGHUP");
+    guarded.reload();
+    assert_eq!(statuses(&token), [401; 8]);
+    fs::write(&guarded.tokens_file, "no tokens at all").unwrap();
+    guarded.reload();
+    assert!(guarded.daemon.log().contains("access_not_reloaded"), "{}", guarded.daemon.log());
+    assert_eq!(statuses(&guarded.admin), [403; 8], "a bad file leaves the tokens as they were");
+    fs::write(&guarded.tokens_file, &kept).unwrap();
+    guarded.reload();
+    assert_eq!(statuses(&token), [201; 8]);
+}
+
+#[test]
+fn what_is_sent_or_kept_of_tokens_is_not_logged_or_printed() {
+    let guarded = Guarded::start(&["--cores", "1", "--log", "debug"]);
+    let mut client = guarded.daemon.connect();
+    let wrong = "fb_this-is-not-a-token";
+    assert_eq!(with_token(&mut client, "POST", "/push/q", Some(wrong), Some(b"1")).status, 401);
+    assert_eq!(with_token(&mut client, "GET", "/ready", Some(&guarded.admin), None).status, 200);
+    let log = guarded.daemon.log();
+    assert!(!log.contains(wrong) && !log.contains(&guarded.admin), "{log}");
+    assert!(!fs::read_to_string(&guarded.tokens_file).unwrap().contains(&guarded.admin));
+}
+
+#[test]
+fn an_address_that_strangers_reach_needs_something_that_keeps_them_out() {
+    let refused = forebay(&["serve", "--listen", "0.0.0.0:0", "--postgres", "embedded"]);
+    assert_eq!(refused.status.code(), Some(2));
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    for way in ["--tokens-file", "--jwks-file", "--tls-client-ca", "--insecure"] {
+        assert!(text.contains(way), "{text}");
+    }
+    for (flag, value) in
+        [("--tokens-file", "t"), ("--jwks-file", "j"), ("--jwt-secret-file", "s"), ("--insecure", "true")]
+    {
+        let taken = forebay(&["serve", "--listen", "192.0.2.1:1", flag, value, "--print-config"]);
+        assert!(taken.status.success(), "{flag}: {}", String::from_utf8_lossy(&taken.stderr));
+    }
+    let tls = ["serve", "--listen", "192.0.2.1:1", "--tls-cert", "c", "--tls-key", "k", "--print-config"];
+    assert_eq!(forebay(&tls).status.code(), Some(2), "TLS alone lets everybody in");
+    assert!(forebay(&[&tls[..], &["--tls-client-ca", "a"]].concat()).status.success());
+    assert_eq!(forebay(&["serve", "--tls-cert", "c", "--print-config"]).status.code(), Some(2), "without its key");
+}
+
+#[test]
+fn a_tokens_file_that_others_may_write_to_is_refused_at_the_start() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = data_dir();
+    let file = dir.path().join("tokens.toml");
+    new_token(&file, &["--scopes", "push"]);
+    assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).unwrap();
+    let data = dir.path().join("data");
+    let args = ["serve", "--listen", "127.0.0.1:0", "--data-dir", data.to_str().unwrap(), "--postgres", NOWHERE];
+    let refused = forebay(&[&args[..], &["--tokens-file", file.to_str().unwrap()]].concat());
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("chmod go-w"));
+    let appended = forebay(&["token", "new", "--tokens-file", file.to_str().unwrap(), "--scopes", "push"]);
+    assert_eq!((appended.status.code(), appended.stdout.len()), (Some(2), 0), "no token is shown that is not kept");
+}
+
+#[test]
+fn web_pages_may_ask_where_their_origin_is_configured_and_nowhere_else() {
+    const PAGE: &str = "https://page.example";
+    let guarded = Guarded::start(&["--cores", "1", "--cors-origin", "https://other.example,https://page.example"]);
+    let mut client = guarded.daemon.connect();
+    let mut ask = |method: &str, headers: &[(&str, &str)], body: Option<&[u8]>| {
+        client.request(method, "/push/q", headers, body).unwrap()
+    };
+    let asks = [("Access-Control-Request-Method", "POST"), ("Access-Control-Request-Headers", "authorization")];
+    let preflight = ask("OPTIONS", &[&[("Origin", PAGE)], &asks[..]].concat(), None);
+    assert_eq!((preflight.status, preflight.header("Access-Control-Allow-Origin")), (204, Some(PAGE)));
+    assert!(preflight.header("Access-Control-Allow-Headers").unwrap().contains("Authorization"));
+    assert!(preflight.header("Access-Control-Allow-Methods").unwrap().contains("POST"));
+    assert_eq!(preflight.header("Vary"), Some("Origin"));
+    let stranger = ask("OPTIONS", &[&[("Origin", "https://stranger.example")], &asks[..]].concat(), None);
+    assert_eq!((stranger.status, stranger.header("Access-Control-Allow-Origin")), (401, None));
+    // A page can read why it was refused.
+    let refused = ask("POST", &[("Origin", PAGE)], Some(b"1"));
+    assert_eq!((refused.status, refused.header("Access-Control-Allow-Origin")), (401, Some(PAGE)));
+    let token = guarded.token(&["--scopes", "push"]);
+    let bearer = format!("Bearer {token}");
+    let taken = ask("POST", &[("Origin", PAGE), ("Authorization", &bearer)], Some(b"1"));
+    assert_eq!((taken.status, taken.header("Access-Control-Allow-Origin")), (201, Some(PAGE)));
+    assert!(taken.header("Access-Control-Expose-Headers").unwrap().contains("Forebay-Durability"));
+    let elsewhere = ask("POST", &[("Authorization", &bearer)], Some(b"1"));
+    assert_eq!(elsewhere.header("Access-Control-Allow-Origin"), None);
+    for response in [&preflight, &stranger, &refused, &taken, &elsewhere] {
+        assert_eq!(response.header("Access-Control-Allow-Credentials"), None);
+    }
+    assert_eq!(elsewhere.header("X-Content-Type-Options"), Some("nosniff"));
+    assert_eq!(elsewhere.header("Cache-Control"), Some("no-store"));
+}
+
+#[test]
+fn jwts_open_what_their_scopes_and_roles_say() {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    use std::os::unix::fs::PermissionsExt;
+    const SECRET: &str = "the secret of this test, of enough bytes";
+    let dir = data_dir();
+    let secret = dir.path().join("secret");
+    fs::write(&secret, SECRET).unwrap();
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let args = ["--jwt-secret-file", secret.to_str().unwrap(), "--jwt-issuer", "me", "--cores", "1"];
+    let daemon = Daemon::start(&dir.path().join("data"), NOWHERE, &args);
+    let signed = |claims: &Value, secret: &str| {
+        let encoded = |text: &str| URL_SAFE_NO_PAD.encode(text);
+        let message = format!("{}.{}", encoded(r#"{"alg":"HS256","typ":"JWT"}"#), encoded(&claims.to_string()));
+        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.as_bytes());
+        let signature = ring::hmac::sign(&key, message.as_bytes());
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
+    };
+    let exp = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() + 600;
+    let mut client = daemon.connect();
+    let mut statuses = |token: &str| {
+        ["/push/q", "/api/v1/status/buffers"].map(|path| {
+            let (method, body) = if path == "/push/q" { ("POST", Some(&b"1"[..])) } else { ("GET", None) };
+            with_token(&mut client, method, path, Some(token), body).status
+        })
+    };
+    for (claims, expected) in [
+        (json!({"exp": exp, "iss": "me", "role": "admin"}), [201, 200]),
+        (json!({"exp": exp, "iss": "me", "role": "read-write"}), [201, 403]),
+        (json!({"exp": exp, "iss": "me", "scope": "admin"}), [403, 200]),
+        (json!({"exp": exp, "iss": "me"}), [403, 403]),
+        (json!({"exp": exp, "iss": "other", "role": "admin"}), [401, 401]),
+        (json!({"exp": exp - 3600, "iss": "me", "role": "admin"}), [401, 401]),
+    ] {
+        for _ in 0..2 {
+            assert_eq!(statuses(&signed(&claims, SECRET)), expected, "{claims}");
+        }
+    }
+    let right = json!({"exp": exp, "iss": "me", "role": "admin"});
+    assert_eq!(statuses(&signed(&right, "another secret, also of enough bytes")), [401, 401]);
+    fs::write(&secret, "another secret, also of enough bytes").unwrap();
+    let told = || daemon.log().matches("were read again").count();
+    daemon.signal(rustix::process::Signal::HUP);
+    wait_until("the secret is read again", || told() > 0);
+    assert_eq!(statuses(&signed(&right, "another secret, also of enough bytes")), [201, 200]);
+    assert_eq!(statuses(&signed(&right, SECRET)), [401, 401]);
+}

@@ -1,0 +1,256 @@
+//! TLS of the daemon's own port: whom it convinces, whom it lets in, and certificates that change.
+
+// Helpers of tests fail as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::{Daemon, NOWHERE, PATIENCE, data_dir, wait_until};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore, StreamOwned,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+};
+use std::{
+    fs,
+    io::{self, Read, Write},
+    net::TcpStream,
+    path::PathBuf,
+    sync::Arc,
+};
+
+/// A certificate that vouches for others.
+struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// A certificate and its key, for a server on loopback or for a client.
+    fn issue(&self, usage: ExtendedKeyUsagePurpose) -> (String, String) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
+        params.extended_key_usages = vec![usage];
+        (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap()).unwrap();
+        roots
+    }
+}
+
+/// A daemon that speaks TLS.
+struct Sealed {
+    daemon: Daemon,
+    cert: PathBuf,
+    key: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Sealed {
+    fn start(authority: &Authority, client_ca: Option<&Authority>) -> Self {
+        Self::start_with(authority, client_ca, &[])
+    }
+
+    fn start_with(authority: &Authority, client_ca: Option<&Authority>, more: &[&str]) -> Self {
+        let dir = data_dir();
+        let [cert, key, ca] = ["cert.pem", "key.pem", "ca.pem"].map(|name| dir.path().join(name));
+        let (cert_pem, key_pem) = authority.issue(ExtendedKeyUsagePurpose::ServerAuth);
+        fs::write(&cert, cert_pem).unwrap();
+        fs::write(&key, key_pem).unwrap();
+        let mut args = vec!["--cores", "1", "--tls-cert", cert.to_str().unwrap(), "--tls-key", key.to_str().unwrap()];
+        args.extend(more);
+        if let Some(client_ca) = client_ca {
+            fs::write(&ca, &client_ca.pem).unwrap();
+            args.extend(["--tls-client-ca", ca.to_str().unwrap()]);
+        }
+        let daemon = Daemon::start(&dir.path().join("data"), NOWHERE, &args);
+        Self { daemon, cert, key, _dir: dir }
+    }
+
+    fn connect(&self, roots: RootCertStore, identity: Option<(String, String)>) -> io::Result<Conversation> {
+        let versions = [&rustls::version::TLS13];
+        self.connect_by(&versions, roots, identity)
+    }
+
+    fn connect_by(
+        &self,
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        roots: RootCertStore,
+        identity: Option<(String, String)>,
+    ) -> io::Result<Conversation> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
+        let builder = builder.with_root_certificates(roots);
+        let mut config = match identity {
+            None => builder.with_no_client_auth(),
+            Some((cert, key)) => {
+                let cert = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
+                let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+                builder.with_client_auth_cert(vec![cert], key).unwrap()
+            }
+        };
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let client = ClientConnection::new(Arc::new(config), "127.0.0.1".try_into().unwrap()).unwrap();
+        let stream = TcpStream::connect(self.daemon.address)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let mut conversation = Conversation(StreamOwned::new(client, stream));
+        // Under TLS 1.3 a client learns with its first read whether it was let in.
+        conversation.push(b"1")?;
+        assert_eq!(conversation.0.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
+        Ok(conversation)
+    }
+}
+
+struct Conversation(StreamOwned<ClientConnection, TcpStream>);
+
+impl Conversation {
+    /// Pushes, and returns the answer's head and body.
+    fn push(&mut self, payload: &[u8]) -> io::Result<String> {
+        let head = format!("POST /push/q HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", payload.len());
+        self.0.write_all(&[head.as_bytes(), payload].concat())?;
+        self.receive()
+    }
+
+    fn receive(&mut self) -> io::Result<String> {
+        let mut text = String::new();
+        loop {
+            let mut buffer = [0; 4096];
+            let length = self.0.read(&mut buffer)?;
+            text.push_str(std::str::from_utf8(&buffer[..length]).unwrap());
+            if length == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            // Every answer here is JSON with an end of line.
+            if text.ends_with("}\n") {
+                return Ok(text);
+            }
+        }
+    }
+
+    fn is_served(&mut self) -> bool {
+        self.push(b"2").is_ok_and(|answer| answer.starts_with("HTTP/1.1 201 "))
+    }
+}
+
+#[test]
+fn who_trusts_the_daemons_authority_is_served_under_tls_1_2_and_1_3() {
+    let authority = Authority::new("right");
+    let sealed = Sealed::start(&authority, None);
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        let mut conversation = sealed.connect_by(&[version], authority.roots(), None).unwrap();
+        assert!(conversation.is_served());
+    }
+    let error = sealed.connect(Authority::new("wrong").roots(), None).err().unwrap();
+    assert!(error.to_string().contains("invalid peer certificate"), "{error}");
+}
+
+#[test]
+fn a_large_body_and_many_requests_at_once_come_through_whole() {
+    let authority = Authority::new("right");
+    let sealed = Sealed::start(&authority, None);
+    let mut conversation = sealed.connect(authority.roots(), None).unwrap();
+    let payload = format!("\"{}\"", "x".repeat(3 << 20));
+    assert!(conversation.push(payload.as_bytes()).unwrap().starts_with("HTTP/1.1 201 "));
+    let items: Vec<String> = (0..5000).map(|_| r#"{"queue":"q","payload":1}"#.to_owned()).collect();
+    let body = format!(r#"{{"items":[{}],"qos0":true}}"#, items.join(","));
+    let head = format!("POST /api/v1/push HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    conversation.0.write_all(format!("{head}{body}").as_bytes()).unwrap();
+    let answer = conversation.receive().unwrap();
+    assert_eq!(answer.matches("\"message_id\"").count(), 5000, "a large answer");
+    let one = "POST /push/q HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1";
+    conversation.0.write_all(one.repeat(200).as_bytes()).unwrap();
+    let mut answers = String::new();
+    while answers.matches("HTTP/1.1 201").count() < 200 || !answers.ends_with("}\n") {
+        answers += &conversation.receive().unwrap();
+    }
+}
+
+#[test]
+fn a_client_certificate_is_needed_where_one_is_asked_for() {
+    let (authority, clients, strangers) =
+        (Authority::new("right"), Authority::new("clients"), Authority::new("strangers"));
+    let sealed = Sealed::start(&authority, Some(&clients));
+    let client = clients.issue(ExtendedKeyUsagePurpose::ClientAuth);
+    assert!(sealed.connect(authority.roots(), Some(client)).unwrap().is_served());
+    for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
+        assert!(sealed.connect_by(&[version], authority.roots(), None).is_err(), "without one");
+        let stranger = strangers.issue(ExtendedKeyUsagePurpose::ClientAuth);
+        assert!(sealed.connect_by(&[version], authority.roots(), Some(stranger)).is_err(), "with a stranger's");
+        let server = clients.issue(ExtendedKeyUsagePurpose::ServerAuth);
+        assert!(sealed.connect_by(&[version], authority.roots(), Some(server)).is_err(), "with one for servers");
+    }
+}
+
+#[test]
+fn certificates_change_on_sighup_and_open_connections_stay() {
+    let (before, after) = (Authority::new("before"), Authority::new("after"));
+    let sealed = Sealed::start(&before, None);
+    let mut open = sealed.connect(before.roots(), None).unwrap();
+    let reload = |word: &str| {
+        let told = || sealed.daemon.log().matches(word).count();
+        let count = told();
+        sealed.daemon.signal(rustix::process::Signal::HUP);
+        wait_until("the certificates are read again", || told() > count);
+    };
+    // A key that does not belong to the certificate: all stays as it was.
+    let (cert_pem, key_pem) = after.issue(ExtendedKeyUsagePurpose::ServerAuth);
+    fs::write(&sealed.cert, &cert_pem).unwrap();
+    reload("tls_not_reloaded");
+    assert!(open.is_served() && sealed.connect(before.roots(), None).unwrap().is_served());
+    fs::write(&sealed.key, key_pem).unwrap();
+    reload("certificates were read again");
+    assert!(open.is_served(), "what was agreed holds");
+    assert!(sealed.connect(after.roots(), None).unwrap().is_served());
+    assert!(sealed.connect(before.roots(), None).is_err());
+}
+
+#[test]
+fn plain_http_on_the_port_of_tls_is_closed_and_the_daemon_serves_on() {
+    let authority = Authority::new("right");
+    let sealed = Sealed::start(&authority, None);
+    for bytes in [&b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"[..], b"\0", b"\x16\x03\x01\xff\xff", b""] {
+        let mut stream = TcpStream::connect(sealed.daemon.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(bytes).unwrap();
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut answer = Vec::new();
+        let ended = stream.read_to_end(&mut answer);
+        assert!(!answer.starts_with(b"HTTP/"), "{answer:?}");
+        assert!(ended.is_ok() || ended.is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset), "{bytes:?}");
+    }
+    assert!(sealed.connect(authority.roots(), None).unwrap().is_served());
+    assert!(sealed.daemon.terminate().success());
+}
+
+#[test]
+fn who_says_nothing_is_closed_and_who_rests_is_served_again() {
+    let authority = Authority::new("right");
+    let sealed = Sealed::start_with(&authority, None, &["--request-timeout", "1s"]);
+    let mut resting = sealed.connect(authority.roots(), None).unwrap();
+    for bytes in [&b""[..], b"\x16\x03\x01"] {
+        let mut stream = TcpStream::connect(sealed.daemon.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(bytes).unwrap();
+        // A good-bye of TLS's own at most.
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).expect("the handshake takes too long, and ends");
+        assert!(answer.len() < 20, "{answer:?}");
+    }
+    // Long enough for its buffers to have gone back.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    for _ in 0..3 {
+        assert!(resting.is_served());
+    }
+}
