@@ -28,42 +28,14 @@ LOAD_CORE=${LOAD_CORE:-1}
 FOREBAY=${FOREBAY:-target/release/forebay}
 SCRATCH=${SCRATCH:-target/edge}
 
-MAX_WAL_BYTES=$((40 << 30)) # above what one run writes; half of the free space where that is less
-START_SECONDS=30            # how long a server may take to answer
-STOP_SECONDS=15             # how long one may take to stop before it is killed
-BODY='{"items":[{"queue":"bench","payload":{"n":1234567890}}],"bufferMs":100,"bufferMax":100}' # as in wrk/push.lua
-
-scratch='' nginx_pid='' forebay_pid=''
+nginx_pid=''
 
 # shellcheck source=bench/common.sh
 source bench/common.sh
+# shellcheck source=bench/server.sh
+source bench/server.sh
 
 # ---- what is needed ----------------------------------------------------------------------------------------------
-
-# Installs missing packages; a service that comes with one is neither started now nor at the next boot.
-install_missing() {
-  local packages=() sudo=() policy=/usr/sbin/policy-rc.d made_policy=''
-  [ -x /usr/sbin/nginx ] || command -v nginx >/dev/null || packages+=(nginx-light)
-  command -v wrk >/dev/null || packages+=(wrk)
-  command -v curl >/dev/null || packages+=(curl)
-  [ ${#packages[@]} -gt 0 ] || return 0
-  command -v apt-get >/dev/null || die "missing, and no apt-get to install them: ${packages[*]}"
-  [ "$(id -u)" = 0 ] || sudo=(sudo)
-  say "installing ${packages[*]}"
-  if [ ! -e $policy ]; then
-    printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee $policy >/dev/null
-    "${sudo[@]}" chmod 755 $policy
-    made_policy=1
-  fi
-  local status=0
-  { "${sudo[@]}" apt-get update -q && "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
-    apt-get install -q -y --no-install-recommends "${packages[@]}"; } >&2 || status=$?
-  [ -z "$made_policy" ] || "${sudo[@]}" rm -f $policy
-  case " ${packages[*]} " in *" nginx-light "*)
-    if [ -d /run/systemd/system ]; then "${sudo[@]}" systemctl disable --now nginx >&2 || true; fi ;;
-  esac
-  [ $status = 0 ] || die "the packages could not be installed"
-}
 
 check_settings() {
   local name
@@ -79,59 +51,11 @@ check_settings() {
   [ "$(ulimit -n)" -ge $((CONNECTIONS + 256)) ] || die "the limit of open files is too low for $CONNECTIONS connections"
 }
 
-# A port of 127.0.0.1 on which nobody listens, outside the range that clients' ports are picked from.
-free_port() {
-  local port
-  for port in $(shuf -i 20000-29999 -n 200); do
-    if ! (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; then
-      printf '%s\n' "$port"
-      return
-    fi
-  done
-  die "no free port"
-}
-
 # ---- the servers -------------------------------------------------------------------------------------------------
-
-stop_pid() {
-  local pid=$1 tenths=0
-  kill -TERM "$pid" 2>/dev/null || return 0
-  while kill -0 "$pid" 2>/dev/null; do
-    tenths=$((tenths + 1))
-    if [ $tenths -gt $((STOP_SECONDS * 10)) ]; then
-      say "process $pid does not stop: killed"
-      kill -KILL "$pid" 2>/dev/null || true
-      break
-    fi
-    sleep 0.1
-  done
-  wait "$pid" 2>/dev/null || true
-}
 
 clean_up() {
   [ -z "$nginx_pid" ] || stop_pid "$nginx_pid"
-  [ -z "$forebay_pid" ] || stop_pid "$forebay_pid"
-  [ -z "$scratch" ] || rm -rf "$scratch"
-  [ ! -d "$SCRATCH" ] || rmdir --ignore-fail-on-non-empty "$SCRATCH"
-}
-
-# Waits until a server answers a push with the status it should, on a connection that it keeps open after a POST.
-await_server() {
-  local name=$1 pid=$2 port=$3 expected=$4 log=$5 tries=0 seen
-  local url=http://127.0.0.1:$port/api/v1/push
-  while :; do
-    # A second request in the same call counts no new connection if the first one's was kept.
-    seen=$(curl -s -m 5 -o /dev/null -o /dev/null -w '%{http_code}/%{num_connects} ' \
-      -H 'Content-Type: application/json' --data-binary "$BODY" "$url" "$url") || true
-    [ "$seen" != "$expected/1 $expected/0 " ] || return 0
-    kill -0 "$pid" 2>/dev/null || { tail -n 20 "$log" >&2; die "$name ended at its start"; }
-    tries=$((tries + 1))
-    if [ $tries -gt $((START_SECONDS * 5)) ]; then
-      tail -n 20 "$log" >&2
-      die "$name answered '$seen', not '$expected/1 $expected/0 ' (status/new connections)"
-    fi
-    sleep 0.2
-  done
+  clean_up_forebay
 }
 
 start_nginx() {
@@ -178,64 +102,15 @@ CONF
   await_server nginx "$nginx_pid" "$nginx_port" 204 "$scratch/nginx.log"
 }
 
-# Starts the daemon on an empty data directory, with PostgreSQL away (nothing listens on port 1).
-start_forebay() {
-  forebay_port=$(free_port)
-  local free_bytes
-  free_bytes=$(($(stat -f -c '%a * %S' "$scratch")))
-  wal_bytes=$((free_bytes / 2 < MAX_WAL_BYTES ? free_bytes / 2 : MAX_WAL_BYTES))
-  taskset -c "$SERVER_CORE" "$FOREBAY" serve --listen "127.0.0.1:$forebay_port" --data-dir "$scratch/data" --cores 1 \
-    --sync "$MODE" --postgres postgres://127.0.0.1:1/none --wal-max-bytes "$wal_bytes" \
-    >"$scratch/forebay.log" 2>&1 &
-  forebay_pid=$!
-  await_server forebay "$forebay_pid" "$forebay_port" 201 "$scratch/forebay.log"
-}
-
-stop_forebay() {
-  stop_pid "$forebay_pid"
-  forebay_pid=''
-  rm -rf "$scratch/data"
-}
-
-# Keeps the log below half of its quota: beyond it a round would measure refusals.
-renew_forebay_when_full() {
-  local used_bytes
-  used_bytes=$(du -s -B1 "$scratch/data" | cut -f1)
-  if [ "$used_bytes" -gt $((wal_bytes / 2)) ]; then
-    say "the log holds $((used_bytes >> 20)) MiB: starting over with an empty one"
-    stop_forebay
-    start_forebay
-    run_wrk "$forebay_port" "$WARM_UP_SECONDS" >/dev/null
-  fi
-}
-
 # ---- measuring ---------------------------------------------------------------------------------------------------
-
-# A process and all below it.
-process_tree() {
-  local child
-  printf '%s\n' "$1"
-  # shellcheck disable=SC2013 # process ids are words
-  for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do process_tree "$child"; done
-}
-
-# CPU time of a process tree, in ticks: utime and stime, the 12th and 13th field behind the name in parentheses.
-cpu_ticks() {
-  local pid
-  for pid in $(process_tree "$1"); do sed 's/.*) //' "/proc/$pid/stat"; done | awk '{ sum += $12 + $13 } END { print sum }'
-}
-
-# Busy time of the two cores, whoever used it, in ticks.
-busy_ticks() {
-  awk -v a="cpu$SERVER_CORE" -v b="cpu$LOAD_CORE" '$1 == a || $1 == b { sum += $2 + $3 + $4 + $7 + $8 + $9 }
-    END { print sum }' /proc/stat
-}
 
 run_wrk() {
   local port=$1 seconds=$2
   timeout $((seconds + 20)) taskset -c "$LOAD_CORE" wrk -t 1 -c "$CONNECTIONS" -d "${seconds}s" --timeout 10s --latency \
     -s bench/wrk/push.lua "http://127.0.0.1:$port/api/v1/push"
 }
+
+warm_up_forebay() { run_wrk "$forebay_port" "$WARM_UP_SECONDS" >/dev/null; }
 
 # One round: appends "requests/s, CPU µs a request, p50 µs, p99 µs, % of the loading core that wrk used, % of a core that
 # neither wrk nor the server used" to a file.
@@ -301,7 +176,7 @@ main() {
   trap clean_up EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
-  install_missing
+  install_missing nginx:nginx-light wrk:wrk curl:curl
   check_settings
   make_scratch
   start_nginx

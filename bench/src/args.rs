@@ -17,7 +17,7 @@ const DEFAULT_DURATION_S: f64 = 10.0;
 /// Longest run, in seconds: a day. A longer one is a mistake in the unit.
 const MAX_DURATION_S: f64 = 86_400.0;
 
-/// Load generator for Forebay: closed loop, every answer checked.
+/// Load generator for Forebay: every answer checked; closed loop, or open with `--rate`.
 #[derive(Debug, Parser)]
 #[command(name = "forebay-bench", version)]
 pub(crate) struct Cli {
@@ -30,6 +30,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Push messages and measure the answers.
     Push(Box<PushArgs>),
+    /// Open connections, use each once, and hold them idle until standard input ends.
+    Hold(HoldArgs),
 }
 
 /// What becomes of a request whose answer was lost with its connection.
@@ -41,6 +43,18 @@ pub(crate) enum OnError {
     Abandon,
     /// End the run.
     Fail,
+}
+
+/// Options of `forebay-bench hold`.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct HoldArgs {
+    /// Server to connect to.
+    #[arg(long, default_value = "http://127.0.0.1:6632", value_name = "URL")]
+    pub(crate) url: ServerUrl,
+
+    /// Connections to hold.
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CONNECTIONS)))]
+    pub(crate) connections: u32,
 }
 
 /// Options of `forebay-bench push`.
@@ -65,6 +79,13 @@ pub(crate) struct PushArgs {
     /// Requests to send in all.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) requests: Option<u64>,
+
+    /// Requests a second in all, evenly spread over time and connections, whether or not the server keeps up (open loop). The
+    /// time of an answer counts from when its request was due if its connection still waited for another answer then, so a server
+    /// that stalls is not spared the requests of that time.
+    #[arg(long, value_name = "R", conflicts_with_all = ["pipeline", "requests"],
+        value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) rate: Option<u32>,
 
     /// Messages in one request.
     #[arg(long, default_value_t = 1, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -236,6 +257,7 @@ mod tests {
         let words = ["forebay-bench", "push"].into_iter().chain(line.split_whitespace());
         Cli::try_parse_from(words).map(|cli| match cli.command {
             Command::Push(args) => *args,
+            Command::Hold(_) => unreachable!("a push was parsed"),
         })
     }
 

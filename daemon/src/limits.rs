@@ -110,6 +110,9 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
 /// most likely said what was durable, and so seldom that a seal costs a busy lane nothing.
 pub const QUIET_SWEEPS_MAX: u32 = 5;
 
+/// Seconds without a turn of a core's loop, which turns fifty times in one, after which it counts as stalled.
+pub const STALLED_LOOKS: u32 = 5;
+
 /// How long a second start waits for the lock of the first: a killed process' io_uring work may hold it for a moment.
 pub const LOCK_WAIT: Duration = Duration::from_secs(2);
 

@@ -9,7 +9,9 @@ use crate::{
     errands,
     limits::{CONNECTIONS_PER_CORE_MAX, DESCRIPTORS_KEPT},
     mailbox::Mailbox,
+    preflight::check_io_uring,
     shared::Shared,
+    watchdog,
 };
 use forebay_cluster::{Cluster, ClusterConfig, Watch, find_binaries};
 use forebay_wal::{
@@ -87,6 +89,7 @@ enum End {
 /// # Errors
 /// See [`ServeError`].
 pub fn run(mut config: Config) -> Result<(), ServeError> {
+    check_io_uring().map_err(ServeError::Setup)?;
     let connections_max = raise_descriptor_limit();
     let setup = |error: std::io::Error| ServeError::Setup(error.to_string());
     survive_file_size_limit().map_err(setup)?;
@@ -115,6 +118,7 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
     let (ends, end) = channel();
     watch_signals(&ends).map_err(setup)?;
     let threads = start_cores(&shared, &mut log, sockets, (&cpus, connections_max), &ends).map_err(setup)?;
+    watchdog::start(&shared).map_err(setup)?;
     let cluster: Arc<OnceLock<String>> = Arc::default();
     let target = target(&shared.config, &cluster);
     errands.start(&shared, Arc::clone(&target)).map_err(setup)?;

@@ -6,6 +6,7 @@ use crate::{
     drain::{remembered::Remembered, signal::DrainSignal, source::Mark},
     errands::ErrandsHandle,
     mailbox::Mailbox,
+    watchdog::Pulse,
 };
 use forebay_wal::{
     keeper::KeeperHandle,
@@ -213,6 +214,8 @@ pub struct Shared {
     pub drain: DrainSignal,
     /// One a core, by its lane's number.
     pub mailboxes: Vec<Mailbox>,
+    /// One a core: whether its loop comes round.
+    pub pulses: Vec<Pulse>,
     /// Where cores ask for errands to PostgreSQL.
     pub errands: ErrandsHandle,
     /// Figures.
@@ -260,6 +263,7 @@ impl Shared {
             segment_bytes,
             quota_bytes,
             drain,
+            pulses: mailboxes.iter().map(|_| Pulse::default()).collect(),
             mailboxes,
             errands,
             counters: Counters::default(),

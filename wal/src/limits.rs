@@ -53,9 +53,9 @@ pub const READ_PIECE_BYTES: usize = 1 << 20;
 /// Such pieces: one is looked at while the next is read.
 pub const READ_AHEAD_PIECES: usize = 2;
 
-/// Bytes that all lanes together keep in memory of what they wrote last: about a second of what PostgreSQL takes, so that a
-/// drain that keeps up reads nothing from the disk.
-pub const RECENT_BYTES: usize = 32 << 20;
+/// Bytes that all lanes together keep in memory of what they wrote last: two of the drain's rounds, so that one that keeps up
+/// reads nothing from the disk. Kept only while somebody reads as closely behind.
+pub const RECENT_BYTES: usize = 16 << 20;
 
 /// Blocks of one segment that the disk may fail to read before it is the disk that failed: then nothing is concluded from
 /// it, and nothing is given up for lost.

@@ -1,5 +1,6 @@
 //! The last bytes that a lane wrote, kept in memory: who reads closely behind the writer needs no disk. Who falls further
-//! behind finds them gone and reads the segments.
+//! behind finds them gone and reads the segments; then they serve nobody, and their memory is given back until a reader has
+//! come close again.
 //!
 //! These are bytes of segments, at the places they have there; what they mean is the scan's business. They are kept when
 //! their write starts, so they say nothing about what is durable.
@@ -27,6 +28,12 @@ struct Kept {
     count: u64,
     /// Which bytes of which segments the last of them are, the oldest first.
     runs: VecDeque<Run>,
+    /// Up to which of all bytes ever kept somebody has read.
+    read: u64,
+    /// Whether nothing is kept, since nobody reads as closely.
+    is_released: bool,
+    /// Segment and offset behind the last bytes that were written, kept or not.
+    end: (u64, u64),
 }
 
 /// Bytes that follow each other in one segment.
@@ -45,10 +52,10 @@ impl Recent {
         Self { capacity_bytes, kept: Mutex::default() }
     }
 
-    /// Keeps `pieces`, which stand at `position`.
+    /// Keeps `pieces`, which stand at `position`, as long as there is a reader for them.
     pub fn keep<'a>(&self, position: Position, pieces: impl Iterator<Item = &'a [u8]>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if kept.ring.is_empty() {
+        if kept.ring.is_empty() && !kept.is_released {
             kept.ring = vec![0; self.capacity_bytes];
         }
         let mut offset = u64::from(position.offset);
@@ -56,20 +63,33 @@ impl Recent {
             kept.push(position.segment, offset, piece);
             offset += piece.len() as u64;
         }
+        kept.end = (position.segment, offset);
+        // The next byte that somebody would read is overwritten.
+        if kept.count - kept.read > self.capacity_bytes as u64 {
+            kept.release();
+        }
     }
 
     /// Copies what is kept of `segment` from `offset` on into `buf`; returns how many bytes that were, 0 if the first is not
     /// kept.
     #[must_use]
     pub fn read(&self, segment: u64, offset: u64, buf: &mut [u8]) -> usize {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let holds = |run: &&Run| run.segment == segment && (run.offset..run.offset + run.length).contains(&offset);
-        let Some(run) = kept.runs.iter().rev().find(holds) else { return 0 };
+        let Some(run) = kept.runs.iter().rev().find(holds) else {
+            let (end_segment, end_offset) = kept.end;
+            if segment == end_segment && end_offset.saturating_sub(offset) <= self.capacity_bytes as u64 / 2 {
+                kept.is_released = false;
+            }
+            return 0;
+        };
         let within = offset - run.offset;
         let length = (run.length - within).min(buf.len().min(COPY_BYTES) as u64) as usize;
-        let (first, second) = kept.slices(run.first + within, length);
+        let start = run.first + within;
+        let (first, second) = kept.slices(start, length);
         buf[..first.len()].copy_from_slice(first);
         buf[first.len()..length].copy_from_slice(second);
+        kept.read = kept.read.max(start + length as u64);
         length
     }
 }
@@ -94,6 +114,15 @@ impl Kept {
         }
         self.count += length;
         self.forget_before(self.count.saturating_sub(capacity as u64));
+    }
+
+    /// Gives the memory back.
+    fn release(&mut self) {
+        self.ring = Vec::new();
+        self.runs.clear();
+        // Whoever comes close again reads on from there.
+        self.read = self.count;
+        self.is_released = true;
     }
 
     /// Lets go of what was overwritten.
@@ -130,7 +159,7 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_read_is_what_was_kept_last_and_the_last_bytes_are_always_there(
-            lengths in proptest::collection::vec((1_usize..100, any::<bool>()), 1..50)
+            lengths in proptest::collection::vec((1_usize..CAPACITY_BYTES, any::<bool>()), 1..50)
         ) {
             let recent = Recent::new(CAPACITY_BYTES);
             let mut position = Position { segment: 1, offset: 4096 };
@@ -145,6 +174,8 @@ mod tests {
                     model.push((position, byte));
                     position.offset += 1;
                 }
+                // Somebody reads closely behind.
+                prop_assert_eq!(recent.read(position.segment, u64::from(position.offset) - 1, &mut [0; 1]), 1);
             }
             for (index, (position, _)) in model.iter().enumerate() {
                 let mut buf = [0; 10];
@@ -158,6 +189,26 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn when_the_reader_falls_behind_the_memory_is_given_back_until_it_has_come_close_again() {
+        let recent = Recent::new(CAPACITY_BYTES);
+        let memory = || recent.kept.lock().unwrap().ring.capacity();
+        let keep = |offset| recent.keep(Position { segment: 1, offset }, [&[7; 16][..]].into_iter());
+        let read = |offset| recent.read(1, offset, &mut [0; 16]);
+        (0..4).for_each(|n| keep(n * 16));
+        assert_eq!((memory(), read(16)), (CAPACITY_BYTES, 16));
+        (4..6).for_each(|n| keep(n * 16));
+        assert_eq!(read(32), 16, "it is as far behind as there is room");
+        (6..9).for_each(|n| keep(n * 16));
+        assert_eq!((memory(), read(48)), (0, 0));
+        keep(9 * 16);
+        assert_eq!((memory(), read(10 * 16 - CAPACITY_BYTES as u64)), (0, 0), "not close enough");
+        keep(10 * 16);
+        assert_eq!((memory(), read(9 * 16)), (0, 0), "close: from now on it is kept again");
+        keep(11 * 16);
+        assert_eq!((memory(), read(10 * 16), read(11 * 16)), (CAPACITY_BYTES, 0, 16));
     }
 
     #[test]

@@ -122,6 +122,16 @@ impl Connection {
                 Some(pending) => pending,
                 None => return Ok(()),
             };
+            if let Some(due_ns) = self.due_ns(pending.first) {
+                let was_free = self.sleep_until(due_ns).await;
+                if self.run.is_over() {
+                    // It was never sent.
+                    return Ok(());
+                }
+                // The timer's step is a millisecond: what it is late is not the server's.
+                let from_ns = if was_free { self.run.now_ns() } else { due_ns };
+                pending.sent_ns.get_or_insert(from_ns);
+            }
             let outcome = self.exchange(&connected, &mut pending).await;
             self.watched.waits_since_ns.set(None);
             match outcome {
@@ -139,6 +149,23 @@ impl Connection {
         let batch = Batch { first: self.next_request, count, sent_ns: None };
         self.next_request += u64::from(count);
         (count > 0).then_some(batch)
+    }
+
+    /// When a request is due, in nanoseconds of the run, with `--rate`: the connections take turns.
+    fn due_ns(&self, request: u64) -> Option<u64> {
+        let args = self.run.args();
+        let turn = u128::from(request) * u128::from(args.connections) + u128::from(self.index);
+        let due_ns = turn * 1_000_000_000 / u128::from(args.rate?);
+        Some(u64::try_from(due_ns).unwrap_or(u64::MAX))
+    }
+
+    /// Returns whether there was still time.
+    async fn sleep_until(&self, due_ns: u64) -> bool {
+        let wait = Duration::from_nanos(due_ns.saturating_sub(self.run.now_ns()));
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+        !wait.is_zero()
     }
 
     /// A fresh socket, or none when the run ended before there was one.

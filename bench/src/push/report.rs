@@ -20,6 +20,8 @@ pub(crate) struct Report {
     connections: u32,
     threads: u32,
     pipeline: u32,
+    /// Requests a second that were due, in an open loop.
+    rate: Option<u32>,
     messages_per_request: u32,
     payload_bytes: u32,
     partitions: Option<u32>,
@@ -63,6 +65,7 @@ impl Report {
             connections: args.connections,
             threads,
             pipeline: args.pipeline,
+            rate: args.rate,
             messages_per_request: args.messages_per_request,
             payload_bytes: args.payload_bytes,
             partitions: args.partitions,

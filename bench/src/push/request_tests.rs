@@ -10,6 +10,7 @@ fn args(line: &str) -> PushArgs {
     let words = ["forebay-bench", "push"].into_iter().chain(line.split_whitespace());
     match Cli::try_parse_from(words).unwrap().command {
         Command::Push(args) => *args,
+        Command::Hold(_) => unreachable!("a push was parsed"),
     }
 }
 

@@ -260,3 +260,36 @@ fn a_wrong_command_line_is_told_apart_from_a_failed_run() {
     let output = bench("http://127.0.0.1:1", "--no-such-option");
     assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
+
+#[test]
+fn an_open_loop_keeps_its_rate_and_counts_answers_from_when_their_requests_were_due() {
+    let stalled = std::sync::atomic::AtomicBool::new(false);
+    let server = Server::start(move |_| {
+        if !stalled.swap(true, std::sync::atomic::Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_millis(600));
+        }
+        CREATED
+    });
+    let output = push(&server, "--duration 1 --rate 100 --connections 1 --threads 1");
+    assert!(output.status.success(), "{output:?}");
+    let report = report(&output);
+    // Sixty of the hundred were due while the server stood still. A closed loop would have sent one.
+    assert!(report["requests"].as_u64().unwrap() <= 100, "{report}");
+    assert!(report["latency_us"]["p50"].as_f64().unwrap() > 20_000.0, "{report}");
+}
+
+#[test]
+fn held_connections_are_let_go_of_when_standard_input_ends() {
+    let server = Server::start(|_| Reply::Answer(200, "{}\n"));
+    let mut child = Command::new(env!("CARGO_BIN_EXE_forebay-bench"))
+        .args(["hold", "--connections", "20", "--url", &format!("http://{}", server.address)])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.as_mut().unwrap()), &mut line).unwrap();
+    assert_eq!((line.trim(), server.requests().len()), ("20 connections are held", 20));
+    drop(child.stdin.take());
+    assert!(child.wait().unwrap().success());
+}

@@ -9,6 +9,7 @@ use crate::{
     },
     ids::unix_now,
     shared::{DatabaseHealth, Shared},
+    watchdog::Pulse,
 };
 use std::sync::atomic::Ordering;
 
@@ -30,6 +31,9 @@ pub(super) fn ready(core: &Core) -> Reply<'static> {
     }
     if core.shared.has_storage_failed() {
         return refuse("storage_failed", "the log cannot be written");
+    }
+    if core.shared.pulses.iter().any(Pulse::is_stalled) {
+        return refuse("core_stalled", "a core does not serve its connections");
     }
     if core.is_full() || core.shared.lanes.iter().any(|lane| lane.lane.is_refusing()) {
         return refuse("log_full", "the log's quota is reached, or its disk is full");

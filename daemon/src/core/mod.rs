@@ -259,6 +259,7 @@ async fn sweep(core: Rc<Core>) {
     let (mut appended, mut quiet_sweeps) = (0, 0);
     loop {
         rt::sleep(SWEEP_INTERVAL).await;
+        core.shared.pulses[usize::from(core.index)].beat();
         if core.commits.give_up_before(Instant::now()) {
             core.shared.waited_in_vain(core.shared.config.commit_wait);
         }

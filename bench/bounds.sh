@@ -1,0 +1,230 @@
+#!/usr/bin/env bash
+# What the edge does besides small requests in a closed loop: many messages a request, NDJSON, one connection beside the bare
+# disk, half the peak rate in an open loop, idle connections, two cores beside one. PostgreSQL away. Prints a Markdown table
+# on standard output, progress on standard error.
+#
+#   bench/bounds.sh                                  all, a few minutes
+#   ONLY=items,idle ROUNDS=5 bench/bounds.sh
+#
+# ONLY               of items, lines, one, half, idle, cores; with commas between (all)
+# MODE               the log's --sync: direct, fdatasync or none (direct)
+# ROUNDS, SECONDS_PER_ROUND   rounds of each, and the length of one (3 and 5); WARM_UP_SECONDS before them (2)
+# IDLE               idle connections (10000)
+# SERVER_CORE, LOAD_CORE      the two cores (0 and 1)
+# FOREBAY, BENCH     the daemon and the load generator (target/release/forebay, target/release/forebay-bench)
+# SCRATCH            where the log is kept: on a real disk, in a directory that is made and removed (target/bounds)
+#
+# Everything is on loopback, bounded in time, and stopped by its process id.
+set -euo pipefail
+export LC_ALL=C
+
+cd "$(dirname "$0")/.."
+
+ONLY=${ONLY:-items,lines,one,half,idle,cores}
+MODE=${MODE:-direct}
+ROUNDS=${ROUNDS:-3}
+SECONDS_PER_ROUND=${SECONDS_PER_ROUND:-5}
+WARM_UP_SECONDS=${WARM_UP_SECONDS:-2}
+IDLE=${IDLE:-10000}
+SERVER_CORE=${SERVER_CORE:-0}
+LOAD_CORE=${LOAD_CORE:-1}
+FOREBAY=${FOREBAY:-target/release/forebay}
+BENCH=${BENCH:-target/release/forebay-bench}
+SCRATCH=${SCRATCH:-target/bounds}
+
+LINES_BYTES=$((1 << 20)) # of one NDJSON body
+FIO_FILE_BYTES=$((256 << 20))
+
+# shellcheck source=bench/common.sh
+source bench/common.sh
+# shellcheck source=bench/server.sh
+source bench/server.sh
+
+trap clean_up_forebay EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+warm_up_forebay() { :; }
+
+wrk_push() {
+  local connections=$1 seconds=$2
+  timeout $((seconds + 20)) taskset -c "$LOAD_CORE" wrk -t 1 -c "$connections" -d "${seconds}s" --timeout 10s --latency \
+    -s bench/wrk/push.lua "http://127.0.0.1:$forebay_port/api/v1/push"
+}
+
+wrk_body() {
+  local connections=$1 seconds=$2 path=$3 kind=$4 count=$5
+  timeout $((seconds + 20)) taskset -c "$LOAD_CORE" wrk -t 1 -c "$connections" -d "${seconds}s" --timeout 10s --latency \
+    -s bench/wrk/body.lua "http://127.0.0.1:$forebay_port$path" -- "$kind" "$count"
+}
+
+# The figures of a run of wrk, which must have had no error: requests/s, p50 µs, p99 µs.
+figures() {
+  awk '$1 == "FIGURES" && $2 > 0 && $6 == 0 && $7 == 0 { printf "%.1f %d %d\n", $2 / $3, $4, $5; done = 1 }
+    END { exit !done }' || die "wrk saw errors, or no answer at all"
+}
+
+median_of() { sort -n | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+
+# Median (least–greatest) of a column of a file of rounds, divided by so much.
+spread() {
+  local file=$scratch/$1.rounds column=$2 divisor=$3 digits=$4
+  cut -d' ' -f"$column" "$file" | sort -n | awk -v by="$divisor" -v d="$digits" '{ v[NR] = $1 / by }
+    END { m = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2
+      printf "%.*f (%.*f–%.*f)", d, m, d, v[1], d, v[NR] }'
+}
+
+row() { printf '| %s | %s | %s | %s |\n' "$1" "$2" "$3" "$4" >>"$scratch/report"; }
+
+# The daemon's memory in KiB: what is resident now, or was at most.
+memory_kib() { sed -n "s/^$1:[[:space:]]*\([0-9]*\) kB/\1/p" "/proc/$forebay_pid/status"; }
+
+with_forebay() {
+  start_forebay
+  "$@"
+  peak_mib=$(($(memory_kib VmHWM) / 1024))
+  say "peak memory $peak_mib MiB"
+  printf '%s\n' "$peak_mib" >>"$scratch/peaks"
+  stop_forebay
+}
+
+items() {
+  local connections round
+  for connections in 8 32; do
+    wrk_body $connections "$WARM_UP_SECONDS" /api/v1/push items 100 >/dev/null
+    for ((round = 1; round <= ROUNDS; round++)); do
+      renew_forebay_when_full
+      wrk_body $connections "$SECONDS_PER_ROUND" /api/v1/push items 100 | figures >>"$scratch/items-$connections.rounds"
+      say "100 messages a request, $connections connections: $(tail -n 1 "$scratch/items-$connections.rounds")"
+    done
+    row "100 messages a request, $connections connections" \
+      "$(spread items-$connections 1 10000 2) million messages/s, p50 $(spread items-$connections 2 1000 2) ms" \
+      'at least 1 million' ''
+  done
+}
+
+lines() {
+  local round
+  wrk_body 8 "$WARM_UP_SECONDS" /push/bench lines $LINES_BYTES >/dev/null
+  for ((round = 1; round <= ROUNDS; round++)); do
+    renew_forebay_when_full
+    wrk_body 8 "$SECONDS_PER_ROUND" /push/bench lines $LINES_BYTES | figures >>"$scratch/lines.rounds"
+    say "NDJSON: $(tail -n 1 "$scratch/lines.rounds")"
+  done
+  row "NDJSON, bodies of a MiB, records of about 340 bytes, 8 connections" \
+    "$(spread lines 1 "$(awk -v b=$LINES_BYTES 'BEGIN { print 1e6 / b }')" 0) MB/s of body" 'at least 300' ''
+}
+
+# The median of 4 KiB writes, each synced, as the log does them, in µs.
+fio_once() {
+  fio --name=one --filename="$scratch/fio" --ioengine=io_uring --iodepth=1 --rw=write --bs=4096 --direct=1 --sync=dsync \
+    --overwrite=1 --size=$FIO_FILE_BYTES --time_based --runtime="$SECONDS_PER_ROUND" --lat_percentiles=1 \
+    --percentile_list=50 --output-format=json --output="$scratch/fio.json" >&2 || die "fio failed"
+  jq -r '.jobs[0].write.lat_ns.percentile["50.000000"] / 1000 | floor' "$scratch/fio.json"
+}
+
+one() {
+  local round
+  dd if=/dev/zero of="$scratch/fio" bs=1M count=$((FIO_FILE_BYTES >> 20)) conv=fsync status=none
+  wrk_push 1 "$WARM_UP_SECONDS" >/dev/null
+  for ((round = 1; round <= ROUNDS; round++)); do
+    printf '%s %s\n' "$(wrk_push 1 "$SECONDS_PER_ROUND" | figures | cut -d' ' -f2)" "$(fio_once)" |
+      awk '{ print $1, $2, $1 / $2 }' >>"$scratch/one.rounds"
+    say "one connection, the disk, ratio: $(tail -n 1 "$scratch/one.rounds")"
+  done
+  rm "$scratch/fio"
+  row 'one connection: p50 beside that of 4 KiB written and synced (fio)' \
+    "$(spread one 1 1 0) µs beside $(spread one 2 1 0) µs: $(spread one 3 1 2)" 'at most 1.2' ''
+}
+
+half() {
+  local round peak rate
+  wrk_push 128 "$WARM_UP_SECONDS" >/dev/null
+  for ((round = 1; round <= ROUNDS; round++)); do
+    renew_forebay_when_full
+    wrk_push 128 "$SECONDS_PER_ROUND" | figures | awk '{ print $0, $3 / $2 }' >>"$scratch/peak.rounds"
+    say "128 connections: $(tail -n 1 "$scratch/peak.rounds")"
+  done
+  peak=$(cut -d' ' -f1 "$scratch/peak.rounds" | median_of)
+  rate=$(awk -v peak="$peak" 'BEGIN { printf "%.0f", peak / 2 }')
+  for ((round = 1; round <= ROUNDS; round++)); do
+    renew_forebay_when_full
+    taskset -c "$LOAD_CORE" "$BENCH" push --url "http://127.0.0.1:$forebay_port" --buffered --connections 128 --threads 1 \
+      --rate "$rate" --duration "$SECONDS_PER_ROUND" --json |
+      jq -r '"\(.requests_per_s) \(.latency_us.p50) \(.latency_us.p99)"' >>"$scratch/half.rounds"
+    say "at $rate requests/s: $(tail -n 1 "$scratch/half.rounds")"
+  done
+  row '128 connections: p99 beside the median' \
+    "$(spread peak 3 1000 2) ms beside $(spread peak 2 1000 2): $(spread peak 4 1 2)" 'at most 3' ''
+  row "half of that rate, open loop ($rate requests/s wanted, $(spread half 1 1 0) had)" \
+    "p50 $(spread half 2 1000 2) ms, p99 $(spread half 3 1000 2) ms" 'p99 at most 3 ms' ''
+}
+
+idle() {
+  local before full after holder
+  # What a first use takes for good is not the idle ones'.
+  wrk_push 64 1 >/dev/null
+  sleep 3
+  before=$(memory_kib VmRSS)
+  coproc HOLD { "$BENCH" hold --url "http://127.0.0.1:$forebay_port" --connections "$IDLE"; }
+  holder=$HOLD_PID
+  read -r -u "${HOLD[0]}" _ || die "the idle connections could not be made"
+  sleep 5
+  full=$(memory_kib VmRSS)
+  # Its standard input ends: it lets go of all of them.
+  eval "exec ${HOLD[1]}>&-"
+  wait "$holder" 2>/dev/null || true
+  sleep 5
+  after=$(memory_kib VmRSS)
+  say "memory before, with $IDLE idle connections, after: $before $full $after KiB"
+  row "$IDLE idle connections, each of which was used once" \
+    "$(awk -v a="$before" -v b="$full" -v n="$IDLE" 'BEGIN { printf "%.2f", (b - a) / n }') KiB each" 'at most 2 KiB' ''
+  row 'memory after they left, beside before' "$after beside $before KiB" 'within 10 %' ''
+}
+
+# CPU µs a request and requests/s, with the load on both cores.
+cpu_of_load() {
+  local before after
+  before=$(cpu_ticks "$forebay_pid")
+  wrk -t 2 -c 256 -d "${SECONDS_PER_ROUND}s" --latency -s bench/wrk/push.lua "http://127.0.0.1:$forebay_port/api/v1/push" \
+    >"$scratch/wrk.out"
+  after=$(cpu_ticks "$forebay_pid")
+  awk -v ticks=$((after - before)) -v hz="$(getconf CLK_TCK)" '
+    $1 == "FIGURES" { printf "%.2f %.0f\n", ticks / hz * 1e6 / $2, $2 / $3; done = 1 } END { exit !done }' "$scratch/wrk.out"
+}
+
+cores() {
+  local round cores
+  for ((round = 1; round <= ROUNDS; round++)); do
+    for cores in 1 2; do
+      CORES=$cores PINNED="$SERVER_CORE,$LOAD_CORE" start_forebay
+      wrk -t 2 -c 256 -d 2s -s bench/wrk/push.lua "http://127.0.0.1:$forebay_port/api/v1/push" >/dev/null
+      cpu_of_load >>"$scratch/cores-$cores.rounds"
+      say "$cores cores: $(tail -n 1 "$scratch/cores-$cores.rounds") (CPU µs a request, requests/s)"
+      stop_forebay
+    done
+  done
+  paste -d' ' "$scratch/cores-1.rounds" "$scratch/cores-2.rounds" | awk '{ print $3 / $1 }' >"$scratch/cores.rounds"
+  row 'two cores beside one, the load on the same two: CPU a request' \
+    "$(spread cores-2 1 1 2) beside $(spread cores-1 1 1 2) µs: $(spread cores 1 1 2)" 'at most 1.1' ''
+}
+
+main() {
+  local part
+  install_missing wrk:wrk curl:curl fio:fio jq:jq
+  case $MODE in direct | fdatasync | none) ;; *) die "MODE must be direct, fdatasync or none, not '$MODE'" ;; esac
+  for part in ${ONLY//,/ }; do
+    case $part in items | lines | one | half | idle | cores) ;; *) die "there is no part '$part'" ;; esac
+  done
+  [ -x "$FOREBAY" ] && [ -x "$BENCH" ] || die "not there: cargo build --release -p forebay -p forebay-bench"
+  ulimit -n $((IDLE + 1024)) 2>/dev/null || ulimit -n "$(ulimit -Hn)"
+  make_scratch
+  for part in ${ONLY//,/ }; do
+    if [ "$part" = cores ]; then cores; else with_forebay "$part"; fi
+  done
+  printf '| what | figure | bar |\n|---|---|---|\n'
+  sed 's/ |  |$/ |/' "$scratch/report"
+  printf '\nThe daemon at most %s MiB.\n' "$(sort -n "$scratch/peaks" | tail -n 1)"
+}
+
+main
