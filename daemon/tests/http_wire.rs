@@ -269,3 +269,37 @@ fn case_72_every_prefix_of_a_request_is_left_without_harm() {
     assert_eq!(stage.daemon.connect().get("/health").unwrap().status, 200);
     stage.payloads("prefixes", 0);
 }
+
+#[test]
+fn what_the_head_decides_is_answered_before_the_body_and_without_a_100() {
+    let stage = Stage::shared();
+    let early = [
+        ("POST /nothing", "", 404),
+        ("PUT /push/early", "", 405),
+        ("POST /health", "", 405),
+        ("POST /push/early", "Content-Encoding: br\r\n", 415),
+    ];
+    for (target, header, status) in early {
+        for framing in ["Content-Length: 1000", "Transfer-Encoding: chunked"] {
+            for expect in ["", "Expect: 100-continue\r\n"] {
+                // The body never comes: whoever waited for it would wait for ever.
+                let mut client = stage.daemon.connect();
+                let head = format!("{target} HTTP/1.1\r\nHost: t\r\n{header}{expect}{framing}\r\n\r\n");
+                client.send(head.as_bytes()).unwrap();
+                let response = client.receive_one(false).unwrap();
+                assert_eq!((response.status, response.header("Connection")), (status, Some("close")), "{head}");
+                assert!(client.is_closed(), "{head}");
+            }
+        }
+        // All of it is there: it is passed over, and the next request is the next request.
+        for body in ["Content-Length: 3\r\n\r\n[1]", "Transfer-Encoding: chunked\r\n\r\n3\r\n[1]\r\n0\r\n\r\n"] {
+            let mut client = stage.daemon.connect();
+            let refused = format!("{target} HTTP/1.1\r\nHost: t\r\n{header}{body}");
+            client.send(&[refused.as_bytes(), &push_bytes("early", &json!(1))].concat()).unwrap();
+            let response = client.receive_one(false).unwrap();
+            assert_eq!((response.status, response.header("Connection")), (status, None), "{refused}");
+            expect_201(&mut client);
+        }
+    }
+    stage.payloads("early", 2 * early.len());
+}

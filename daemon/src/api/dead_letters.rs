@@ -1,6 +1,6 @@
 //! What PostgreSQL refused: listed, shown, put back, dropped. The work is an errand; see [`crate::errands`].
 
-use super::reply::Reply;
+use super::{LettersRoute, reply::Reply};
 use crate::{
     core::Core,
     datadir::wal_dir,
@@ -8,7 +8,7 @@ use crate::{
         class::{Remedy, remedy},
         connection,
     },
-    http::{Method, Refusal, path},
+    http::{Refusal, path},
     letters::{
         desk::{Desk, DeskError, LetterId, retried_view},
         files::LetterFiles,
@@ -76,23 +76,22 @@ pub fn unanswered(why: &str) -> Answer {
     Answer::Refused(Refusal::new(503, "postgres_away", format!("PostgreSQL was not asked: {why}")).retry_after_s(1))
 }
 
-/// Answers a request below `/api/v1/dead-letters`, whose further segments are `rest`.
+/// Answers a request below `/api/v1/dead-letters`.
 pub(super) fn answer<'a>(
     core: &Core,
-    method: Method,
-    rest: &[&str],
+    route: &LettersRoute<'_>,
     query: &str,
     body: &[u8],
 ) -> Result<Reply<'a>, Refusal> {
     let id = |text: &str| {
         text.parse::<LetterId>().map_err(|_| Refusal::new(404, "dead_letter_not_found", "there is no such dead letter"))
     };
-    let errand = match (method, rest) {
-        (Method::Post, ["retry"]) => retry_all(body)?,
-        (Method::Post, [one, "retry"]) => DeadLettersErrand::Retry(id(one)?),
-        (Method::Delete, [one]) => DeadLettersErrand::Drop(id(one)?),
-        (_, [one]) => DeadLettersErrand::Show(id(one)?),
-        _ => list(query)?,
+    let errand = match route {
+        LettersRoute::List => list(query)?,
+        LettersRoute::RetryAll => retry_all(body)?,
+        LettersRoute::Show(one) => DeadLettersErrand::Show(id(one)?),
+        LettersRoute::Retry(one) => DeadLettersErrand::Retry(id(one)?),
+        LettersRoute::Drop(one) => DeadLettersErrand::Drop(id(one)?),
     };
     match core.ask(errand) {
         Some(asked) => Ok(Reply::Asked(asked)),

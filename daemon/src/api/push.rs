@@ -1,10 +1,13 @@
 //! Pushes: from a body to records in the core's lane.
 
-use super::reply::{Form, Pushed, PushedItem, Reply};
+use super::{
+    admit,
+    reply::{Form, Pushed, PushedItem, Reply},
+};
 use crate::{
     core::Core,
     drain::signal::Patience,
-    http::{Body, Head, Refusal, path},
+    http::{Head, Refusal, path},
     ids::unix_now,
     json::{
         self, ndjson,
@@ -28,15 +31,7 @@ use std::{
 const PARTITION_DEFAULT: &str = "Default";
 
 /// `POST /api/v1/push`
-pub(super) async fn json<'a>(core: &Core, head: &Head<'a>, body: &'a [u8]) -> Reply<'a> {
-    match try_json(core, head, body).await {
-        Ok(reply) => reply,
-        Err(refusal) => Reply::refused(refusal),
-    }
-}
-
-async fn try_json<'a>(core: &Core, head: &Head<'a>, body: &'a [u8]) -> Result<Reply<'a>, Refusal> {
-    check_body(head)?;
+pub(super) async fn json<'a>(core: &Core, head: &Head<'a>, body: &'a [u8]) -> Result<Reply<'a>, Refusal> {
     let request = push::parse(body, &PushLimits::default())
         .map_err(|PushError { code, message }| Refusal::new(400, code, message))?;
     let wait = Wait::of(core, request.is_buffered(), request.buffer_ms, request.buffer_max);
@@ -71,7 +66,6 @@ pub(super) async fn by_path<'a>(
     partition: Option<&str>,
     body: &'a [u8],
 ) -> Result<Reply<'a>, Refusal> {
-    check_body(head)?;
     let partition = partition.unwrap_or(PARTITION_DEFAULT);
     let invalid = |what: &str, error: &str| Refusal::new(400, "invalid_request", format!("{what}: {error}"));
     push::check_queue(queue).map_err(|error| invalid("queue", error))?;
@@ -156,31 +150,15 @@ fn of_item(index: usize, refusal: Refusal) -> Refusal {
     Refusal { message: message.into(), ..refusal }
 }
 
-fn check_body(head: &Head<'_>) -> Result<(), Refusal> {
-    if head.framing == Body::None {
-        return Err(Refusal::new(411, "length_required", "a push has a body, with Content-Length or in chunks"));
-    }
-    match head.content_encoding {
-        None => Ok(()),
-        Some(encoding) if encoding.eq_ignore_ascii_case("identity") => Ok(()),
-        Some(_) => Err(Refusal::new(415, "encoding_not_supported", "Content-Encoding: only identity is understood")),
-    }
-}
-
 fn refusal_of(core: &Core, error: AppendError) -> Refusal {
     match error {
         AppendError::TooLarge { max } => {
             Refusal::new(413, "body_too_large", format!("a push takes at most {max} bytes in the log"))
         }
-        AppendError::Full => {
-            let refusal = Refusal::new(507, "log_full", "the log's quota is reached, or its disk is full");
-            refusal.retry_after_s(core.shared.retry_after_s())
-        }
+        AppendError::Full => admit::log_full(core),
         // Until then `Core::append` waits while the lane is busy.
         AppendError::Busy => Refusal::new(503, "shutting_down", "the daemon is shutting down").retry_after_s(1),
-        AppendError::Poisoned => {
-            Refusal::new(503, "storage_failed", "the log cannot be written; nothing was kept").retry_after_s(1)
-        }
+        AppendError::Poisoned => admit::storage_failed(),
     }
 }
 

@@ -4,7 +4,7 @@
 use super::Core;
 use crate::{
     api::{self, Reply},
-    http::{Body, Limits, Manner, Method, Parsed, Refusal, chunked::Decoder, request, response::CONTINUE},
+    http::{Body, Head, Limits, Manner, Method, Parsed, Refusal, chunked::Decoder, request, response::CONTINUE},
     limits::{PIPELINED_MAX, READ_BUFFER_BYTES, READ_BUFFER_KEPT_BYTES, READ_ROOM_BYTES},
     rt::{self, Stopper},
 };
@@ -63,9 +63,9 @@ async fn converse(core: &Core, stream: &mut TcpStream, idle: &Cell<bool>) -> io:
     let mut buffer: Vec<u8> = Vec::with_capacity(READ_BUFFER_BYTES);
     let mut out: Vec<u8> = Vec::new();
     let mut chunks: Option<Chunks> = None;
-    let mut continue_sent = false;
+    let (mut continue_sent, mut admitted) = (false, false);
     loop {
-        let pass = take_requests(core, &buffer, &mut chunks, &mut out).await;
+        let pass = take_requests(core, &buffer, &mut admitted, &mut chunks, &mut out).await;
         if pass.consumed > 0 {
             buffer.drain(..pass.consumed);
             continue_sent = false;
@@ -112,7 +112,15 @@ fn make_room(buffer: &mut Vec<u8>, needed: usize) {
 }
 
 /// Takes all complete requests in `buffer`, waits for what they are to be answered with, and writes the answers to `out`.
-async fn take_requests(core: &Core, buffer: &[u8], chunks: &mut Option<Chunks>, out: &mut Vec<u8>) -> Pass {
+///
+/// `admitted` says whether the request at the buffer's start was admitted before.
+async fn take_requests(
+    core: &Core,
+    buffer: &[u8],
+    admitted: &mut bool,
+    chunks: &mut Option<Chunks>,
+    out: &mut Vec<u8>,
+) -> Pass {
     let limits = Limits::new(core.shared.config.max_body_bytes);
     let mut pass = Pass { consumed: 0, needed: 0, send_continue: false, again: false, close: false };
     let chunked_body;
@@ -140,6 +148,23 @@ async fn take_requests(core: &Core, buffer: &[u8], chunks: &mut Option<Chunks>, 
             head_only: head.method == Method::Head,
             keep_alive_header: head.keep_alive_header(),
         };
+        let admission = match api::route(head.method, head.path) {
+            Err(refusal) => Err(refusal),
+            Ok(route) if std::mem::replace(admitted, true) => Ok(route),
+            Ok(route) => api::admit(core, &head, &route).map(|()| route),
+        };
+        let route = match admission {
+            Ok(route) => route,
+            Err(refusal) => {
+                // What is at hand of the body is passed over; for the rest of it nobody waits.
+                let total = whole_request_bytes(&head, rest, limits.max_body_bytes);
+                pass.consumed += total.unwrap_or(rest.len());
+                pass.close = total.is_none() || !manner.keep_alive;
+                *admitted = false;
+                replies.push((Reply::refused(refusal), Manner { keep_alive: !pass.close, ..manner }));
+                continue;
+            }
+        };
         let total = match head.framing {
             Body::None => head.head_len,
             Body::Length(length) => head.head_len + length as usize,
@@ -164,19 +189,34 @@ async fn take_requests(core: &Core, buffer: &[u8], chunks: &mut Option<Chunks>, 
             pass.consumed += total;
             pass.close = !manner.keep_alive;
             pass.again = !pass.close;
-            replies.push((api::handle(core, &head, &chunked_body).await, manner));
+            *admitted = false;
+            replies.push((api::handle(core, &head, &route, &chunked_body).await, manner));
             break;
         }
         let body = &rest[head.head_len..total];
         pass.consumed += total;
         pass.close = !manner.keep_alive;
-        replies.push((api::handle(core, &head, body).await, manner));
+        *admitted = false;
+        replies.push((api::handle(core, &head, &route, body).await, manner));
     }
     core.submit();
     for (reply, manner) in replies {
         pass.close |= reply.finish(core, manner, out).await;
     }
     pass
+}
+
+/// How many bytes at the start of `rest` are the request with this head, if all of it is there.
+fn whole_request_bytes(head: &Head<'_>, rest: &[u8], max_body_bytes: u64) -> Option<usize> {
+    let total = match head.framing {
+        Body::None => head.head_len,
+        Body::Length(length) => head.head_len + length as usize,
+        Body::Chunked => {
+            let progress = Decoder::new(max_body_bytes).feed(&rest[head.head_len..], &mut Vec::new());
+            head.head_len + progress.ok().filter(|progress| progress.is_done)?.consumed
+        }
+    };
+    (total <= rest.len()).then_some(total)
 }
 
 /// Feeds what is new of a chunked body. Returns how many bytes it has on the wire once it is complete.
