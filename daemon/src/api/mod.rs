@@ -19,9 +19,7 @@ use crate::{core::Core, http::Head};
 pub async fn handle<'a>(core: &Core, head: &Head<'a>, route: &Route<'a>, body: &'a [u8]) -> Reply<'a> {
     let reply = match route {
         Route::PushJson => push::json(core, head, body).await,
-        Route::PushByPath { queue, partition } => {
-            push::by_path(core, head, queue, partition.as_deref(), body).await
-        }
+        Route::PushByPath { queue, partition } => push::by_path(core, head, queue, partition.as_deref(), body).await,
         Route::Health => Ok(state::health(core)),
         Route::Ready => Ok(state::ready(core)),
         Route::Buffers => Ok(state::buffers(core)),

@@ -4,7 +4,7 @@ use super::{GET_PATHS, Response, Stage, ask, ask_kept, assert_refused_and_closed
 use std::collections::BTreeSet;
 
 /// Answers of all kinds.
-fn answers(stage: &Stage) -> Vec<(String, Response)> {
+pub(super) fn answers(stage: &Stage) -> Vec<(String, Response)> {
     let mut requests: Vec<String> =
         GET_PATHS.iter().map(|path| format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n")).collect();
     requests.extend([
@@ -41,44 +41,6 @@ fn every_answer_with_content_names_its_length_and_type_and_no_header_comes_twice
         assert_eq!(response.header("Content-Type"), Some("application/json"), "{request:?}");
         assert!(response.json().is_object() || response.json().is_array(), "{request:?}");
     }
-}
-
-#[test]
-fn every_answer_has_the_date_in_the_one_form_there_is() {
-    let stage = Stage::shared();
-    for (request, response) in answers(&stage) {
-        let date = response.header("Date").unwrap_or_else(|| panic!("no date: {request:?}"));
-        // Such as `Sun, 06 Nov 1994 08:49:37 GMT`.
-        let form: String = date
-            .chars()
-            .map(|character| {
-                if character.is_ascii_digit() {
-                    '0'
-                } else if character.is_ascii_alphabetic() {
-                    'a'
-                } else {
-                    character
-                }
-            })
-            .collect();
-        assert_eq!(form, "aaa, 00 aaa 0000 00:00:00 aaa", "{date}");
-        let time = humantime_of(date);
-        let apart = time.abs_diff(std::time::UNIX_EPOCH.elapsed().unwrap().as_secs());
-        assert!(apart <= super::common::PATIENCE.as_secs(), "{date} is {apart} s from now");
-    }
-}
-
-/// Seconds since 1970 of a date, by another way than the daemon's.
-fn humantime_of(date: &str) -> u64 {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    let month = MONTHS.iter().position(|month| *month == &date[8..11]).unwrap() + 1;
-    let text = format!("{}-{month:02}-{}T{}Z", &date[12..16], &date[5..7], &date[17..25]);
-    let time = humantime::parse_rfc3339(&text).unwrap();
-    let seconds = time.duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    assert_eq!(DAYS[(seconds / 86_400 % 7) as usize], &date[..3], "{date}");
-    assert!(date.ends_with(" GMT"));
-    seconds
 }
 
 #[test]

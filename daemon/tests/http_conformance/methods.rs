@@ -127,9 +127,9 @@ fn what_get_and_head_ask_for_changes_nothing() {
     let before = stage.daemon.figure("pushedMessages");
     for path in GET_PATHS.iter().chain(&["/push/rfc_safe", "/api/v1/push", "/api/v1/dead-letters/retry"]) {
         for method in ["GET", "HEAD", "OPTIONS"] {
-            ask(
-                &stage,
-                format!("{method} {path} HTTP/1.1\r\nHost: t\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"),
+            assert!(
+                stage.daemon.connect().request(method, path, &[], Some(b"")).unwrap().status < 500,
+                "{method} {path}"
             );
         }
     }
