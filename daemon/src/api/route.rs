@@ -86,16 +86,27 @@ const GET: &str = "GET, HEAD, OPTIONS";
 const GET_DELETE: &str = "GET, HEAD, DELETE, OPTIONS";
 const POST: &str = "POST, OPTIONS";
 
+/// What `OPTIONS *` is told: the methods that there are anywhere.
+const ANYWHERE: &str = "GET, HEAD, POST, DELETE, OPTIONS";
+
 /// The most segments that a path with something behind it has.
 const SEGMENTS_MAX: usize = 5;
 
 /// What `method` asks for at `path`, which is not decoded yet.
 ///
 /// # Errors
-/// 404 where there is nothing, 405 where there is something for another method, 400 for a segment that cannot be decoded.
+/// 404 where there is nothing, 405 where there is something for another method, 400 for a segment that cannot be decoded, 501
+/// for a method that nobody knows (RFC 9110 section 9.1).
 pub fn route(method: Method, path: &str) -> Result<Route<'_>, Refusal> {
     if path == "/api/v1/push" && method == Method::Post {
         return Ok(Route::PushJson);
+    }
+    match method {
+        Method::Other => {
+            return Err(Refusal::new(501, "method_not_implemented", "there is no such method"));
+        }
+        Method::Options if path == "*" => return Ok(Route::Options(ANYWHERE)),
+        _ => {}
     }
     let mut segments: [Cow<'_, str>; SEGMENTS_MAX] = Default::default();
     let mut count = 0;
@@ -197,6 +208,7 @@ mod tests {
             ),
             (Method::Post, "/api/v1/dead-letters/retry", letters(LettersRoute::RetryAll), Asked::Scope(Scope::Admin)),
             (Method::Options, "/push/q", Route::Options(POST), Asked::Token),
+            (Method::Options, "*", Route::Options(ANYWHERE), Asked::Token),
         ] {
             let found = route(method, path).unwrap();
             assert_eq!(found, expected, "{path}");
@@ -214,7 +226,8 @@ mod tests {
         assert_eq!(status(Method::Get, "/api/v1/push"), Err(405));
         assert_eq!(status(Method::Post, "/health"), Err(405));
         assert_eq!(status(Method::Delete, "/api/v1/dead-letters"), Err(405));
-        assert_eq!(status(Method::Other, "/push/q"), Err(405));
+        assert_eq!(status(Method::Trace, "/push/q"), Err(405));
+        assert_eq!((status(Method::Other, "/push/q"), status(Method::Other, "/")), (Err(501), Err(501)));
         assert_eq!(status(Method::Post, "/push/%zz"), Err(400));
         let allow = route(Method::Get, "/api/v1/dead-letters/retry").unwrap_err().allow;
         assert_eq!(allow, Some(POST));

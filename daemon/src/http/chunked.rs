@@ -6,8 +6,8 @@ use super::{MAX_CHUNK_EXTENSION_BYTES, MAX_TRAILER_BYTES, Refusal};
 const MAX_SIZE_DIGITS: u8 = 16;
 
 /// Takes one body apart, however its bytes are cut. Strict: sizes are hexadecimal digits and nothing else, lines end
-/// with CR and LF, no white space stands between a size and its extension. Extensions and the trailer are checked,
-/// bounded and ignored.
+/// with CR and LF, white space behind a size is followed by an extension (RFC 9112 section 7.1.1). Extensions and the
+/// trailer are checked, bounded and ignored.
 ///
 /// After an error or the end the decoder is of no more use.
 #[derive(Debug, Clone)]
@@ -34,6 +34,8 @@ pub struct Progress {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Size,
+    /// In white space before an extension.
+    BeforeExtension,
     Extension,
     /// After the CR of the size's line.
     SizeLineFeed,
@@ -100,6 +102,7 @@ impl Decoder {
     fn step(&mut self, byte: u8) -> Result<State, Refusal> {
         match self.state {
             State::Size => self.size_byte(byte),
+            State::BeforeExtension => self.white_space_byte(byte),
             State::Extension => self.extension_byte(byte),
             State::SizeLineFeed if byte == b'\n' => self.start_chunk(),
             State::DataReturn if byte == b'\r' => Ok(State::DataLineFeed),
@@ -133,7 +136,15 @@ impl Decoder {
         }
         match byte {
             b'\r' if self.size_digits > 0 => Ok(State::SizeLineFeed),
-            b';' if self.size_digits > 0 => self.extension_byte(byte),
+            b';' | b' ' | b'\t' if self.size_digits > 0 => self.white_space_byte(byte),
+            _ => Err(Refusal::malformed("a chunk's size must be hexadecimal digits")),
+        }
+    }
+
+    fn white_space_byte(&mut self, byte: u8) -> Result<State, Refusal> {
+        match byte {
+            b';' => self.extension_byte(byte),
+            b' ' | b'\t' => self.extension_byte(byte).map(|_| State::BeforeExtension),
             _ => Err(Refusal::malformed("a chunk's size must be hexadecimal digits")),
         }
     }

@@ -43,8 +43,8 @@ pub const MAX_DEPTH: usize = 512;
 pub const MAX_NUMBER_DIGITS: u64 = 1_000;
 
 /// The largest exponent, either sign, that is looked at. It only matters for zero (`0e9` is `0`): PostgreSQL refuses
-/// exponents from about 2^30 on, whatever stands before them.
-pub const MAX_EXPONENT: u64 = 1_000_000_000;
+/// exponents beyond this one, whatever stands before them.
+pub const MAX_EXPONENT: u64 = i32::MAX as u64 / 2 - 1;
 
 const _: () = assert!(MAX_DEPTH.is_multiple_of(u64::BITS as usize));
-const _: () = assert!(MAX_EXPONENT > MAX_NUMBER_DIGITS && MAX_EXPONENT < (i32::MAX / 2) as u64);
+const _: () = assert!(MAX_EXPONENT > MAX_NUMBER_DIGITS);

@@ -5,23 +5,50 @@ use std::borrow::Cow;
 const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
 const HIGH_BITS: u64 = ONES << 7;
 
+/// How many words of a string are looked at one by one before blocks are tried.
+const WORDS_BEFORE_BLOCKS: u32 = 2;
+
+/// Bytes of a block: two of the registers that every x86-64 has.
+const BLOCK_BYTES: usize = 32;
+
 /// The first position at or after `from` that holds a quotation mark, a backslash or a byte below 0x20; the length of
 /// `bytes` when there is none.
 #[inline(always)]
 pub(super) fn next_special(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
+    let mut words = 0;
     while let Some(chunk) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
         let hits = special_bytes(u64::from_le_bytes(*chunk));
         if hits != 0 {
             return at + (hits.trailing_zeros() / 8) as usize;
         }
         at += 8;
+        words += 1;
+        // Names end within a few words; what is longer is text, most of it plain.
+        if words == WORDS_BEFORE_BLOCKS {
+            at = skip_plain_blocks(bytes, at);
+        }
     }
     while let Some(byte) = bytes.get(at) {
         if matches!(byte, b'"' | b'\\' | 0..0x20) {
             return at;
         }
         at += 1;
+    }
+    at
+}
+
+/// Steps over whole blocks in which nothing is special.
+#[inline]
+fn skip_plain_blocks(bytes: &[u8], from: usize) -> usize {
+    let mut at = from;
+    while let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk::<BLOCK_BYTES>()) {
+        // Without a branch, so that the compiler compares all bytes at once in the widest registers there are.
+        let is_special = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
+        if block.iter().fold(false, |any, byte| any | is_special(byte)) {
+            break;
+        }
+        at += BLOCK_BYTES;
     }
     at
 }

@@ -27,8 +27,10 @@ enum TransferEncoding {
     #[default]
     Absent,
     Chunked,
-    /// Another coding, or more than one line.
-    Other,
+    /// Others before `chunked`, which is the last one: where the body ends is known, and what it is is not.
+    OtherChunked,
+    /// `chunked` is not the last one, so nothing says where the body ends.
+    Endless,
 }
 
 #[derive(Clone, Copy)]
@@ -71,9 +73,11 @@ impl<'a> Fields<'a> {
             Some(Name::ContentLength) => self.take_content_length(value),
             Some(Name::TransferEncoding) => {
                 let is_chunked = value.eq_ignore_ascii_case(b"chunked");
+                let ends_chunked = elements(value).last().is_some_and(|last| last.eq_ignore_ascii_case(b"chunked"));
                 self.transfer_encoding = match self.transfer_encoding {
                     TransferEncoding::Absent if is_chunked => TransferEncoding::Chunked,
-                    _ => TransferEncoding::Other,
+                    _ if ends_chunked => TransferEncoding::OtherChunked,
+                    _ => TransferEncoding::Endless,
                 };
                 Ok(())
             }
@@ -139,7 +143,10 @@ impl<'a> Fields<'a> {
                 Err(Refusal::malformed("Transfer-Encoding in a request of HTTP/1.0"))
             }
             (TransferEncoding::Chunked, None) => Ok(Body::Chunked),
-            (TransferEncoding::Other, None) => Err(Refusal::new(
+            (TransferEncoding::Endless, None) => Err(Refusal::malformed(
+                "the last Transfer-Encoding is not chunked, so where the body ends is not known",
+            )),
+            (TransferEncoding::OtherChunked, None) => Err(Refusal::new(
                 501,
                 "transfer_encoding_not_supported",
                 "the only Transfer-Encoding that is understood is chunked",

@@ -35,7 +35,11 @@ pub enum Method {
     Delete,
     /// `OPTIONS`
     Options,
-    /// Any other token.
+    /// `TRACE`
+    Trace,
+    /// `CONNECT`
+    Connect,
+    /// Any other token: RFC 9110 knows none.
     Other,
 }
 
@@ -124,6 +128,8 @@ impl Method {
             "PATCH" => Self::Patch,
             "DELETE" => Self::Delete,
             "OPTIONS" => Self::Options,
+            "TRACE" => Self::Trace,
+            "CONNECT" => Self::Connect,
             _ => Self::Other,
         }
     }

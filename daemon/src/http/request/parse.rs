@@ -13,12 +13,12 @@ use super::{Body, Head, Method, Parsed, Version, target};
 ///
 /// | status | when |
 /// |---|---|
-/// | 400 | the head is not one, or its framing is in doubt |
+/// | 400 | the head is not one, or its framing is in doubt; so it is where `chunked` is not the last transfer coding |
 /// | 413 | its `Content-Length` is beyond the limit |
 /// | 414 | its target is too long |
 /// | 417 | it expects what is not known |
 /// | 431 | it is too long or has more than [`MAX_HEADERS`] headers |
-/// | 501 | its transfer coding is not exactly `chunked` |
+/// | 501 | it has other transfer codings before `chunked` |
 /// | 505 | its version is neither 1.0 nor 1.1 |
 pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Refusal> {
     let window = &buf[..buf.len().min(limits.max_head_bytes)];

@@ -29,7 +29,9 @@ fn methods_are_told_apart_by_case() {
         ("PATCH", Method::Patch),
         ("DELETE", Method::Delete),
         ("OPTIONS", Method::Options),
-        ("TRACE", Method::Other),
+        ("TRACE", Method::Trace),
+        ("CONNECT", Method::Connect),
+        ("PROPFIND", Method::Other),
         ("get", Method::Other),
     ] {
         assert_eq!(head(&format!("{name} / HTTP/1.1\r\nHost:\r\n\r\n")).method, method);

@@ -30,16 +30,22 @@ fn case_68_a_transfer_coding_that_is_not_exactly_chunked_is_refused() {
     for lines in [
         "Transfer-Encoding: gzip, chunked\r\n",
         "Transfer-Encoding: chunked, chunked\r\n",
+        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
+    ] {
+        assert_closes(post(lines), 501);
+    }
+    // Where `chunked` is not the last one, the body's end is not known.
+    for lines in [
         "Transfer-Encoding: identity\r\n",
         "Transfer-Encoding: xchunked\r\n",
         "Transfer-Encoding: chunked;q=1\r\n",
         "Transfer-Encoding: \"chunked\"\r\n",
         "Transfer-Encoding:\r\n",
-        "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: chunked,\r\n",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",
-        "Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
     ] {
-        assert_closes(post(lines), 501);
+        assert_closes(post(lines), 400);
     }
     assert_closes(post("Transfer-Encoding: \x0bchunked\r\n"), 400);
     assert_closes("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", 400);
@@ -147,7 +153,8 @@ fn case_68_bad_chunk_sizes_are_refused() {
         "5\r5",
         "\"5\"",
         "٥",
-        "5 ;a",
+        "5 a",
+        "5 \t",
     ] {
         assert_eq!(chunk_refusal(format!("{size}\r\nabcde\r\n0\r\n\r\n").as_bytes()), Some(400), "{size:?}");
     }

@@ -1,0 +1,3 @@
+-- A push for wrk.
+wrk.method = "POST"
+wrk.body = '{"by":"wrk"}'
