@@ -203,7 +203,13 @@ fn case_42_out_of_descriptors_newcomers_are_told_so_once_in_the_log_and_taken_wh
     let dir = data_dir();
     let daemon = Daemon::start(dir.path(), NOWHERE, &["--cores", "1"]);
     let pid = rustix::process::Pid::from_raw(daemon.pid() as i32).unwrap();
-    let open = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count() as u64;
+    // The log's first segments are made meanwhile, and would take the descriptor that is kept.
+    let mut open = 0;
+    wait_until("all that it needs is open", || {
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        let now = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid())).unwrap().count() as u64;
+        std::mem::replace(&mut open, now) == now
+    });
     let limit = Rlimit { current: Some(open + 20), maximum: getrlimit(Resource::Nofile).maximum };
     rustix::process::prlimit(Some(pid), Resource::Nofile, limit).unwrap();
     let mut first = daemon.connect();

@@ -57,8 +57,9 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
 
 pub(super) async fn accept_all(core: Rc<Core>) {
     let mut spare = Spare::default();
-    spare.take();
     loop {
+        // A connection that was turned away gives its descriptor back only after a while.
+        spare.take();
         if core.registry.len() >= core.connections_max {
             rt::sleep(ACCEPT_PAUSE).await;
             continue;
@@ -82,7 +83,6 @@ pub(super) async fn accept_all(core: Rc<Core>) {
                 } else if let Ok((stream, _)) = core.listener.accept().await {
                     rt::say(&stream, NO_ROOM);
                 }
-                spare.take();
                 // Not at once: those who come in the meantime wait, and nothing spins.
                 rt::sleep(ACCEPT_PAUSE).await;
             }

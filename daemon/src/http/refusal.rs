@@ -54,6 +54,12 @@ impl Refusal {
         Self::new(413, "body_too_large", format!("the body is larger than {max_body_bytes} bytes")).closing()
     }
 
+    /// 408 `request_timeout`, closing: the rest is not waited for.
+    #[must_use]
+    pub fn too_slow() -> Self {
+        Self::new(408, "request_timeout", "the request came too slowly").closing()
+    }
+
     /// 405 `method_not_allowed`, with the methods that are.
     #[must_use]
     pub fn method_not_allowed(allow: &'static str) -> Self {

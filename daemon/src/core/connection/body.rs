@@ -1,7 +1,7 @@
 //! Bodies that are taken as they come: in chunks, encoded, or of lines. What has come is taken out of the buffer at once; the
 //! buffer never grows with the body.
 
-use super::{Came, Conversation, Next, Phase, Refusal, Reply, manner_of, too_slow};
+use super::{Came, Conversation, Next, Phase, Refusal, Reply, manner_of};
 use crate::{
     access::Grant,
     api::{self, Lines, Route},
@@ -24,6 +24,16 @@ enum Taken<T> {
     Refused(T, Refusal),
     /// The client has left.
     Left,
+}
+
+/// Room for what a step brings. It doubles, but not beyond what will be refused: a bomb should not get twice as much.
+fn make_room(bytes: &mut Vec<u8>, max_bytes: u64) {
+    let least = bytes.len() + BODY_READ_BYTES;
+    if bytes.capacity() < least {
+        let most = (max_bytes as usize).saturating_add(2 * BODY_READ_BYTES);
+        let wanted = (2 * bytes.capacity()).min(most).max(least);
+        bytes.reserve_exact(wanted - bytes.len());
+    }
 }
 
 impl<S: Transport> Conversation<'_, S> {
@@ -65,7 +75,9 @@ impl<S: Transport> Conversation<'_, S> {
         mut incoming: Incoming,
     ) -> io::Result<Next> {
         let mut body = Vec::new();
+        let max_body_bytes = self.core.shared.config.max_body_bytes;
         let taken = loop {
+            make_room(&mut body, max_body_bytes);
             let fed = match incoming.feed(&self.buffer, &mut body, BODY_READ_BYTES) {
                 Ok(fed) => fed,
                 Err(refusal) => break Taken::Refused((), refusal),
@@ -110,7 +122,9 @@ impl<S: Transport> Conversation<'_, S> {
             Err(refusal) => return Ok(self.answer(Reply::refused(refusal), manner, false).await),
         };
         let mut window = Vec::new();
+        let max_line_bytes = self.core.shared.config.max_body_bytes;
         let taken = loop {
+            make_room(&mut window, max_line_bytes);
             let fed = match incoming.feed(&self.buffer, &mut window, BODY_READ_BYTES) {
                 Ok(fed) => fed,
                 Err(refusal) => break Taken::Refused(lines, refusal),
@@ -155,7 +169,7 @@ impl<S: Transport> Conversation<'_, S> {
         self.wait_for(Phase::Body);
         Ok(match self.read_more().await? {
             Came::More => Ok(true),
-            Came::Late => Err(too_slow()),
+            Came::Late => Err(Refusal::too_slow()),
             Came::End | Came::Interrupted => Ok(false),
         })
     }

@@ -153,7 +153,7 @@ impl<'c, S: Transport> Conversation<'c, S> {
                     Ok(Came::Interrupted) => return Ok(Ended::Idle),
                     // The runtime may end with this task, before it has closed the descriptor.
                     Ok(Came::End) => Next::Close,
-                    Ok(Came::Late) => self.refuse(too_slow()).await,
+                    Ok(Came::Late) => self.refuse(Refusal::too_slow()).await,
                     Err(refusal) => self.refuse(refusal).await,
                 },
                 Next::Again => self.take_requests().await,
@@ -437,10 +437,6 @@ fn manner_of(core: &Core, head: &Head<'_>) -> Manner {
         keep_alive_header: head.keep_alive_header(),
         allow_origin: core.shared.gate.origins.allow(head.origin),
     }
-}
-
-fn too_slow() -> Refusal {
-    Refusal::new(408, "request_timeout", "the request came too slowly").closing()
 }
 
 /// How many bytes at the start of `rest` are the request with this head, if all of it is there. Its chunks are only gone
