@@ -95,7 +95,7 @@ impl<'c, 'h> Lines<'c, 'h> {
         let mut batch = Batch::new(self.core, &self.wait, 0);
         let mut lines = ndjson::lines_from(lines, self.next_line);
         let mut wrong = None;
-        while let Some((number, line)) = lines.next() {
+        for (number, line) in lines.by_ref() {
             let transaction_id = match self.check(number, line) {
                 Ok(transaction_id) => transaction_id,
                 Err(refusal) => {
