@@ -40,6 +40,9 @@ pub const CONNECTION_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a connection keeps its buffer when its client says nothing more.
 pub const BUFFER_KEPT: Duration = Duration::from_millis(250);
 
+/// Connections that go, or give their buffers back, after which free memory is: with fewer it is not worth the calls.
+pub const COLLECT_AFTER: usize = 256;
+
 /// Default of `--idle-timeout`: more than the 60 s of usual proxies, so that they close first and no request meets a
 /// connection that is being closed.
 pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(75);

@@ -41,6 +41,13 @@ pub fn give_memory_back_soon() {
     unsafe { libmimalloc_sys::mi_option_set_default(ALLOCATOR_PURGE_DELAY, milliseconds) };
 }
 
+/// Lets the allocator give back what this thread has freed: it does so by itself only while memory is asked for, and a thread
+/// whose connections have become idle asks for none.
+pub fn give_free_memory_back() {
+    // SAFETY: it may be called at any time, and touches nothing but what is free.
+    unsafe { libmimalloc_sys::mi_collect(true) };
+}
+
 /// The runtime of one thread.
 pub type CoreRuntime = Runtime<TimeDriver<IoUringDriver>>;
 

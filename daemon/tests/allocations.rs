@@ -6,7 +6,6 @@
 #![allow(unsafe_code)]
 
 use forebay::{
-    access::Gate,
     config::{Config, args::ServeArgs},
     core::{self, CoreStart},
     drain::signal::DrainSignal,
@@ -69,13 +68,13 @@ static ALLOCATOR: Counting = Counting;
 fn start_core(dir: &std::path::Path) -> SocketAddr {
     let args = ServeArgs { postgres: Some("postgres://nobody@127.0.0.1:1/none".into()), ..ServeArgs::default() };
     let config = Config::resolve(args).unwrap();
-    let gate = Gate::open(&config).unwrap();
     let (segment_bytes, quota_bytes) = (4 << 20, 256 << 20);
     let sync = forebay_wal::group::SyncMethod::None;
     let mut log = log::open(&LogOptions { dir: dir.join("wal"), lanes: 1, sync, segment_bytes, quota_bytes }).unwrap();
     let (errands, _) = errands::errands();
     let mailboxes = vec![Mailbox::new().unwrap()];
     let signal = DrainSignal::new().unwrap();
+    let gate = forebay::access::Gate::open(&config).unwrap();
     let shared = Arc::new(Shared::new((config, gate), &log, (segment_bytes, quota_bytes), signal, mailboxes, errands));
     shared.set_health(DatabaseHealth::Disconnected);
     let (mut sockets, address) = core::bind_all(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();

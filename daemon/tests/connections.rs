@@ -96,17 +96,30 @@ fn case_71_an_idle_connection_costs_next_to_nothing_also_one_that_was_busy_and_m
         crowd.iter_mut().for_each(|client| assert_eq!(client.get("/health").unwrap().status, 200));
         crowd
     };
-    // What is made once and kept is there after the first.
-    drop(crowd());
-    wait_until("all are let go of", || sockets(&daemon) < 50);
+    // From a daemon that nobody has talked to, so that nothing is hidden in memory that an earlier crowd left behind.
     std::thread::sleep(std::time::Duration::from_secs(1));
     let before = memory(&daemon);
-    let clients = crowd();
-    let per_connection = || memory(&daemon).saturating_sub(before) / count as u64;
-    wait_until("an idle connection has 2 KiB at most", || per_connection() <= 2048);
-    println!("{} bytes for each of {count} idle connections", per_connection());
-    drop(clients);
-    wait_until("memory returns", || memory(&daemon) <= before + before / 10);
+    let mut after_first = None;
+    for _ in 0..3 {
+        let clients = crowd();
+        wait_until("an idle connection has 2 KiB at most", || {
+            memory(&daemon).saturating_sub(before) <= 2048 * count as u64
+        });
+        println!("{} bytes for each of {count} connections", memory(&daemon).saturating_sub(before) / count as u64);
+        let with_crowd = memory(&daemon);
+        drop(clients);
+        wait_until("all are let go of", || sockets(&daemon) < 50);
+        // Tables that have grown stay; they do not grow again with the next crowd.
+        match after_first {
+            None => {
+                wait_until("most of it returns", || memory(&daemon) < (before + with_crowd) / 2 + (2 << 20));
+                std::thread::sleep(std::time::Duration::from_secs(1));
+                after_first = Some(memory(&daemon));
+            }
+            Some(first) => wait_until("all of it returns", || memory(&daemon) <= first + first / 10),
+        }
+        println!("{before} before, {with_crowd} with them, {} after", memory(&daemon));
+    }
 }
 
 #[test]

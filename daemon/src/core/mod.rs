@@ -29,8 +29,8 @@ use crate::{
     errands::Errand,
     ids::{IdMaker, unix_now},
     limits::{
-        CONNECTION_SWEEP_INTERVAL, CONNECTIONS_GRACE, IN_FLIGHT_BYTES_PER_CORE, IN_FLIGHT_PATIENCE, QUIET_SWEEPS_MAX,
-        READ_BUFFER_KEPT_BYTES, SWEEP_INTERVAL,
+        COLLECT_AFTER, CONNECTION_SWEEP_INTERVAL, CONNECTIONS_GRACE, IN_FLIGHT_BYTES_PER_CORE, IN_FLIGHT_PATIENCE,
+        QUIET_SWEEPS_MAX, READ_BUFFER_KEPT_BYTES, SWEEP_INTERVAL,
     },
     mailbox::Letter,
     rt::{self, Notify},
@@ -304,7 +304,7 @@ impl Core {
 async fn sweep(core: Rc<Core>) {
     let timeouts = Timeouts::new(core.shared.config.idle_timeout, core.shared.config.request_timeout);
     let (mut appended, mut quiet_sweeps) = (0, 0);
-    let (mut last, mut connections_at_ms) = (Instant::now(), 0);
+    let (mut last, mut connections_at_ms, mut given_back) = (Instant::now(), 0, 0);
     loop {
         rt::sleep(SWEEP_INTERVAL).await;
         core.shared.pulses[usize::from(core.index)].beat();
@@ -318,6 +318,12 @@ async fn sweep(core: Rc<Core>) {
         core.now_ms.set(now_ms);
         if now_ms >= connections_at_ms {
             connections_at_ms = now_ms + CONNECTION_SWEEP_INTERVAL.as_millis() as u64;
+            // Those of the last sweep have given theirs back by now.
+            given_back += core.registry.take_given_back();
+            if given_back >= COLLECT_AFTER {
+                given_back = 0;
+                rt::give_free_memory_back();
+            }
             core.budget.tick(now_ms);
             core.registry.sweep(now_ms, &timeouts);
         }

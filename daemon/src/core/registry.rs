@@ -16,6 +16,8 @@ pub(super) struct Registry {
 struct Slots {
     watches: Vec<Option<Rc<Watch>>>,
     free: Vec<usize>,
+    /// Connections that went, or gave their buffers back, since that was asked for.
+    given_back: usize,
 }
 
 /// A connection's entry, kept no longer than the connection's descriptor.
@@ -64,9 +66,10 @@ impl Registry {
         let slots = &mut *self.slots.borrow_mut();
         slots.watches[slot] = None;
         slots.free.push(slot);
+        slots.given_back += 1;
         if slots.free.len() == slots.watches.len() {
             // After a crowd has left its memory goes too.
-            *slots = Slots::default();
+            *slots = Slots { given_back: slots.given_back, ..Slots::default() };
         }
     }
 
@@ -88,7 +91,16 @@ impl Registry {
     }
 
     pub(super) fn sweep(&self, now_ms: u64, timeouts: &Timeouts) {
-        self.each(|watch| watch.sweep(now_ms, timeouts));
+        let mut interrupted = 0;
+        self.slots.borrow().watches.iter().flatten().for_each(|watch| {
+            interrupted += usize::from(watch.sweep(now_ms, timeouts));
+        });
+        self.slots.borrow_mut().given_back += interrupted;
+    }
+
+    /// How many connections went, or were asked for their buffers, since this was asked.
+    pub(super) fn take_given_back(&self) -> usize {
+        std::mem::take(&mut self.slots.borrow_mut().given_back)
     }
 
     /// None of what is done to a watch adds or removes one: those whose wait it ends go on later.

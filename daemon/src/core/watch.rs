@@ -131,9 +131,10 @@ impl Watch {
         self.stopper.stop();
     }
 
-    /// Ends what took too long.
-    pub(super) fn sweep(&self, now_ms: u64, timeouts: &Timeouts) {
-        match self.judge(now_ms, timeouts) {
+    /// Ends what took too long. Returns whether the buffer was asked back.
+    pub(super) fn sweep(&self, now_ms: u64, timeouts: &Timeouts) -> bool {
+        let verdict = self.judge(now_ms, timeouts);
+        match verdict {
             Verdict::Fine => {}
             Verdict::Interrupt => self.interrupter.interrupt(),
             Verdict::Close => self.stopper.stop_reading(),
@@ -143,6 +144,7 @@ impl Watch {
             }
             Verdict::Cut => self.stopper.stop(),
         }
+        verdict == Verdict::Interrupt
     }
 
     fn judge(&self, now_ms: u64, timeouts: &Timeouts) -> Verdict {
