@@ -1,7 +1,7 @@
 # Every target works as root (as in a container) and as an ordinary user with sudo.
 .POSIX:
 .NOTPARALLEL:
-.PHONY: help run test lint fmt clippy doc deny-quick deny bench bench-log bench-drain fuzz soak-log mutate-log deps clean
+.PHONY: help run test lint fmt clippy doc deny-quick deny bench bench-log bench-drain fuzz soak-log mutate-log deps deps-test oha clean
 
 # Arguments for the daemon: make run ARGS='--listen 127.0.0.1:7000'
 ARGS =
@@ -20,6 +20,7 @@ help:
 	@echo 'make fuzz   run each fuzz target for FUZZ_SECONDS (30)'
 	@echo 'make soak-log  walk the log through SEEDS (100000) simulated disks that lie'
 	@echo 'make mutate-log  break the log on purpose and see that the simulated disk notices'
+	@echo 'make oha    install oha if missing (minutes) and push with it'
 	@echo 'make deny   install cargo-deny if missing (minutes), check licences, sources and advisories'
 	@echo 'make clean  remove what was built; the data directory stays'
 
@@ -27,7 +28,7 @@ run: deps
 	cargo build --release -p forebay --locked
 	@exec "$(TARGET_DIR)/release/forebay" serve $(ARGS)
 
-test: deps
+test: deps-test
 	@scripts/test.sh
 
 lint: fmt clippy doc deny-quick
@@ -86,6 +87,17 @@ fuzz:
 
 deps:
 	@scripts/install-deps.sh
+
+# What only tests need: clients to push with, and schemathesis in an environment of its own below the build's directory.
+deps-test:
+	@scripts/install-deps.sh tests
+	@scripts/install-schemathesis.sh "$(TARGET_DIR)/python"
+
+# A load generator that is no package of the distribution's. Building it takes minutes, so `make test` does without; its test
+# runs where it is installed.
+oha:
+	@command -v oha >/dev/null || cargo install oha --locked --no-default-features
+	cargo test -p forebay --locked --test clients oha
 
 clean:
 	cargo clean

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what is missing outside cargo: PostgreSQL's server binaries, a C compiler, curl.
-# Does nothing, quickly, where all is there. With the argument `c++` also a C++ compiler, which only fuzzing needs.
+# Does nothing, quickly, where all is there. With the argument `c++` also a C++ compiler, which only fuzzing needs; with
+# `tests` also the clients that the tests push with.
 set -eu
 
 # As daemon/cluster/src/limits.rs.
@@ -37,9 +38,16 @@ missing_packages() {
     has curl || printf 'curl ca-certificates '
     # A test takes a path away.
     has ip || printf 'iproute2 '
-    if [ "${1:-}" = c++ ]; then
-        has c++ || printf 'g++ '
-    fi
+    case ${1:-} in
+        c++) has c++ || printf 'g++ ' ;;
+        tests)
+            /usr/bin/python3 -c 'import requests' 2>/dev/null || printf 'python3 python3-requests '
+            /usr/bin/python3 -c 'import ensurepip' 2>/dev/null || printf 'python3-venv '
+            has node || printf 'nodejs '
+            has wrk || printf 'wrk '
+            has ab || printf 'apache2-utils '
+            ;;
+    esac
 }
 
 # Puts the file that decides about a main cluster back as it was, or as the package ships it (which ucf or dpkg laid

@@ -9,6 +9,7 @@ use crate::{
         connection,
     },
     http::{Refusal, path},
+    json::push,
     letters::{
         desk::{Desk, DeskError, LetterId, retried_view},
         files::LetterFiles,
@@ -105,7 +106,10 @@ fn list(query: &str) -> Result<DeadLettersErrand, Refusal> {
         let (name, value) = pair?;
         let invalid = |error: &str| Refusal::new(400, "invalid_request", format!("{name}: {error}"));
         match name.as_ref() {
-            "queue" => queue = Some(value.into_owned()),
+            "queue" => {
+                push::check_queue(&value).map_err(invalid)?;
+                queue = Some(value.into_owned());
+            }
             "after" => after = Some(value.parse().map_err(|error: String| invalid(&error))?),
             "limit" => {
                 let number = value.parse().ok().filter(|limit| (1..=PAGE_MAX).contains(limit));
@@ -129,6 +133,10 @@ fn retry_all(body: &[u8]) -> Result<DeadLettersErrand, Refusal> {
         [] => RetryAllBody::default(),
         body => serde_json::from_slice(body).map_err(invalid)?,
     };
+    if let Some(queue) = &body.queue {
+        push::check_queue(queue)
+            .map_err(|error| Refusal::new(400, "invalid_request", format!("the body: queue: {error}")))?;
+    }
     Ok(DeadLettersErrand::RetryAll { queue: body.queue })
 }
 

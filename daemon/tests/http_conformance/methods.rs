@@ -50,7 +50,7 @@ fn head_is_get_without_a_body() {
 fn a_method_that_is_not_allowed_is_told_with_those_that_are() {
     let stage = Stage::shared();
     for (path, allow) in ALLOWED {
-        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE"] {
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "QUERY"] {
             if methods(allow).contains(method) {
                 continue;
             }

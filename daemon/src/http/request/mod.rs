@@ -39,7 +39,9 @@ pub enum Method {
     Trace,
     /// `CONNECT`
     Connect,
-    /// Any other token: RFC 9110 knows none.
+    /// `QUERY`
+    Query,
+    /// Any other token: nobody knows it.
     Other,
 }
 
@@ -130,6 +132,7 @@ impl Method {
             "OPTIONS" => Self::Options,
             "TRACE" => Self::Trace,
             "CONNECT" => Self::Connect,
+            "QUERY" => Self::Query,
             _ => Self::Other,
         }
     }

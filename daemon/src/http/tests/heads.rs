@@ -31,6 +31,7 @@ fn methods_are_told_apart_by_case() {
         ("OPTIONS", Method::Options),
         ("TRACE", Method::Trace),
         ("CONNECT", Method::Connect),
+        ("QUERY", Method::Query),
         ("PROPFIND", Method::Other),
         ("get", Method::Other),
     ] {

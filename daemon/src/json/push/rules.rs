@@ -96,9 +96,13 @@ pub fn parse_buffer_max(number: &str) -> Result<u32, &'static str> {
     parse_integer(number).filter(|value| *value <= MAX_BUFFER_MAX).map(|value| value.max(1)).ok_or(BAD_BUFFER_MAX)
 }
 
-/// Digits only: JSON has no integers, but no serializer writes one with a point or an exponent.
+/// Digits, and none behind the point but zeros: JSON has no integers, and what a program holds as a float it writes as `100.0`.
 fn parse_integer(number: &str) -> Option<u32> {
-    if number.bytes().all(|byte| byte.is_ascii_digit()) { number.parse().ok() } else { None }
+    let digits = match number.split_once('.') {
+        Some((digits, zeros)) if !zeros.is_empty() && zeros.bytes().all(|byte| byte == b'0') => digits,
+        _ => number,
+    };
+    if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
 /// Reads a UUID as PostgreSQL's `uuid_in` does: 32 hexadecimal digits in either case, a hyphen allowed after each group

@@ -217,6 +217,7 @@ fn buffering_is_asked_for_with_integers_in_range() {
     let read = |members: &str| parse_default(&body(members)).map(|request| (request.buffer_ms, request.buffer_max));
     assert_eq!(read("\"bufferMs\":0,\"bufferMax\":0"), Ok((Some(0), Some(1))));
     assert_eq!(read("\"bufferMs\":3600000,\"bufferMax\":1000000"), Ok((Some(3_600_000), Some(1_000_000))));
+    assert_eq!(read("\"bufferMs\":100.0,\"bufferMax\":7.000"), Ok((Some(100), Some(7))));
     assert_eq!(read("\"qos0\":true"), Ok((None, None)));
     assert!(parse_default(&body("\"bufferMs\":0")).unwrap().is_buffered());
     for value in ["-1", "3600001", "1.5", "1e2", "-0", "\"100\"", "true", "[]", "99999999999999999999"] {

@@ -1,0 +1,129 @@
+//! `docs/openapi.yaml` says what the daemon does: its paths are the router's, its codes those of the refusals, and
+//! schemathesis holds the rest against a running daemon. `make test` installs that below the build's directory.
+
+// Helpers of tests fail as tests do.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod common;
+
+use common::{stage::Stage, wait_until};
+use serde_json::json;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
+}
+
+fn description() -> String {
+    fs::read_to_string(root().join("docs/openapi.yaml")).unwrap()
+}
+
+/// The lines below the one that is `key`, up to the next that is no further in.
+fn below<'a>(text: &'a str, key: &str) -> Vec<&'a str> {
+    let indent = |line: &str| line.len() - line.trim_start().len();
+    let mut lines = text.lines().skip_while(|line| *line != key);
+    let own = indent(lines.next().unwrap_or_else(|| panic!("no {key}")));
+    lines.take_while(|line| indent(line) > own).collect()
+}
+
+/// Paths of the description, each with its methods.
+fn paths() -> BTreeMap<String, BTreeSet<String>> {
+    let (text, mut paths) = (description(), BTreeMap::<_, BTreeSet<String>>::new());
+    let mut path = String::new();
+    for line in below(&text, "paths:") {
+        let Some(key) = line.strip_suffix(':') else { continue };
+        match key.len() - key.trim_start().len() {
+            2 => path = key.trim().to_owned(),
+            4 => drop(paths.entry(path.clone()).or_default().insert(key.trim().to_ascii_uppercase())),
+            _ => {}
+        }
+    }
+    assert!(paths.len() > 5);
+    paths
+}
+
+/// A path with every parameter as `{}`.
+fn shape(path: &str) -> String {
+    let segments = path.split('/').map(|segment| if segment.starts_with('{') { "{}" } else { segment });
+    segments.collect::<Vec<_>>().join("/")
+}
+
+/// The shapes that the router matches: its slice patterns of literals and wildcards.
+fn routes() -> BTreeSet<String> {
+    let source = fs::read_to_string(root().join("daemon/src/api/route.rs")).unwrap();
+    let source = source.split("\n#[cfg(test)]").next().unwrap();
+    let table = source.split("let allowed = match").nth(1).unwrap().split("};").next().unwrap();
+    let patterns = table.split("[\"").skip(1).map(|rest| rest.split(']').next().unwrap());
+    let segment =
+        |text: &str| if text.trim() == "_" { "{}".to_owned() } else { text.trim().trim_matches('"').to_owned() };
+    patterns.map(|pattern| format!("/{}", pattern.split(',').map(segment).collect::<Vec<_>>().join("/"))).collect()
+}
+
+#[test]
+fn every_route_of_the_code_is_described_and_every_description_is_a_route() {
+    let described: BTreeSet<String> = paths().keys().map(|path| shape(path)).collect();
+    assert_eq!(described, routes(), "left: docs/openapi.yaml; right: daemon/src/api/route.rs");
+}
+
+#[test]
+fn every_path_allows_the_methods_that_are_described() {
+    let stage = Stage::shared();
+    for (path, described) in paths() {
+        let path = shape(&path).replace("{}", "1");
+        let response = stage.daemon.connect().request("OPTIONS", &path, &[], None).unwrap();
+        let allow = response.header("Allow").unwrap_or_else(|| panic!("{path}: {}", response.status));
+        let allowed = allow.split(", ").filter(|method| !matches!(*method, "HEAD" | "OPTIONS"));
+        assert_eq!(allowed.map(str::to_owned).collect::<BTreeSet<_>>(), described, "{path}");
+    }
+}
+
+#[test]
+fn every_code_of_a_refusal_is_described_and_no_other() {
+    let text = description();
+    let described: BTreeSet<&str> =
+        below(&text, "    Code:").into_iter().filter_map(|line| line.trim().strip_prefix("- ")).collect();
+    // docs.rs holds that page against the code.
+    let page = fs::read_to_string(root().join("docs/http-api.md")).unwrap();
+    let table = page.split("\n## Error codes\n").nth(1).unwrap().split("\n## ").next().unwrap();
+    let codes: BTreeSet<&str> = table.lines().filter_map(|row| row.strip_prefix("| `")?.split('`').next()).collect();
+    assert_eq!(described, codes, "left: docs/openapi.yaml; right: docs/http-api.md");
+}
+
+/// Where `make deps-test` puts it.
+fn schemathesis() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
+    let program = target.join("python/bin/schemathesis");
+    assert!(program.is_file(), "{} is not there; `make deps-test` installs it", program.display());
+    program
+}
+
+#[test]
+fn schemathesis_finds_no_answer_that_is_not_as_described() {
+    let stage = Stage::start(&["--sync", "none"]);
+    // Some dead letters, with the first ids, to be shown, put back and dropped.
+    stage.cluster.psql("ALTER TABLE forebay.messages ADD CHECK (payload <> '\"refused\"')").unwrap();
+    let items = vec![json!({"queue": "refused", "payload": "refused"}); 20];
+    assert_eq!(stage.daemon.connect().push(&json!({"items": items})).unwrap().status, 201);
+    wait_until("the letters are counted", || stage.daemon.figure("failed") == 20);
+    let url = format!("http://{}", stage.daemon.address);
+    let output = Command::new(schemathesis())
+        .current_dir(stage.dir.path())
+        .arg("run")
+        .arg(root().join("docs/openapi.yaml"))
+        .args(["--url", &url, "--seed", "1", "--max-examples", "40", "--workers", "2", "--no-color"])
+        .args(["--phases", "examples,coverage,fuzzing", "--continue-on-failure", "--request-timeout", "60"])
+        .output()
+        .unwrap();
+    let report = String::from_utf8_lossy(&output.stdout);
+    println!("{report}");
+    assert!(output.status.success(), "{report}\n{}", String::from_utf8_lossy(&output.stderr));
+    let operations: usize = paths().values().map(BTreeSet::len).sum();
+    assert!(report.contains(&format!("Tested: {operations}")), "{report}");
+    assert!(!stage.daemon.log().contains("panic"), "{}", stage.daemon.log());
+    assert_eq!(stage.daemon.connect().get("/health").unwrap().status, 200);
+}
