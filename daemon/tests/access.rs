@@ -114,7 +114,9 @@ fn name(method: Method) -> &'static str {
         Method::Post => "POST",
         Method::Delete => "DELETE",
         Method::Options => "OPTIONS",
-        Method::Put | Method::Patch | Method::Trace | Method::Connect | Method::Other => unreachable!("no row has it"),
+        Method::Put | Method::Patch | Method::Trace | Method::Connect | Method::Query | Method::Other => {
+            unreachable!("no row has it")
+        }
     }
 }
 
