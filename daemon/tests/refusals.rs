@@ -163,13 +163,17 @@ fn paths_methods_lengths_and_encodings_that_there_are_not_have_their_own_status(
         ("DELETE", "/push/q/p", "POST, OPTIONS"),
         ("POST", "/health", "GET, HEAD, OPTIONS"),
         ("PATCH", "/api/v1/status/buffers", "GET, HEAD, OPTIONS"),
-        ("BREW", "/ready", "GET, HEAD, OPTIONS"),
+        ("TRACE", "/ready", "GET, HEAD, OPTIONS"),
     ];
     for (method, path, allow) in methods {
         let before = refuser.appended();
         let refused = refuser.stage.daemon.connect().request(method, path, &[], body).unwrap();
         assert_eq!((refused.status, refused.header("Allow")), (405, Some(allow)), "{method} {path}");
         assert_eq!(refuser.appended(), before);
+    }
+    for path in ["/api/v1/push", "/ready", "/nothing"] {
+        let brew = |client: &mut Client| client.request("BREW", path, &[], body).unwrap();
+        refuser.check(path, 501, "method_not_implemented", brew);
     }
     for path in ["/api/v1/push", "/push/q"] {
         refuser.check(path, 411, "length_required", |client| client.request("POST", path, &[], None).unwrap());

@@ -1,0 +1,60 @@
+//! A body, whatever it is: what the edge makes of it, beside serde_json.
+//!
+//! What must hold:
+//! - no panic, and an error's place lies within the body;
+//! - what is kept is JSON; what is refused as no JSON is none for serde_json either;
+//! - a push that is taken is JSON that is kept, its payloads are slices that are kept alone, its names keep their rules;
+//! - where a body of lines is cut changes nothing; a string that is written reads back.
+#![no_main]
+
+use forebay::json::{
+    json_string,
+    ndjson::{lines, lines_from, whole_lines_bytes},
+    push::{self, PushLimits},
+    validate,
+};
+use libfuzzer_sys::fuzz_target;
+use serde_json::value::RawValue;
+
+fuzz_target!(|body: &[u8]| {
+    let validated = validate(body);
+    let is_json = serde_json::from_slice::<&RawValue>(body).is_ok();
+    match &validated {
+        Ok(()) => assert!(is_json, "kept, and no JSON"),
+        Err(error) => {
+            assert!(error.offset <= body.len());
+            assert!(error.kind.is_not_storable() || !is_json, "refused as no JSON: {error}");
+        }
+    }
+    if let Ok(request) = push::parse(body, &PushLimits { max_items: 64 }) {
+        assert_eq!(validated, Ok(()), "a push that is taken is JSON");
+        assert!(request.items.len() <= 64);
+        for item in &request.items {
+            assert_eq!(validate(item.payload), Ok(()));
+            assert_eq!(push::check_queue(&item.queue), Ok(()));
+            for partition in &item.partition {
+                assert_eq!(push::check_partition(partition), Ok(()));
+            }
+            for id in &item.transaction_id {
+                assert_eq!(push::check_transaction_id(id), Ok(()));
+            }
+        }
+    }
+    as_lines(body);
+    if let Ok(text) = std::str::from_utf8(body) {
+        let mut written = Vec::new();
+        json_string(&mut written, text);
+        assert_eq!(serde_json::from_slice::<String>(&written).expect("a string"), text);
+    }
+});
+
+fn as_lines(body: &[u8]) {
+    let whole: Vec<(u64, &[u8])> = lines(body).collect();
+    let cut = body.first().map_or(0, |byte| usize::from(*byte) % (body.len() + 1));
+    let taken = whole_lines_bytes(&body[..cut]);
+    let mut first = lines_from(&body[..taken], 1);
+    let mut parted: Vec<(u64, &[u8])> = first.by_ref().collect();
+    let next = first.next_line();
+    parted.extend(lines_from(&body[taken..], next));
+    assert_eq!(whole, parted, "a cut changes the lines");
+}
