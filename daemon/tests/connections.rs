@@ -186,7 +186,8 @@ fn case_69_encoded_bodies_of_json_are_taken_within_the_limit_and_bombs_are_not()
         assert_eq!((response.status, response.code()), (413, "body_too_large".to_owned()), "{content_type}");
     }
     let grown = memory(&daemon).saturating_sub(before);
-    assert!(grown < 40 << 20, "{grown} bytes");
+    // A body of 16 MiB is taken, in room that doubles; the bomb has 100.
+    assert!(grown < 64 << 20, "{grown} bytes");
     assert_eq!(daemon.figure("pending"), 1);
 }
 
