@@ -156,7 +156,7 @@ fn a_request_may_ask_for_less_company_than_the_next_and_each_gets_what_it_asked_
     // A plain push waits for nobody, and takes along what was there before it.
     push(json!({"items": [item]}));
     assert_eq!(stage.daemon.figure("pending"), 0);
-    assert_eq!(stage.rows("SELECT count(*) FROM forebay.messages"), [["7"]]);
+    assert_eq!(stage.rows("SELECT count(*) FROM forebay.messages"), [["8"]]);
 }
 
 #[test]
