@@ -82,6 +82,10 @@ fn answers(mut bytes: &[u8]) -> Vec<(u16, Vec<u8>)> {
     answers
 }
 
+fn is_of_lines(request: &[u8]) -> bool {
+    memchr::memmem::find(request, b"ndjson").is_some()
+}
+
 /// What was answered, over all requests.
 #[derive(Default)]
 struct Tally {
@@ -142,12 +146,24 @@ fn case_72_every_prefix_and_every_one_byte_change_is_answered_or_closed_and_what
     // What is tested is what is kept, not what survives the machine.
     let stage = Stage::start(&["--sync", "none"]);
     let mut tally = Tally::default();
-    for request in requests() {
+    // Whole lines of an NDJSON body that ends early are kept, though nobody is left to hear of it; so that one comes last.
+    let mut unheard = 0;
+    let mut requests = requests();
+    requests.sort_by_key(|request| is_of_lines(request));
+    for request in requests {
+        let before = stage.daemon.figure("pushedMessages");
         let shown = String::from_utf8_lossy(&request).into_owned();
         let begun = std::time::Instant::now();
         let of_one = send_all(&stage.daemon, &request);
         println!("{:?} in {:?}: {shown:?}", of_one.statuses, begun.elapsed());
+        let told = of_one.ids.len() as u64 + of_one.accepted;
         tally.merge(of_one);
+        if is_of_lines(&request) {
+            stage.daemon.wait_until_drained();
+            unheard = stage.daemon.figure("pushedMessages") - before - told;
+        } else {
+            assert_eq!(stage.daemon.figure("pushedMessages") - before, told, "{shown}");
+        }
         let health = stage.daemon.connect().get("/health").unwrap();
         assert_eq!(health.status, 200, "after {shown}");
     }
@@ -157,10 +173,9 @@ fn case_72_every_prefix_and_every_one_byte_change_is_answered_or_closed_and_what
     }
     assert!(!stage.daemon.log().contains("panic"), "{}", stage.daemon.log());
     stage.daemon.wait_until_drained();
-    assert_eq!(stage.daemon.figure("pushedMessages"), tally.ids.len() as u64 + tally.accepted);
     let rows = stage.rows("SELECT id FROM forebay.message_log");
     let mut kept: Vec<String> = rows.into_iter().map(|row| row.into_iter().next().unwrap()).collect();
-    assert_eq!(kept.len() as u64, tally.ids.len() as u64 + tally.accepted);
+    assert_eq!(kept.len() as u64, tally.ids.len() as u64 + tally.accepted + unheard);
     kept.sort_unstable();
     for id in &tally.ids {
         assert!(kept.binary_search(id).is_ok(), "{id} was answered 201");
