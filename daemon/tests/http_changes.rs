@@ -19,6 +19,10 @@ use std::{
 /// Connections that are open at once: half of the answers wait for the log.
 const WORKERS: usize = 8;
 
+/// `[1]`, in one member and in one frame.
+const GZIP: &[u8] = b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x02\x03\x8b\x36\x8c\x05\x00\xb8\x32\x2f\x4c\x03\x00\x00\x00";
+const ZSTD: &[u8] = b"\x28\xb5\x2f\xfd\x20\x03\x19\x00\x00\x5b\x31\x5d";
+
 /// Valid requests of all kinds. None of them has a transaction id, so no two messages are one.
 fn requests() -> Vec<Vec<u8>> {
     let with_body = |head: &str, body: &str| format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
@@ -35,7 +39,12 @@ fn requests() -> Vec<Vec<u8>> {
         "OPTIONS /health HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n".to_owned(),
         with_body("POST /push/q HTTP/1.1\r\nHost: t", "1") + "GET /ready HTTP/1.1\r\nHost: t\r\n\r\n",
     ];
-    requests.map(String::into_bytes).to_vec()
+    let encoded = |coding: &str, body: &[u8]| {
+        let head = "POST /push/q HTTP/1.1\r\nHost: t\r\nContent-Encoding";
+        let head = format!("{head}: {coding}\r\nContent-Length: {}\r\n\r\n", body.len());
+        [head.as_bytes(), body].concat()
+    };
+    requests.into_iter().map(String::into_bytes).chain([encoded("gzip", GZIP), encoded("zstd", ZSTD)]).collect()
 }
 
 /// A request, made worse.

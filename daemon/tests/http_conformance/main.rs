@@ -8,6 +8,7 @@
 mod common;
 
 mod connections;
+mod dates;
 mod expectations;
 mod fields;
 mod messages;
