@@ -48,6 +48,11 @@ impl<'a> Scanner<'a> {
         self.at
     }
 
+    /// How many bytes follow.
+    pub(super) fn rest_bytes(&self) -> usize {
+        self.text.len() - self.at
+    }
+
     /// What lies between two positions that were taken at the ends of values.
     #[inline]
     pub(super) fn raw(&self, from: usize, to: usize) -> &'a [u8] {

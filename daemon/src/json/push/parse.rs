@@ -33,16 +33,22 @@ struct Parser<'a, 'l> {
     limits: &'l PushLimits,
 }
 
-/// An item's fields as they come.
+/// An item of which nothing was read: it stands in the list before its fields do, so that none of them is moved.
+const EMPTY: PushItem<'static> = PushItem {
+    queue: Cow::Borrowed(""),
+    partition: None,
+    payload: b"",
+    transaction_id: None,
+    trace_id: None,
+    namespace: None,
+    task: None,
+};
+
+/// Which of an item's required fields were there.
 #[derive(Default)]
-struct Fields<'a> {
-    queue: Option<Cow<'a, str>>,
-    partition: Option<Cow<'a, str>>,
-    payload: Option<&'a [u8]>,
-    transaction_id: Option<Cow<'a, str>>,
-    trace_id: Option<uuid::Uuid>,
-    namespace: Option<Cow<'a, str>>,
-    task: Option<Cow<'a, str>>,
+struct Seen {
+    queue: bool,
+    payload: bool,
 }
 
 impl<'a> Parser<'a, '_> {
@@ -77,64 +83,71 @@ impl<'a> Parser<'a, '_> {
             self.scanner.skip_value()?;
             return Err(Fault::NoItems);
         }
-        let mut items = Vec::new();
+        let mut items: Vec<PushItem<'a>> = Vec::new();
         let mut more = self.scanner.open(b']')?;
         while more {
             if items.len() >= self.limits.max_items {
                 return Err(Fault::TooManyItems(self.limits.max_items));
             }
             self.place = Place { item: Some(items.len()), field: None };
-            items.push(self.item()?);
+            let start = self.scanner.offset();
+            let item = items.push_mut(EMPTY);
+            self.item(item)?;
+            if items.len() == 1 {
+                items.reserve(self.likely_more(self.scanner.offset() - start));
+            }
             more = self.scanner.more(b']')?;
         }
         Ok(items)
     }
 
-    fn item(&mut self) -> Result<PushItem<'a>, Fault> {
+    /// For how many items to make room behind the first, which has so many bytes: those of a request are alike. The body
+    /// has come, so the room is a few times what it takes itself.
+    fn likely_more(&self, item_bytes: usize) -> usize {
+        const AT_ONCE_MAX: usize = 1024;
+        (self.scanner.rest_bytes() / item_bytes.max(1)).min(AT_ONCE_MAX)
+    }
+
+    fn item(&mut self, item: &mut PushItem<'a>) -> Result<(), Fault> {
         if self.scanner.peek()? != b'{' {
             self.scanner.skip_value()?;
             return Err(Fault::Rule("must be an object"));
         }
-        let mut fields = Fields::default();
+        let mut seen = Seen::default();
         let mut more = self.scanner.open(b'}')?;
         while more {
             let key = self.scanner.key()?;
-            self.field(key, &mut fields)?;
+            self.field(key, item, &mut seen)?;
             self.place.field = None;
             more = self.scanner.more(b'}')?;
         }
-        Ok(PushItem {
-            queue: self.required("queue", fields.queue)?,
-            partition: fields.partition,
-            payload: self.required(PAYLOAD, fields.payload)?,
-            transaction_id: fields.transaction_id,
-            trace_id: fields.trace_id,
-            namespace: fields.namespace,
-            task: fields.task,
-        })
+        self.required("queue", seen.queue)?;
+        self.required(PAYLOAD, seen.payload)
     }
 
-    fn field(&mut self, key: StringSpan<'a>, fields: &mut Fields<'a>) -> Result<(), Fault> {
+    fn field(&mut self, key: StringSpan<'a>, item: &mut PushItem<'a>, seen: &mut Seen) -> Result<(), Fault> {
         match &*key.decode() {
             "queue" => {
                 self.place.field = Some("queue");
                 let queue = self.string()?;
                 rules::check_queue(&queue).map_err(Fault::Rule)?;
-                fields.queue = Some(queue);
+                item.queue = queue;
+                seen.queue = true;
             }
             PAYLOAD => {
                 self.place.field = Some(PAYLOAD);
                 let start = self.scanner.offset();
                 self.scanner.skip_value()?;
-                fields.payload = Some(self.scanner.raw(start, self.scanner.offset()));
+                item.payload = self.scanner.raw(start, self.scanner.offset());
+                seen.payload = true;
             }
-            "partition" => fields.partition = self.optional("partition", rules::check_partition)?,
-            "transactionId" => fields.transaction_id = self.optional("transactionId", rules::check_transaction_id)?,
-            "namespace" => fields.namespace = self.optional("namespace", rules::check_namespace)?,
-            "task" => fields.task = self.optional("task", rules::check_task)?,
+            "partition" => item.partition = self.optional("partition", rules::check_partition)?,
+            "transactionId" => item.transaction_id = self.optional("transactionId", rules::check_transaction_id)?,
+            "namespace" => item.namespace = self.optional("namespace", rules::check_namespace)?,
+            "task" => item.task = self.optional("task", rules::check_task)?,
             "traceId" => {
                 let text = self.optional("traceId", |_| Ok(()))?;
-                fields.trace_id = match text {
+                item.trace_id = match text {
                     Some(text) => Some(rules::parse_uuid(&text).ok_or(Fault::Rule("must be a UUID"))?),
                     None => None,
                 };
@@ -144,11 +157,12 @@ impl<'a> Parser<'a, '_> {
         Ok(())
     }
 
-    fn required<T>(&mut self, field: &'static str, value: Option<T>) -> Result<T, Fault> {
-        value.ok_or_else(|| {
-            self.place.field = Some(field);
-            Fault::Rule(MISSING)
-        })
+    fn required(&mut self, field: &'static str, is_there: bool) -> Result<(), Fault> {
+        if is_there {
+            return Ok(());
+        }
+        self.place.field = Some(field);
+        Err(Fault::Rule(MISSING))
     }
 
     fn optional(
