@@ -109,8 +109,12 @@ impl<'c, 'p, 'i> Batch<'c, 'p, 'i> {
             core.append(&records, wait.patience).await
         };
         core.give_back(self.heads);
-        let Appended { first_number, end_ordinal } = outcome.map_err(|error| refusal_of(core, error))?;
         let count = self.messages.len();
+        let Appended { first_number, end_ordinal } = outcome.map_err(|error| {
+            // The daemon's own state is not the token's affair.
+            self.grant.give_back(count as u64);
+            refusal_of(core, error)
+        })?;
         if self.awaited {
             pushed.awaited.push(core.await_commit(first_number, count));
         }
