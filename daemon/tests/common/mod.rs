@@ -12,6 +12,7 @@
 
 pub mod client;
 pub mod load;
+pub mod own_core;
 pub mod proxy;
 #[path = "../../../wal/tests/simulated/random.rs"]
 pub mod random;
