@@ -57,6 +57,15 @@ impl Rate {
         self.take_at(count, START.elapsed().as_nanos() as u64)
     }
 
+    /// Puts messages back that were taken out and not pushed.
+    pub fn give_back(&self, count: u64) {
+        let taken_ns = count.saturating_mul(self.interval_ns);
+        // It never gives up, so there is nothing to be told.
+        self.full_at_ns
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at_ns| Some(full_at_ns.saturating_sub(taken_ns)))
+            .ok();
+    }
+
     fn take_at(&self, count: u64, now_ns: u64) -> Result<(), Duration> {
         let fill_ns = self.burst * self.interval_ns;
         let needed_ns = count.min(self.burst) * self.interval_ns;
@@ -95,6 +104,15 @@ mod tests {
             assert_eq!(rate.take_at(3, 0), Err(Duration::from_millis(100)));
         }
         assert_eq!(rate.take_at(2, 0), Ok(()));
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again() {
+        let rate = Rate::new(10, 5);
+        assert_eq!(rate.take_at(5, 0), Ok(()));
+        rate.give_back(3);
+        assert_eq!(rate.take_at(3, 0), Ok(()));
+        assert!(rate.take_at(1, 0).is_err());
     }
 
     #[test]
