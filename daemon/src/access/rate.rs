@@ -57,13 +57,14 @@ impl Rate {
         self.take_at(count, START.elapsed().as_nanos() as u64)
     }
 
-    /// Puts messages back that were taken and then not kept. The bucket never holds more than its burst by that: whoever takes
+    /// Puts messages back that were taken out and not pushed. The bucket never holds more than its burst by that: whoever takes
     /// from one that would be full earlier than now finds it full now.
     pub fn give_back(&self, count: u64) {
-        let given_ns = count.saturating_mul(self.interval_ns);
-        let earlier = |full_at_ns: u64| Some(full_at_ns.saturating_sub(given_ns));
-        // It never fails: there is always a value to be put.
-        self.full_at_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, earlier).unwrap_or_default();
+        let taken_ns = count.saturating_mul(self.interval_ns);
+        // It never gives up, so there is nothing to be told.
+        self.full_at_ns
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at_ns| Some(full_at_ns.saturating_sub(taken_ns)))
+            .ok();
     }
 
     fn take_at(&self, count: u64, now_ns: u64) -> Result<(), Duration> {

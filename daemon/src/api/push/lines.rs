@@ -1,7 +1,10 @@
 //! A body of lines, appended as it comes: what is held of it is bounded, however long it is.
 
 use super::{
-    super::reply::{Form, Pushed, Reply},
+    super::{
+        pushed::{Form, Pushed},
+        reply::Reply,
+    },
     PARTITION_DEFAULT,
     batch::{Batch, Target},
     check_names, check_queue_exists,
@@ -90,7 +93,7 @@ impl<'c, 'h> Lines<'c, 'h> {
 
     /// The answer, once its messages are durable; `refusal` says what ended the body early.
     pub fn reply(mut self, refusal: Option<Refusal>) -> Reply<'h> {
-        self.pushed.ended_by = refusal;
+        self.pushed.ended_by = refusal.map(Box::new);
         Reply::Pushed(self.pushed)
     }
 
@@ -180,7 +183,7 @@ impl<'c, 'h> Lines<'c, 'h> {
 }
 
 async fn append<'h>(
-    batch: Batch<'_, '_, 'h>,
+    mut batch: Batch<'_, '_, 'h>,
     wait: &Wait,
     pushed: &mut Pushed<'h>,
     unsettled: &mut u64,

@@ -56,7 +56,7 @@ impl<S: Transport> Conversation<'_, S> {
         let coding = Coding::of(head.content_encoding).unwrap_or(Coding::Identity);
         let incoming = match Incoming::new(head.framing, coding, bound) {
             Ok(incoming) => incoming,
-            Err(refusal) => return Ok(self.refuse(refusal).await),
+            Err(refusal) => return Ok(self.refuse(&refusal)),
         };
         let manner = manner_of(self.core, &head);
         if takes_lines {
