@@ -160,9 +160,10 @@ impl<'c, 'h> Lines<'c, 'h> {
 
     /// So that what is on its way for one connection is bounded.
     async fn wait_a_moment(&mut self, bytes: usize) -> Result<(), Refusal> {
+        // The next lines may be long in coming.
+        self.core.submit();
         self.undurable_bytes += bytes;
         if self.undurable_bytes >= NDJSON_WINDOW_BYTES {
-            self.core.submit();
             // The answer says it if the disk fails.
             if self.core.durable(self.pushed.end_ordinal).await.is_err() {
                 return Err(super::super::admit::storage_failed());
@@ -174,7 +175,6 @@ impl<'c, 'h> Lines<'c, 'h> {
             self.pushed.items = Default::default();
         }
         if self.unsettled > NDJSON_LISTED_MAX {
-            self.core.submit();
             self.pushed.settle().await;
             self.unsettled = 0;
         }
