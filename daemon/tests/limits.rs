@@ -114,9 +114,11 @@ fn what_is_refused_for_want_of_room_does_not_count_against_the_token_s_rate() {
     let authorization = format!("Bearer {}", String::from_utf8(made.stdout).unwrap().trim_end());
     let quota = ["--cores", "1", "--wal-max-bytes", "8MiB", "--wal-segment-bytes", "1MiB", "--tokens-file", tokens];
     let daemon = Daemon::start(&dir.path().join("data"), common::NOWHERE, &quota);
-    let push = |content_type: &str, body: &str| {
+    let mut client = daemon.connect();
+    // All on one connection: a refusal of what was sent whole does not close it.
+    let mut push = |content_type: &str, body: &str| {
         let headers = [("Authorization", authorization.as_str()), ("Content-Type", content_type)];
-        daemon.connect().request("POST", "/push/q", &headers, Some(body.as_bytes())).unwrap()
+        client.request("POST", "/push/q", &headers, Some(body.as_bytes())).unwrap()
     };
     let payload = json!("x".repeat(100_000)).to_string();
     let mut pushed = 0;
