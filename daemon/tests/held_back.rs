@@ -209,7 +209,7 @@ fn send_until_full(stream: &mut TcpStream, request: &[u8]) -> usize {
 }
 
 #[test]
-fn case_66_a_client_that_takes_no_answer_is_cut_takes_no_memory_meanwhile_and_others_are_served() {
+fn a_client_that_takes_no_answer_is_cut_takes_no_memory_meanwhile_and_others_are_served() {
     const DEAF: usize = 40;
     // Each has a buffer for what it asks, and the answers to what stood in it.
     const MOST_BYTES: u64 = 24 << 20;
@@ -251,7 +251,7 @@ fn case_66_a_client_that_takes_no_answer_is_cut_takes_no_memory_meanwhile_and_ot
 }
 
 #[test]
-fn case_66_a_client_that_takes_nothing_of_large_answers_is_cut_and_nothing_more_is_read_from_it() {
+fn a_client_that_takes_nothing_of_large_answers_is_cut_and_nothing_more_is_read_from_it() {
     const LINES: usize = 10_000;
     let dir = data_dir();
     let daemon = daemon(dir.path());
