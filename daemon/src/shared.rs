@@ -407,8 +407,8 @@ impl Shared {
         }
     }
 
-    /// Share of the quota that is used, from 0 to 1.
-    pub fn fill(&self) -> f64 {
-        (self.used_bytes() as f64 / self.quota_bytes as f64).min(1.0)
+    /// Share of the quota that is used, from 0 to 1, once `coming_bytes` are durable as well.
+    pub fn fill(&self, coming_bytes: usize) -> f64 {
+        ((self.used_bytes() + coming_bytes as u64) as f64 / self.quota_bytes as f64).min(1.0)
     }
 }

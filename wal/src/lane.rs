@@ -334,6 +334,12 @@ impl Lane {
         self.commit.durable_ordinal()
     }
 
+    /// Bytes that wait for the disk, those in flight included.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.commit.queued_bytes()
+    }
+
     /// Whether the lane has no segment left behind the current one, and gets none before something is released.
     #[must_use]
     pub fn is_full(&self) -> bool {

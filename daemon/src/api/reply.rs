@@ -119,7 +119,7 @@ pub(super) fn write_answer(
     out: &mut Vec<u8>,
 ) {
     let date = core.date();
-    let fill = fill_text(core.shared.fill());
+    let fill = fill_text(core.fill());
     let mut headers: Headers<'_> = SmallVec::new();
     for header in more {
         headers.push(header);

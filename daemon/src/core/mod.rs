@@ -189,6 +189,11 @@ impl Core {
         self.lane.borrow().is_full()
     }
 
+    /// Share of the log's quota that is used when all that this core appended is durable, from 0 to 1.
+    pub fn fill(&self) -> f64 {
+        self.shared.fill(self.lane.borrow().queued_bytes())
+    }
+
     /// Appends a batch.
     ///
     /// # Errors

@@ -68,7 +68,8 @@ pub(super) async fn serve<S: Transport>(mut stream: S, registered: Registered) {
         if core.is_stopping() || readable.is_err() {
             break;
         }
-        let conversation = Box::pin(Conversation::new(core, &mut stream, watch).run());
+        let mut conversation = Conversation::new(core, &mut stream, watch);
+        let conversation = Box::pin(async move { conversation.run().await });
         match rt::catch_panic(conversation).await {
             Some(Ok(Ended::Idle)) => {}
             Some(Ok(Ended::Closed)) => break,
@@ -144,7 +145,7 @@ impl<'c, S: Transport> Conversation<'c, S> {
 
     /// Goes on until nobody says anything. What is rare has memory of its own, so that those who only push need little, and
     /// more of them fit into the processor's caches.
-    async fn run(mut self) -> io::Result<Ended> {
+    async fn run(&mut self) -> io::Result<Ended> {
         let mut next = Next::Read { needed: 0 };
         loop {
             next = match next {
