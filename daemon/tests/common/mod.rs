@@ -11,6 +11,7 @@
 )]
 
 pub mod client;
+pub mod jwt;
 pub mod load;
 pub mod proxy;
 #[path = "../../../wal/tests/simulated/random.rs"]
