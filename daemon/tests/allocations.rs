@@ -5,25 +5,16 @@
 // An allocator is unsafe by its nature.
 #![allow(unsafe_code)]
 
-use forebay::{
-    config::{Config, args::ServeArgs},
-    core::{self, CoreStart},
-    drain::signal::DrainSignal,
-    errands,
-    mailbox::Mailbox,
-    shared::{DatabaseHealth, Shared},
-};
-use forebay_wal::log::{self, LogOptions};
+mod common;
+
+use common::own_core::start_core;
+use forebay::shared::DatabaseHealth;
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
     io::{Read, Write},
-    net::{SocketAddr, TcpStream},
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-        mpsc::channel,
-    },
+    net::TcpStream,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 struct Counting;
@@ -64,32 +55,6 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Starts a core of its own, on a thread that is counted; nothing drains what it takes.
-fn start_core(dir: &std::path::Path) -> SocketAddr {
-    let args = ServeArgs { postgres: Some("postgres://nobody@127.0.0.1:1/none".into()), ..ServeArgs::default() };
-    let config = Config::resolve(args).unwrap();
-    let (segment_bytes, quota_bytes) = (4 << 20, 256 << 20);
-    let sync = forebay_wal::group::SyncMethod::None;
-    let mut log = log::open(&LogOptions { dir: dir.join("wal"), lanes: 1, sync, segment_bytes, quota_bytes }).unwrap();
-    let (errands, _) = errands::errands();
-    let mailboxes = vec![Mailbox::new().unwrap()];
-    let signal = DrainSignal::new().unwrap();
-    let gate = forebay::access::Gate::open(&config).unwrap();
-    let shared = Arc::new(Shared::new((config, gate), &log, (segment_bytes, quota_bytes), signal, mailboxes, errands));
-    shared.set_health(DatabaseHealth::Disconnected);
-    let (mut sockets, address) = core::bind_all(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
-    let (failed, failures) = channel();
-    let lane = log.lanes.remove(0);
-    let socket = sockets.remove(0);
-    std::thread::spawn(move || {
-        IS_COUNTED.set(true);
-        // They live as long as the core.
-        let (_log, _failures) = (log, failures);
-        core::run(CoreStart { shared, lane, socket, cpu: None, connections_max: 100, failed }).unwrap();
-    });
-    address
-}
-
 /// Sends `request` so often, each time waiting for a 201.
 fn push(stream: &mut TcpStream, request: &[u8], times: u32) {
     let mut answer = [0; 4096];
@@ -104,7 +69,8 @@ fn push(stream: &mut TcpStream, request: &[u8], times: u32) {
 fn a_push_asks_for_memory_no_more_often_than_is_written_here() {
     const TIMES: u32 = 4000;
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let mut stream = TcpStream::connect(start_core(dir.path())).unwrap();
+    let address = start_core(dir.path(), DatabaseHealth::Disconnected, |_| {}, || IS_COUNTED.set(true));
+    let mut stream = TcpStream::connect(address).unwrap();
     stream.set_nodelay(true).unwrap();
     let item = r#"{"queue":"q","payload":{"n":1},"transactionId":"t"}"#;
     let json = format!(r#"{{"items":[{item}],"qos0":true}}"#);

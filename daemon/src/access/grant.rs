@@ -67,6 +67,13 @@ impl Grant {
             None => Ok(()),
         }
     }
+
+    /// Counts messages no more that were not pushed after all.
+    pub fn give_back(&self, messages: u64) {
+        if let Some(rate) = self.0.as_ref().and_then(|rights| rights.rate.as_ref()) {
+            rate.give_back(messages);
+        }
+    }
 }
 
 #[cfg(test)]

@@ -57,6 +57,16 @@ impl Rate {
         self.take_at(count, START.elapsed().as_nanos() as u64)
     }
 
+    /// Puts messages back that were taken out and not pushed. The bucket never holds more than its burst by that: whoever takes
+    /// from one that would be full earlier than now finds it full now.
+    pub fn give_back(&self, count: u64) {
+        let taken_ns = count.saturating_mul(self.interval_ns);
+        // It never gives up, so there is nothing to be told.
+        self.full_at_ns
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at_ns| Some(full_at_ns.saturating_sub(taken_ns)))
+            .ok();
+    }
+
     fn take_at(&self, count: u64, now_ns: u64) -> Result<(), Duration> {
         let fill_ns = self.burst * self.interval_ns;
         let needed_ns = count.min(self.burst) * self.interval_ns;
@@ -95,6 +105,23 @@ mod tests {
             assert_eq!(rate.take_at(3, 0), Err(Duration::from_millis(100)));
         }
         assert_eq!(rate.take_at(2, 0), Ok(()));
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_and_never_more_than_the_burst() {
+        let rate = Rate::new(10, 5);
+        assert_eq!(rate.take_at(5, SECOND), Ok(()));
+        assert!(rate.take_at(1, SECOND).is_err());
+        rate.give_back(2);
+        assert_eq!(rate.take_at(2, SECOND), Ok(()));
+        assert!(rate.take_at(1, SECOND).is_err());
+        // More than the bucket had, which was in debt: all of it goes.
+        assert_eq!(rate.take_at(1000, 10 * SECOND), Ok(()));
+        rate.give_back(1000);
+        // Late, when all had come back by itself: there is one burst all the same.
+        rate.give_back(5);
+        assert_eq!(rate.take_at(5, 20 * SECOND), Ok(()));
+        assert!(rate.take_at(1, 20 * SECOND).is_err());
     }
 
     #[test]

@@ -54,8 +54,8 @@ pub(super) fn check_queue(grant: &Grant, queue: &str) -> Result<(), Refusal> {
 }
 
 /// Counts messages that are about to be pushed against the token's rate.
-pub(super) fn check_rate(grant: &Grant, messages: usize) -> Result<(), Refusal> {
-    grant.take(messages as u64).map_err(|wait| {
+pub(super) fn check_rate(grant: &Grant, messages: u64) -> Result<(), Refusal> {
+    grant.take(messages).map_err(|wait| {
         let refusal = Refusal::new(429, "rate_limited", "the token pushes more messages a second than it may");
         refusal.retry_after_s(wait.as_millis().div_ceil(1000) as u64)
     })
@@ -70,6 +70,13 @@ pub(super) fn log_full(core: &Core) -> Refusal {
 /// The log takes nothing more.
 pub(super) fn storage_failed() -> Refusal {
     Refusal::new(503, "storage_failed", "the log cannot be written; nothing was kept").retry_after_s(1)
+}
+
+/// The log took it, and was then not able to write it.
+#[must_use]
+pub fn storage_failed_meanwhile() -> Refusal {
+    let refusal = Refusal::new(503, "storage_failed", "a write to the log failed; whether this was kept is not known");
+    refusal.retry_after_s(1).closing()
 }
 
 /// The daemon ends, and waits for no body any more.

@@ -1,20 +1,16 @@
 //! A reply: ready, or a push that waits for the disk, or for PostgreSQL.
 
-use super::Answer;
+use super::{Answer, pushed::Pushed};
 use crate::{
     access::cors,
-    core::{Asked, Awaited, CommitWait, Core},
+    core::{Asked, Core},
     http::{
         Manner, Refusal,
-        response::{JSON, json_string, push_number, write_response},
+        response::{JSON, write_response},
     },
-    mailbox::{Delivery, Fate},
-    shared::DatabaseHealth,
 };
-use forebay_wal::group::SyncMethod;
 use smallvec::SmallVec;
-use std::{borrow::Cow, io::Write, rc::Rc};
-use uuid::Uuid;
+use std::rc::Rc;
 
 /// What a request is answered with.
 pub enum Reply<'a> {
@@ -35,74 +31,16 @@ pub enum Reply<'a> {
     Pushed(Pushed<'a>),
 }
 
-/// Which words a push is answered with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Form {
-    /// An array in the order of the items, for a push without buffer flags.
-    Array,
-    /// An object, for a buffered push.
-    Object,
-    /// An object without the list.
-    Minimal,
-}
-
-/// A message as its answer names it.
-pub struct PushedItem<'a> {
-    /// The message's id.
-    pub id: Uuid,
-    /// The client's transaction id.
-    pub transaction_id: Option<Cow<'a, str>>,
-    /// Its queue.
-    pub queue: Cow<'a, str>,
-}
-
-/// A push of which all, or the first lines, are in the log.
-pub struct Pushed<'a> {
-    /// The words of the answer.
-    pub form: Form,
-    /// Its messages; empty for [`Form::Minimal`].
-    pub items: SmallVec<[PushedItem<'a>; 1]>,
-    /// How many there are.
-    pub count: u64,
-    /// They are durable when the lane has come so far.
+/// An answer that was written before it may leave.
+#[derive(Clone, Copy, Debug)]
+pub struct Ahead {
+    /// It may leave when the lane is durable up to here.
     pub end_ordinal: u64,
-    /// The wait for the commit, if somebody does, in the order of the items.
-    pub awaited: SmallVec<[Rc<Awaited>; 1]>,
-    /// What became of those whose commit was waited for before, and which are not listed.
-    pub settled: Option<Settled>,
-    /// Why an NDJSON body ended early.
-    pub ended_by: Option<Refusal>,
-}
-
-/// How those messages of a push fared that are only counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Settled {
-    duplicates: u64,
-    failed: u64,
-    /// Whether some were not committed in time.
-    is_short: bool,
+    /// Whether the connection must be closed after it.
+    pub closes: bool,
 }
 
 impl<'a> Reply<'a> {
-    /// The same, borrowing nothing.
-    #[must_use]
-    pub fn into_owned<'b>(self) -> Reply<'b> {
-        match self {
-            Self::Ready { status, allow, body } => Reply::Ready { status, allow, body },
-            Self::Refused(refusal) => Reply::Refused(refusal),
-            Self::Asked(asked) => Reply::Asked(asked),
-            Self::Pushed(pushed) => Reply::Pushed(Pushed {
-                items: pushed.items.into_iter().map(PushedItem::into_owned).collect(),
-                form: pushed.form,
-                count: pushed.count,
-                end_ordinal: pushed.end_ordinal,
-                awaited: pushed.awaited,
-                settled: pushed.settled,
-                ended_by: pushed.ended_by,
-            }),
-        }
-    }
-
     /// A refusal.
     #[must_use]
     pub fn refused(refusal: Refusal) -> Self {
@@ -122,14 +60,29 @@ impl<'a> Reply<'a> {
         Self::Ready { status: 204, allow: Some(methods), body: Vec::new() }
     }
 
+    /// Writes the answer to `out`, if it stands on nothing that is still to come but the disk.
+    pub fn write_ahead(&self, core: &Core, manner: Manner, out: &mut Vec<u8>) -> Option<Ahead> {
+        match self {
+            Self::Ready { status, allow, body } => {
+                write_ready(core, *status, *allow, body, manner, out);
+                Some(Ahead { end_ordinal: 0, closes: false })
+            }
+            Self::Refused(refusal) => {
+                Some(Ahead { end_ordinal: 0, closes: write_refusal(core, refusal, None, manner, out) })
+            }
+            Self::Pushed(pushed) => pushed.is_known_ahead().then(|| {
+                pushed.write(core, false, manner, out);
+                Ahead { end_ordinal: pushed.end_ordinal, closes: false }
+            }),
+            Self::Asked(_) => None,
+        }
+    }
+
     /// Waits for what the reply stands on, and writes it to `out`. Returns whether the connection must be closed after it.
     pub async fn finish(self, core: &Core, manner: Manner, out: &mut Vec<u8>) -> bool {
         match self {
             Self::Ready { status, allow, body } => {
-                // What a browser asks before it lets a page ask.
-                let preflight = (allow.is_some() && manner.allow_origin.is_some()).then_some(cors::PREFLIGHT);
-                let allow = allow.map(|methods| ("Allow", methods)).into_iter();
-                write_answer(core, status, allow.chain(preflight.into_iter().flatten()), &body, manner, out);
+                write_ready(core, status, allow, &body, manner, out);
                 false
             }
             Self::Refused(refusal) => write_refusal(core, &refusal, None, manner, out),
@@ -146,11 +99,18 @@ impl<'a> Reply<'a> {
     }
 }
 
+fn write_ready(core: &Core, status: u16, allow: Option<&'static str>, body: &[u8], manner: Manner, out: &mut Vec<u8>) {
+    // What a browser asks before it lets a page ask.
+    let preflight = (allow.is_some() && manner.allow_origin.is_some()).then_some(cors::PREFLIGHT);
+    let allow = allow.map(|methods| ("Allow", methods)).into_iter();
+    write_answer(core, status, allow.chain(preflight.into_iter().flatten()), body, manner, out);
+}
+
 /// Headers of an answer, few enough to need no memory of their own.
 type Headers<'a> = SmallVec<[(&'a str, &'a str); 6]>;
 
 /// Writes an answer with `Date`, and how full the log is where it is a 2xx.
-fn write_answer(
+pub(super) fn write_answer(
     core: &Core,
     status: u16,
     more: impl IntoIterator<Item = (&'static str, &'static str)>,
@@ -159,20 +119,21 @@ fn write_answer(
     out: &mut Vec<u8>,
 ) {
     let date = core.date();
-    let mut fill = [0_u8; 8];
+    let fill = fill_text(core.shared.fill());
     let mut headers: Headers<'_> = SmallVec::new();
     for header in more {
         headers.push(header);
     }
     if (200..300).contains(&status) {
-        headers.push(("Forebay-Buffer-Fill", format_fill(core.shared.fill(), &mut fill)));
+        headers.push(("Forebay-Buffer-Fill", std::str::from_utf8(&fill).unwrap_or_default()));
     }
     headers.push(("Date", std::str::from_utf8(&date).unwrap_or_default()));
     headers.extend(manner.headers());
     write_response(out, status, &headers, JSON, body, manner.keep_alive, manner.head_only);
 }
 
-fn write_refusal(core: &Core, refusal: &Refusal, accepted: Option<u64>, manner: Manner, out: &mut Vec<u8>) -> bool {
+/// Writes a refusal. Returns whether the connection must be closed after it.
+pub fn write_refusal(core: &Core, refusal: &Refusal, accepted: Option<u64>, manner: Manner, out: &mut Vec<u8>) -> bool {
     let date = core.date();
     let mut headers: Headers<'_> = SmallVec::new();
     headers.push(("Date", std::str::from_utf8(&date).unwrap_or_default()));
@@ -181,221 +142,22 @@ fn write_refusal(core: &Core, refusal: &Refusal, accepted: Option<u64>, manner: 
     refusal.close
 }
 
-impl Pushed<'_> {
-    async fn finish(mut self, core: &Core, manner: Manner, out: &mut Vec<u8>) -> bool {
-        if core.durable(self.end_ordinal).await.is_err() {
-            let refusal =
-                Refusal::new(503, "storage_failed", "a write to the log failed; whether this was kept is not known");
-            return write_refusal(core, &refusal.retry_after_s(1).closing(), None, manner, out);
-        }
-        if let Some(refusal) = self.ended_by.take() {
-            return write_refusal(core, &refusal, Some(self.count), manner, out);
-        }
-        let mut committed = !self.awaited.is_empty() || self.settled.is_some();
-        committed &= !self.settled.is_some_and(|settled| settled.is_short);
-        for awaited in &self.awaited {
-            committed &= awaited.wait().await == CommitWait::Committed;
-        }
-        let durability = match (committed, core.shared.config.sync.method()) {
-            (true, _) => "postgres",
-            (false, SyncMethod::None) => "memory",
-            (false, _) => "disk",
-        };
-        let mut body = core.scratch();
-        self.write_body(core.shared.health() == DatabaseHealth::Connected, &mut body);
-        write_answer(core, 201, Some(("Forebay-Durability", durability)), &body, manner, out);
-        core.give_back(body);
-        false
-    }
-
-    /// Waits for the commits that are awaited, and counts instead of listing what became of their messages.
-    pub async fn settle(&mut self) {
-        let mut settled = self.settled.unwrap_or_default();
-        for awaited in &self.awaited {
-            settled.is_short |= awaited.wait().await != CommitWait::Committed;
-        }
-        (settled.duplicates, settled.failed) = self.exceptions();
-        self.awaited.clear();
-        self.settled = Some(settled);
-    }
-
-    fn write_body(&self, database_is_healthy: bool, out: &mut Vec<u8>) {
-        let healthy: &[u8] = if database_is_healthy { b"true" } else { b"false" };
-        match self.form {
-            Form::Array => {
-                out.push(b'[');
-                let mut deliveries = self.deliveries().chain(std::iter::repeat(None));
-                for (index, item) in self.items.iter().enumerate() {
-                    item.write(index, deliveries.next().flatten().as_ref(), true, out);
-                }
-                out.push(b']');
-            }
-            Form::Object => {
-                out.extend_from_slice(br#"{"pushed":true,"qos0":true,"dbHealthy":"#);
-                out.extend_from_slice(healthy);
-                out.extend_from_slice(br#","messages":["#);
-                for (index, item) in self.items.iter().enumerate() {
-                    item.write(index, None, false, out);
-                }
-                out.extend_from_slice(b"]}");
-            }
-            Form::Minimal => {
-                out.extend_from_slice(br#"{"pushed":true,"count":"#);
-                push_number(out, self.count);
-                out.extend_from_slice(br#","dbHealthy":"#);
-                out.extend_from_slice(healthy);
-                if !self.awaited.is_empty() || self.settled.is_some() {
-                    let (duplicates, failed) = self.exceptions();
-                    out.extend_from_slice(br#","duplicates":"#);
-                    push_number(out, duplicates);
-                    out.extend_from_slice(br#","failed":"#);
-                    push_number(out, failed);
-                }
-                out.push(b'}');
-            }
-        }
-        out.push(b'\n');
-    }
-
-    fn deliveries(&self) -> impl Iterator<Item = Option<Delivery>> {
-        self.awaited.iter().flat_map(|awaited| (0..awaited.count()).map(|index| awaited.delivery(index)))
-    }
-
-    /// How many duplicates there were, and how many messages that PostgreSQL refused.
-    fn exceptions(&self) -> (u64, u64) {
-        let before = self.settled.unwrap_or_default();
-        self.deliveries().flatten().fold((before.duplicates, before.failed), |(duplicates, failed), delivery| {
-            match delivery.fate {
-                Fate::Queued => (duplicates, failed),
-                Fate::Duplicate { .. } => (duplicates + 1, failed),
-                Fate::Refused { .. } => (duplicates, failed + 1),
-            }
-        })
-    }
-}
-
-impl PushedItem<'_> {
-    fn into_owned<'b>(self) -> PushedItem<'b> {
-        PushedItem {
-            id: self.id,
-            transaction_id: self.transaction_id.map(|id| Cow::Owned(id.into_owned())),
-            queue: Cow::Owned(self.queue.into_owned()),
-        }
-    }
-
-    fn write(&self, index: usize, delivery: Option<&Delivery>, whole: bool, out: &mut Vec<u8>) {
-        if index > 0 {
-            out.push(b',');
-        }
-        let (status, id) = match delivery.map(|delivery| &delivery.fate) {
-            None => ("buffered", self.id),
-            Some(Fate::Queued) => ("queued", self.id),
-            Some(Fate::Duplicate { of }) => ("duplicate", *of),
-            Some(Fate::Refused { .. }) => ("failed", self.id),
-        };
-        out.extend_from_slice(br#"{"index":"#);
-        push_number(out, index as u64);
-        out.extend_from_slice(br#","status":""#);
-        out.extend_from_slice(status.as_bytes());
-        out.extend_from_slice(br#"","message_id":""#);
-        push_uuid(out, id);
-        out.extend_from_slice(br#"","transaction_id":"#);
-        match &self.transaction_id {
-            Some(transaction_id) => json_string(out, transaction_id),
-            None => {
-                out.push(b'"');
-                push_uuid(out, self.id);
-                out.push(b'"');
-            }
-        }
-        if let Some(delivery) = delivery {
-            out.extend_from_slice(br#","partition_id":""#);
-            push_number(out, delivery.partition_id as u64);
-            out.push(b'"');
-            if let Fate::Refused { error } = &delivery.fate {
-                out.extend_from_slice(br#","error":"#);
-                json_string(out, error);
-            }
-        }
-        if whole {
-            out.extend_from_slice(br#","queueName":"#);
-            json_string(out, &self.queue);
-        }
-        out.push(b'}');
-    }
-}
-
-fn push_uuid(out: &mut Vec<u8>, uuid: Uuid) {
-    out.extend_from_slice(uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
-}
-
 /// A share as `0.00` to `1.00`.
-fn format_fill(fill: f64, buffer: &mut [u8; 8]) -> &str {
-    let mut rest = &mut buffer[..];
-    // "1.00" fits; a share that did not would only be cut.
-    let written = write!(rest, "{fill:.2}");
-    debug_assert!(written.is_ok());
-    let length = 8 - rest.len();
-    std::str::from_utf8(&buffer[..length]).unwrap_or("1.00")
+fn fill_text(fill: f64) -> [u8; 4] {
+    let hundredths = (fill.clamp(0.0, 1.0) * 100.0).round() as u8;
+    [b'0' + hundredths / 100, b'.', b'0' + hundredths / 10 % 10, b'0' + hundredths % 10]
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn item() -> PushedItem<'static> {
-        PushedItem { id: Uuid::from_u128(7), transaction_id: Some("a\"b".into()), queue: "q".into() }
-    }
-
-    #[test]
-    fn every_form_of_answer_is_json_with_the_contract_s_names() {
-        let pushed = |form| Pushed {
-            form,
-            items: smallvec::smallvec![item(), item()],
-            count: 2,
-            end_ordinal: 0,
-            awaited: SmallVec::new(),
-            settled: None,
-            ended_by: None,
-        };
-        let body = |form| {
-            let mut body = Vec::new();
-            pushed(form).write_body(true, &mut body);
-            serde_json::from_slice::<serde_json::Value>(&body).unwrap()
-        };
-        let array = body(Form::Array);
-        assert_eq!(array[1]["index"], 1);
-        assert_eq!(array[1]["status"], "buffered");
-        assert_eq!(array[1]["transaction_id"], "a\"b");
-        assert_eq!(array[1]["queueName"], "q");
-        let object = body(Form::Object);
-        assert_eq!(
-            (&object["pushed"], &object["qos0"], &object["dbHealthy"]),
-            (&true.into(), &true.into(), &true.into())
-        );
-        assert_eq!(object["messages"][0]["message_id"], Uuid::from_u128(7).to_string());
-        assert_eq!(body(Form::Minimal)["count"], 2);
-    }
-
-    #[test]
-    fn a_duplicate_names_the_first_message_and_a_refused_one_the_reason() {
-        let written = |fate| {
-            let mut body = Vec::new();
-            item().write(0, Some(&Delivery { number: 1, partition_id: 5, fate }), true, &mut body);
-            serde_json::from_slice::<serde_json::Value>(&body).unwrap()
-        };
-        let duplicate = written(Fate::Duplicate { of: Uuid::from_u128(9) });
-        assert_eq!(duplicate["message_id"], Uuid::from_u128(9).to_string());
-        assert_eq!((&duplicate["status"], &duplicate["partition_id"]), (&"duplicate".into(), &"5".into()));
-        let refused = written(Fate::Refused { error: "no".into() });
-        assert_eq!((&refused["status"], &refused["error"]), (&"failed".into(), &"no".into()));
-    }
-
     #[test]
     fn the_fill_has_two_decimals() {
-        let mut buffer = [0; 8];
-        assert_eq!(format_fill(0.0, &mut buffer), "0.00");
-        assert_eq!(format_fill(0.126, &mut buffer), "0.13");
-        assert_eq!(format_fill(1.0, &mut buffer), "1.00");
+        for (fill, text) in
+            [(0.0, b"0.00"), (0.126, b"0.13"), (0.994, b"0.99"), (0.996, b"1.00"), (1.0, b"1.00"), (7.0, b"1.00")]
+        {
+            assert_eq!(&fill_text(fill), text);
+        }
     }
 }

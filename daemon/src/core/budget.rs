@@ -5,7 +5,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
+    collections::BTreeMap,
     future::poll_fn,
     task::{Poll, Waker},
 };
@@ -18,7 +18,9 @@ pub(super) struct Budget {
     /// Whether one has gone beyond it.
     is_exceeded: Cell<bool>,
     now_ms: Cell<u64>,
-    waiting: RefCell<VecDeque<Waker>>,
+    /// By when they began to wait: whoever was first and finds too little stays first.
+    waiting: RefCell<BTreeMap<u64, Waker>>,
+    next_ticket: Cell<u64>,
 }
 
 /// There was no room for too long.
@@ -41,6 +43,7 @@ impl Budget {
             is_exceeded: Cell::new(false),
             now_ms: Cell::new(0),
             waiting: RefCell::default(),
+            next_ticket: Cell::new(0),
         }
     }
 
@@ -51,12 +54,12 @@ impl Budget {
     /// The sweep's word of the time: those who wait see whether theirs is over.
     pub(super) fn tick(&self, now_ms: u64) {
         self.now_ms.set(now_ms);
-        self.waiting.take().into_iter().for_each(Waker::wake);
+        self.waiting.take().into_values().for_each(Waker::wake);
     }
 
     fn wake_next(&self) {
-        let next = self.waiting.borrow_mut().pop_front();
-        if let Some(waker) = next {
+        let next = self.waiting.borrow_mut().pop_first();
+        if let Some((_, waker)) = next {
             waker.wake();
         }
     }
@@ -68,10 +71,13 @@ impl Held<'_> {
         let before = std::mem::replace(&mut self.bytes, bytes);
         let held = self.budget.held_bytes.get();
         self.budget.held_bytes.set(held - before + bytes);
-        if bytes < before {
-            if bytes == 0 && std::mem::take(&mut self.exceeds) {
-                self.budget.is_exceeded.set(false);
-            }
+        // Whoever went beyond it for a body and goes on with less is not to keep others from that.
+        let is_within = bytes == 0 || self.budget.held_bytes.get() <= self.budget.max_bytes;
+        let gives_up = is_within && std::mem::take(&mut self.exceeds);
+        if gives_up {
+            self.budget.is_exceeded.set(false);
+        }
+        if gives_up || bytes < before {
             self.budget.wake_next();
         }
     }
@@ -85,7 +91,8 @@ impl Held<'_> {
             return Ok(());
         }
         let deadline_ms = self.budget.now_ms.get() + self.budget.patience_ms;
-        let mut has_waited = false;
+        let ticket = self.budget.next_ticket.get();
+        self.budget.next_ticket.set(ticket + 1);
         poll_fn(|cx| {
             if self.try_grow_to(bytes) {
                 self.budget.wake_next();
@@ -95,12 +102,7 @@ impl Held<'_> {
                 self.budget.wake_next();
                 return Poll::Ready(Err(Overloaded));
             }
-            let mut waiting = self.budget.waiting.borrow_mut();
-            // Whoever was first and found too little stays first.
-            match std::mem::replace(&mut has_waited, true) {
-                true => waiting.push_front(cx.waker().clone()),
-                false => waiting.push_back(cx.waker().clone()),
-            }
+            self.budget.waiting.borrow_mut().insert(ticket, cx.waker().clone());
             Poll::Pending
         })
         .await
@@ -129,7 +131,15 @@ impl Drop for Held<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{future::Future, pin::pin, task::Context};
+    use std::{
+        future::Future,
+        pin::pin,
+        sync::{
+            Arc,
+            atomic::{AtomicBool, Ordering},
+        },
+        task::{Context, Wake},
+    };
 
     fn poll<T>(future: std::pin::Pin<&mut impl Future<Output = T>>) -> Poll<T> {
         future.poll(&mut Context::from_waker(Waker::noop()))
@@ -151,6 +161,64 @@ mod tests {
         assert_eq!(budget.held_bytes.get(), 110);
         drop((one, third));
         assert_eq!((budget.held_bytes.get(), budget.is_exceeded.get()), (0, false));
+    }
+
+    #[test]
+    fn who_has_gone_beyond_it_and_goes_on_with_less_leaves_that_to_others() {
+        let budget = Budget::new(100, 1000);
+        let (mut one, mut other, mut third) = (budget.hold(), budget.hold(), budget.hold());
+        assert_eq!(poll(pin!(one.grow_to(500))), Poll::Ready(Ok(())));
+        one.set(20);
+        assert_eq!(poll(pin!(other.grow_to(500))), Poll::Ready(Ok(())));
+        {
+            let mut waits = pin!(third.grow_to(500));
+            assert_eq!(poll(waits.as_mut()), Poll::Pending);
+            // Not while it still is beyond it.
+            one.set(10);
+            assert_eq!(poll(waits.as_mut()), Poll::Pending);
+            other.set(10);
+            assert_eq!(poll(waits.as_mut()), Poll::Ready(Ok(())));
+        }
+        drop((one, other, third));
+        assert_eq!((budget.held_bytes.get(), budget.is_exceeded.get()), (0, false));
+    }
+
+    /// Whether it was woken.
+    #[derive(Default)]
+    struct Woken(AtomicBool);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn those_who_wait_stay_in_the_order_in_which_they_came_however_often_they_look_in_vain() {
+        let budget = Budget::new(100, 1000);
+        let (mut one, mut beyond) = (budget.hold(), budget.hold());
+        assert_eq!(poll(pin!(one.grow_to(100))), Poll::Ready(Ok(())));
+        assert_eq!(poll(pin!(beyond.grow_to(100))), Poll::Ready(Ok(())));
+        let mut held: [Held<'_>; 3] = std::array::from_fn(|_| budget.hold());
+        let mut waits: Vec<_> = held.iter_mut().map(|held| Box::pin(held.grow_to(60))).collect();
+        let woken: [Arc<Woken>; 3] = Default::default();
+        let mut poll_woken = || -> Vec<usize> {
+            let is_woken = |index: &usize| woken[*index].0.swap(false, Ordering::Relaxed);
+            let poll = |index: &usize| {
+                let waker = Waker::from(Arc::clone(&woken[*index]));
+                waits[*index].as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
+            };
+            (0..3).filter(is_woken).filter(poll).collect()
+        };
+        woken.iter().for_each(|woken| Arc::clone(woken).wake());
+        for now_ms in 0..3 {
+            assert_eq!(poll_woken(), [0; 0]);
+            budget.tick(now_ms);
+        }
+        assert_eq!(poll_woken(), [0; 0]);
+        beyond.set(0);
+        one.set(50);
+        assert_eq!(poll_woken(), [0]);
     }
 
     #[test]

@@ -189,29 +189,23 @@ impl Core {
         self.lane.borrow().is_full()
     }
 
-    /// Appends a batch, waiting for room while the disk or the next segment keeps it waiting.
+    /// Appends a batch.
     ///
     /// # Errors
-    /// [`AppendError::Busy`] only while the daemon is ending.
-    pub async fn append(&self, records: &[Record<'_>], patience: Patience) -> Result<Appended, AppendError> {
-        loop {
-            if self.shared.has_storage_failed() {
-                return Err(AppendError::Poisoned);
-            }
-            // The borrow ends before anything is awaited.
-            let outcome = self.lane.borrow_mut().append(records);
-            match outcome {
-                Ok(appended) => {
-                    self.log.note(appended.end_ordinal, records.len() as u64, patience);
-                    return Ok(appended);
-                }
-                Err(AppendError::Busy) if !self.is_stopping() => {
-                    self.log.submit.notify();
-                    self.log.next_event().await;
-                }
-                Err(error) => return Err(error),
-            }
+    /// With [`AppendError::Busy`] it may fit after [`room`](Self::room).
+    pub fn append(&self, records: &[Record<'_>], patience: Patience) -> Result<Appended, AppendError> {
+        if self.shared.has_storage_failed() {
+            return Err(AppendError::Poisoned);
         }
+        let appended = self.lane.borrow_mut().append(records)?;
+        self.log.note(appended.end_ordinal, records.len() as u64, patience);
+        Ok(appended)
+    }
+
+    /// Waits until there may be room, after the disk or the next segment kept the lane busy, or until the daemon ends.
+    pub async fn room(&self) {
+        self.log.submit.notify();
+        self.log.next_event().await;
     }
 
     /// Sends what was appended on its way, after all that is ready on this core has had its turn.

@@ -58,10 +58,9 @@ fn push_header(out: &mut Vec<u8>, name: &str, value: &str) {
     out.extend_from_slice(b": ");
     let start = out.len();
     out.extend_from_slice(value.as_bytes());
-    for byte in &mut out[start..] {
-        if byte.is_ascii_control() {
-            *byte = b' ';
-        }
+    // Looked for first, all at once: there are next to never any.
+    if value.bytes().fold(false, |found, byte| found | byte.is_ascii_control()) {
+        out[start..].iter_mut().filter(|byte| byte.is_ascii_control()).for_each(|byte| *byte = b' ');
     }
     out.extend_from_slice(b"\r\n");
 }

@@ -3,7 +3,7 @@
 use super::{
     super::{
         admit::check_rate,
-        reply::{Form, Pushed, PushedItem},
+        pushed::{Form, Pushed, PushedItem},
     },
     refusal_of,
     wait::Wait,
@@ -12,6 +12,7 @@ use crate::{access::Grant, core::Core, http::Refusal, ids::unix_now, message::Me
 use forebay_wal::{
     frame::KIND_MESSAGE,
     group::{Appended, Record},
+    lane::AppendError,
 };
 use smallvec::SmallVec;
 use std::{borrow::Cow, time::Duration};
@@ -91,38 +92,62 @@ impl<'c, 'p, 'i> Batch<'c, 'p, 'i> {
         self.payload_bytes
     }
 
-    pub(super) async fn append(self, wait: &Wait, pushed: &mut Pushed<'i>) -> Result<(), Refusal> {
+    /// Appends it, waiting for room while the lane is busy. It is empty then.
+    pub(super) async fn append(&mut self, wait: &Wait, pushed: &mut Pushed<'i>) -> Result<(), Refusal> {
+        while !self.append_now(wait, pushed)? {
+            self.core.room().await;
+        }
+        Ok(())
+    }
+
+    /// Appends it, if the lane has room now. Returns whether it had; the batch is empty then.
+    pub(super) fn append_now(&mut self, wait: &Wait, pushed: &mut Pushed<'i>) -> Result<bool, Refusal> {
+        let count = self.messages.len() as u64;
+        if count == 0 {
+            return Ok(true);
+        }
+        check_rate(self.grant, count)?;
         let core = self.core;
-        if let Err(refusal) = check_rate(self.grant, self.messages.len()) {
-            core.give_back(self.heads);
-            return Err(refusal);
-        }
-        let outcome = {
-            let mut head_start = 0;
-            let records: SmallVec<[Record<'_>; FEW]> = self
-                .messages
-                .iter()
-                .map(|&(head_end, body)| {
-                    let head = &self.heads[std::mem::replace(&mut head_start, head_end)..head_end];
-                    Record { kind: KIND_MESSAGE, head, body }
-                })
-                .collect();
-            core.append(&records, wait.patience).await
+        let mut head_start = 0;
+        let heads = &self.heads;
+        let records: SmallVec<[Record<'_>; FEW]> = self
+            .messages
+            .iter()
+            .map(|&(head_end, body)| {
+                let head = &heads[std::mem::replace(&mut head_start, head_end)..head_end];
+                Record { kind: KIND_MESSAGE, head, body }
+            })
+            .collect();
+        let Appended { first_number, end_ordinal } = match core.append(&records, wait.patience) {
+            Ok(appended) => appended,
+            Err(error) => {
+                self.grant.give_back(count);
+                return if error == AppendError::Busy && !core.is_stopping() {
+                    Ok(false)
+                } else {
+                    Err(refusal_of(core, error))
+                };
+            }
         };
-        core.give_back(self.heads);
-        let Appended { first_number, end_ordinal } = outcome.map_err(|error| refusal_of(core, error))?;
-        let count = self.messages.len();
+        self.messages.clear();
         if self.awaited {
-            pushed.awaited.push(core.await_commit(first_number, count));
+            pushed.awaited.push(core.await_commit(first_number, count as usize));
         }
-        pushed.count += count as u64;
+        pushed.count += count;
         pushed.end_ordinal = end_ordinal;
+        let items = std::mem::take(&mut self.items);
         match pushed.form {
             Form::Minimal => {}
-            _ if pushed.items.is_empty() => pushed.items = self.items,
-            _ => pushed.items.extend(self.items),
+            _ if pushed.items.is_empty() => pushed.items = items,
+            _ => pushed.items.extend(items),
         }
-        core.shared.counters.pushed_messages.fetch_add(count as u64, std::sync::atomic::Ordering::Relaxed);
-        Ok(())
+        core.shared.counters.pushed_messages.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        Ok(true)
+    }
+}
+
+impl Drop for Batch<'_, '_, '_> {
+    fn drop(&mut self) {
+        self.core.give_back(std::mem::take(&mut self.heads));
     }
 }

@@ -1,7 +1,10 @@
 //! A body of lines, appended as it comes: what is held of it is bounded, however long it is.
 
 use super::{
-    super::reply::{Form, Pushed, Reply},
+    super::{
+        pushed::{Form, Pushed},
+        reply::Reply,
+    },
     PARTITION_DEFAULT,
     batch::{Batch, Target},
     check_names, check_queue_exists,
@@ -90,7 +93,7 @@ impl<'c, 'h> Lines<'c, 'h> {
 
     /// The answer, once its messages are durable; `refusal` says what ended the body early.
     pub fn reply(mut self, refusal: Option<Refusal>) -> Reply<'h> {
-        self.pushed.ended_by = refusal;
+        self.pushed.ended_by = refusal.map(Box::new);
         Reply::Pushed(self.pushed)
     }
 
@@ -157,9 +160,10 @@ impl<'c, 'h> Lines<'c, 'h> {
 
     /// So that what is on its way for one connection is bounded.
     async fn wait_a_moment(&mut self, bytes: usize) -> Result<(), Refusal> {
+        // The next lines may be long in coming.
+        self.core.submit();
         self.undurable_bytes += bytes;
         if self.undurable_bytes >= NDJSON_WINDOW_BYTES {
-            self.core.submit();
             // The answer says it if the disk fails.
             if self.core.durable(self.pushed.end_ordinal).await.is_err() {
                 return Err(super::super::admit::storage_failed());
@@ -171,7 +175,6 @@ impl<'c, 'h> Lines<'c, 'h> {
             self.pushed.items = Default::default();
         }
         if self.unsettled > NDJSON_LISTED_MAX {
-            self.core.submit();
             self.pushed.settle().await;
             self.unsettled = 0;
         }
@@ -180,7 +183,7 @@ impl<'c, 'h> Lines<'c, 'h> {
 }
 
 async fn append<'h>(
-    batch: Batch<'_, '_, 'h>,
+    mut batch: Batch<'_, '_, 'h>,
     wait: &Wait,
     pushed: &mut Pushed<'h>,
     unsettled: &mut u64,

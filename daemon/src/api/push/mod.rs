@@ -7,9 +7,9 @@ mod wait;
 pub use lines::Lines;
 
 use super::{
-    Route,
     admit::{self, check_queue},
-    reply::{Form, Pushed, Reply},
+    pushed::Pushed,
+    reply::Reply,
 };
 use crate::{
     access::Grant,
@@ -28,20 +28,44 @@ use wait::Wait;
 /// Where a message goes that does not say.
 const PARTITION_DEFAULT: &str = "Default";
 
+/// A push that was looked through, of which nothing is in the log yet.
+pub(super) struct Prepared<'c, 'a> {
+    batch: Batch<'c, 'a, 'a>,
+    wait: Wait,
+    pushed: Pushed<'a>,
+}
+
+impl<'a> Prepared<'_, 'a> {
+    /// Appends it, if the lane has room now; `None` if it is busy, and then nothing of it was kept.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub(super) fn append_now(mut self) -> Result<Option<Reply<'a>>, Refusal> {
+        let is_appended = self.batch.append_now(&self.wait, &mut self.pushed)?;
+        Ok(is_appended.then_some(Reply::Pushed(self.pushed)))
+    }
+
+    /// Appends it, waiting for room while the lane is busy.
+    ///
+    /// # Errors
+    /// Why it is not taken.
+    pub(super) async fn append(mut self) -> Result<Reply<'a>, Refusal> {
+        self.batch.append(&self.wait, &mut self.pushed).await?;
+        Ok(Reply::Pushed(self.pushed))
+    }
+}
+
 /// `POST /api/v1/push`
-pub(super) async fn json<'a>(
-    core: &Core,
+pub(super) fn json<'c, 'a>(
+    core: &'c Core,
     head: &Head<'a>,
-    grant: &Grant,
+    grant: &'c Grant,
     body: &'a [u8],
-) -> Result<Reply<'a>, Refusal> {
+) -> Result<Prepared<'c, 'a>, Refusal> {
     let request = push::parse(body, &PushLimits::default())
         .map_err(|PushError { code, message }| Refusal::new(400, code, message))?;
     let wait = Wait::of(core, request.is_buffered(), request.buffer_ms, request.buffer_max);
-    let mut pushed = Pushed::nothing(wait.form(head));
-    if request.items.is_empty() {
-        return Ok(Reply::Pushed(pushed));
-    }
+    let pushed = Pushed::nothing(wait.form(head));
     for (index, item) in request.items.iter().enumerate() {
         let checked = check_queue(grant, &item.queue).and_then(|()| check_queue_exists(core, &item.queue));
         checked.map_err(|refusal| of_item(index, refusal))?;
@@ -57,47 +81,27 @@ pub(super) async fn json<'a>(
         };
         batch.add(target, item.transaction_id, item.trace_id, item.payload);
     }
-    batch.append(&wait, &mut pushed).await?;
-    Ok(Reply::Pushed(pushed))
+    Ok(Prepared { batch, wait, pushed })
 }
 
-/// `POST /push/{queue}[/{partition}]` with a body that is at hand.
-pub(super) async fn by_path<'a>(
-    core: &Core,
+/// `POST /push/{queue}[/{partition}]` with one payload.
+pub(super) fn by_path<'c, 'a>(
+    core: &'c Core,
     head: &Head<'a>,
-    route: Route<'a>,
-    grant: &Grant,
+    (queue, partition): (Cow<'a, str>, Option<Cow<'a, str>>),
+    grant: &'c Grant,
     body: &'a [u8],
-) -> Result<Reply<'a>, Refusal> {
-    if route.takes_lines(head) {
-        return few_lines(core, head, &route, grant, body).await;
-    }
-    let Route::PushByPath { queue, partition } = route else { return json(core, head, grant, body).await };
+) -> Result<Prepared<'c, 'a>, Refusal> {
     let partition = partition.unwrap_or(Cow::Borrowed(PARTITION_DEFAULT));
     check_names(head, &queue, &partition)?;
     check_queue_exists(core, &queue)?;
     let wait = Wait::by_query(core, head.query)?;
-    let mut pushed = Pushed::nothing(wait.form(head));
+    let pushed = Pushed::nothing(wait.form(head));
     json::validate(body).map_err(|error| Refusal::new(400, error.code(), format!("payload: {error}")))?;
     let mut batch = Batch::new(core, grant, &wait, 1);
     let target = Target { queue, partition, namespace: Cow::default(), task: Cow::default() };
     batch.add(target, head.idempotency_key.map(Cow::Borrowed), None, body);
-    batch.append(&wait, &mut pushed).await?;
-    Ok(Reply::Pushed(pushed))
-}
-
-/// Lines that are at hand: few, so their names may be made anew.
-async fn few_lines<'a>(
-    core: &Core,
-    head: &Head<'a>,
-    route: &Route<'a>,
-    grant: &Grant,
-    body: &'a [u8],
-) -> Result<Reply<'a>, Refusal> {
-    let mut lines = Lines::begin(core, head, route, grant)?;
-    let mut window = body.to_vec();
-    let ended_by = lines.take(&mut window, true).await.err();
-    Ok(lines.reply(ended_by).into_owned())
+    Ok(Prepared { batch, wait, pushed })
 }
 
 /// Checks what comes by the path and by `Idempotency-Key`.
@@ -137,22 +141,8 @@ fn refusal_of(core: &Core, error: AppendError) -> Refusal {
             Refusal::new(413, "body_too_large", format!("a push takes at most {max} bytes in the log"))
         }
         AppendError::Full => admit::log_full(core),
-        // Until then `Core::append` waits while the lane is busy.
+        // Until then whoever finds the lane busy waits.
         AppendError::Busy => Refusal::new(503, "shutting_down", "the daemon is shutting down").retry_after_s(1),
         AppendError::Poisoned => admit::storage_failed(),
-    }
-}
-
-impl Pushed<'_> {
-    fn nothing(form: Form) -> Self {
-        Self {
-            form,
-            items: Default::default(),
-            count: 0,
-            end_ordinal: 0,
-            awaited: Default::default(),
-            settled: None,
-            ended_by: None,
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! What a push's answer waits for, and how it is worded.
 
-use super::super::reply::Form;
+use super::super::pushed::Form;
 use crate::{
     core::Core,
     drain::signal::Patience,

@@ -56,7 +56,7 @@ impl<S: Transport> Conversation<'_, S> {
         let coding = Coding::of(head.content_encoding).unwrap_or(Coding::Identity);
         let incoming = match Incoming::new(head.framing, coding, bound) {
             Ok(incoming) => incoming,
-            Err(refusal) => return Ok(self.refuse(refusal).await),
+            Err(refusal) => return Ok(self.refuse(&refusal)),
         };
         let manner = manner_of(self.core, &head);
         if takes_lines {
@@ -135,7 +135,12 @@ impl<S: Transport> Conversation<'_, S> {
             }
             let paused_ms = self.core.now_ms();
             self.watch.go_on(Phase::Busy);
-            if let Err(refusal) = lines.take(&mut window, fed.next == BodyNext::Done).await {
+            let has_come = fed.next == BodyNext::Done;
+            if let Err(refusal) = lines.take(&mut window, has_come).await {
+                if has_come {
+                    // It is certain where the next request starts.
+                    return Ok(self.answer(lines.reply(Some(refusal)), manner, true).await);
+                }
                 break Taken::Refused(lines, refusal);
             }
             if self.waits_for == Some(Phase::Body) {

@@ -201,8 +201,25 @@ fn is_return_minimal(preference: &[u8]) -> bool {
     name.trim_ascii().eq_ignore_ascii_case(b"return") && value.eq_ignore_ascii_case(b"minimal")
 }
 
-/// Whether these bytes may be a host with a port, or nothing: visible ASCII, and none that ends an authority, names a
-/// user, or makes a list (RFC 3986 section 3.2.2).
+/// Which bytes may stand in a host with a port: visible ASCII, and none that ends an authority, names a user, or makes a list
+/// (RFC 3986 section 3.2.2). A table, since every request has one.
+const HOST_BYTES: [bool; 256] = {
+    let mut allowed = [false; 256];
+    let mut byte = b'!';
+    while byte <= b'~' {
+        allowed[byte as usize] = true;
+        byte += 1;
+    }
+    let excluded = b"/?#@\\\"<>^`{|},";
+    let mut at = 0;
+    while at < excluded.len() {
+        allowed[excluded[at] as usize] = false;
+        at += 1;
+    }
+    allowed
+};
+
+/// Whether these bytes may be a host with a port, or nothing.
 pub(super) fn is_host(value: &[u8]) -> bool {
-    value.iter().all(|byte| byte.is_ascii_graphic() && !b"/?#@\\\"<>^`{|},".contains(byte))
+    value.iter().all(|byte| HOST_BYTES[usize::from(*byte)])
 }

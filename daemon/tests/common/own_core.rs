@@ -1,0 +1,48 @@
+//! A core in this very process, for what only its own process can look at, or bring about.
+
+use forebay::{
+    config::{Config, args::ServeArgs},
+    core::{self, CoreStart},
+    drain::signal::DrainSignal,
+    errands,
+    mailbox::Mailbox,
+    shared::{DatabaseHealth, Shared},
+};
+use forebay_wal::log::{self, LogOptions};
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{Arc, mpsc::channel},
+};
+
+/// Starts one on a thread of its own, which runs `first` before; nothing drains what it takes. It ends with the process.
+pub fn start_core(
+    dir: &Path,
+    health: DatabaseHealth,
+    configure: impl FnOnce(&mut Config),
+    first: impl FnOnce() + Send + 'static,
+) -> SocketAddr {
+    let args = ServeArgs { postgres: Some(super::NOWHERE.into()), ..ServeArgs::default() };
+    let mut config = Config::resolve(args).unwrap();
+    configure(&mut config);
+    let (segment_bytes, quota_bytes) = (16 << 20, 256 << 20);
+    let sync = forebay_wal::group::SyncMethod::None;
+    let mut log = log::open(&LogOptions { dir: dir.join("wal"), lanes: 1, sync, segment_bytes, quota_bytes }).unwrap();
+    let (errands, _) = errands::errands();
+    let mailboxes = vec![Mailbox::new().unwrap()];
+    let signal = DrainSignal::new().unwrap();
+    let gate = forebay::access::Gate::open(&config).unwrap();
+    let shared = Arc::new(Shared::new((config, gate), &log, (segment_bytes, quota_bytes), signal, mailboxes, errands));
+    shared.set_health(health);
+    let (mut sockets, address) = core::bind_all(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
+    let (failed, failures) = channel();
+    let lane = log.lanes.remove(0);
+    let socket = sockets.remove(0);
+    std::thread::spawn(move || {
+        first();
+        // They live as long as the core.
+        let (_log, _failures) = (log, failures);
+        core::run(CoreStart { shared, lane, socket, cpu: None, connections_max: 100, failed }).unwrap();
+    });
+    address
+}
