@@ -69,6 +69,10 @@ pub const LINGER: Duration = Duration::from_secs(2);
 /// nobody has read takes the answer along.
 pub const LINGER_BYTES_MAX: usize = 1 << 20;
 
+/// Bytes of a JWT's `sub`, which is kept with each message: as many as the other names of a message have. A token with a longer
+/// one is refused, for one that was cut might be somebody else's.
+pub const PRODUCER_SUB_BYTES_MAX: usize = 255;
+
 /// Messages of an NDJSON body that its answer lists; with more of them it only says how many.
 pub const NDJSON_LISTED_MAX: u64 = 10_000;
 

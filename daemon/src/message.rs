@@ -3,10 +3,17 @@
 //!
 //! The log keeps the payload's bytes as they came; what PostgreSQL makes of them is its own matter.
 
+use crate::limits::PRODUCER_SUB_BYTES_MAX;
 use uuid::Uuid;
 
-/// Version of this layout.
-const VERSION: u8 = 1;
+// Its length is written in 16 bits.
+const _: () = assert!(PRODUCER_SUB_BYTES_MAX <= u16::MAX as usize);
+
+/// Version of the layout where nothing names the producer, …
+const VERSION_PLAIN: u8 = 1;
+
+/// … and where something does. A message is written as the lowest version that holds it.
+const VERSION_WITH_PRODUCER: u8 = 2;
 
 /// Bytes of the part that every message has.
 const FIXED_BYTES: usize = 40;
@@ -34,6 +41,8 @@ pub struct Message<'a> {
     pub namespace: &'a str,
     /// Task for a queue that this push creates; empty: none.
     pub task: &'a str,
+    /// Who pushed it, as `sub` of a JWT that held says; empty: unknown. At most [`PRODUCER_SUB_BYTES_MAX`] bytes.
+    pub producer_sub: &'a str,
     /// Whether a client waits for the commit.
     pub awaited: bool,
     /// The JSON document, validated.
@@ -52,8 +61,10 @@ impl<'a> Message<'a> {
         flags |= if self.transaction_id.is_some() { FLAG_TRANSACTION_ID } else { 0 };
         flags |= if self.trace_id.is_some() { FLAG_TRACE_ID } else { 0 };
         flags |= if self.awaited { FLAG_AWAITED } else { 0 };
-        out.extend_from_slice(&[VERSION, flags]);
-        out.extend_from_slice(&[0; 4]);
+        let version = if self.producer_sub.is_empty() { VERSION_PLAIN } else { VERSION_WITH_PRODUCER };
+        out.extend_from_slice(&[version, flags]);
+        out.extend_from_slice(&(self.producer_sub.len() as u16).to_le_bytes());
+        out.extend_from_slice(&[0; 2]);
         out.extend_from_slice(&(transaction_id.len() as u16).to_le_bytes());
         out.extend_from_slice(&self.accepted_us.to_le_bytes());
         out.extend_from_slice(self.id.as_bytes());
@@ -63,7 +74,7 @@ impl<'a> Message<'a> {
         if let Some(trace_id) = self.trace_id {
             out.extend_from_slice(trace_id.as_bytes());
         }
-        for text in [transaction_id, self.queue, self.partition, self.namespace, self.task] {
+        for text in [transaction_id, self.queue, self.partition, self.namespace, self.task, self.producer_sub] {
             out.extend_from_slice(text.as_bytes());
         }
     }
@@ -74,11 +85,13 @@ impl<'a> Message<'a> {
     /// [`NotAMessage`].
     pub fn decode(bytes: &'a [u8]) -> Result<Self, NotAMessage> {
         let (fixed, mut rest) = bytes.split_first_chunk::<FIXED_BYTES>().ok_or(NotAMessage)?;
-        if fixed[0] != VERSION {
-            return Err(NotAMessage);
-        }
         let flags = fixed[1];
         let length = |at: usize| usize::from(u16::from_le_bytes([fixed[at], fixed[at + 1]]));
+        let producer_sub_length = match fixed[0] {
+            VERSION_PLAIN => 0,
+            VERSION_WITH_PRODUCER => length(2),
+            _ => return Err(NotAMessage),
+        };
         let mut id = [0; 16];
         id.copy_from_slice(&fixed[16..32]);
         let mut accepted_us = [0; 8];
@@ -99,6 +112,7 @@ impl<'a> Message<'a> {
         let transaction_id = text(length(6))?;
         let (queue, partition) = (text(length(32))?, text(length(34))?);
         let (namespace, task) = (text(length(36))?, text(length(38))?);
+        let producer_sub = text(producer_sub_length)?;
         Ok(Self {
             id: Uuid::from_bytes(id),
             accepted_us: i64::from_le_bytes(accepted_us),
@@ -108,6 +122,7 @@ impl<'a> Message<'a> {
             trace_id,
             namespace,
             task,
+            producer_sub,
             awaited: flags & FLAG_AWAITED != 0,
             payload: rest,
         })
@@ -118,6 +133,12 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn transaction_key(&self) -> Option<TransactionKey> {
         self.transaction_id.map(TransactionKey::of)
+    }
+
+    /// Who pushed it, where that is known.
+    #[must_use]
+    pub fn known_producer(&self) -> Option<&'a str> {
+        (!self.producer_sub.is_empty()).then_some(self.producer_sub)
     }
 
     /// The transaction id as clients see it.
@@ -162,7 +183,8 @@ mod tests {
         #[test]
         fn a_message_comes_back_as_it_was_written(
             queue in ".{1,60}", partition in ".{0,60}", transaction_id in proptest::option::of(".{1,60}"),
-            trace_id: Option<u128>, namespace in ".{0,20}", awaited: bool, payload: Vec<u8>, accepted_us: i64, id: u128,
+            trace_id: Option<u128>, namespace in ".{0,20}", producer_sub in ".{0,20}", awaited: bool, payload: Vec<u8>,
+            accepted_us: i64, id: u128,
         ) {
             let message = Message {
                 id: Uuid::from_u128(id),
@@ -173,6 +195,7 @@ mod tests {
                 trace_id: trace_id.map(Uuid::from_u128),
                 namespace: &namespace,
                 task: "",
+                producer_sub: &producer_sub,
                 awaited,
                 payload: &payload,
             };
@@ -183,13 +206,47 @@ mod tests {
         }
 
         #[test]
-        fn arbitrary_bytes_never_panic(mut bytes: Vec<u8>) {
+        fn arbitrary_bytes_never_panic(mut bytes: Vec<u8>, version in VERSION_PLAIN..=VERSION_WITH_PRODUCER) {
             if let Some(first) = bytes.first_mut() {
-                *first = VERSION;
+                *first = version;
             }
             if let Ok(message) = Message::decode(&bytes) {
                 prop_assert!(message.payload.len() <= bytes.len());
             }
+        }
+    }
+
+    #[test]
+    fn only_a_message_with_a_producer_is_of_the_later_version_and_no_higher_one_is_read() {
+        let plain = Message {
+            id: Uuid::nil(),
+            accepted_us: 0,
+            queue: "q",
+            partition: "p",
+            transaction_id: None,
+            trace_id: None,
+            namespace: "",
+            task: "t",
+            producer_sub: "",
+            awaited: false,
+            payload: b"",
+        };
+        let bytes_of = |message: &Message<'_>| {
+            let mut bytes = Vec::new();
+            message.encode_head(&mut bytes);
+            bytes
+        };
+        let without = bytes_of(&plain);
+        assert_eq!((without[0], &without[2..6], &without[FIXED_BYTES..]), (1, &[0; 4][..], &b"qpt"[..]));
+        let mut with = bytes_of(&Message { producer_sub: "me", ..plain });
+        assert_eq!((with[0], &with[2..6], &with[FIXED_BYTES..]), (2, &[2, 0, 0, 0][..], &b"qptme"[..]));
+        assert_eq!((with[1], &with[6..FIXED_BYTES]), (without[1], &without[6..FIXED_BYTES]), "all else stays");
+        for length in FIXED_BYTES..with.len() {
+            assert_eq!(Message::decode(&with[..length]), Err(NotAMessage), "cut behind {length} bytes");
+        }
+        for version in [0, VERSION_WITH_PRODUCER + 1, u8::MAX] {
+            with[0] = version;
+            assert_eq!(Message::decode(&with), Err(NotAMessage), "{version}");
         }
     }
 

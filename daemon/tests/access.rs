@@ -5,7 +5,11 @@
 
 mod common;
 
-use common::{Client, Daemon, NOWHERE, Response, data_dir, forebay, wait_until};
+use common::{
+    Client, Daemon, NOWHERE, Response, data_dir, forebay,
+    jwt::{SECRET, secret_file, signed, soon},
+    wait_until,
+};
 use forebay::{
     access::{Asked, Scope},
     api::{LettersRoute, Route, route},
@@ -347,23 +351,11 @@ fn web_pages_may_ask_where_their_origin_is_configured_and_nowhere_else() {
 
 #[test]
 fn jwts_open_what_their_scopes_and_roles_say() {
-    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-    use std::os::unix::fs::PermissionsExt;
-    const SECRET: &str = "the secret of this test, of enough bytes";
     let dir = data_dir();
-    let secret = dir.path().join("secret");
-    fs::write(&secret, SECRET).unwrap();
-    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600)).unwrap();
+    let secret = secret_file(dir.path());
     let args = ["--jwt-secret-file", secret.to_str().unwrap(), "--jwt-issuer", "me", "--cores", "1"];
     let daemon = Daemon::start(&dir.path().join("data"), NOWHERE, &args);
-    let signed = |claims: &Value, secret: &str| {
-        let encoded = |text: &str| URL_SAFE_NO_PAD.encode(text);
-        let message = format!("{}.{}", encoded(r#"{"alg":"HS256","typ":"JWT"}"#), encoded(&claims.to_string()));
-        let key = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, secret.as_bytes());
-        let signature = ring::hmac::sign(&key, message.as_bytes());
-        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
-    };
-    let exp = std::time::UNIX_EPOCH.elapsed().unwrap().as_secs() + 600;
+    let exp = soon();
     let mut client = daemon.connect();
     let mut statuses = |token: &str| {
         ["/push/q", "/api/v1/status/buffers"].map(|path| {

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use uuid::Uuid;
 
 const TABLE: &str = "## Message";
+const VECTORS: [&str; 3] = ["message", "message-least", "message-producer"];
 
 fn message(vector: &Vector) -> Message<'_> {
     let text = |name: &str| vector.fields.get(name).map(String::as_str);
@@ -25,6 +26,7 @@ fn message(vector: &Vector) -> Message<'_> {
         trace_id: text("trace_id").map(|_| Uuid::from_bytes(vector.uuid("trace_id"))),
         namespace: vector.text("namespace"),
         task: vector.text("task"),
+        producer_sub: text("producer_sub").unwrap_or_default(),
         awaited: vector.number::<u8>("awaited") == 1,
         payload: vector.text("payload").as_bytes(),
     }
@@ -90,12 +92,19 @@ fn every_field_of_a_message_is_where_its_table_says() {
     table.assert_only_changed("id", &before, &bytes, &[]);
     assert_eq!(&bytes[table.field("id").at.clone()], id.as_bytes());
 
-    for name in ["version", "reserved"] {
-        assert_eq!(table.field(name).quoted().parse(), Ok(table.integer(&before, name)), "{name}");
+    let with_producer = encode(&Message { producer_sub: &long(0x0102), ..base });
+    table.assert_only_changed("producer_sub_len", &before, &with_producer, &["version"]);
+    assert_eq!(table.integer(&with_producer, "producer_sub_len"), 0x0102);
+    let versions: Vec<&str> = table.field("version").meaning.split('`').skip(1).step_by(2).collect();
+    let written = [&before, &with_producer].map(|bytes| table.integer(bytes, "version").to_string());
+    assert_eq!(versions, written);
+    for bytes in [&before, &with_producer] {
+        assert_eq!(table.field("reserved").quoted().parse(), Ok(table.integer(bytes, "reserved")));
     }
     let expected = [
         "version",
         "flags",
+        "producer_sub_len",
         "reserved",
         "transaction_id_len",
         "accepted_us",
@@ -114,7 +123,7 @@ fn every_field_of_a_message_is_where_its_table_says() {
 fn the_parts_of_a_message_follow_in_the_order_of_their_table() {
     let page = Page::read();
     let (table, rows) = (page.byte_table(TABLE), page.rows(TABLE, &["part", "size", "what"]));
-    for name in ["message", "message-least"] {
+    for name in VECTORS {
         let vector = page.vector(name);
         let mut expected = vector.bytes[..table.len()].to_vec();
         for row in &rows {
@@ -124,16 +133,17 @@ fn the_parts_of_a_message_follow_in_the_order_of_their_table() {
                 Some(text) => text.as_bytes().to_vec(),
                 None => Vec::new(),
             };
-            if let Some(field) = row[1].trim_matches('`').strip_suffix("_len") {
+            let quoted = row[1].split('`').nth(1).unwrap_or_default();
+            if let Some(field) = quoted.strip_suffix("_len") {
                 assert_eq!(field, part, "the field that has the part's length");
-                assert_eq!(table.integer(&vector.bytes, row[1].trim_matches('`')), bytes.len() as u64, "{part}");
+                assert_eq!(table.integer(&vector.bytes, quoted), bytes.len() as u64, "{part}");
             }
             expected.extend_from_slice(&bytes);
         }
         assert_eq!(encode(&message(&vector)), expected, "{name}");
     }
     let parts: BTreeSet<_> = rows.iter().map(|row| row[0].trim_matches('`')).collect();
-    let expected = ["trace_id", "transaction_id", "queue", "partition", "namespace", "task", "payload"];
+    let expected = ["trace_id", "transaction_id", "queue", "partition", "namespace", "task", "producer_sub", "payload"];
     assert_eq!(parts, BTreeSet::from(expected));
     assert_eq!(rows.len(), expected.len());
 }
@@ -142,16 +152,22 @@ fn the_parts_of_a_message_follow_in_the_order_of_their_table() {
 fn the_message_vectors_are_what_is_written_and_read() {
     let page = Page::read();
     let names: Vec<_> = page.vector_names().into_iter().filter(|name| name.starts_with("message")).collect();
-    assert_eq!(names, ["message", "message-least"]);
+    assert_eq!(names, VECTORS);
+    let table = page.byte_table(TABLE);
     for name in names {
         let vector = page.vector(name);
         assert_eq!(Message::decode(&vector.bytes), Ok(message(&vector)), "{name}");
         assert_eq!(encode(&message(&vector)), vector.bytes, "{name}");
-        let mut other_version = vector.bytes.clone();
-        other_version[0] += 1;
-        assert_eq!(Message::decode(&other_version), Err(NotAMessage), "{name}");
+        for version in [0, 3, 255] {
+            let mut other_version = vector.bytes.clone();
+            other_version[0] = version;
+            assert_eq!(Message::decode(&other_version), Err(NotAMessage), "{name}, version {version}");
+        }
         let mut reserved = vector.bytes.clone();
-        reserved[page.byte_table(TABLE).field("reserved").at.clone()].fill(7);
+        reserved[table.field("reserved").at.clone()].fill(7);
+        if table.integer(&vector.bytes, "version") == 1 {
+            reserved[table.field("producer_sub_len").at.clone()].fill(7);
+        }
         assert_eq!(Message::decode(&reserved), Ok(message(&vector)), "{name}: reserved bytes are not looked at");
     }
 }

@@ -181,6 +181,7 @@ fn items(body: &[u8]) {
             trace_id: item.trace_id,
             namespace: item.namespace.as_deref().unwrap_or_default(),
             task: item.task.as_deref().unwrap_or_default(),
+            producer_sub: "",
             awaited: !body.is_empty(),
             payload: item.payload,
         };
@@ -220,6 +221,8 @@ fn by_path(head: &Head<'_>, queue: &str, partition: Option<&str>, body: &[u8]) {
             trace_id: None,
             namespace: "",
             task: "",
+            // A record of the later version.
+            producer_sub: "somebody",
             awaited: false,
             payload,
         };

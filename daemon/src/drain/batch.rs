@@ -62,6 +62,8 @@ pub struct Batch {
     names: Vec<u8>,
     /// Indices of the messages, partition by partition, each partition's in order.
     by_partition: Vec<u32>,
+    /// Whether it is known of one of the messages who pushed it: rows have that column only then.
+    pub has_producers: bool,
     /// How far the lanes were drained before it …
     pub before: Vec<Mark>,
     /// … and are after it.
@@ -79,10 +81,12 @@ impl Batch {
         let mut verdicts = Vec::with_capacity(records.len());
         let mut places = Vec::with_capacity(records.len());
         let mut grouping = Grouping::default();
+        let mut has_producers = false;
         for record in &records {
             if let Some(message) = record.message() {
                 verdicts.push(Verdict::Row);
                 places.push(grouping.place(&message));
+                has_producers |= !message.producer_sub.is_empty();
             } else {
                 // It verified, so a build of another version wrote it: kept for whoever knows it.
                 let error = "the record is no message that this release knows".to_owned();
@@ -93,7 +97,8 @@ impl Batch {
         }
         let (partitions, names, by_partition) = grouping.finish(&places);
         let taken_at = Instant::now();
-        Self { records, verdicts, partitions, names, by_partition, before, after, taken_at, letters: None }
+        let letters = None;
+        Self { records, verdicts, partitions, names, by_partition, has_producers, before, after, taken_at, letters }
     }
 
     /// The message of a record that is one.
@@ -280,6 +285,7 @@ mod tests {
             trace_id: None,
             namespace: "",
             task: "",
+            producer_sub: "",
             awaited,
             payload: b"1",
         };

@@ -239,6 +239,7 @@ mod tests {
             trace_id: None,
             namespace: "",
             task: "",
+            producer_sub: "",
             awaited: false,
             payload: b"1",
         };

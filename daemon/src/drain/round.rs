@@ -255,7 +255,7 @@ impl Session {
             }
             let params = [Param::I64Array(&ids), Param::I64Array(&last_seqs), Param::I64Array(&counts)];
             self.flight.statement(&self.conn, &self.statements.reserve, &params)?;
-            self.flight.copy_in(&self.conn, &self.statements.copy)?;
+            self.flight.copy_in(&self.conn, self.statements.copy_of(batch))?;
             rows = self.copy_rows(batch).await?;
             self.flight.copy_done();
         }

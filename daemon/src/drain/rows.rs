@@ -5,7 +5,7 @@ use forebay_pgwire::{BinaryCopy, Error};
 use std::collections::HashMap;
 use uuid::Uuid;
 
-/// Fields of a row, in the order of the COPY's columns.
+/// Fields of a row, in the order of the COPY's columns; with producers there is one more.
 const FIELDS: u16 = 8;
 
 impl Batch {
@@ -33,7 +33,7 @@ impl Batch {
     /// Appends the row of a record.
     pub(super) fn encode(&self, index: usize, (partition_id, seq): (i64, i64), rows: &mut BinaryCopy) {
         let Some(message) = self.message(index) else { return };
-        rows.row(FIELDS);
+        rows.row(FIELDS + u16::from(self.has_producers));
         rows.i64(partition_id);
         rows.i64(seq);
         rows.timestamptz_us(message.accepted_us);
@@ -52,5 +52,10 @@ impl Batch {
             None => rows.null(),
         }
         rows.jsonb(message.payload);
+        match message.known_producer() {
+            _ if !self.has_producers => {}
+            Some(producer_sub) => rows.text(producer_sub),
+            None => rows.null(),
+        }
     }
 }

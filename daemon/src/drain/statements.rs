@@ -1,5 +1,6 @@
 //! The statements of the drain transaction, prepared once a session. `docs/postgresql.md` lists them with their locks.
 
+use super::batch::Batch;
 use forebay_pgwire::{Connection, Error, Statement, oid};
 
 pub(super) struct Statements {
@@ -12,7 +13,10 @@ pub(super) struct Statements {
     pub(super) read_partitions: Statement,
     pub(super) probe: Statement,
     pub(super) reserve: Statement,
-    pub(super) copy: Statement,
+    /// Copies rows of which none has a producer, …
+    copy: Statement,
+    /// … and those of which one may.
+    copy_with_producers: Statement,
     pub(super) commit: Statement,
 }
 
@@ -39,11 +43,13 @@ impl Statements {
              FROM unnest($1::bigint[], $2::bigint[], $3::bigint[]) v(id, last_seq, n) \
              WHERE p.id = v.id AND p.last_seq = v.last_seq"
         );
-        let copy = format!(
-            "COPY {schema}.messages \
-             (partition_id, seq, created_at, id, trace_id, transaction_key, transaction_id, payload) \
-             FROM STDIN (FORMAT BINARY)"
-        );
+        let copy = |more: &str| {
+            format!(
+                "COPY {schema}.messages \
+                 (partition_id, seq, created_at, id, trace_id, transaction_key, transaction_id, payload{more}) \
+                 FROM STDIN (FORMAT BINARY)"
+            )
+        };
         let key = [oid::UUID, oid::INT4];
         let arrays = [oid::INT4_ARRAY, oid::INT8_ARRAY, oid::INT8_ARRAY];
         Ok(Self {
@@ -54,8 +60,14 @@ impl Statements {
             read_partitions: conn.prepare(&read_partitions, &[oid::INT8_ARRAY]).await?,
             probe: conn.prepare(&probe, &[oid::INT8_ARRAY, oid::UUID_ARRAY, oid::INT4_ARRAY]).await?,
             reserve: conn.prepare(&reserve, &[oid::INT8_ARRAY; 3]).await?,
-            copy: conn.prepare(&copy, &[]).await?,
+            copy: conn.prepare(&copy(""), &[]).await?,
+            copy_with_producers: conn.prepare(&copy(", producer_sub"), &[]).await?,
             commit: conn.prepare("COMMIT", &[]).await?,
         })
+    }
+
+    /// The COPY that takes the rows of `batch`.
+    pub(super) fn copy_of(&self, batch: &Batch) -> &Statement {
+        if batch.has_producers { &self.copy_with_producers } else { &self.copy }
     }
 }

@@ -35,6 +35,9 @@ pub struct DeadLetter {
     pub namespace: String,
     /// For a queue that is made by this.
     pub task: String,
+    /// Who pushed it, where that is known. Files of earlier releases have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub producer_sub: Option<String>,
     /// What the record's payload is, as its frame says.
     pub record_kind: Option<u16>,
     /// When the message was taken, in microseconds since 1970.
@@ -108,6 +111,7 @@ impl DeadLetter {
             trace_id: message.and_then(|message| message.trace_id),
             namespace: message.map_or_else(String::new, |message| storable(message.namespace)),
             task: message.map_or_else(String::new, |message| storable(message.task)),
+            producer_sub: message.and_then(|message| message.known_producer()).map(storable),
             record_kind: Some(kind),
             accepted_us: message.map_or(0, |message| message.accepted_us),
             failed_us: crate::ids::unix_now().as_micros() as i64,

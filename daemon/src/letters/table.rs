@@ -15,7 +15,7 @@ pub const PAGE_MAX: u32 = 1000;
 
 /// Columns of a letter, in the order in which [`read`] takes them.
 const COLUMNS: &str = "id, number, queue, partition, message_id, transaction_id, trace_id, namespace, task, record_kind, \
-                       created_at, failed_at, sqlstate, error, payload_text, payload_bytes";
+                       created_at, failed_at, sqlstate, error, payload_text, payload_bytes, producer_sub";
 
 /// A letter, and its id in the table.
 pub struct Stored {
@@ -81,18 +81,19 @@ pub async fn add(conn: &mut Connection, schema: &str, log_id: [u8; 16], letters:
     }
     let sql = format!(
         "INSERT INTO {schema}.dead_letters (queue, partition, message_id, transaction_id, trace_id, namespace, task, \
-         payload_text, payload_bytes, record_kind, sqlstate, error, source, created_at, log_id, number) \
+         payload_text, payload_bytes, record_kind, sqlstate, error, source, created_at, log_id, number, producer_sub) \
          SELECT q, p, m, t, r, nullif(n, ''), nullif(k, ''), s, b, d, c, e, 'drain', \
-         timestamptz 'epoch' + a * interval '1 microsecond', $14, l \
+         timestamptz 'epoch' + a * interval '1 microsecond', $14, l, u \
          FROM unnest($1::text[], $2::text[], $3::uuid[], $4::text[], $5::uuid[], $6::text[], $7::text[], $8::text[], \
-         $9::bytea[], $10::integer[], $11::text[], $12::text[], $13::bigint[], $15::bigint[]) \
-         v(q, p, m, t, r, n, k, s, b, d, c, e, a, l)"
+         $9::bytea[], $10::integer[], $11::text[], $12::text[], $13::bigint[], $15::bigint[], $16::text[]) \
+         v(q, p, m, t, r, n, k, s, b, d, c, e, a, l, u)"
     );
     let transaction_ids: Vec<Option<&str>> = letters.iter().map(|letter| letter.transaction_id.as_deref()).collect();
     let shown: Vec<&str> = shown.iter().map(AsRef::as_ref).collect();
     let kinds: Vec<Option<i32>> = letters.iter().map(|letter| letter.record_kind.map(i32::from)).collect();
     let accepted_us: Vec<i64> = letters.iter().map(|letter| letter.accepted_us).collect();
     let numbers: Vec<Option<i64>> = letters.iter().map(|letter| letter.number.map(|number| number as i64)).collect();
+    let producers: Vec<Option<&str>> = letters.iter().map(|letter| letter.producer_sub.as_deref()).collect();
     let params = [
         Param::TextArray(&texts(letters, |letter| &letter.queue)),
         Param::TextArray(&texts(letters, |letter| &letter.partition)),
@@ -109,6 +110,7 @@ pub async fn add(conn: &mut Connection, schema: &str, log_id: [u8; 16], letters:
         Param::I64Array(&accepted_us),
         Param::Uuid(log_id),
         Param::I64OptArray(&numbers),
+        Param::TextOptArray(&producers),
     ];
     conn.execute_once(&sql, &params).await.map(drop)
 }
@@ -238,8 +240,8 @@ async fn put_back(
     let seq = reserved.first().map_or(Ok(0), |row| row.get_i64(0))?;
     let insert = format!(
         "INSERT INTO {schema}.messages \
-         (partition_id, seq, created_at, id, trace_id, transaction_key, transaction_id, payload) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)"
+         (partition_id, seq, created_at, id, trace_id, transaction_key, transaction_id, payload, producer_sub) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)"
     );
     let bytes = letter.payload.bytes().unwrap_or_default();
     let params = [
@@ -251,6 +253,7 @@ async fn put_back(
         Param::Uuid(key.bytes),
         Some(transaction_id.as_str()).filter(|_| !key.is_the_id).into(),
         Param::Jsonb(&bytes),
+        letter.producer_sub.as_deref().into(),
     ];
     if conn.execute_once(&insert, &params).await? != 1 {
         conn.simple("ROLLBACK").await?;
@@ -277,6 +280,7 @@ fn read(row: &Row) -> Result<Stored, Error> {
         trace_id: uuid(6)?,
         namespace: text(7)?,
         task: text(8)?,
+        producer_sub: row.get_opt_str(16)?.map(str::to_owned),
         record_kind: row.get_opt_i32(9)?.and_then(|kind| kind.try_into().ok()),
         accepted_us: row.get_timestamptz_us(10)?,
         failed_us: row.get_timestamptz_us(11)?,

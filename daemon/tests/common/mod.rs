@@ -11,6 +11,7 @@
 )]
 
 pub mod client;
+pub mod jwt;
 pub mod load;
 pub mod own_core;
 pub mod proxy;

@@ -1,9 +1,7 @@
 //! What a token says.
 
-use super::{
-    super::scope::{Scope, Scopes},
-    SUBJECT_BYTES_MAX,
-};
+use super::super::scope::{Scope, Scopes};
+use crate::limits::PRODUCER_SUB_BYTES_MAX;
 use serde_json::Value;
 
 /// What may stand before a scope, so that it is not taken for one of another service.
@@ -41,7 +39,7 @@ impl Claims {
     pub(super) fn subject(&self) -> Result<Option<Box<str>>, &'static str> {
         match &self.sub {
             Value::Null => Ok(None),
-            Value::String(subject) if subject.len() <= SUBJECT_BYTES_MAX && !subject.contains('\0') => {
+            Value::String(subject) if subject.len() <= PRODUCER_SUB_BYTES_MAX && !subject.contains('\0') => {
                 Ok((!subject.is_empty()).then(|| subject.as_str().into()))
             }
             _ => Err("the token's sub is no text of at most 255 bytes"),

@@ -19,9 +19,6 @@ use claims::Claims;
 use jsonwebtoken::{Validation, errors::ErrorKind};
 use keys::Keys;
 
-/// Bytes that a subject may have: it is kept with each message.
-pub const SUBJECT_BYTES_MAX: usize = 255;
-
 /// Least bytes of a shared secret: as many as HS256 signs with (RFC 7518 section 3.2).
 const SECRET_BYTES_MIN: usize = 32;
 

@@ -74,6 +74,7 @@ impl<'c, 'p, 'i> Batch<'c, 'p, 'i> {
             trace_id,
             namespace: &target.namespace,
             task: &target.task,
+            producer_sub: self.grant.subject().unwrap_or_default(),
             awaited: self.awaited,
             payload,
         };

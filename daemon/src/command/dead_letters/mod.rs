@@ -192,6 +192,7 @@ async fn show(desk: &mut Desk, id: LetterId, json: bool) -> Result<(), Exit> {
             ("message id", letter.message_id.map_or_else(String::new, |id| id.to_string())),
             ("transaction id", letter.transaction_id.clone().unwrap_or_default()),
             ("trace id", letter.trace_id.map_or_else(String::new, |id| id.to_string())),
+            ("producer sub", letter.producer_sub.clone().unwrap_or_default()),
             ("log number", letter.number.map_or_else(String::new, |number| number.to_string())),
             ("accepted at", rfc3339(letter.accepted_us)),
             ("failed at", rfc3339(letter.failed_us)),

@@ -24,6 +24,8 @@ struct MessageHead<'a> {
     namespace: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     task: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    producer_sub: &'a str,
 }
 
 /// What a line says of a record that is no message.
@@ -69,6 +71,7 @@ pub(super) fn render(record: &Record<'_>, message: Option<&Message<'_>>, line: &
         accepted_at: rfc3339(message.accepted_us),
         namespace: message.namespace,
         task: message.task,
+        producer_sub: message.producer_sub,
     };
     serde_json::to_writer(&mut *line, &head)?;
     // The payload goes in as it is, so that numbers keep their digits: the object is opened again for it.
@@ -126,6 +129,7 @@ mod tests {
             trace_id: Some(Uuid::from_u128(2)),
             namespace: "",
             task: "t",
+            producer_sub: "",
             awaited: false,
             payload: b"{\"a\":\r\n 1.000000000000000000001}",
         };
