@@ -1,7 +1,7 @@
 # Every target works as root (as in a container) and as an ordinary user with sudo.
 .POSIX:
 .NOTPARALLEL:
-.PHONY: help run test lint fmt clippy doc deny-quick deny bench bench-log bench-drain fuzz soak-log mutate-log deps deps-test oha clean
+.PHONY: help run test lint fmt clippy doc deny-quick deny bench bench-bounds bench-log bench-drain fuzz soak-log mutate-log deps deps-test oha clean
 
 # Arguments for the daemon: make run ARGS='--listen 127.0.0.1:7000'
 ARGS =
@@ -15,6 +15,7 @@ help:
 	@echo 'make test   install what is missing, run every test'
 	@echo 'make lint   rustfmt, clippy, rustdoc, and licences and sources where cargo-deny is installed'
 	@echo 'make bench  compare the HTTP edge with nginx'
+	@echo 'make bench-bounds  measure the edge with large requests, one connection, an open loop, idle ones, two cores'
 	@echo 'make bench-log  compare the log with the bare disk (fio), one run, a few minutes'
 	@echo 'make bench-drain  compare the drain with a bare client that COPYs the same rows, a quarter of an hour'
 	@echo 'make fuzz   run each fuzz target for FUZZ_SECONDS (30)'
@@ -55,6 +56,10 @@ deny:
 
 bench: deps
 	@bench/edge.sh
+
+bench-bounds: deps
+	cargo build --release -p forebay -p forebay-bench --locked
+	@FOREBAY="$(TARGET_DIR)/release/forebay" BENCH="$(TARGET_DIR)/release/forebay-bench" bench/bounds.sh
 
 bench-log: deps
 	cargo build --release -p forebay --locked

@@ -74,7 +74,7 @@ spread() {
       printf "%.*f (%.*f–%.*f)", d, m, d, v[1], d, v[NR] }'
 }
 
-row() { printf '| %s | %s | %s | %s |\n' "$1" "$2" "$3" "$4" >>"$scratch/report"; }
+row() { printf '| %s | %s | %s |\n' "$1" "$2" "$3" >>"$scratch/report"; }
 
 # The daemon's memory in KiB: what is resident now, or was at most.
 memory_kib() { sed -n "s/^$1:[[:space:]]*\([0-9]*\) kB/\1/p" "/proc/$forebay_pid/status"; }
@@ -99,7 +99,7 @@ items() {
     done
     row "100 messages a request, $connections connections" \
       "$(spread items-$connections 1 10000 2) million messages/s, p50 $(spread items-$connections 2 1000 2) ms" \
-      'at least 1 million' ''
+      'at least 1 million'
   done
 }
 
@@ -112,7 +112,7 @@ lines() {
     say "NDJSON: $(tail -n 1 "$scratch/lines.rounds")"
   done
   row "NDJSON, bodies of a MiB, records of about 340 bytes, 8 connections" \
-    "$(spread lines 1 "$(awk -v b=$LINES_BYTES 'BEGIN { print 1e6 / b }')" 0) MB/s of body" 'at least 300' ''
+    "$(spread lines 1 "$(awk -v b=$LINES_BYTES 'BEGIN { print 1e6 / b }')" 0) MB/s of body" 'at least 300'
 }
 
 # The median of 4 KiB writes, each synced, as the log does them, in µs.
@@ -134,7 +134,7 @@ one() {
   done
   rm "$scratch/fio"
   row 'one connection: p50 beside that of 4 KiB written and synced (fio)' \
-    "$(spread one 1 1 0) µs beside $(spread one 2 1 0) µs: $(spread one 3 1 2)" 'at most 1.2' ''
+    "$(spread one 1 1 0) µs beside $(spread one 2 1 0) µs: $(spread one 3 1 2)" 'at most 1.2'
 }
 
 half() {
@@ -155,9 +155,9 @@ half() {
     say "at $rate requests/s: $(tail -n 1 "$scratch/half.rounds")"
   done
   row '128 connections: p99 beside the median' \
-    "$(spread peak 3 1000 2) ms beside $(spread peak 2 1000 2): $(spread peak 4 1 2)" 'at most 3' ''
+    "$(spread peak 3 1000 2) ms beside $(spread peak 2 1000 2): $(spread peak 4 1 2)" 'at most 3'
   row "half of that rate, open loop ($rate requests/s wanted, $(spread half 1 1 0) had)" \
-    "p50 $(spread half 2 1000 2) ms, p99 $(spread half 3 1000 2) ms" 'p99 at most 3 ms' ''
+    "p50 $(spread half 2 1000 2) ms, p99 $(spread half 3 1000 2) ms" 'p99 at most 3 ms'
 }
 
 idle() {
@@ -178,8 +178,8 @@ idle() {
   after=$(memory_kib VmRSS)
   say "memory before, with $IDLE idle connections, after: $before $full $after KiB"
   row "$IDLE idle connections, each of which was used once" \
-    "$(awk -v a="$before" -v b="$full" -v n="$IDLE" 'BEGIN { printf "%.2f", (b - a) / n }') KiB each" 'at most 2 KiB' ''
-  row 'memory after they left, beside before' "$after beside $before KiB" 'within 10 %' ''
+    "$(awk -v a="$before" -v b="$full" -v n="$IDLE" 'BEGIN { printf "%.2f", (b - a) / n }') KiB each" 'at most 2 KiB'
+  row 'memory after they left, beside before' "$after beside $before KiB" 'within 10 %'
 }
 
 # CPU µs a request and requests/s, with the load on both cores.
@@ -206,7 +206,7 @@ cores() {
   done
   paste -d' ' "$scratch/cores-1.rounds" "$scratch/cores-2.rounds" | awk '{ print $3 / $1 }' >"$scratch/cores.rounds"
   row 'two cores beside one, the load on the same two: CPU a request' \
-    "$(spread cores-2 1 1 2) beside $(spread cores-1 1 1 2) µs: $(spread cores 1 1 2)" 'at most 1.1' ''
+    "$(spread cores-2 1 1 2) beside $(spread cores-1 1 1 2) µs: $(spread cores 1 1 2)" 'at most 1.1'
 }
 
 main() {
@@ -223,7 +223,7 @@ main() {
     if [ "$part" = cores ]; then cores; else with_forebay "$part"; fi
   done
   printf '| what | figure | bar |\n|---|---|---|\n'
-  sed 's/ |  |$/ |/' "$scratch/report"
+  cat "$scratch/report"
   printf '\nThe daemon at most %s MiB.\n' "$(sort -n "$scratch/peaks" | tail -n 1)"
 }
 

@@ -144,6 +144,8 @@ median() {
 least() { cut -d' ' -f"$2" "$scratch/$1.rounds" | sort -n | head -n 1; }
 greatest() { cut -d' ' -f"$2" "$scratch/$1.rounds" | sort -n | tail -n 1; }
 
+ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
+
 row() {
   local name=$1 title=$2
   printf '| %s | %s | %s–%s | %s | %s | %s | %s |\n' "$title" "$(median "$name" 1)" "$(least "$name" 1)" \
@@ -166,8 +168,9 @@ print_report() {
   printf '\nOther processes used at most %s %% of a core during a round' \
     "$(cut -d' ' -f6 "$scratch/nginx.rounds" "$scratch/forebay.rounds" | sort -n | tail -n 1)"
   printf ' (above 10: measure again on an idle machine). wrk at 100 %% of its core: the server could do more.\n'
-  printf '\nforebay / nginx: %s of the requests/s\n' \
-    "$(awk -v a="$(median forebay 1)" -v b="$(median nginx 1)" 'BEGIN { printf "%.2f", a / b }')"
+  printf '\nforebay / nginx: %s of the requests/s, %s of the CPU a request; p99 %s times the median\n' \
+    "$(ratio "$(median forebay 1)" "$(median nginx 1)")" "$(ratio "$(median forebay 2)" "$(median nginx 2)")" \
+    "$(ratio "$(median forebay 4)" "$(median forebay 3)")"
 }
 
 nginx_version() { { nginx -v || /usr/sbin/nginx -v; } 2>&1 | sed -n 's/^nginx version: //p' | head -n 1; }

@@ -5,6 +5,8 @@
 --
 -- The answers are asked for without their lists: what is measured is the way in.
 
+dofile("bench/wrk/figures.lua")
+
 local function event(n)
   return string.format(
     '{"event":"order.created","id":"%08x-5b1a-4c2e-9d3f-%012x","at":"2026-11-24T20:%02d:%02d.%03dZ","customer":{"id":%d,' ..
@@ -39,12 +41,4 @@ end
 
 function request()
   return request_bytes
-end
-
--- FIGURES as in push.lua, and the bytes of the body.
-function done(summary, latency, requests)
-  local errors = summary.errors
-  io.write(string.format("FIGURES %d %.6f %d %d %d %d\n",
-    summary.requests, summary.duration / 1e6, latency:percentile(50), latency:percentile(99),
-    errors.status, errors.connect + errors.read + errors.write + errors.timeout))
 end
