@@ -174,4 +174,15 @@ mod tests {
         let error = bind_all(address, 1).unwrap_err();
         assert_eq!(error.source.kind(), io::ErrorKind::AddrInUse, "{error}");
     }
+
+    #[test]
+    fn an_address_that_is_given_up_meanwhile_is_waited_for() {
+        let (sockets, address) = bind_all(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
+        let holder = std::thread::spawn(move || {
+            std::thread::sleep(BIND_PATIENCE / 10);
+            drop(sockets);
+        });
+        assert_eq!(bind_all(address, 1).unwrap().1, address);
+        holder.join().unwrap();
+    }
 }
