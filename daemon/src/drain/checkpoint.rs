@@ -7,10 +7,7 @@ use super::{
     session::{Session, SessionError},
     source::Mark,
 };
-use crate::{
-    datadir::wal_dir,
-    shared::{LaneProgress, Shared},
-};
+use crate::{datadir::wal_dir, progress::LaneProgress, shared::Shared};
 use forebay_pgwire::{Connection, Error, Param};
 use std::sync::{Arc, atomic::Ordering};
 use uuid::Uuid;
