@@ -92,6 +92,7 @@ fn the_page_has_the_vectors_that_are_tested_and_no_others() {
         "position",
         "message",
         "message-least",
+        "message-producer",
     ];
     assert_eq!(Page::read().vector_names(), expected);
 }
