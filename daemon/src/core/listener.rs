@@ -2,12 +2,18 @@
 
 use super::{Core, connection, registry::Registered};
 use crate::{
-    limits::LISTEN_BACKLOG,
+    limits::{BIND_PATIENCE, LISTEN_BACKLOG},
     rt::{self, Stopper},
     tls::Tls,
 };
 use rustix::net::{AddressFamily, SocketType, sockopt};
-use std::{io, net::SocketAddr, os::fd::OwnedFd, rc::Rc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::OwnedFd,
+    rc::Rc,
+    time::{Duration, Instant},
+};
 
 /// Wait after an accept that failed for want of something, or while the core is full.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
@@ -30,16 +36,31 @@ impl std::error::Error for ListenError {}
 /// Binds `count` sockets to `address`; port 0 takes a free one, the same for all. Returns them and the address they have.
 ///
 /// # Errors
-/// [`ListenError`], also when another process listens there, whether it would share the address or not.
+/// [`ListenError`], also when another process listens there for longer than [`BIND_PATIENCE`], whether it would share the
+/// address or not.
 pub fn bind_all(address: SocketAddr, count: usize) -> Result<(Vec<OwnedFd>, SocketAddr), ListenError> {
     let fail = |source: io::Error| ListenError { address, source };
     // Sockets that share an address do so with those of other processes too: only one that does not share finds them.
-    let alone = bind(address, false).map_err(fail)?;
+    let alone = bind_alone(address).map_err(fail)?;
     let bound = rustix::net::getsockname(&alone).map_err(|error| fail(error.into()))?;
     let bound = SocketAddr::try_from(bound).map_err(|error| fail(error.into()))?;
     drop(alone);
     let sockets: io::Result<Vec<_>> = (0..count).map(|_| bind(bound, true)).collect();
     Ok((sockets.map_err(fail)?, bound))
+}
+
+/// A daemon that was killed just now listens until the kernel has put its rings away, which goes on after its process is gone.
+fn bind_alone(address: SocketAddr) -> io::Result<OwnedFd> {
+    const PAUSE: Duration = Duration::from_millis(20);
+    let deadline = Instant::now() + BIND_PATIENCE;
+    loop {
+        match bind(address, false) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(PAUSE)
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn bind(address: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
