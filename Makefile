@@ -1,7 +1,7 @@
 # Every target works as root (as in a container) and as an ordinary user with sudo.
 .POSIX:
 .NOTPARALLEL:
-.PHONY: help run test lint fmt clippy doc deny-quick deny bench bench-bounds bench-log bench-drain fuzz soak-log mutate-log deps deps-test oha clean
+.PHONY: help run test lint fmt clippy doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain fuzz soak-log mutate-log deps deps-test oha clean
 
 # Arguments for the daemon: make run ARGS='--listen 127.0.0.1:7000'
 ARGS =
@@ -15,6 +15,7 @@ help:
 	@echo 'make test   install what is missing, run every test'
 	@echo 'make lint   rustfmt, clippy, rustdoc, and licences and sources where cargo-deny is installed'
 	@echo 'make bench  compare the HTTP edge with nginx'
+	@echo 'make bench-edge-all  the same at 32, 128 and 512 connections, and at 128 without syncs'
 	@echo 'make bench-bounds  measure the edge with large requests, one connection, an open loop, idle ones, two cores'
 	@echo 'make bench-log  compare the log with the bare disk (fio), one run, a few minutes'
 	@echo 'make bench-drain  compare the drain with a bare client that COPYs the same rows, a quarter of an hour'
@@ -56,6 +57,12 @@ deny:
 
 bench: deps
 	@bench/edge.sh
+
+bench-edge-all: deps
+	cargo build --release -p forebay --locked
+	@FOREBAY="$(TARGET_DIR)/release/forebay" CONNECTIONS=32,128,512 MODE=direct bench/edge.sh
+	@echo
+	@FOREBAY="$(TARGET_DIR)/release/forebay" CONNECTIONS=128 MODE=none bench/edge.sh
 
 bench-bounds: deps
 	cargo build --release -p forebay -p forebay-bench --locked

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # What a durable push costs beside nginx saying nothing: the same one-message POST, on one pinned core, from wrk on
-# another, the two servers in turn. Prints a Markdown table on standard output, progress on standard error.
+# another, the two servers in turn. Prints Markdown tables on standard output, progress on standard error.
 #
 #   bench/edge.sh                                       128 connections, --sync direct
-#   CONNECTIONS=512 MODE=fdatasync ROUNDS=3 SECONDS_PER_ROUND=5 bench/edge.sh
+#   CONNECTIONS=32,512 MODE=fdatasync ROUNDS=3 SECONDS_PER_ROUND=5 bench/edge.sh
 #
-# CONNECTIONS        open connections (128)
+# CONNECTIONS        open connections (128); several numbers with commas between have a table each, with servers started anew
 # MODE               the log's --sync: direct, fdatasync or none (direct)
 # ROUNDS, SECONDS_PER_ROUND   rounds of each server, and the length of one (5 and 5); WARM_UP_SECONDS before them (3)
 # SERVER_CORE, LOAD_CORE      the two cores (0 and 1)
@@ -38,17 +38,20 @@ source bench/server.sh
 # ---- what is needed ----------------------------------------------------------------------------------------------
 
 check_settings() {
-  local name
-  for name in CONNECTIONS ROUNDS SECONDS_PER_ROUND WARM_UP_SECONDS; do
+  local name most
+  for name in ROUNDS SECONDS_PER_ROUND WARM_UP_SECONDS; do
     [[ ${!name} =~ ^[1-9][0-9]{0,4}$ ]] || die "$name must be a positive number, not '${!name}'"
   done
+  [[ $CONNECTIONS =~ ^[1-9][0-9]{0,4}(,[1-9][0-9]{0,4})*$ ]] ||
+    die "CONNECTIONS must be positive numbers with commas between, not '$CONNECTIONS'"
   case $MODE in direct | fdatasync | none) ;; *) die "MODE must be direct, fdatasync or none, not '$MODE'" ;; esac
   [ -x "$FOREBAY" ] || die "$FOREBAY is not there: cargo build --release -p forebay"
   [ "$SERVER_CORE" != "$LOAD_CORE" ] || die "the server and the load need a core each"
   taskset -c "$SERVER_CORE,$LOAD_CORE" true || die "cores $SERVER_CORE and $LOAD_CORE are not both available"
-  # Every connection is a descriptor at both ends.
-  ulimit -n $((CONNECTIONS + 1024)) 2>/dev/null || ulimit -n "$(ulimit -Hn)"
-  [ "$(ulimit -n)" -ge $((CONNECTIONS + 256)) ] || die "the limit of open files is too low for $CONNECTIONS connections"
+  # Every connection is a descriptor at both ends. A limit that was lowered may not be raised again: once for all tables.
+  most=$(tr ',' '\n' <<<"$CONNECTIONS" | sort -n | tail -n 1)
+  ulimit -n $((most + 1024)) 2>/dev/null || ulimit -n "$(ulimit -Hn)"
+  [ "$(ulimit -n)" -ge $((most + 256)) ] || die "the limit of open files is too low for $most connections"
 }
 
 # ---- the servers -------------------------------------------------------------------------------------------------
@@ -175,6 +178,26 @@ print_report() {
 
 nginx_version() { { nginx -v || /usr/sbin/nginx -v; } 2>&1 | sed -n 's/^nginx version: //p' | head -n 1; }
 
+# The table for CONNECTIONS, which is one number here.
+compare() {
+  local round
+  start_nginx
+  start_forebay
+  say "$CONNECTIONS connections: warming up"
+  run_wrk "$nginx_port" "$WARM_UP_SECONDS" >/dev/null
+  warm_up_forebay
+  for ((round = 1; round <= ROUNDS; round++)); do
+    measure nginx "$nginx_pid" "$nginx_port"
+    renew_forebay_when_full
+    measure forebay "$forebay_pid" "$forebay_port"
+  done
+  print_report
+  stop_forebay
+  stop_pid "$nginx_pid"
+  nginx_pid=''
+  rm "$scratch/nginx.rounds" "$scratch/forebay.rounds"
+}
+
 main() {
   trap clean_up EXIT
   trap 'exit 130' INT
@@ -182,18 +205,12 @@ main() {
   install_missing nginx:nginx-light wrk:wrk curl:curl
   check_settings
   make_scratch
-  start_nginx
-  start_forebay
-  say "warming up"
-  run_wrk "$nginx_port" "$WARM_UP_SECONDS" >/dev/null
-  run_wrk "$forebay_port" "$WARM_UP_SECONDS" >/dev/null
-  local round
-  for ((round = 1; round <= ROUNDS; round++)); do
-    measure nginx "$nginx_pid" "$nginx_port"
-    renew_forebay_when_full
-    measure forebay "$forebay_pid" "$forebay_port"
+  local separator=''
+  for CONNECTIONS in ${CONNECTIONS//,/ }; do
+    printf '%s' "$separator"
+    compare
+    separator=$'\n'
   done
-  print_report
 }
 
 main

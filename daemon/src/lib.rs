@@ -13,7 +13,7 @@
 //!   drain       one thread: the log into PostgreSQL  schema       what is in PostgreSQL
 //!   errands     what a person asks of PostgreSQL over HTTP, on a thread of its own
 //!   letters     what PostgreSQL refused, in its table and in files
-//!   shared, mailbox, drain::signal                   what threads tell each other
+//!   shared, progress, mailbox, drain::signal         what threads tell each other
 //!   rt          monoio, and all unsafe code of the daemon
 //!   limits      every limit, with its reason
 //! ```
@@ -36,6 +36,7 @@ pub mod logging;
 pub mod mailbox;
 pub mod message;
 pub mod preflight;
+pub mod progress;
 pub mod rt;
 pub mod schema;
 pub mod serve;

@@ -10,8 +10,9 @@ use common::{Daemon, data_dir, forebay, rows, wait_until};
 use forebay_cluster::{StopMode, TestCluster};
 use serde_json::{Value, json};
 use std::{
+    io::Write,
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
     time::Duration,
 };
 
@@ -207,6 +208,37 @@ fn case_62_a_data_directory_of_yesterday_is_refused_aloud_until_a_person_decides
     let daemon = Daemon::start(&dir, &cluster.url(), &SMALL);
     push(&daemon, 100..120);
     assert!(numbers(&cluster).into_iter().eq(0..120));
+}
+
+#[test]
+fn a_decision_that_meets_a_checkpoint_which_is_just_being_made_fails_and_does_not_pass_it_over() {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let dir = data_dir();
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &SMALL);
+    push(&daemon, 0..3);
+    assert!(daemon.terminate().success());
+    cluster
+        .psql("CREATE TABLE kept AS TABLE forebay.drain_checkpoints; DELETE FROM forebay.drain_checkpoints")
+        .unwrap();
+    let ordinals = "SELECT ordinals[1] FROM forebay.drain_checkpoints";
+    let mut other = Command::new(cluster.binaries().path("psql"));
+    let mut other = other.args(["-Xqd", &cluster.url()]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut statements = other.stdin.take().unwrap();
+    statements.write_all(b"BEGIN; INSERT INTO forebay.drain_checkpoints TABLE kept;\n").unwrap();
+    let made = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND query LIKE 'INSERT%'";
+    wait_until("another checkpoint is made", || rows(&cluster, made) == [["1"]]);
+    let decided = std::thread::scope(|scope| {
+        let decision = scope.spawn(|| set("log-oldest", dir.path(), &cluster));
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'forebay command' AND wait_event_type = 'Lock'";
+        wait_until("the decision waits for it", || rows(&cluster, waits) == [["1"]]);
+        statements.write_all(b"COMMIT;\n").unwrap();
+        decision.join().unwrap()
+    });
+    drop(statements);
+    assert!(other.wait().unwrap().success());
+    assert_eq!((decided, rows(&cluster, ordinals)), (Some(5), vec![vec!["3".to_owned()]]));
+    assert_eq!(set("log-oldest", dir.path(), &cluster), Some(0));
+    assert_eq!(rows(&cluster, ordinals), [["0"]]);
 }
 
 #[test]

@@ -193,3 +193,23 @@ fn case_53_away_at_start_the_first_connection_calls_the_others_once_it_is_there(
     check_rounds(&cluster, 20);
     assert_eq!(checkpoints(&cluster).len(), 4);
 }
+
+#[test]
+fn an_outage_and_its_end_are_told_by_each_connection_with_its_number() {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let dir = data_dir();
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &args("3"));
+    daemon.wait_until_drained();
+    wait_until("all are there", || checkpoints(&cluster).len() == 3);
+    let told = |words: &str, drainer: u32| {
+        let field = format!("drainer={drainer} ");
+        daemon.log().lines().filter(|line| line.contains(words) && line.contains(&field)).count()
+    };
+    cluster.stop(StopMode::Fast, PATIENCE).unwrap();
+    wait_until("each says that it is held up", || (0..3).all(|drainer| told("code=\"postgres_away\"", drainer) > 0));
+    cluster.start().unwrap();
+    // The first one was told to be connected at the start as well.
+    wait_until("each says that it is connected", || {
+        (0..3).all(|drainer| told("connected to PostgreSQL", drainer) == if drainer == 0 { 2 } else { 1 })
+    });
+}

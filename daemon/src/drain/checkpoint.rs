@@ -7,10 +7,7 @@ use super::{
     session::{Session, SessionError},
     source::Mark,
 };
-use crate::{
-    datadir::wal_dir,
-    shared::{LaneProgress, Shared},
-};
+use crate::{datadir::wal_dir, progress::LaneProgress, shared::Shared};
 use forebay_pgwire::{Connection, Error, Param};
 use std::sync::{Arc, atomic::Ordering};
 use uuid::Uuid;
@@ -91,7 +88,7 @@ impl Session {
                     );
                 }
                 let row = Checkpoint::of(&shared.lanes, &judgement.marks);
-                self.insert_checkpoints(drainers, &row).await?;
+                insert(&mut self.conn, &self.schema, shared.log_id, drainers, &row).await?;
                 self.checkpoint = row;
             }
         }
@@ -214,27 +211,30 @@ pub(super) fn views(shared: &Shared, drainer: usize) -> Vec<LaneView> {
     shared.lanes.iter().map(view).collect()
 }
 
-/// Adds the checkpoint of a log and drainer.
+/// Adds those of the checkpoints of `drainers` that are missing, at `row`, all at once: one that is alone would be taken for
+/// the only one. Says how many were missing.
 ///
 /// # Errors
 /// Those of PostgreSQL, here and below.
 pub async fn insert(
     conn: &mut Connection,
     schema: &str,
-    (log_id, drainer): ([u8; 16], i32),
+    log_id: [u8; 16],
+    drainers: usize,
     row: &Checkpoint,
-) -> Result<(), Error> {
+) -> Result<u64, Error> {
     let sql = format!(
-        "INSERT INTO {schema}.drain_checkpoints (log_id, drainer, lanes, positions, ordinals) VALUES ($1, $2, $3, $4, $5)"
+        "INSERT INTO {schema}.drain_checkpoints (log_id, drainer, lanes, positions, ordinals) \
+         SELECT $1, d, $3, $4, $5 FROM generate_series(0, $2 - 1) d ON CONFLICT (log_id, drainer) DO NOTHING"
     );
     let params = [
         Param::Uuid(log_id),
-        Param::I32(drainer),
+        Param::I32(drainers as i32),
         Param::I32Array(&row.lanes),
         Param::I64Array(&row.positions),
         Param::I64Array(&row.ordinals),
     ];
-    conn.execute_once(&sql, &params).await.map(drop)
+    conn.execute_once(&sql, &params).await
 }
 
 /// Writes into all checkpoints of a log which database they stand in.

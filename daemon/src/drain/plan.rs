@@ -5,7 +5,7 @@
 //! in order, and shortly after the last message; at another start it stays what it was, and that is told.
 
 use super::{
-    checkpoint::{Checkpoint, mismatch, views},
+    checkpoint::{Checkpoint, insert, mismatch, views},
     judgement::judge,
     session::{Session, SessionError},
     source::Mark,
@@ -82,28 +82,10 @@ impl Session {
     /// Makes the checkpoints of `before` drainers, all at `row`, those of `wanted`.
     async fn replan(&mut self, before: usize, wanted: usize, row: &Checkpoint) -> Result<(), Error> {
         if before < wanted {
-            return self.insert_checkpoints(wanted, row).await;
+            return insert(&mut self.conn, &self.schema, self.shared.log_id, wanted, row).await.map(drop);
         }
         let sql = format!("DELETE FROM {}.drain_checkpoints WHERE log_id = $1 AND drainer >= $2", self.schema);
         let params = [Param::Uuid(self.shared.log_id), Param::I32(wanted as i32)];
-        self.conn.execute_once(&sql, &params).await.map(drop)
-    }
-
-    /// Adds those of the checkpoints of `drainers` that are missing, at `row`, all at once: one that is alone would be taken for
-    /// the only one.
-    pub(super) async fn insert_checkpoints(&mut self, drainers: usize, row: &Checkpoint) -> Result<(), Error> {
-        let sql = format!(
-            "INSERT INTO {}.drain_checkpoints (log_id, drainer, lanes, positions, ordinals) \
-             SELECT $1, d, $3, $4, $5 FROM generate_series(0, $2 - 1) d ON CONFLICT (log_id, drainer) DO NOTHING",
-            self.schema
-        );
-        let params = [
-            Param::Uuid(self.shared.log_id),
-            Param::I32(drainers as i32),
-            Param::I32Array(&row.lanes),
-            Param::I64Array(&row.positions),
-            Param::I64Array(&row.ordinals),
-        ];
         self.conn.execute_once(&sql, &params).await.map(drop)
     }
 

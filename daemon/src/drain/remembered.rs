@@ -9,7 +9,7 @@ use super::{
     database::{DatabaseId, ServerPlace},
     source::Mark,
 };
-use crate::shared::LaneProgress;
+use crate::progress::LaneProgress;
 use forebay_wal::position::Position;
 use serde::{Deserialize, Serialize};
 use std::{

@@ -57,7 +57,7 @@ async fn set(conn: &mut Connection, config: &Config, log: &LogState, to: Place) 
     };
     if to != Place::Database {
         conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await.map_err(postgres)?;
-        replace(conn, &schema, log, &marks).await.map_err(postgres)?;
+        replace(conn, &schema, log, &marks).await?;
         conn.simple("COMMIT").await.map_err(postgres)?;
     }
     if let Some(id) = state.id {
@@ -98,12 +98,7 @@ fn marks_of_rows(log: &LogState, state: &DatabaseState) -> Result<Vec<Mark>, Exi
 }
 
 /// Writes the same marks into the checkpoint of each drainer, or makes the first one's.
-async fn replace(
-    conn: &mut Connection,
-    schema: &str,
-    log: &LogState,
-    marks: &[Mark],
-) -> Result<(), forebay_pgwire::Error> {
+async fn replace(conn: &mut Connection, schema: &str, log: &LogState, marks: &[Mark]) -> Result<(), Exit> {
     let row = Checkpoint {
         lanes: log.lanes.iter().map(|view| view.lane.into()).collect(),
         positions: marks.iter().map(|mark| mark.position.pack() as i64).collect(),
@@ -119,8 +114,12 @@ async fn replace(
         Param::I64Array(&row.positions),
         Param::I64Array(&row.ordinals),
     ];
-    if conn.execute_once(&sql, &params).await? == 0 {
-        insert(conn, schema, (log.id, 0), &row).await?;
+    let is_there = conn.execute_once(&sql, &params).await.map_err(postgres)? > 0;
+    // Another one's would stay as it is, and the decision would be none.
+    if !is_there && insert(conn, schema, log.id, 1, &row).await.map_err(postgres)? == 0 {
+        return Err(Exit::postgres(
+            "somebody else made a checkpoint of this log meanwhile: see `forebay checkpoint show`",
+        ));
     }
     Ok(())
 }

@@ -93,7 +93,7 @@ impl Drainer {
         }
         self.note_committed(marks);
         if self.held_up_by.take().is_some() || self.shared.health() == DatabaseHealth::Unknown {
-            tracing::info!(pending = self.shared.pending(), "connected to PostgreSQL");
+            tracing::info!(drainer = self.index, pending = self.shared.pending(), "connected to PostgreSQL");
         }
         self.backoff = BACKOFF_MIN;
         self.last_used = Instant::now();
@@ -104,10 +104,11 @@ impl Drainer {
     /// Gives the session up. The reason is told when it is another one than was told last, not at every attempt.
     pub(super) fn away(&mut self, code: &'static str, sqlstate: Option<SqlState>, error: &str) {
         self.session = None;
+        let drainer = self.index;
         if self.held_up_by.replace((code, sqlstate)) != Some((code, sqlstate)) {
-            tracing::error!(code, error, "the drain is held up; pushes are kept in the log");
+            tracing::error!(code, drainer, error, "the drain is held up; pushes are kept in the log");
         } else {
-            tracing::debug!(code, error, "the drain is still held up");
+            tracing::debug!(code, drainer, error, "the drain is still held up");
         }
         self.crew.held_up(self.index);
         self.shared.set_health(DatabaseHealth::Disconnected);
