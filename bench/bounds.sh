@@ -224,7 +224,7 @@ main() {
   done
   printf '| what | figure | bar |\n|---|---|---|\n'
   cat "$scratch/report"
-  printf '\nThe daemon at most %s MiB.\n' "$(sort -n "$scratch/peaks" | tail -n 1)"
+  [ ! -e "$scratch/peaks" ] || printf '\nThe daemon at most %s MiB.\n' "$(sort -n "$scratch/peaks" | tail -n 1)"
 }
 
 main

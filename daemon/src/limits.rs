@@ -11,8 +11,8 @@ pub const DESCRIPTORS_KEPT: u64 = 256;
 /// Connections that may wait to be accepted, per core.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
-/// How long the address may still be that of a daemon which was killed: its rings are put away within a few milliseconds, or
-/// tens where much was under way.
+/// How long the address may still be that of a daemon which was killed: the kernel puts its rings, and the sockets that they
+/// hold, away in the background.
 pub const BIND_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Bytes a connection's read buffer starts with: most requests fit. No power of two: buffers that far apart would all share a

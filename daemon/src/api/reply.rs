@@ -81,11 +81,6 @@ impl<'a> Reply<'a> {
     /// Waits for what the reply stands on, and writes it to `out`. Returns whether the connection must be closed after it.
     pub async fn finish(self, core: &Core, manner: Manner, out: &mut Vec<u8>) -> bool {
         match self {
-            Self::Ready { status, allow, body } => {
-                write_ready(core, status, allow, &body, manner, out);
-                false
-            }
-            Self::Refused(refusal) => write_refusal(core, &refusal, None, manner, out),
             Self::Asked(asked) => match asked.wait().await {
                 Answer::Done(mut body) => {
                     body.push(b'\n');
@@ -95,6 +90,7 @@ impl<'a> Reply<'a> {
                 Answer::Refused(refusal) => write_refusal(core, &refusal, None, manner, out),
             },
             Self::Pushed(pushed) => pushed.finish(core, manner, out).await,
+            known => known.write_ahead(core, manner, out).is_some_and(|ahead| ahead.closes),
         }
     }
 }
