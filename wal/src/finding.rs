@@ -82,6 +82,24 @@ impl Finding {
     pub fn is_damage(&self) -> bool {
         !matches!(self, Self::UnfinishedWrite { .. } | Self::Stranger { .. })
     }
+
+    /// The segment it is about; `None` where it is about none.
+    #[must_use]
+    pub fn segment(&self) -> Option<u64> {
+        match self {
+            Self::Lost { before: at, .. }
+            | Self::BadPayload { at, .. }
+            | Self::Unreadable { at, .. }
+            | Self::DirtyPadding { at }
+            | Self::ReadFailed { at }
+            | Self::UnfinishedWrite { at } => Some(at.segment),
+            Self::HeaderDamaged { segment }
+            | Self::WrongLength { segment, .. }
+            | Self::Misplaced { segment }
+            | Self::SegmentMissing { segment } => Some(*segment),
+            Self::Stranger { .. } => None,
+        }
+    }
 }
 
 impl std::fmt::Display for Finding {

@@ -9,13 +9,21 @@ use forebay_wal::{
     finding::Finding,
     group::SyncMethod,
     layout::Layout,
+    limits::BLOCK_BYTES,
     log,
     position::segment_start,
     reader::{Event, LaneReader},
+    recovery::{RecoverOptions, recover_lane},
     segment::file_name,
-    storage::Disk,
+    storage::{Disk, DiskFile, Storage},
 };
-use std::{fs::OpenOptions, os::unix::fs::FileExt, path::Path};
+use std::{
+    fs::OpenOptions,
+    io,
+    os::unix::fs::FileExt,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 use support::{append, dir, expected, flip, options, read_all, start, write_log};
 
 #[test]
@@ -201,4 +209,79 @@ fn damage_at_the_end_of_a_segment_that_others_follow_is_damage() {
     assert_eq!(payloads.len(), 699);
     assert!(findings.iter().any(|finding| matches!(finding, Finding::BadPayload { .. })), "{findings:?}");
     assert!(findings.iter().any(|finding| matches!(finding, Finding::Lost { records: 1, .. })), "{findings:?}");
+}
+
+/// A disk of whose lane the segments up to one are released when that one is opened for the second time: when it is
+/// scanned. Recovery writes nothing.
+struct Releasing {
+    up_to_segment: u64,
+    opened: AtomicUsize,
+}
+
+impl Storage for Releasing {
+    type File = DiskFile;
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        Disk.list(dir)
+    }
+    fn open(&self, path: &Path) -> io::Result<(DiskFile, u64)> {
+        if path.ends_with(file_name(self.up_to_segment)) && self.opened.fetch_add(1, Ordering::Relaxed) == 1 {
+            (1..=self.up_to_segment).try_for_each(|segment| Disk.remove(&path.with_file_name(file_name(segment))))?;
+        }
+        Disk.open(path)
+    }
+    fn sync(&self, file: &DiskFile) -> io::Result<()> {
+        Disk.sync(file)
+    }
+    fn create_dir(&self, _: &Path) -> io::Result<()> {
+        unreachable!("recovery makes nothing")
+    }
+    fn create_segment(&self, _: &Path, _: &[u8; BLOCK_BYTES], _: u64) -> io::Result<()> {
+        unreachable!("recovery makes nothing")
+    }
+    fn write_first_block(&self, _: &Path, _: &[u8; BLOCK_BYTES]) -> io::Result<()> {
+        unreachable!("recovery writes nothing")
+    }
+    fn write_small(&self, _: &Path, _: &[u8]) -> io::Result<()> {
+        unreachable!("recovery writes nothing")
+    }
+    fn read_small(&self, path: &Path) -> io::Result<Vec<u8>> {
+        Disk.read_small(path)
+    }
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        unreachable!("recovery renames nothing")
+    }
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        unreachable!("recovery removes nothing")
+    }
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        unreachable!("recovery makes nothing")
+    }
+}
+
+#[test]
+fn a_look_leaves_out_what_is_released_meanwhile_and_who_goes_on_with_the_log_fails() {
+    for sync in [false, true] {
+        let dir = dir();
+        write_log(dir.path(), SyncMethod::None, 1500);
+        let layout = Layout::new(dir.path());
+        let log_id = layout.read_log_id(&Disk).unwrap();
+        let recover_options =
+            RecoverOptions { log_id, segment_bytes: options(dir.path(), SyncMethod::None).segment_bytes, sync };
+        let whole = recover_lane(&Disk, &layout, 0, RecoverOptions { sync: false, ..recover_options }).unwrap();
+        let storage = Releasing { up_to_segment: 2, opened: AtomicUsize::new(0) };
+        let outcome = recover_lane(&storage, &layout, 0, recover_options);
+        if sync {
+            assert!(outcome.is_err_and(|error| error.is_not_found()));
+            continue;
+        }
+        let left = outcome.unwrap();
+        assert_eq!(left.findings, []);
+        assert_eq!(left.segments, whole.segments[2..]);
+        assert_eq!(Some(left.first_ordinal), whole.segments[2].range.map(|(first, _)| first.ordinal));
+        assert_eq!(
+            (left.next_ordinal, left.next_number, left.tail),
+            (whole.next_ordinal, whole.next_number, whole.tail)
+        );
+    }
 }

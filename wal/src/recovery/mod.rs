@@ -96,7 +96,8 @@ pub struct RecoverOptions {
     pub log_id: [u8; 16],
     /// The size of the segments that will be made, in bytes.
     pub segment_bytes: u64,
-    /// Whether to sync before trusting; a look into a running daemon's log does not.
+    /// Whether to sync before trusting, as who goes on with the log does. A look into a log that may be a running daemon's
+    /// does not, and leaves out what is released meanwhile.
     pub sync: bool,
 }
 
@@ -142,7 +143,13 @@ impl<S: Storage> Recovery<'_, S> {
             let unfinished_block = next.map_or(0, |next| next.previous_unfinished_block);
             let is_tail = Some(index) == tail_index;
             let place = Place { segment, header: headers[index], unfinished_block, is_tail };
-            let (found, end) = self.scan_deciding(place)?;
+            let (found, end) = match self.scan_deciding(place) {
+                Err(error) if self.is_released(&error) && !is_tail => {
+                    self.out.leave_out_up_to(segment);
+                    continue;
+                }
+                scanned => scanned?,
+            };
             self.out.segments.push(found);
             if is_tail {
                 tail = Some((found, end));
@@ -181,7 +188,11 @@ impl<S: Storage> Recovery<'_, S> {
     fn read_headers(&mut self, numbers: &[u64]) -> Result<Vec<FoundHeader>, LogError> {
         let mut headers = Vec::with_capacity(numbers.len());
         for &segment in numbers {
-            let header = self.read_header(segment)?;
+            let header = match self.read_header(segment) {
+                // Its scan leaves it out.
+                Err(error) if self.is_released(&error) => FoundHeader { header: None, is_damaged: false },
+                read => read?,
+            };
             if let Some(header) = header.header {
                 self.out.next_number = self.out.next_number.max(header.base_number);
             }
@@ -222,6 +233,11 @@ impl<S: Storage> Recovery<'_, S> {
         };
         self.find(finding);
         Ok(FoundHeader { header, is_damaged: true })
+    }
+
+    /// Whether an error says that a segment was released since the lane was listed.
+    fn is_released(&self, error: &LogError) -> bool {
+        !self.options.sync && error.is_not_found()
     }
 
     fn find(&mut self, finding: Finding) {

@@ -25,6 +25,15 @@ pub(super) struct Progress {
     pub(super) unsealed: bool,
 }
 
+impl Progress {
+    /// Forgets what was learnt of the segments up to this one, for it was released, and those before it were too.
+    pub(super) fn leave_out_up_to(&mut self, segment: u64) {
+        let mut findings = std::mem::take(&mut self.findings);
+        findings.retain(|finding| finding.segment().is_none_or(|of| of > segment));
+        *self = Self { findings, next_number: self.next_number, ..Self::default() };
+    }
+}
+
 /// Where a segment's scan ended.
 pub(super) struct SegmentEnd {
     pub(super) at: u32,

@@ -13,7 +13,7 @@ use forebay_wal::{
     segment::{SegmentHeader, parse_file_name},
     storage::{Disk, Storage},
 };
-use std::{cmp::Reverse, collections::BinaryHeap, fs::File, io, os::unix::fs::FileExt, path::Path, time::Duration};
+use std::{cmp::Reverse, collections::BinaryHeap, fs::File, os::unix::fs::FileExt, path::Path, time::Duration};
 
 /// How often a lane of a running daemon is looked at until what does not verify is believed.
 const LOOKS_MAX: usize = 5;
@@ -155,16 +155,12 @@ fn recover(layout: &Layout, log_id: [u8; 16], lane: u16, running: bool) -> Resul
                 }
                 damage_before = Some(damage);
             }
-            Err(error) if running && is_not_found(&error) => {}
+            Err(error) if running && error.is_not_found() => {}
             Err(error) => return Err(error),
         }
         std::thread::sleep(LOOK_PAUSE);
     }
     recover_lane(&Disk, layout, lane, options)
-}
-
-fn is_not_found(error: &LogError) -> bool {
-    matches!(error, LogError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
 
 /// A record that verified.
@@ -229,7 +225,7 @@ impl<'a> Records<'a> {
                 Ok(Some(Event::Damaged { .. } | Event::Sealed { .. })) => {}
                 Ok(None) => return Ok(()),
                 // Drained and released since. Read again, the reader goes on to the next one, where there is one.
-                Err(error) if self.look.running && is_not_found(&error) => {
+                Err(error) if self.look.running && error.is_not_found() => {
                     if lane.reader.position().segment >= lane.found.tail.segment {
                         return Ok(());
                     }
