@@ -77,6 +77,17 @@ pub const LINGER_BYTES_MAX: usize = 1 << 20;
 /// one is refused, for one that was cut might be somebody else's.
 pub const PRODUCER_SUB_BYTES_MAX: usize = 255;
 
+/// Turns of the loop for which a group of the log is kept open at least, for those who were just answered: an answer, the next
+/// request's way and its being read take a few each.
+pub const GATHER_TURNS_MIN: usize = 6;
+
+/// Turns for which it is kept open at most, while more come: a turn takes in twenty or so, so that it is as many as one write
+/// of [`GATHER_BYTES`] holds.
+pub const GATHER_TURNS_MAX: usize = 24;
+
+/// Bytes with which a group is not kept open: to write them takes the disk longer than it takes to begin.
+pub const GATHER_BYTES: usize = 64 << 10;
+
 /// Messages of an NDJSON body that its answer lists; with more of them it only says how many.
 pub const NDJSON_LISTED_MAX: u64 = 10_000;
 

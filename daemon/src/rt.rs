@@ -178,6 +178,32 @@ pub fn spawn_on_event(event: BorrowedFd<'_>, mut on_event: impl FnMut() -> bool 
     Ok(())
 }
 
+/// Turns of this thread's loop: what is ready on each is taken in, and all who wait for it are woken.
+pub struct Turns {
+    /// An eventfd that counts down by one with each read, from so much that no read ever waits.
+    event: monoio::fs::File,
+    counter: Vec<u8>,
+}
+
+impl Turns {
+    /// Turns of the calling thread's loop.
+    ///
+    /// # Errors
+    /// When the system has no descriptor left.
+    pub fn new() -> io::Result<Self> {
+        use rustix::event::{EventfdFlags, eventfd};
+        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::SEMAPHORE)?;
+        rustix::io::write(&event, &(u64::MAX - 1).to_ne_bytes())?;
+        Ok(Self { event: monoio::fs::File::from_std(event.into())?, counter: vec![0; 8] })
+    }
+
+    /// Waits until the loop has come round.
+    pub async fn turn(&mut self) {
+        let (_, counter) = self.event.read_at(std::mem::take(&mut self.counter), 0).await;
+        self.counter = counter;
+    }
+}
+
 /// A listener of its own on an address that other threads listen on as well.
 pub struct Listener {
     listener: TcpListener,

@@ -1,7 +1,7 @@
 //! Group commit as a state machine without I/O: records in, groups to write out, completions in, durable ordinals out.
 //!
-//! While one group is being written the next one collects; *the group closes when the previous write returned*, there is
-//! no timer. At most one group is in flight, hence a valid group proves that all before it were durable: recovery stands on
+//! While one group is being written the next one collects. It closes when whoever drives this asks for it, which is not
+//! before the previous write returned. At most one group is in flight, hence a valid group proves that all before it were durable: recovery stands on
 //! that.
 
 mod in_flight;

@@ -230,13 +230,15 @@ impl Lane {
         Ok(appended)
     }
 
-    /// Starts writing what was appended, unless a write is under way: its completion goes on with the rest.
+    /// Starts writing what was appended; returns whether it did. While a write is under way it does not: what is appended
+    /// until this is called after its completion is written together.
     ///
     /// # Errors
     /// [`WriteFailed`]: the lane is poisoned.
-    pub fn submit(&mut self) -> Result<(), WriteFailed> {
-        let Some(group) = self.commit.next_group() else { return Ok(()) };
-        self.start_operation(group)
+    pub fn submit(&mut self) -> Result<bool, WriteFailed> {
+        let Some(group) = self.commit.next_group() else { return Ok(false) };
+        self.start_operation(group)?;
+        Ok(true)
     }
 
     /// Appends a seal and sends it on its way, if all that was appended is durable and not sealed yet: for a lane that is idle
@@ -274,7 +276,8 @@ impl Lane {
         Ok(())
     }
 
-    /// Takes in what happened: completions, segments that are ready. Returns whether more became durable.
+    /// Takes in what happened: completions, segments that are ready. Returns whether more became durable; what was appended
+    /// since is for [`submit`](Self::submit) to send on its way.
     ///
     /// # Errors
     /// [`WriteFailed`]: the lane is poisoned, nothing that is not durable yet ever will be.
@@ -288,7 +291,6 @@ impl Lane {
                     // The position first: whoever sees the ordinal may rely on the position.
                     self.shared.durable.store(self.commit.durable().pack(), Ordering::SeqCst);
                     self.shared.durable_ordinal.store(self.commit.durable_ordinal(), Ordering::SeqCst);
-                    self.submit()?;
                 }
                 Err(failed) => {
                     self.shared.poisoned.store(true, Ordering::SeqCst);
@@ -326,6 +328,12 @@ impl Lane {
     #[must_use]
     pub fn shared(&self) -> &Arc<LaneShared> {
         &self.shared
+    }
+
+    /// Whether something waits that no write is under way for.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.ring.in_flight().is_none() && self.queued_bytes() > 0
     }
 
     /// Ordinal behind the last durable record.

@@ -161,7 +161,9 @@ fn case_38_when_the_quota_is_reached_every_lane_is_told_not_only_the_first_to_as
     for lane in &mut lanes {
         loop {
             match lane.append(&[record]) {
-                Ok(_) => lane.submit().unwrap(),
+                Ok(_) => {
+                    lane.submit().unwrap();
+                }
                 Err(AppendError::Busy) => wait_for_event(lane),
                 Err(AppendError::Full) => break,
                 Err(error) => panic!("{error:?}"),

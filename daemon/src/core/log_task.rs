@@ -1,9 +1,10 @@
 //! The core's end of the log: submits groups, wakes those whose records became durable, tells the drain.
 
-use super::{Core, CoreFailed};
+use super::{Core, CoreFailed, gather::Gathering};
 use crate::{
     drain::signal::Patience,
-    rt::{self, Notify},
+    limits::GATHER_BYTES,
+    rt::{self, Notify, Turns},
 };
 use forebay_wal::{
     position::Position,
@@ -31,7 +32,9 @@ struct Note {
 
 #[derive(Default)]
 pub(super) struct LogState {
-    pub(super) submit: Notify,
+    /// Something may be there to be written.
+    submit: Notify,
+    gathering: Gathering,
     notes: RefCell<VecDeque<Note>>,
     waiters: RefCell<Vec<(u64, Waker)>>,
     /// Woken by whatever happens to the lane.
@@ -43,6 +46,17 @@ pub(super) struct LogState {
 impl LogState {
     pub(super) fn note(&self, end_ordinal: u64, count: u64, patience: Patience) {
         self.notes.borrow_mut().push_back(Note { end_ordinal, count, patience });
+    }
+
+    /// Sends what was appended on its way, before long.
+    pub(super) fn submit(&self) {
+        self.gathering.asked();
+        self.look();
+    }
+
+    /// Lets it be looked whether something is to be sent on its way.
+    pub(super) fn look(&self) {
+        self.submit.notify();
     }
 
     /// Waits until something happened to the lane.
@@ -87,16 +101,27 @@ pub(super) fn spawn(core: &Rc<Core>) -> io::Result<()> {
         true
     })?;
     let submitter = Rc::clone(core);
+    let mut turns = Turns::new()?;
     rt::spawn(async move {
         loop {
             submitter.log.submit.notified().await;
-            let outcome = submitter.lane.borrow_mut().submit();
-            if let Err(failed) = outcome {
-                poison(&submitter, &failed);
+            if submitter.lane.borrow().is_waiting() {
+                submitter.log.gathering.wait(async || turns.turn().await).await;
+                submit(&submitter);
             }
         }
     });
     Ok(())
+}
+
+/// Gives the disk what was appended, unless it is at work.
+fn submit(core: &Core) {
+    let outcome = core.lane.borrow_mut().submit();
+    match outcome {
+        Ok(true) => core.log.gathering.write_started(),
+        Ok(false) => {}
+        Err(failed) => poison(core, &failed),
+    }
 }
 
 fn on_lane_event(core: &Core) {
@@ -104,11 +129,16 @@ fn on_lane_event(core: &Core) {
     match outcome {
         Ok(more_is_durable) => {
             if more_is_durable {
+                core.log.gathering.write_ended();
+                if core.lane.borrow().queued_bytes() >= GATHER_BYTES {
+                    submit(core);
+                }
                 let durable_ordinal = core.lane.borrow().durable_ordinal();
                 core.log.wake_up_to(durable_ordinal);
                 tell_drain(core, durable_ordinal);
             }
             core.log.happened();
+            core.log.look();
             core.end_if_done();
         }
         Err(failed) => poison(core, &failed),

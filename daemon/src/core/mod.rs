@@ -12,6 +12,7 @@ mod budget;
 mod commits;
 mod connection;
 mod date;
+mod gather;
 mod listener;
 mod log_task;
 mod registry;
@@ -209,13 +210,13 @@ impl Core {
 
     /// Waits until there may be room, after the disk or the next segment kept the lane busy, or until the daemon ends.
     pub async fn room(&self) {
-        self.log.submit.notify();
+        self.log.look();
         self.log.next_event().await;
     }
 
-    /// Sends what was appended on its way, after all that is ready on this core has had its turn.
+    /// Sends what was appended on its way, together with what those append whose turn is next.
     pub fn submit(&self) {
-        self.log.submit.notify();
+        self.log.submit();
     }
 
     /// Waits until everything below `end_ordinal` is durable.

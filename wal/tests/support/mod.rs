@@ -37,6 +37,7 @@ pub fn wait_for_event(lane: &mut Lane) {
     assert_eq!(ready, 1, "the lane signals within ten seconds");
     rustix::io::read(lane.event(), &mut [0; 8]).unwrap();
     lane.on_event().unwrap();
+    lane.submit().unwrap();
 }
 
 /// Appends one batch, waiting for room, and waits until it is durable. Returns the first number.

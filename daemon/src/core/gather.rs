@@ -1,0 +1,103 @@
+//! When a group of the log closes: what the disk is given in one write.
+//!
+//! A write costs the same whether it makes one push durable or a hundred. The clients whose pushes the last write made
+//! durable are being answered, and most ask again at once; a group that closed as soon as the write returned would hold
+//! only those who were in turn with it, and the two halves would take turns for ever. So it waits for them, while the loop
+//! has something to do and the group is small. It never waits for time to pass: when as many have come as can be expected,
+//! or nobody comes any more, it closes.
+
+use crate::limits::{GATHER_TURNS_MAX, GATHER_TURNS_MIN};
+use std::cell::Cell;
+
+/// Who has something in the log that is not durable, counted by passes over a connection's requests.
+#[derive(Default)]
+pub(super) struct Gathering {
+    /// In the group that collects.
+    asked: Cell<usize>,
+    /// In the group that is being written.
+    written: Cell<usize>,
+    /// Those in the group that collects, when it has all who were in it or in the one before when that became durable.
+    expected: Cell<usize>,
+}
+
+impl Gathering {
+    /// Somebody has appended something.
+    pub(super) fn asked(&self) {
+        self.asked.set(self.asked.get() + 1);
+    }
+
+    /// The group that collected is being written.
+    pub(super) fn write_started(&self) {
+        self.written.set(self.asked.take());
+    }
+
+    /// It is durable, and who asked for it is being answered.
+    pub(super) fn write_ended(&self) {
+        self.expected.set(self.asked.get() + self.written.take());
+    }
+
+    /// Waits until the group should close. With each `turn` the loop takes in what has arrived, without waiting for anything.
+    pub(super) async fn wait(&self, mut turn: impl AsyncFnMut()) {
+        for turns in 1..=GATHER_TURNS_MAX {
+            let before = self.asked.get();
+            if before >= self.expected.get() {
+                return;
+            }
+            turn().await;
+            if turns >= GATHER_TURNS_MIN && self.asked.get() == before {
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        pin::pin,
+        task::{Context, Poll, Waker},
+    };
+
+    /// How many turns a group waits for to which `came` ask with each turn in turn.
+    fn turns(gathering: &Gathering, came: impl Fn(usize) -> usize) -> usize {
+        let turns = Cell::new(0);
+        let waiting = pin!(gathering.wait(async || {
+            (0..came(turns.get())).for_each(|_| gathering.asked());
+            turns.set(turns.get() + 1);
+        }));
+        let outcome = waiting.poll(&mut Context::from_waker(Waker::noop()));
+        assert_eq!(outcome, Poll::Ready(()));
+        turns.get()
+    }
+
+    /// After a write with `written` in it, while `asked` wait for the next.
+    fn after_a_write(written: usize, asked: usize) -> Gathering {
+        let gathering = Gathering::default();
+        (0..written).for_each(|_| gathering.asked());
+        gathering.write_started();
+        (0..asked).for_each(|_| gathering.asked());
+        gathering.write_ended();
+        gathering
+    }
+
+    #[test]
+    fn a_group_waits_for_those_who_were_answered_and_no_longer() {
+        assert_eq!(turns(&after_a_write(16, 16), |_| 4), 4, "sixteen more, by fours");
+        assert_eq!(turns(&after_a_write(1, 0), |turn| usize::from(turn == 2)), 3);
+        let alone = after_a_write(1, 0);
+        alone.asked();
+        assert_eq!(turns(&alone, |_| 0), 0, "who is alone waits for nobody");
+        let first = Gathering::default();
+        first.asked();
+        assert_eq!(turns(&first, |_| 0), 0, "nor does the first");
+    }
+
+    #[test]
+    fn a_group_closes_when_nobody_comes_and_also_when_they_come_without_end() {
+        assert_eq!(turns(&after_a_write(16, 3), |_| 0), GATHER_TURNS_MIN);
+        let late = |turn: usize| usize::from(turn < GATHER_TURNS_MIN + 3);
+        assert_eq!(turns(&after_a_write(100, 3), late), GATHER_TURNS_MIN + 4, "while they come, it goes on");
+        assert_eq!(turns(&after_a_write(1000, 3), |_| 1), GATHER_TURNS_MAX);
+    }
+}
