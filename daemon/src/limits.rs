@@ -45,6 +45,11 @@ pub const CONNECTION_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a connection keeps its buffer when its client says nothing more.
 pub const BUFFER_KEPT: Duration = Duration::from_millis(250);
 
+/// Connections of a core that keep their buffer between requests, 5 MiB in all; further ones give it back with each answer, but
+/// for those that a token lets in, for to look at that again costs more. Ten thousand that come at once, each with a request,
+/// would take 50 MiB for a moment otherwise.
+pub const RESTING_PER_CORE_MAX: usize = 1024;
+
 /// Connections that go, or give their buffers back, after which free memory is: with fewer it is not worth the calls.
 pub const COLLECT_AFTER: usize = 256;
 

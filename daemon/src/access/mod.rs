@@ -100,6 +100,14 @@ pub struct Cache {
     until_s: u64,
 }
 
+impl Cache {
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.authorization.is_empty()
+    }
+}
+
 impl Access {
     /// Reads what the settings name.
     ///

@@ -94,6 +94,8 @@ pub struct Core {
     asked: AllAsked,
     registry: Registry,
     budget: Budget,
+    /// Connections that keep a buffer between requests.
+    resting: Cell<usize>,
     date: DateLine,
     /// Time as the sweep counts it, in milliseconds: it stands still while the process does, so that nobody is late by that.
     now_ms: Cell<u64>,
@@ -136,6 +138,7 @@ pub fn run(start: CoreStart) -> Result<(), CoreFailed> {
             asked: AllAsked::default(),
             registry: Registry::default(),
             budget: Budget::new(IN_FLIGHT_BYTES_PER_CORE, IN_FLIGHT_PATIENCE.as_millis() as u64),
+            resting: Cell::new(0),
             date: DateLine::new(unix_now()),
             now_ms: Cell::new(0),
             scratch: Cell::default(),

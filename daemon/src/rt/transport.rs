@@ -22,6 +22,9 @@ pub async fn read_more(stream: &mut impl AsyncReadRent, buffer: Vec<u8>) -> (io:
 /// A stream of bytes in both directions. What it does not say itself is right for any: such a stream keeps its buffer while it
 /// is idle.
 pub trait Transport: AsyncReadRent + AsyncWriteRent + Sized {
+    /// Whether [`readable`](Self::readable) waits at all.
+    const WAITS_WITHOUT_BUFFER: bool = false;
+
     /// Waits until there may be something to read, without a buffer to read into.
     fn readable(&mut self) -> impl Future<Output = io::Result<()>> {
         async { Ok(()) }
@@ -40,6 +43,8 @@ pub trait Transport: AsyncReadRent + AsyncWriteRent + Sized {
 }
 
 impl Transport for TcpStream {
+    const WAITS_WITHOUT_BUFFER: bool = true;
+
     async fn readable(&mut self) -> io::Result<()> {
         Self::readable(self, false).await
     }

@@ -185,9 +185,18 @@ impl Daemon {
 
     /// Memory of its own, in bytes.
     pub fn memory_bytes(&self) -> u64 {
+        self.memory("RssAnon:")
+    }
+
+    /// The most memory that it ever had, in bytes; what it shares with others is among it.
+    pub fn peak_memory_bytes(&self) -> u64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, what: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("RssAnon:")).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+        let line = status.lines().find_map(|line| line.strip_prefix(what)).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
     /// Sockets that it has open. Descriptors of other kinds come and go with its segments.

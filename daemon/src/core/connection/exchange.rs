@@ -4,7 +4,7 @@ use super::{Came, Conversation};
 use crate::{
     core::{budget::Overloaded, watch::Phase},
     http::Refusal,
-    limits::{LINGER_BYTES_MAX, READ_BUFFER_BYTES, READ_BUFFER_KEPT_BYTES, READ_ROOM_BYTES},
+    limits::{LINGER_BYTES_MAX, READ_BUFFER_BYTES, READ_BUFFER_KEPT_BYTES, READ_ROOM_BYTES, RESTING_PER_CORE_MAX},
     rt::{self, Transport},
 };
 use monoio::{buf::IoBuf, io::AsyncWriteRentExt};
@@ -44,12 +44,22 @@ impl<S: Transport> Conversation<'_, S> {
         self.held.set(self.buffer.capacity().saturating_sub(READ_BUFFER_BYTES));
         self.watch.begin(Phase::Resting, self.core.now_ms());
         let buffer = std::mem::take(&mut self.buffer);
+        self.core.resting.update(|resting| resting + 1);
         let (outcome, buffer) = self.stream.read_interruptibly(buffer, self.watch.interrupter()).await;
+        self.core.resting.update(|resting| resting - 1);
         self.buffer = buffer;
         if rt::is_interrupted(&outcome) {
             return Ok(Came::Interrupted);
         }
         outcome.map(|bytes| if bytes == 0 { Came::End } else { Came::More })
+    }
+
+    /// Whether this connection, which has answered everything, keeps no buffer until its client says something again.
+    pub(super) fn gives_buffer_back(&self) -> bool {
+        S::WAITS_WITHOUT_BUFFER
+            && self.buffer.is_empty()
+            && self.cache.is_empty()
+            && self.core.resting.get() >= RESTING_PER_CORE_MAX
     }
 
     pub(super) fn wait_for(&mut self, phase: Phase) {

@@ -173,6 +173,9 @@ impl<'c, S: Transport> Conversation<'c, S> {
                 self.continue_sent = true;
             }
             self.write().await?;
+            if next == (Next::Read { needed: 0 }) && self.gives_buffer_back() {
+                return Ok(Ended::Idle);
+            }
         }
     }
 
