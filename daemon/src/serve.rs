@@ -22,7 +22,7 @@ use forebay_wal::{
 use std::{
     sync::{
         Arc, OnceLock,
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, RecvError, Sender, channel},
     },
     thread::JoinHandle,
     time::Duration,
@@ -239,10 +239,19 @@ fn start_cores(
     let share = connections_max / sockets.len().max(1) as u64;
     let connections_max = share.clamp(1, CONNECTIONS_PER_CORE_MAX.into()) as u32;
     let mut threads = Vec::new();
+    let (starting, started) = channel();
     for (index, (lane, socket)) in log.lanes.drain(..).zip(sockets).enumerate() {
         let (failed, failures) = channel();
         let cpu = pinned.then(|| cpus[index]);
-        let start = CoreStart { shared: Arc::clone(shared), lane, socket, cpu, connections_max, failed };
+        let start = CoreStart {
+            shared: Arc::clone(shared),
+            lane,
+            socket,
+            cpu,
+            connections_max,
+            failed,
+            starting: starting.clone(),
+        };
         forward(failures, ends, |failed| match failed {
             CoreFailed::Storage(what) => ServeError::Storage(what),
             CoreFailed::Setup(what) => ServeError::Setup(what),
@@ -262,6 +271,9 @@ fn start_cores(
             tell(&ends, End::Failed(error));
         })?);
     }
+    // What they need of the system they have before anybody is told of the address.
+    drop(starting);
+    let Err(RecvError) = started.recv();
     Ok(threads)
 }
 

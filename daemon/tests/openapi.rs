@@ -111,11 +111,12 @@ fn schemathesis_finds_no_answer_that_is_not_as_described() {
     assert_eq!(stage.daemon.connect().push(&json!({"items": items})).unwrap().status, 201);
     wait_until("the letters are counted", || stage.daemon.figure("failed") == 20);
     let url = format!("http://{}", stage.daemon.address);
+    // One worker: Python 3.11's parser of itself, which hypothesis uses, is not safe with several threads.
     let output = Command::new(schemathesis())
         .current_dir(stage.dir.path())
         .arg("run")
         .arg(root().join("docs/openapi.yaml"))
-        .args(["--url", &url, "--seed", "1", "--max-examples", "40", "--workers", "2", "--no-color"])
+        .args(["--url", &url, "--seed", "1", "--max-examples", "40", "--workers", "1", "--no-color"])
         .args(["--phases", "examples,coverage,fuzzing", "--continue-on-failure", "--request-timeout", "60"])
         .output()
         .unwrap();

@@ -49,6 +49,7 @@ use log_task::LogState;
 use registry::Registry;
 use std::{
     cell::{Cell, RefCell},
+    convert::Infallible,
     os::fd::OwnedFd,
     rc::Rc,
     sync::{Arc, mpsc::Sender},
@@ -79,6 +80,8 @@ pub struct CoreStart {
     pub connections_max: u32,
     /// Where a failure is told; the daemon ends then.
     pub failed: Sender<CoreFailed>,
+    /// Dropped once it serves, or has failed to.
+    pub starting: Sender<Infallible>,
 }
 
 /// What the tasks of one core share.
@@ -154,6 +157,7 @@ pub fn run(start: CoreStart) -> Result<(), CoreFailed> {
         rt::spawn_on_event(event, move || mail.read_mail(index)).map_err(setup)?;
         rt::spawn(sweep(Rc::clone(&core)));
         rt::spawn(listener::accept_all(Rc::clone(&core)));
+        drop(start.starting);
         core.ended.notified().await;
         Ok(())
     })

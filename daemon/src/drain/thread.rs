@@ -33,10 +33,10 @@ pub struct DrainThread {
 }
 
 impl DrainThread {
-    /// Starts the thread.
+    /// Starts the thread, and waits until it has all that it needs of the system.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// When the system gives no thread, ring or descriptor.
     pub fn start(
         shared: &Arc<Shared>,
         layout: &Layout,
@@ -45,23 +45,31 @@ impl DrainThread {
     ) -> io::Result<Self> {
         let finish_by = Arc::new(Mutex::new(None));
         let (ended_sender, ended) = channel();
+        let (set_up_sender, set_up) = channel();
         let work = (Arc::clone(shared), layout.clone(), Arc::clone(&finish_by));
         let thread = std::thread::Builder::new().name("drain".into()).spawn(move || {
             let (shared, layout, finish_by) = work;
-            let outcome = rt::runtime(RING_OPERATIONS).map_err(|error| DrainFailed(error.to_string()));
-            let outcome = outcome.and_then(|mut runtime| {
-                let run = std::panic::AssertUnwindSafe(|| {
-                    runtime.block_on(async {
-                        match Crew::new(shared, layout, target, finish_by) {
-                            Ok(crew) => crew.run().await,
-                            Err(error) => Err(DrainFailed(error.to_string())),
+            let mut runtime = match rt::runtime(RING_OPERATIONS) {
+                Ok(runtime) => runtime,
+                Err(error) => return tell(&set_up_sender, Err(error)),
+            };
+            let run = std::panic::AssertUnwindSafe(|| {
+                runtime.block_on(async {
+                    match Crew::new(shared, layout, target, finish_by) {
+                        Ok(crew) => {
+                            tell(&set_up_sender, Ok(()));
+                            crew.run().await
                         }
-                    })
-                });
-                std::panic::catch_unwind(run).unwrap_or_else(|_| {
-                    tracing::error!(code = "drain_panicked", "the drain panicked; the daemon ends");
-                    Err(DrainFailed("the drain panicked".to_owned()))
+                        Err(error) => {
+                            tell(&set_up_sender, Err(error));
+                            Ok(())
+                        }
+                    }
                 })
+            });
+            let outcome = std::panic::catch_unwind(run).unwrap_or_else(|_| {
+                tracing::error!(code = "drain_panicked", "the drain panicked; the daemon ends");
+                Err(DrainFailed("the drain panicked".to_owned()))
             });
             if let Err(failure) = outcome
                 && let Err(unsent) = failed.send(failure)
@@ -70,6 +78,8 @@ impl DrainThread {
             }
             drop(ended_sender);
         })?;
+        // Without a word it has panicked, and said so.
+        set_up.recv().unwrap_or_else(|_| Err(io::Error::other("the drain did not start")))?;
         Ok(Self { shared: Arc::clone(shared), finish_by, ended, thread })
     }
 
@@ -82,5 +92,11 @@ impl DrainThread {
         self.shared.drain.wake_anyway();
         let in_time = self.ended.recv_timeout(grace + PATIENCE) != Err(RecvTimeoutError::Timeout);
         in_time && self.thread.join().is_ok()
+    }
+}
+
+fn tell(set_up: &Sender<io::Result<()>>, outcome: io::Result<()>) {
+    if set_up.send(outcome).is_err() {
+        tracing::debug!("nobody waits for the drain to start");
     }
 }

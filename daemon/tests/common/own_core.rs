@@ -36,13 +36,14 @@ pub fn start_core(
     shared.set_health(health);
     let (mut sockets, address) = core::bind_all(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
     let (failed, failures) = channel();
+    let (starting, _) = channel();
     let lane = log.lanes.remove(0);
     let socket = sockets.remove(0);
     std::thread::spawn(move || {
         first();
         // They live as long as the core.
         let (_log, _failures) = (log, failures);
-        core::run(CoreStart { shared, lane, socket, cpu: None, connections_max: 100, failed }).unwrap();
+        core::run(CoreStart { shared, lane, socket, cpu: None, connections_max: 100, failed, starting }).unwrap();
     });
     address
 }
