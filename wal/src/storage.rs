@@ -4,6 +4,7 @@
 //! All paths are below the log's directory. A name is durable only after [`sync_dir`](Storage::sync_dir).
 
 use crate::{limits::BLOCK_BYTES, ring::ReadAhead, scan::ReadAt};
+use aligned_vec::{AVec, ConstAlign};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Write},
@@ -50,8 +51,8 @@ pub trait Storage: Send + Sync + 'static {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Disk;
 
-/// Bytes of zeros written at once.
-const ZEROS_BYTES: usize = 1 << 20;
+/// Bytes of zeros written at once: a disk needs a fraction of a millisecond for them.
+const ZEROS_BYTES: usize = 256 << 10;
 
 /// Files are for the daemon's own account only.
 const FILE_MODE: u32 = 0o600;
@@ -109,13 +110,6 @@ impl DiskFile {
         self.read_block(buf, offset)
     }
 
-    /// Goes on through the page cache; returns whether that is another way than before.
-    fn leave_direct(&self) -> io::Result<bool> {
-        let flags = rustix::fs::fcntl_getfl(&*self.file)?;
-        rustix::fs::fcntl_setfl(&*self.file, flags - rustix::fs::OFlags::DIRECT)?;
-        Ok(flags.contains(rustix::fs::OFlags::DIRECT))
-    }
-
     /// Reads within one block.
     fn read_block(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         let block = offset / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
@@ -129,11 +123,28 @@ impl DiskFile {
     }
 }
 
+/// Goes on through the page cache; returns whether that is another way than before.
+fn leave_direct(file: &File) -> io::Result<bool> {
+    let flags = rustix::fs::fcntl_getfl(file)?;
+    rustix::fs::fcntl_setfl(file, flags - rustix::fs::OFlags::DIRECT)?;
+    Ok(flags.contains(rustix::fs::OFlags::DIRECT))
+}
+
+/// Writes whole blocks, past the page cache where that works.
+fn write_at(file: &File, blocks: &[u8], offset: u64) -> io::Result<()> {
+    match file.write_all_at(blocks, offset) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) && leave_direct(file)? => {
+            file.write_all_at(blocks, offset)
+        }
+        outcome => outcome,
+    }
+}
+
 impl ReadAt for DiskFile {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
         match self.try_read_at(buf, offset) {
             // A file system that takes O_DIRECT and then wants larger blocks than ours.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && self.leave_direct()? => {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) && leave_direct(&self.file)? => {
                 self.try_read_at(buf, offset)
             }
             outcome => outcome,
@@ -177,23 +188,33 @@ impl Storage for Disk {
     }
 
     fn create_segment(&self, path: &Path, first_block: &[u8; BLOCK_BYTES], length: u64) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(FILE_MODE);
+        // Past the page cache, a piece at a time: what lanes write meanwhile waits for one piece at most, and not for all that
+        // a sync would send off at once.
+        let file = match options.clone().custom_flags(libc::O_DIRECT).open(path) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => options.open(path)?,
+            opened => opened?,
+        };
         // Space first: a full disk is then known before a megabyte is written.
         match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length) {
             // A file system that does not know it: the zeros find out.
             Ok(()) | Err(rustix::io::Errno::OPNOTSUPP) => {}
             Err(error) => return Err(error.into()),
         }
-        file.write_all(first_block)?;
-        let zeros = vec![0; ZEROS_BYTES];
-        let mut left = length - BLOCK_BYTES as u64;
-        while left > 0 {
-            let now = left.min(ZEROS_BYTES as u64) as usize;
-            file.write_all(&zeros[..now])?;
-            left -= now as u64;
+        let mut piece = AVec::<u8, ConstAlign<BLOCK_BYTES>>::new(BLOCK_BYTES);
+        piece.resize(ZEROS_BYTES, 0);
+        piece[..BLOCK_BYTES].copy_from_slice(first_block);
+        let mut at = 0;
+        while at < length {
+            let now = (length - at).min(ZEROS_BYTES as u64) as usize;
+            write_at(&file, &piece[..now], at)?;
+            piece[..BLOCK_BYTES].fill(0);
+            at += now as u64;
         }
         file.sync_all()?;
-        // Direct writes would have to invalidate the zeros' pages one by one. Only advice: where it fails they do.
+        // Where it went through the page cache, the lane's direct writes would have to invalidate the pages one by one. Only
+        // advice: where it fails they do.
         if let Err(error) = rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed) {
             tracing::debug!(%error, "the pages of a new segment stay cached");
         }
