@@ -32,10 +32,10 @@ fuzz_target!(|body: &[u8]| {
         for item in &request.items {
             assert_eq!(validate(item.payload), Ok(()));
             assert_eq!(push::check_queue(&item.queue), Ok(()));
-            for partition in &item.partition {
+            if let Some(partition) = &item.partition {
                 assert_eq!(push::check_partition(partition), Ok(()));
             }
-            for id in &item.transaction_id {
+            if let Some(id) = &item.transaction_id {
                 assert_eq!(push::check_transaction_id(id), Ok(()));
             }
         }
