@@ -90,7 +90,7 @@ pub const GATHER_TURNS_MIN: usize = 6;
 /// of [`GATHER_BYTES`] holds.
 pub const GATHER_TURNS_MAX: usize = 24;
 
-/// Bytes with which a group is not kept open: to write them takes the disk longer than it takes to begin.
+/// Bytes that are written at once when they wait as a write ends: that takes the disk longer than it takes to begin.
 pub const GATHER_BYTES: usize = 64 << 10;
 
 /// Messages of an NDJSON body that its answer lists; with more of them it only says how many.
