@@ -86,11 +86,11 @@ pub const PRODUCER_SUB_BYTES_MAX: usize = 255;
 /// request's way and its being read take a few each.
 pub const GATHER_TURNS_MIN: usize = 6;
 
-/// Turns for which it is kept open at most, while more come: a turn takes in twenty or so, so that it is as many as one write
-/// of [`GATHER_BYTES`] holds.
+/// Turns for which it is kept open at most, while more come: with one or two microseconds each they stay below what a write
+/// takes.
 pub const GATHER_TURNS_MAX: usize = 24;
 
-/// Bytes that are written at once when they wait as a write ends: that takes the disk longer than it takes to begin.
+/// Bytes with which a group is kept open no longer: to write them takes the disk longer than it takes to begin.
 pub const GATHER_BYTES: usize = 64 << 10;
 
 /// Messages of an NDJSON body that its answer lists; with more of them it only says how many.

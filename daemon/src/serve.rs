@@ -22,7 +22,7 @@ use forebay_wal::{
 use std::{
     sync::{
         Arc, OnceLock,
-        mpsc::{Receiver, RecvError, Sender, channel},
+        mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
     time::Duration,
@@ -120,6 +120,7 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
     let (ends, end) = channel();
     watch_signals(&ends, &shared).map_err(setup)?;
     let threads = start_cores(&shared, &mut log, sockets, (&cpus, connections_max), &ends).map_err(setup)?;
+    let threads = when_all_serve(threads, &end)?;
     watchdog::start(&shared).map_err(setup)?;
     let cluster: Arc<OnceLock<String>> = Arc::default();
     let target = target(&shared.config, &cluster);
@@ -228,13 +229,19 @@ fn report(log: &Log) {
     tracing::info!(records, lanes = log.found.len(), "the log is recovered");
 }
 
+/// The cores' threads, and a word from each that serves.
+struct Cores {
+    threads: Vec<JoinHandle<()>>,
+    started: Receiver<()>,
+}
+
 fn start_cores(
     shared: &Arc<Shared>,
     log: &mut Log,
     sockets: Vec<std::os::fd::OwnedFd>,
     (cpus, connections_max): (&[usize], u64),
     ends: &Sender<End>,
-) -> std::io::Result<Vec<JoinHandle<()>>> {
+) -> std::io::Result<Cores> {
     let pinned = sockets.len() <= cpus.len();
     let share = connections_max / sockets.len().max(1) as u64;
     let connections_max = share.clamp(1, CONNECTIONS_PER_CORE_MAX.into()) as u32;
@@ -271,10 +278,19 @@ fn start_cores(
             tell(&ends, End::Failed(error));
         })?);
     }
-    // What they need of the system they have before anybody is told of the address.
-    drop(starting);
-    let Err(RecvError) = started.recv();
-    Ok(threads)
+    Ok(Cores { threads, started })
+}
+
+/// Waits until all cores serve, so that nobody is told of the address before they have what they need of the system.
+fn when_all_serve(cores: Cores, end: &Receiver<End>) -> Result<Vec<JoinHandle<()>>, ServeError> {
+    let serving = cores.started.iter().count();
+    // One that does not says why.
+    if serving < cores.threads.len()
+        && let Ok(End::Failed(error)) = end.recv()
+    {
+        return Err(error);
+    }
+    Ok(cores.threads)
 }
 
 /// Where PostgreSQL is, once that is known.

@@ -1,8 +1,8 @@
 //! Group commit as a state machine without I/O: records in, groups to write out, completions in, durable ordinals out.
 //!
 //! While one group is being written the next one collects. It closes when whoever drives this asks for it, which is not
-//! before the previous write returned. At most one group is in flight, hence a valid group proves that all before it were durable: recovery stands on
-//! that.
+//! before the previous write returned. At most one group is in flight, hence a valid group proves that all before it were
+//! durable: recovery stands on that.
 
 mod in_flight;
 

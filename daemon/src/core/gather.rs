@@ -36,11 +36,12 @@ impl Gathering {
         self.expected.set(self.asked.get() + self.written.take());
     }
 
-    /// Waits until the group should close. With each `turn` the loop takes in what has arrived, without waiting for anything.
-    pub(super) async fn wait(&self, mut turn: impl AsyncFnMut()) {
+    /// Waits until the group should close, and no longer than until it `is_large`. With each `turn` the loop takes in what has
+    /// arrived, without waiting for anything.
+    pub(super) async fn wait(&self, is_large: impl Fn() -> bool, mut turn: impl AsyncFnMut()) {
         for turns in 1..=GATHER_TURNS_MAX {
             let before = self.asked.get();
-            if before >= self.expected.get() {
+            if before >= self.expected.get() || is_large() {
                 return;
             }
             turn().await;
@@ -61,11 +62,17 @@ mod tests {
 
     /// How many turns a group waits for to which `came` ask with each turn in turn.
     fn turns(gathering: &Gathering, came: impl Fn(usize) -> usize) -> usize {
+        turns_until_large(gathering, usize::MAX, came)
+    }
+
+    /// The same, with a group that is large when so many have asked.
+    fn turns_until_large(gathering: &Gathering, large: usize, came: impl Fn(usize) -> usize) -> usize {
         let turns = Cell::new(0);
-        let waiting = pin!(gathering.wait(async || {
+        let turn = async || {
             (0..came(turns.get())).for_each(|_| gathering.asked());
             turns.set(turns.get() + 1);
-        }));
+        };
+        let waiting = pin!(gathering.wait(|| gathering.asked.get() >= large, turn));
         let outcome = waiting.poll(&mut Context::from_waker(Waker::noop()));
         assert_eq!(outcome, Poll::Ready(()));
         turns.get()
@@ -99,5 +106,6 @@ mod tests {
         let late = |turn: usize| usize::from(turn < GATHER_TURNS_MIN + 3);
         assert_eq!(turns(&after_a_write(100, 3), late), GATHER_TURNS_MIN + 4, "while they come, it goes on");
         assert_eq!(turns(&after_a_write(1000, 3), |_| 1), GATHER_TURNS_MAX);
+        assert_eq!(turns_until_large(&after_a_write(1000, 3), 10, |_| 1), 7, "nor does it wait when it is large");
     }
 }

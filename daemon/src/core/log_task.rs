@@ -106,12 +106,17 @@ pub(super) fn spawn(core: &Rc<Core>) -> io::Result<()> {
         loop {
             submitter.log.submit.notified().await;
             if submitter.lane.borrow().is_waiting() {
-                submitter.log.gathering.wait(async || turns.turn().await).await;
+                submitter.log.gathering.wait(|| is_large(&submitter), async || turns.turn().await).await;
                 submit(&submitter);
             }
         }
     });
     Ok(())
+}
+
+/// Whether so much waits that more would make the write no cheaper.
+fn is_large(core: &Core) -> bool {
+    core.lane.borrow().queued_bytes() >= GATHER_BYTES
 }
 
 /// Gives the disk what was appended, unless it is at work.
@@ -130,7 +135,8 @@ fn on_lane_event(core: &Core) {
         Ok(more_is_durable) => {
             if more_is_durable {
                 core.log.gathering.write_ended();
-                if core.lane.borrow().queued_bytes() >= GATHER_BYTES {
+                // Before those who are woken have their turn.
+                if is_large(core) {
                     submit(core);
                 }
                 let durable_ordinal = core.lane.borrow().durable_ordinal();

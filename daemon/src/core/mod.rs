@@ -49,7 +49,6 @@ use log_task::LogState;
 use registry::Registry;
 use std::{
     cell::{Cell, RefCell},
-    convert::Infallible,
     os::fd::OwnedFd,
     rc::Rc,
     sync::{Arc, mpsc::Sender},
@@ -80,8 +79,8 @@ pub struct CoreStart {
     pub connections_max: u32,
     /// Where a failure is told; the daemon ends then.
     pub failed: Sender<CoreFailed>,
-    /// Dropped once it serves, or has failed to.
-    pub starting: Sender<Infallible>,
+    /// Where it is told that the core serves; one that cannot ends without.
+    pub starting: Sender<()>,
 }
 
 /// What the tasks of one core share.
@@ -157,6 +156,9 @@ pub fn run(start: CoreStart) -> Result<(), CoreFailed> {
         rt::spawn_on_event(event, move || mail.read_mail(index)).map_err(setup)?;
         rt::spawn(sweep(Rc::clone(&core)));
         rt::spawn(listener::accept_all(Rc::clone(&core)));
+        if start.starting.send(()).is_err() {
+            tracing::debug!("nobody waits for the core to serve");
+        }
         drop(start.starting);
         core.ended.notified().await;
         Ok(())
