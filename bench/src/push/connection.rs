@@ -18,6 +18,7 @@ use super::response;
 use super::run::{Failure, Run};
 use super::socket::is_connected_to_itself;
 use super::stats::Stats;
+use super::timer::{STEP_NS, Timer};
 use super::watchdog::Watched;
 
 /// Bytes read from a socket at once.
@@ -55,6 +56,8 @@ pub(crate) struct Connection {
     stats: Rc<RefCell<Stats>>,
     watched: Rc<Watched>,
     renderer: Renderer,
+    /// Made for the first request that is not due yet.
+    timer: Option<Timer>,
     /// Read into; empty while the kernel has it.
     chunk: Vec<u8>,
     /// Bytes of answers that are not whole yet.
@@ -73,6 +76,7 @@ impl Connection {
             index,
             stats,
             watched: Rc::default(),
+            timer: None,
             chunk: Vec::with_capacity(READ_BYTES),
             inbox: Vec::new(),
             lines: String::new(),
@@ -123,12 +127,12 @@ impl Connection {
                 None => return Ok(()),
             };
             if let Some(due_ns) = self.due_ns(pending.first) {
-                let was_free = self.sleep_until(due_ns).await;
+                let was_free = self.sleep_until(due_ns).await?;
                 if self.run.is_over() {
                     // It was never sent.
                     return Ok(());
                 }
-                // The timer's step is a millisecond: what it is late is not the server's.
+                // What the timer, or this thread, is late is not the server's.
                 let from_ns = if was_free { self.run.now_ns() } else { due_ns };
                 pending.sent_ns.get_or_insert(from_ns);
             }
@@ -159,13 +163,24 @@ impl Connection {
         Some(u64::try_from(due_ns).unwrap_or(u64::MAX))
     }
 
-    /// Returns whether there was still time.
-    async fn sleep_until(&self, due_ns: u64) -> bool {
-        let wait = Duration::from_nanos(due_ns.saturating_sub(self.run.now_ns()));
-        if !wait.is_zero() {
-            tokio::time::sleep(wait).await;
+    /// Sleeps until then, or until the run is over. Returns whether there was still time.
+    async fn sleep_until(&mut self, due_ns: u64) -> Result<bool, Failure> {
+        let now_ns = self.run.now_ns();
+        if due_ns <= now_ns {
+            return Ok(false);
         }
-        !wait.is_zero()
+        let expires_ns = due_ns.checked_next_multiple_of(STEP_NS).unwrap_or(due_ns);
+        // The run may end meanwhile. A timer that is set to nothing never expires.
+        let wait = Duration::from_nanos(expires_ns - now_ns).min(self.run.time_left());
+        if wait.is_zero() {
+            return Ok(false);
+        }
+        let timer = match &mut self.timer {
+            Some(timer) => timer,
+            None => self.timer.insert(Timer::new().map_err(Failure::timer)?),
+        };
+        timer.wait(wait).await.map_err(Failure::timer)?;
+        Ok(true)
     }
 
     /// A fresh socket, or none when the run ended before there was one.

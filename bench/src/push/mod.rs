@@ -8,6 +8,7 @@ mod response;
 mod run;
 mod socket;
 mod stats;
+mod timer;
 mod watchdog;
 
 use std::cell::RefCell;

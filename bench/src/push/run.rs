@@ -69,6 +69,11 @@ impl Failure {
         Self::Status { status, body: String::from_utf8_lossy(shown).into_owned() }
     }
 
+    /// The failure of a timer.
+    pub(crate) fn timer(error: io::Error) -> Self {
+        Self::Thread(format!("a timer cannot be had: {error}"))
+    }
+
     /// The failure of an audit file.
     pub(crate) fn audit(path: &Path, error: io::Error) -> Self {
         Self::Audit { path: path.to_owned(), error }
@@ -180,6 +185,11 @@ impl Run {
     /// Whether nothing more is to be sent.
     pub(crate) fn is_over(&self) -> bool {
         self.is_stopped() || self.ends.is_some_and(|ends| Instant::now() >= ends)
+    }
+
+    /// Time until nothing more is to be sent.
+    pub(crate) fn time_left(&self) -> Duration {
+        self.ends.map_or(Duration::MAX, |ends| ends.saturating_duration_since(Instant::now()))
     }
 
     /// Whether something went wrong and the run is to end at once, outstanding answers or not.

@@ -6,7 +6,7 @@ mod server;
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 use std::process::{Command, Output};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -276,6 +276,17 @@ fn an_open_loop_keeps_its_rate_and_counts_answers_from_when_their_requests_were_
     // Sixty of the hundred were due while the server stood still. A closed loop would have sent one.
     assert!(report["requests"].as_u64().unwrap() <= 100, "{report}");
     assert!(report["latency_us"]["p50"].as_f64().unwrap() > 20_000.0, "{report}");
+}
+
+#[test]
+fn a_run_ends_in_time_though_a_request_is_due_much_later() {
+    let server = Server::start(|_| CREATED);
+    let started = Instant::now();
+    let output = push(&server, "--duration 1 --rate 1 --connections 100 --threads 1");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(report(&output)["requests"], 1);
+    // The last connection's turn would be in 99 s.
+    assert!(started.elapsed() < Duration::from_secs(50), "{:?}", started.elapsed());
 }
 
 #[test]
