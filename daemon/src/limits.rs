@@ -84,11 +84,24 @@ pub const PRODUCER_SUB_BYTES_MAX: usize = 255;
 
 /// Turns of the loop for which a group of the log is kept open at least, for those who were just answered: an answer, the next
 /// request's way and its being read take a few each.
-pub const GATHER_TURNS_MIN: usize = 6;
+pub const GATHER_TURNS_MIN: usize = 4;
 
 /// Turns for which it is kept open at most, while more come: with one or two microseconds each they stay below what a write
 /// takes.
 pub const GATHER_TURNS_MAX: usize = 24;
+
+/// Turns after which the loop rests once: with the first the answers leave, with the second the requests come that are there
+/// already.
+pub const GATHER_TURNS_BEFORE_REST: usize = 2;
+
+/// Longest rest. A rest is half of what the last write took, so on a quick disk it is short.
+pub const GATHER_REST_MAX: Duration = Duration::from_micros(50);
+
+/// A shorter rest is none: to fall asleep and to wake up takes a few microseconds itself.
+pub const GATHER_REST_MIN: Duration = Duration::from_micros(20);
+
+/// Pushes expected with which there is no rest: with more of them there is always something to do meanwhile.
+pub const GATHER_REST_EXPECTED: usize = 64;
 
 /// Bytes with which a group is kept open no longer: to write them takes the disk longer than it takes to begin.
 pub const GATHER_BYTES: usize = 64 << 10;

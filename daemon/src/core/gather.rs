@@ -3,11 +3,18 @@
 //! A write costs the same whether it makes one push durable or a hundred. The clients whose pushes the last write made
 //! durable are being answered, and most ask again at once; a group that closed as soon as the write returned would hold
 //! only those who were in turn with it, and the two halves would take turns for ever. So it waits for them, while the loop
-//! has something to do and the group is small. It never waits for time to pass: when as many have come as can be expected,
-//! or nobody comes any more, it closes.
+//! has something to do and the group is small, and rests once: their requests come one by one, and a loop that turns for each
+//! of them spends more on its turns than on them. When as many have come as can be expected, or nobody comes any more, the
+//! group closes.
 
-use crate::limits::{GATHER_TURNS_MAX, GATHER_TURNS_MIN};
-use std::cell::Cell;
+use crate::limits::{
+    GATHER_REST_EXPECTED, GATHER_REST_MAX, GATHER_REST_MIN, GATHER_TURNS_BEFORE_REST, GATHER_TURNS_MAX,
+    GATHER_TURNS_MIN,
+};
+use std::{
+    cell::Cell,
+    time::{Duration, Instant},
+};
 
 /// Who has something in the log that is not durable, counted by passes over a connection's requests.
 #[derive(Default)]
@@ -18,6 +25,10 @@ pub(super) struct Gathering {
     written: Cell<usize>,
     /// Those in the group that collects, when it has all who were in it or in the one before when that became durable.
     expected: Cell<usize>,
+    /// When the last write was begun.
+    write_started_at: Cell<Option<Instant>>,
+    /// How long the loop may rest before the next.
+    rest: Cell<Duration>,
 }
 
 impl Gathering {
@@ -29,20 +40,26 @@ impl Gathering {
     /// The group that collected is being written.
     pub(super) fn write_started(&self) {
         self.written.set(self.asked.take());
+        self.write_started_at.set(Some(Instant::now()));
     }
 
     /// It is durable, and who asked for it is being answered.
     pub(super) fn write_ended(&self) {
         self.expected.set(self.asked.get() + self.written.take());
+        let took = self.write_started_at.take().map_or(Duration::ZERO, |at| at.elapsed());
+        self.rest.set(rest_after(took));
     }
 
     /// Waits until the group should close, and no longer than until it `is_large`. With each `turn` the loop takes in what has
-    /// arrived, without waiting for anything.
-    pub(super) async fn wait(&self, is_large: impl Fn() -> bool, mut turn: impl AsyncFnMut()) {
+    /// arrived, without waiting for anything; while it does `rest`, nothing is taken in.
+    pub(super) async fn wait(&self, is_large: impl Fn() -> bool, mut turn: impl AsyncFnMut(), rest: impl Fn(Duration)) {
         for turns in 1..=GATHER_TURNS_MAX {
             let before = self.asked.get();
             if before >= self.expected.get() || is_large() {
                 return;
+            }
+            if turns == GATHER_TURNS_BEFORE_REST + 1 && self.expected.get() < GATHER_REST_EXPECTED {
+                rest(self.rest.get());
             }
             turn().await;
             if turns >= GATHER_TURNS_MIN && self.asked.get() == before {
@@ -52,10 +69,17 @@ impl Gathering {
     }
 }
 
+/// How long the loop may rest after a write that took so long.
+fn rest_after(took: Duration) -> Duration {
+    let rest = (took / 2).min(GATHER_REST_MAX);
+    if rest < GATHER_REST_MIN { Duration::ZERO } else { rest }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::{
+        cell::RefCell,
         pin::pin,
         task::{Context, Poll, Waker},
     };
@@ -67,15 +91,26 @@ mod tests {
 
     /// The same, with a group that is large when so many have asked.
     fn turns_until_large(gathering: &Gathering, large: usize, came: impl Fn(usize) -> usize) -> usize {
+        turns_and_rests(gathering, large, came).0
+    }
+
+    /// The same, and after how many turns the loop rested, how long.
+    fn turns_and_rests(
+        gathering: &Gathering,
+        large: usize,
+        came: impl Fn(usize) -> usize,
+    ) -> (usize, Vec<(usize, Duration)>) {
         let turns = Cell::new(0);
+        let rests = RefCell::new(Vec::new());
         let turn = async || {
             (0..came(turns.get())).for_each(|_| gathering.asked());
             turns.set(turns.get() + 1);
         };
-        let waiting = pin!(gathering.wait(|| gathering.asked.get() >= large, turn));
+        let rest = |duration| rests.borrow_mut().push((turns.get(), duration));
+        let waiting = pin!(gathering.wait(|| gathering.asked.get() >= large, turn, rest));
         let outcome = waiting.poll(&mut Context::from_waker(Waker::noop()));
         assert_eq!(outcome, Poll::Ready(()));
-        turns.get()
+        (turns.get(), rests.take())
     }
 
     /// After a write with `written` in it, while `asked` wait for the next.
@@ -107,5 +142,27 @@ mod tests {
         assert_eq!(turns(&after_a_write(100, 3), late), GATHER_TURNS_MIN + 4, "while they come, it goes on");
         assert_eq!(turns(&after_a_write(1000, 3), |_| 1), GATHER_TURNS_MAX);
         assert_eq!(turns_until_large(&after_a_write(1000, 3), 10, |_| 1), 7, "nor does it wait when it is large");
+    }
+
+    #[test]
+    fn the_loop_rests_once_when_few_are_expected_and_they_take_long() {
+        let rests = |written, came: fn(usize) -> usize| {
+            let gathering = after_a_write(written, 1);
+            gathering.rest.set(GATHER_REST_MAX);
+            turns_and_rests(&gathering, usize::MAX, came).1
+        };
+        assert_eq!(rests(16, |_| 1), [(GATHER_TURNS_BEFORE_REST, GATHER_REST_MAX)]);
+        assert_eq!(rests(16, |_| 8), [], "they came at once");
+        assert_eq!(rests(GATHER_REST_EXPECTED, |_| 1), [], "there is enough to do");
+        assert_eq!(rests(0, |_| 0), [], "who is alone waits for nobody");
+    }
+
+    #[test]
+    fn a_rest_is_half_of_a_write_within_bounds() {
+        let micros = Duration::from_micros;
+        assert_eq!(rest_after(micros(60)), micros(30));
+        assert_eq!(rest_after(micros(5000)), GATHER_REST_MAX);
+        assert_eq!(rest_after(GATHER_REST_MIN * 2 - micros(1)), Duration::ZERO);
+        assert_eq!(rest_after(Duration::ZERO), Duration::ZERO);
     }
 }

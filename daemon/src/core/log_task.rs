@@ -2,6 +2,7 @@
 
 use super::{Core, CoreFailed, gather::Gathering};
 use crate::{
+    config::Sync,
     drain::signal::Patience,
     limits::GATHER_BYTES,
     rt::{self, Notify, Turns},
@@ -102,11 +103,19 @@ pub(super) fn spawn(core: &Rc<Core>) -> io::Result<()> {
     })?;
     let submitter = Rc::clone(core);
     let mut turns = Turns::new()?;
+    // A write that waits for no disk is over before a rest is.
+    let rests = core.shared.config.sync != Sync::None;
+    let rest = move |duration| {
+        if rests {
+            rt::rest(duration)
+        }
+    };
     rt::spawn(async move {
         loop {
             submitter.log.submit.notified().await;
             if submitter.lane.borrow().is_waiting() {
-                submitter.log.gathering.wait(|| is_large(&submitter), async || turns.turn().await).await;
+                let gathering = &submitter.log.gathering;
+                gathering.wait(|| is_large(&submitter), async || turns.turn().await, rest).await;
                 submit(&submitter);
             }
         }
