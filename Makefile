@@ -56,7 +56,8 @@ deny:
 	cargo deny --locked check
 
 bench: deps
-	@bench/edge.sh
+	cargo build --release -p forebay --locked
+	@FOREBAY="$(TARGET_DIR)/release/forebay" bench/edge.sh
 
 bench-edge-all: deps
 	cargo build --release -p forebay --locked

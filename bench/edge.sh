@@ -34,6 +34,8 @@ nginx_pid=''
 source bench/common.sh
 # shellcheck source=bench/server.sh
 source bench/server.sh
+# shellcheck source=bench/rounds.sh
+source bench/rounds.sh
 
 # ---- what is needed ----------------------------------------------------------------------------------------------
 
@@ -105,55 +107,7 @@ CONF
   await_server nginx "$nginx_pid" "$nginx_port" 204 "$scratch/nginx.log"
 }
 
-# ---- measuring ---------------------------------------------------------------------------------------------------
-
-run_wrk() {
-  local port=$1 seconds=$2
-  timeout $((seconds + 20)) taskset -c "$LOAD_CORE" wrk -t 1 -c "$CONNECTIONS" -d "${seconds}s" --timeout 10s --latency \
-    -s bench/wrk/push.lua "http://127.0.0.1:$port/api/v1/push"
-}
-
-warm_up_forebay() { run_wrk "$forebay_port" "$WARM_UP_SECONDS" >/dev/null; }
-
-# One round: appends "requests/s, CPU µs a request, p50 µs, p99 µs, % of the loading core that wrk used, % of a core that
-# neither wrk nor the server used" to a file.
-measure() {
-  local name=$1 pid=$2 port=$3 out=$scratch/wrk.out before after busy
-  before=$(cpu_ticks "$pid") busy=$(busy_ticks)
-  local TIMEFORMAT='LOAD %U %S'
-  { time run_wrk "$port" "$SECONDS_PER_ROUND" >"$out"; } 2>"$scratch/time.out" ||
-    { cat "$out" "$scratch/time.out" >&2; die "wrk failed against $name"; }
-  after=$(cpu_ticks "$pid") busy=$(($(busy_ticks) - busy))
-  if grep -q 'Non-2xx' "$out"; then cat "$out" >&2; die "$name gave answers other than 2xx"; fi
-  awk -v ticks=$((after - before)) -v busy="$busy" -v hz="$(getconf CLK_TCK)" '
-    $1 == "LOAD" { load = $2 + $3 }
-    $1 == "FIGURES" {
-      if ($2 == 0 || $6 > 0 || $7 > 0) exit
-      others = (busy - ticks) / hz - load
-      printf "%.0f %.2f %d %d %.0f %.0f\n", $2 / $3, ticks / hz * 1e6 / $2, $4, $5, load / $3 * 100,
-        (others > 0 ? others / $3 * 100 : 0)
-      done = 1
-    }
-    END { exit !done }' "$scratch/time.out" "$out" >>"$scratch/$name.rounds" ||
-    { cat "$out" >&2; die "wrk saw errors from $name, or no answer at all"; }
-  say "$name: $(tail -n 1 "$scratch/$name.rounds") (req/s, CPU µs, p50 µs, p99 µs, wrk %, others %)"
-}
-
-# Median, least and greatest of a column of the rounds.
-median() {
-  cut -d' ' -f"$2" "$scratch/$1.rounds" | sort -n |
-    awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
-}
-least() { cut -d' ' -f"$2" "$scratch/$1.rounds" | sort -n | head -n 1; }
-greatest() { cut -d' ' -f"$2" "$scratch/$1.rounds" | sort -n | tail -n 1; }
-
-ratio() { awk -v a="$1" -v b="$2" 'BEGIN { printf "%.2f", a / b }'; }
-
-row() {
-  local name=$1 title=$2
-  printf '| %s | %s | %s–%s | %s | %s | %s | %s |\n' "$title" "$(median "$name" 1)" "$(least "$name" 1)" \
-    "$(greatest "$name" 1)" "$(median "$name" 2)" "$(median "$name" 3)" "$(median "$name" 4)" "$(median "$name" 5)"
-}
+# ---- the report ---------------------------------------------------------------------------------------------------
 
 # shellcheck disable=SC2016 # the backquotes are Markdown
 print_report() {
@@ -165,7 +119,7 @@ print_report() {
     "$(file_system)" "$(nginx_version)" "$(wrk -v 2>&1 | sed -n '1s/ \[.*//p')"
   printf 'One server core, one loading core, %s connections, %s rounds of %s s each in turn; medians.\n\n' \
     "$CONNECTIONS" "$ROUNDS" "$SECONDS_PER_ROUND"
-  printf '| server | requests/s | min–max | CPU µs a request | p50 µs | p99 µs | wrk, %% of its core |\n|---|---|---|---|---|---|---|\n'
+  head_row server
   row nginx 'nginx, `return 204`'
   row forebay "forebay, \`--sync $MODE\`, PostgreSQL away"
   printf '\nOther processes used at most %s %% of a core during a round' \
