@@ -8,6 +8,9 @@ pub const CONNECTIONS_PER_CORE_MAX: u32 = 16_384;
 /// Descriptors that are left for the log, PostgreSQL and the rest when connections are counted against the limit.
 pub const DESCRIPTORS_KEPT: u64 = 256;
 
+/// Descriptors that the process's table has room for from the start, if so many may be open: half a megabyte of the kernel's.
+pub const DESCRIPTOR_TABLE_MAX: u64 = 65_536;
+
 /// Connections that may wait to be accepted, per core.
 pub const LISTEN_BACKLOG: i32 = 4096;
 

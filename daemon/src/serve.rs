@@ -8,7 +8,7 @@ use crate::{
     datadir::{DataDir, DataDirError},
     drain::{DrainFailed, DrainThread, TargetSource, signal::DrainSignal},
     errands,
-    limits::{CONNECTIONS_PER_CORE_MAX, DESCRIPTORS_KEPT},
+    limits::{CONNECTIONS_PER_CORE_MAX, DESCRIPTOR_TABLE_MAX, DESCRIPTORS_KEPT},
     mailbox::Mailbox,
     preflight::check_io_uring,
     shared::Shared,
@@ -97,6 +97,7 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
     let gate = Gate::open(&config).map_err(ServeError::Setup)?;
     let cpus = allowed_cpus();
     let cores = config.cores.unwrap_or(cpus.len().clamp(1, usize::from(u16::MAX)) as u16);
+    make_room_for_descriptors(connections_max.min(u64::from(cores) * u64::from(CONNECTIONS_PER_CORE_MAX)));
     // Before the address is bound: a socket that shares it would take another daemon's connections.
     let data_dir = DataDir::open(&config.data_dir)?;
     if matches!(config.postgres, PostgresTarget::Embedded) {
@@ -203,6 +204,19 @@ fn raise_descriptor_limit() -> u64 {
         tracing::warn!(%error, "the limit of open files could not be raised");
     }
     getrlimit(Resource::Nofile).current.map_or(u64::MAX, |limit| limit.saturating_sub(DESCRIPTORS_KEPT).max(1))
+}
+
+/// Gives the process's table of descriptors its size at once. A table that has to grow while there are several threads stops the
+/// one that accepts a connection, and all that it serves, for ten milliseconds or more (`synchronize_rcu` in the kernel's
+/// `expand_fdtable`). To be called before there is a second thread.
+fn make_room_for_descriptors(connections: u64) {
+    let highest = (connections + DESCRIPTORS_KEPT).min(DESCRIPTOR_TABLE_MAX) - 1;
+    let made = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)
+        .and_then(|event| rustix::io::fcntl_dupfd_cloexec(event, highest as i32));
+    // Without it everything works, now and then later.
+    if let Err(error) = made {
+        tracing::debug!(%error, "the table of descriptors grows as it is needed");
+    }
 }
 
 /// Lets a write beyond the limit of file sizes fail, rather than end the process: it is dealt with where it fails. A handler

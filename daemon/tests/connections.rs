@@ -236,6 +236,22 @@ fn case_42_out_of_descriptors_newcomers_are_told_so_once_in_the_log_and_taken_wh
 }
 
 #[test]
+fn the_table_of_descriptors_does_not_grow_under_a_crowd_while_the_kernel_would_stop_the_core() {
+    let dir = data_dir();
+    let daemon = Daemon::start(dir.path(), NOWHERE, &["--cores", "1"]);
+    let table = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid())).unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("FDSize:")).unwrap();
+        size.trim().parse::<u64>().unwrap()
+    };
+    let before = table();
+    let mut crowd: Vec<Client> = (0..600).map(|_| daemon.connect()).collect();
+    assert_eq!(crowd.last_mut().unwrap().get("/health").unwrap().status, 200);
+    assert!(before > 600, "{before}");
+    assert_eq!(table(), before);
+}
+
+#[test]
 fn a_core_s_completion_queue_has_room_for_all_that_its_connections_may_wait_for_at_once() {
     let dir = data_dir();
     let daemon = Daemon::start(dir.path(), NOWHERE, &["--cores", "1"]);

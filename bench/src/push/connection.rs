@@ -56,7 +56,7 @@ pub(crate) struct Connection {
     stats: Rc<RefCell<Stats>>,
     watched: Rc<Watched>,
     renderer: Renderer,
-    /// Made for the first request that is not due yet.
+    /// With `--rate`.
     timer: Option<Timer>,
     /// Read into; empty while the kernel has it.
     chunk: Vec<u8>,
@@ -111,6 +111,10 @@ impl Connection {
     /// The loop of [`Connection::run`]; requests that were sent and not answered are left in `batch`.
     async fn send_all(&mut self, batch: &mut Option<Batch>) -> Result<(), Failure> {
         let mut stream: Option<Rc<TcpStream>> = None;
+        if self.run.args().rate.is_some() {
+            // Before the clock runs: a new descriptor may take milliseconds, where the table of them has to grow.
+            self.timer = Some(Timer::new().map_err(Failure::timer)?);
+        }
         loop {
             if self.run.is_over() {
                 return Ok(());
@@ -122,6 +126,7 @@ impl Connection {
                     None => return Ok(()),
                 },
             };
+            self.run.start().await;
             let mut pending = match batch.take().or_else(|| self.claim()) {
                 Some(pending) => pending,
                 None => return Ok(()),
@@ -175,11 +180,9 @@ impl Connection {
         if wait.is_zero() {
             return Ok(false);
         }
-        let timer = match &mut self.timer {
-            Some(timer) => timer,
-            None => self.timer.insert(Timer::new().map_err(Failure::timer)?),
-        };
-        timer.wait(wait).await.map_err(Failure::timer)?;
+        if let Some(timer) = &mut self.timer {
+            timer.wait(wait).await.map_err(Failure::timer)?;
+        }
         Ok(true)
     }
 

@@ -16,6 +16,8 @@ use super::response::ResponseError;
 /// How long after the end of the run outstanding answers are waited for, at most (and never longer than
 /// `--answer-timeout`): above the two seconds for which a plain push waits for PostgreSQL by default.
 const MAX_GRACE: Duration = Duration::from_secs(5);
+/// With `--rate`, how long the connections have before the first request is due: how they are made is not what is measured.
+const LEAD: Duration = Duration::from_millis(100);
 /// Bytes of an offending body that are shown.
 const SHOWN_BODY_BYTES: usize = 2000;
 
@@ -114,18 +116,19 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Opens the audit files and starts the clock.
+    /// Opens the audit files and sets the clock.
     ///
     /// # Errors
     /// [`Failure::Audit`] when a file cannot be opened for appending.
     pub(crate) fn new(args: PushArgs) -> Result<Self, Failure> {
         let open = |path: &Option<PathBuf>| path.as_deref().map(AuditFile::open).transpose();
         let (answered, lost) = (open(&args.audit)?, open(&args.audit_lost)?);
+        let lead = if args.rate.is_some() { LEAD } else { Duration::ZERO };
         // A clock before 1970 only makes stamps that count from the start of the run.
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + lead;
         let started_unix_ns = u64::try_from(since_epoch.as_nanos()).unwrap_or(0);
         let id = args.run_id.clone().unwrap_or_else(|| format!("{started_unix_ns:x}.{:x}", std::process::id()));
-        let started = Instant::now();
+        let started = Instant::now() + lead;
         Ok(Self {
             id,
             answered,
@@ -159,7 +162,15 @@ impl Run {
         self.lost.as_ref()
     }
 
-    /// Nanoseconds since the start of the run.
+    /// Waits until the clock runs.
+    pub(crate) async fn start(&self) {
+        let wait = self.started.saturating_duration_since(Instant::now());
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Nanoseconds since the start of the run; none before it.
     pub(crate) fn now_ns(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
