@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # What the edge does besides small requests in a closed loop: many messages a request, NDJSON, one connection beside the bare
-# disk, half the peak rate in an open loop, idle connections, two cores beside one. PostgreSQL away. Prints a Markdown table
-# on standard output, progress on standard error.
+# disk, half the peak rate in an open loop, idle connections, two cores beside one, what tokens and TLS cost. PostgreSQL
+# away. Prints a Markdown table on standard output, progress on standard error.
 #
 #   bench/bounds.sh                                  all, a few minutes
 #   ONLY=items,idle ROUNDS=5 bench/bounds.sh
 #
-# ONLY               of items, lines, one, half, idle, cores; with commas between (all)
+# ONLY               of items, lines, one, half, idle, cores, access; with commas between (all)
 # MODE               the log's --sync: direct, fdatasync or none (direct)
 # ROUNDS, SECONDS_PER_ROUND   rounds of each, and the length of one (3 and 5); WARM_UP_SECONDS before them (2)
 # IDLE               idle connections (10000)
@@ -20,7 +20,7 @@ export LC_ALL=C
 
 cd "$(dirname "$0")/.."
 
-ONLY=${ONLY:-items,lines,one,half,idle,cores}
+ONLY=${ONLY:-items,lines,one,half,idle,cores,access}
 MODE=${MODE:-direct}
 ROUNDS=${ROUNDS:-3}
 SECONDS_PER_ROUND=${SECONDS_PER_ROUND:-5}
@@ -49,7 +49,7 @@ warm_up_forebay() { :; }
 wrk_push() {
   local connections=$1 seconds=$2
   timeout $((seconds + 20)) taskset -c "$LOAD_CORE" wrk -t 1 -c "$connections" -d "${seconds}s" --timeout 10s --latency \
-    -s bench/wrk/push.lua "http://127.0.0.1:$forebay_port/api/v1/push"
+    "${headers[@]}" -s bench/wrk/push.lua "$scheme://127.0.0.1:$forebay_port/api/v1/push"
 }
 
 wrk_body() {
@@ -150,8 +150,9 @@ half() {
   for ((round = 1; round <= ROUNDS; round++)); do
     renew_forebay_when_full
     taskset -c "$LOAD_CORE" "$BENCH" push --url "http://127.0.0.1:$forebay_port" --buffered --connections 128 --threads 1 \
-      --rate "$rate" --duration "$SECONDS_PER_ROUND" --json |
-      jq -r '"\(.requests_per_s) \(.latency_us.p50) \(.latency_us.p99)"' >>"$scratch/half.rounds"
+      --rate "$rate" --duration "$SECONDS_PER_ROUND" --json >"$scratch/half.json"
+    # Not at the end of a pipe: it would start on the server's core.
+    jq -r '"\(.requests_per_s) \(.latency_us.p50) \(.latency_us.p99)"' "$scratch/half.json" >>"$scratch/half.rounds"
     say "at $rate requests/s: $(tail -n 1 "$scratch/half.rounds")"
   done
   row '128 connections: p99 beside the median' \
@@ -209,18 +210,57 @@ cores() {
     "$(spread cores-2 1 1 2) beside $(spread cores-1 1 1 2) µs: $(spread cores 1 1 2)" 'at most 1.1'
 }
 
+# The daemon's options, and how it is asked, where access is as the word says.
+set_access() {
+  forebay_options=() headers=() scheme=http
+  case $1 in *token*)
+    forebay_options+=(--tokens-file "$scratch/tokens.toml")
+    headers=(-H "Authorization: Bearer $token") ;;
+  esac
+  case $1 in *TLS*)
+    forebay_options+=(--tls-cert "$scratch/cert.pem" --tls-key "$scratch/key.pem")
+    scheme=https ;;
+  esac
+}
+
+access() {
+  local round way before after token
+  openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost \
+    -addext subjectAltName=IP:127.0.0.1 -keyout "$scratch/key.pem" -out "$scratch/cert.pem" 2>/dev/null
+  token=$("$FOREBAY" token new --scopes push --tokens-file "$scratch/tokens.toml" 2>/dev/null)
+  for ((round = 1; round <= ROUNDS; round++)); do
+    for way in open token TLS token+TLS; do
+      set_access "$way"
+      start_forebay
+      wrk_push 128 "$WARM_UP_SECONDS" >/dev/null
+      before=$(cpu_ticks "$forebay_pid")
+      wrk_push 128 "$SECONDS_PER_ROUND" >"$scratch/wrk.out"
+      after=$(cpu_ticks "$forebay_pid")
+      figures <"$scratch/wrk.out" >/dev/null
+      awk -v ticks=$((after - before)) -v hz="$(getconf CLK_TCK)" '
+        $1 == "FIGURES" { printf "%.0f %.2f\n", $2 / $3, ticks / hz * 1e6 / $2 }' "$scratch/wrk.out" >>"$scratch/access-$way.rounds"
+      say "$way: $(tail -n 1 "$scratch/access-$way.rounds") (requests/s, CPU µs a request)"
+      stop_forebay
+    done
+  done
+  set_access open
+  for way in open token TLS token+TLS; do
+    row "128 connections, $way" "$(spread "access-$way" 1 1000 1) thousand requests/s, $(spread "access-$way" 2 1 2) µs of CPU each" ''
+  done
+}
+
 main() {
   local part
-  install_missing wrk:wrk curl:curl fio:fio jq:jq
+  install_missing wrk:wrk curl:curl fio:fio jq:jq openssl:openssl
   case $MODE in direct | fdatasync | none) ;; *) die "MODE must be direct, fdatasync or none, not '$MODE'" ;; esac
   for part in ${ONLY//,/ }; do
-    case $part in items | lines | one | half | idle | cores) ;; *) die "there is no part '$part'" ;; esac
+    case $part in items | lines | one | half | idle | cores | access) ;; *) die "there is no part '$part'" ;; esac
   done
   [ -x "$FOREBAY" ] && [ -x "$BENCH" ] || die "not there: cargo build --release -p forebay -p forebay-bench"
   ulimit -n $((IDLE + 1024)) 2>/dev/null || ulimit -n "$(ulimit -Hn)"
   make_scratch
   for part in ${ONLY//,/ }; do
-    if [ "$part" = cores ]; then cores; else with_forebay "$part"; fi
+    case $part in cores | access) $part ;; *) with_forebay "$part" ;; esac
   done
   printf '| what | figure | bar |\n|---|---|---|\n'
   cat "$scratch/report"

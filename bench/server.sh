@@ -1,6 +1,7 @@
 # The daemon under load: started on one pinned core with PostgreSQL away, its log kept below its quota, stopped, its CPU
 # time. Sourced from the repository's root, after common.sh, with SERVER_CORE, LOAD_CORE, FOREBAY, MODE, SCRATCH and
-# the name of a function `warm_up_forebay`.
+# the name of a function `warm_up_forebay`. What the daemon is started with besides, and how it is asked then, stands in
+# `forebay_options`, `scheme` and `headers`.
 # shellcheck shell=bash
 # shellcheck disable=SC2153,SC2154 # what is set by whoever sources it
 
@@ -9,7 +10,7 @@ START_SECONDS=30            # how long a server may take to answer
 STOP_SECONDS=15             # how long one may take to stop before it is killed
 BODY='{"items":[{"queue":"bench","payload":{"n":1234567890}}],"bufferMs":100,"bufferMax":100}' # as in wrk/push.lua
 
-scratch='' forebay_pid=''
+scratch='' forebay_pid='' forebay_options=() scheme=http headers=()
 
 # Installs the packages, as COMMAND:PACKAGE, whose commands are missing; a service that comes with one is neither started now
 # nor at the next boot.
@@ -74,11 +75,11 @@ clean_up_forebay() {
 # Waits until a server answers a push with the status it should, on a connection that it keeps open after a POST.
 await_server() {
   local name=$1 pid=$2 port=$3 expected=$4 log=$5 tries=0 seen
-  local url=http://127.0.0.1:$port/api/v1/push
+  local url=$scheme://127.0.0.1:$port/api/v1/push
   while :; do
     # A second request in the same call counts no new connection if the first one's was kept.
-    seen=$(curl -s -m 5 -o /dev/null -o /dev/null -w '%{http_code}/%{num_connects} ' \
-      -H 'Content-Type: application/json' --data-binary "$BODY" "$url" "$url") || true
+    seen=$(curl -s -k -m 5 -o /dev/null -o /dev/null -w '%{http_code}/%{num_connects} ' \
+      -H 'Content-Type: application/json' "${headers[@]}" --data-binary "$BODY" "$url" "$url") || true
     [ "$seen" != "$expected/1 $expected/0 " ] || return 0
     kill -0 "$pid" 2>/dev/null || { tail -n 20 "$log" >&2; die "$name ended at its start"; }
     tries=$((tries + 1))
@@ -98,7 +99,7 @@ start_forebay() {
   wal_bytes=$((free_bytes / 2 < MAX_WAL_BYTES ? free_bytes / 2 : MAX_WAL_BYTES))
   taskset -c "${PINNED:-$SERVER_CORE}" "$FOREBAY" serve --listen "127.0.0.1:$forebay_port" --data-dir "$scratch/data" --cores "${CORES:-1}" \
     --sync "$MODE" --postgres postgres://127.0.0.1:1/none --wal-max-bytes "$wal_bytes" \
-    >"$scratch/forebay.log" 2>&1 &
+    "${forebay_options[@]}" >"$scratch/forebay.log" 2>&1 &
   forebay_pid=$!
   await_server forebay "$forebay_pid" "$forebay_port" 201 "$scratch/forebay.log"
 }
