@@ -64,14 +64,10 @@ figures() {
     END { exit !done }' || die "wrk saw errors, or no answer at all"
 }
 
-median_of() { sort -n | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
-
 # Median (least–greatest) of a column of a file of rounds, divided by so much.
 spread() {
-  local file=$scratch/$1.rounds column=$2 divisor=$3 digits=$4
-  cut -d' ' -f"$column" "$file" | sort -n | awk -v by="$divisor" -v d="$digits" '{ v[NR] = $1 / by }
-    END { m = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2
-      printf "%.*f (%.*f–%.*f)", d, m, d, v[1], d, v[NR] }'
+  local column=$2 divisor=$3 digits=$4
+  cut -d' ' -f"$column" "$scratch/$1.rounds" | spread_of "$divisor" "$digits"
 }
 
 row() { printf '| %s | %s | %s |\n' "$1" "$2" "$3" >>"$scratch/report"; }
@@ -183,15 +179,20 @@ idle() {
   row 'memory after they left, beside before' "$after beside $before KiB" 'within 10 %'
 }
 
-# CPU µs a request and requests/s, with the load on both cores.
-cpu_of_load() {
+# CPU µs a request, and requests/s, under the load that a command of wrk makes.
+cpu_under() {
   local before after
   before=$(cpu_ticks "$forebay_pid")
-  wrk -t 2 -c 256 -d "${SECONDS_PER_ROUND}s" --latency -s bench/wrk/push.lua "http://127.0.0.1:$forebay_port/api/v1/push" \
-    >"$scratch/wrk.out"
+  "$@" >"$scratch/wrk.out"
   after=$(cpu_ticks "$forebay_pid")
+  figures <"$scratch/wrk.out" >/dev/null
   awk -v ticks=$((after - before)) -v hz="$(getconf CLK_TCK)" '
-    $1 == "FIGURES" { printf "%.2f %.0f\n", ticks / hz * 1e6 / $2, $2 / $3; done = 1 } END { exit !done }' "$scratch/wrk.out"
+    $1 == "FIGURES" { printf "%.2f %.0f\n", ticks / hz * 1e6 / $2, $2 / $3 }' "$scratch/wrk.out"
+}
+
+# A load on both cores.
+wrk_both() {
+  wrk -t 2 -c 256 -d "${1}s" --latency -s bench/wrk/push.lua "http://127.0.0.1:$forebay_port/api/v1/push"
 }
 
 cores() {
@@ -199,8 +200,8 @@ cores() {
   for ((round = 1; round <= ROUNDS; round++)); do
     for cores in 1 2; do
       CORES=$cores PINNED="$SERVER_CORE,$LOAD_CORE" start_forebay
-      wrk -t 2 -c 256 -d 2s -s bench/wrk/push.lua "http://127.0.0.1:$forebay_port/api/v1/push" >/dev/null
-      cpu_of_load >>"$scratch/cores-$cores.rounds"
+      wrk_both 2 >/dev/null
+      cpu_under wrk_both "$SECONDS_PER_ROUND" >>"$scratch/cores-$cores.rounds"
       say "$cores cores: $(tail -n 1 "$scratch/cores-$cores.rounds") (CPU µs a request, requests/s)"
       stop_forebay
     done
@@ -224,7 +225,7 @@ set_access() {
 }
 
 access() {
-  local round way before after token
+  local round way token
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=localhost \
     -addext subjectAltName=IP:127.0.0.1 -keyout "$scratch/key.pem" -out "$scratch/cert.pem" 2>/dev/null
   token=$("$FOREBAY" token new --scopes push --tokens-file "$scratch/tokens.toml" 2>/dev/null)
@@ -233,19 +234,14 @@ access() {
       set_access "$way"
       start_forebay
       wrk_push 128 "$WARM_UP_SECONDS" >/dev/null
-      before=$(cpu_ticks "$forebay_pid")
-      wrk_push 128 "$SECONDS_PER_ROUND" >"$scratch/wrk.out"
-      after=$(cpu_ticks "$forebay_pid")
-      figures <"$scratch/wrk.out" >/dev/null
-      awk -v ticks=$((after - before)) -v hz="$(getconf CLK_TCK)" '
-        $1 == "FIGURES" { printf "%.0f %.2f\n", $2 / $3, ticks / hz * 1e6 / $2 }' "$scratch/wrk.out" >>"$scratch/access-$way.rounds"
-      say "$way: $(tail -n 1 "$scratch/access-$way.rounds") (requests/s, CPU µs a request)"
+      cpu_under wrk_push 128 "$SECONDS_PER_ROUND" >>"$scratch/access-$way.rounds"
+      say "$way: $(tail -n 1 "$scratch/access-$way.rounds") (CPU µs a request, requests/s)"
       stop_forebay
     done
   done
   set_access open
   for way in open token TLS token+TLS; do
-    row "128 connections, $way" "$(spread "access-$way" 1 1000 1) thousand requests/s, $(spread "access-$way" 2 1 2) µs of CPU each" ''
+    row "128 connections, $way" "$(spread "access-$way" 2 1000 1) thousand requests/s, $(spread "access-$way" 1 1 2) µs of CPU each" none
   done
 }
 

@@ -39,24 +39,10 @@ trap clean_up_forebay EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-check_settings() {
-  local name build
-  for name in ROUNDS SECONDS_PER_ROUND WARM_UP_SECONDS; do
-    [[ ${!name} =~ ^[1-9][0-9]{0,4}$ ]] || die "$name must be a positive number, not '${!name}'"
-  done
-  [[ $CONNECTIONS =~ ^[1-9][0-9]{0,2}(,[1-9][0-9]{0,2})*$ ]] ||
-    die "CONNECTIONS must be numbers from 1 to 999 with commas between, not '$CONNECTIONS'"
-  case $MODE in direct | fdatasync | none) ;; *) die "MODE must be direct, fdatasync or none, not '$MODE'" ;; esac
-  [ $# -ge 2 ] || die "name two builds of the daemon, or more"
-  for build in "$@"; do [ -x "$build" ] || die "$build is not there"; done
-}
-
-# Median (least–greatest) of a build's column beside the first build's, round by round.
+# A build's column beside the first build's, round by round.
 beside_first() {
   paste -d' ' <(cut -d' ' -f"$2" "$scratch/1.rounds") <(cut -d' ' -f"$2" "$scratch/$1.rounds") |
-    awk '{ print $2 / $1 }' | sort -n |
-    awk '{ v[NR] = $1 } END { m = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2
-      printf "%.3f (%.2f–%.2f)", m, v[1], v[NR] }'
+    awk '{ print $2 / $1 }' | spread_of 1 2
 }
 
 # The table for CONNECTIONS, which is one number here.
@@ -85,10 +71,12 @@ compare() {
 }
 
 main() {
+  local build separator=''
   install_missing wrk:wrk curl:curl
-  check_settings "$@"
+  check_rounds
+  [ $# -ge 2 ] || die "name two builds of the daemon, or more"
+  for build in "$@"; do [ -x "$build" ] || die "$build is not there"; done
   make_scratch
-  local separator=''
   for CONNECTIONS in ${CONNECTIONS//,/ }; do
     printf '%s' "$separator"
     compare "$@"

@@ -16,3 +16,14 @@ make_scratch() {
 }
 
 file_system() { df --output=fstype "$scratch" | tail -n 1; }
+
+# Median of the numbers on standard input.
+median_of() { sort -n | awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'; }
+
+# Median (least–greatest) of the numbers on standard input, divided by the one and with so many digits as the other argument
+# says.
+spread_of() {
+  sort -n | awk -v by="$1" -v d="$2" '{ v[NR] = $1 / by }
+    END { m = NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2
+      printf "%.*f (%.*f–%.*f)", d, m, d, v[1], d, v[NR] }'
+}

@@ -37,25 +37,6 @@ source bench/server.sh
 # shellcheck source=bench/rounds.sh
 source bench/rounds.sh
 
-# ---- what is needed ----------------------------------------------------------------------------------------------
-
-check_settings() {
-  local name most
-  for name in ROUNDS SECONDS_PER_ROUND WARM_UP_SECONDS; do
-    [[ ${!name} =~ ^[1-9][0-9]{0,4}$ ]] || die "$name must be a positive number, not '${!name}'"
-  done
-  [[ $CONNECTIONS =~ ^[1-9][0-9]{0,4}(,[1-9][0-9]{0,4})*$ ]] ||
-    die "CONNECTIONS must be positive numbers with commas between, not '$CONNECTIONS'"
-  case $MODE in direct | fdatasync | none) ;; *) die "MODE must be direct, fdatasync or none, not '$MODE'" ;; esac
-  [ -x "$FOREBAY" ] || die "$FOREBAY is not there: cargo build --release -p forebay"
-  [ "$SERVER_CORE" != "$LOAD_CORE" ] || die "the server and the load need a core each"
-  taskset -c "$SERVER_CORE,$LOAD_CORE" true || die "cores $SERVER_CORE and $LOAD_CORE are not both available"
-  # Every connection is a descriptor at both ends. A limit that was lowered may not be raised again: once for all tables.
-  most=$(tr ',' '\n' <<<"$CONNECTIONS" | sort -n | tail -n 1)
-  ulimit -n $((most + 1024)) 2>/dev/null || ulimit -n "$(ulimit -Hn)"
-  [ "$(ulimit -n)" -ge $((most + 256)) ] || die "the limit of open files is too low for $most connections"
-}
-
 # ---- the servers -------------------------------------------------------------------------------------------------
 
 clean_up() {
@@ -157,7 +138,8 @@ main() {
   trap 'exit 130' INT
   trap 'exit 143' TERM
   install_missing nginx:nginx-light wrk:wrk curl:curl
-  check_settings
+  check_rounds
+  [ -x "$FOREBAY" ] || die "$FOREBAY is not there: cargo build --release -p forebay"
   make_scratch
   local separator=''
   for CONNECTIONS in ${CONNECTIONS//,/ }; do

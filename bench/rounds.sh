@@ -1,7 +1,24 @@
 # Rounds of wrk against a server, kept in files of `scratch` by name: a line a round. Sourced after server.sh, with
-# CONNECTIONS, SECONDS_PER_ROUND and WARM_UP_SECONDS.
+# CONNECTIONS, ROUNDS, SECONDS_PER_ROUND and WARM_UP_SECONDS.
 # shellcheck shell=bash
 # shellcheck disable=SC2153,SC2154 # what is set by whoever sources it
+
+# Dies where a setting is none, or the cores are not there.
+check_rounds() {
+  local name most
+  for name in ROUNDS SECONDS_PER_ROUND WARM_UP_SECONDS; do
+    [[ ${!name} =~ ^[1-9][0-9]{0,4}$ ]] || die "$name must be a positive number, not '${!name}'"
+  done
+  [[ $CONNECTIONS =~ ^[1-9][0-9]{0,4}(,[1-9][0-9]{0,4})*$ ]] ||
+    die "CONNECTIONS must be positive numbers with commas between, not '$CONNECTIONS'"
+  case $MODE in direct | fdatasync | none) ;; *) die "MODE must be direct, fdatasync or none, not '$MODE'" ;; esac
+  [ "$SERVER_CORE" != "$LOAD_CORE" ] || die "the server and the load need a core each"
+  taskset -c "$SERVER_CORE,$LOAD_CORE" true || die "cores $SERVER_CORE and $LOAD_CORE are not both available"
+  # Every connection is a descriptor at both ends. A limit that was lowered may not be raised again: once for all tables.
+  most=$(tr ',' '\n' <<<"$CONNECTIONS" | sort -n | tail -n 1)
+  ulimit -n $((most + 1024)) 2>/dev/null || ulimit -n "$(ulimit -Hn)"
+  [ "$(ulimit -n)" -ge $((most + 256)) ] || die "the limit of open files is too low for $most connections"
+}
 
 run_wrk() {
   local port=$1 seconds=$2
@@ -36,10 +53,7 @@ measure() {
 }
 
 # Median, least and greatest of a column of the rounds.
-median() {
-  cut -d' ' -f"$2" "$scratch/$1.rounds" | sort -n |
-    awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
-}
+median() { cut -d' ' -f"$2" "$scratch/$1.rounds" | median_of; }
 least() { cut -d' ' -f"$2" "$scratch/$1.rounds" | sort -n | head -n 1; }
 greatest() { cut -d' ' -f"$2" "$scratch/$1.rounds" | sort -n | tail -n 1; }
 

@@ -36,6 +36,7 @@ pub mod logging;
 pub mod mailbox;
 pub mod message;
 pub mod preflight;
+pub mod process;
 pub mod progress;
 pub mod rt;
 pub mod schema;

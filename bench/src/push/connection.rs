@@ -126,7 +126,7 @@ impl Connection {
                     None => return Ok(()),
                 },
             };
-            self.run.start().await;
+            self.run.started().await;
             let mut pending = match batch.take().or_else(|| self.claim()) {
                 Some(pending) => pending,
                 None => return Ok(()),

@@ -163,7 +163,7 @@ impl Run {
     }
 
     /// Waits until the clock runs.
-    pub(crate) async fn start(&self) {
+    pub(crate) async fn started(&self) {
         let wait = self.started.saturating_duration_since(Instant::now());
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
