@@ -150,8 +150,7 @@ impl<S: Storage> LaneReader<S> {
                 return Ok(None);
             }
             let segment = self.position.segment;
-            let path = self.layout.segment(self.lane, segment);
-            if segment < end.segment && self.is_missing(&path) {
+            if segment < end.segment && self.is_missing() {
                 let at = std::mem::replace(&mut self.position, segment_start(segment + 1)).offset;
                 return Ok(Some(Event::Damaged { segment, at, number: None }));
             }
@@ -159,7 +158,10 @@ impl<S: Storage> LaneReader<S> {
             let sealed = open.sealed;
             let item = match open.held_back.take() {
                 Some(item) => item,
-                None => open.scan.next_item().map_err(LogError::io("read", path))?,
+                None => match open.scan.next_item() {
+                    Ok(item) => item,
+                    Err(error) => return Err(LogError::io("read", self.layout.segment(self.lane, segment))(error)),
+                },
             };
             if let Some(&at) = open.scan.holes().get(open.holes_told) {
                 open.holes_told += 1;
@@ -195,9 +197,11 @@ impl<S: Storage> LaneReader<S> {
     }
 
     /// Whether the segment at hand, which is not open yet, is gone: nothing will bring it back, and others wait behind it.
-    fn is_missing(&self, path: &std::path::Path) -> bool {
-        let is_open = self.open.as_ref().is_some_and(|open| open.segment == self.position.segment);
-        !is_open && self.storage.open(path).is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+    fn is_missing(&self) -> bool {
+        let segment = self.position.segment;
+        let is_open = self.open.as_ref().is_some_and(|open| open.segment == segment);
+        let open = || self.storage.open(&self.layout.segment(self.lane, segment));
+        !is_open && open().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
     }
 
     /// The scan of the segment at hand, as far as `end` allows.
