@@ -62,15 +62,18 @@ impl<'a> Message<'a> {
         flags |= if self.trace_id.is_some() { FLAG_TRACE_ID } else { 0 };
         flags |= if self.awaited { FLAG_AWAITED } else { 0 };
         let version = if self.producer_sub.is_empty() { VERSION_PLAIN } else { VERSION_WITH_PRODUCER };
-        out.extend_from_slice(&[version, flags]);
-        out.extend_from_slice(&(self.producer_sub.len() as u16).to_le_bytes());
-        out.extend_from_slice(&[0; 2]);
-        out.extend_from_slice(&(transaction_id.len() as u16).to_le_bytes());
-        out.extend_from_slice(&self.accepted_us.to_le_bytes());
-        out.extend_from_slice(self.id.as_bytes());
-        for text in [self.queue, self.partition, self.namespace, self.task] {
-            out.extend_from_slice(&(text.len() as u16).to_le_bytes());
-        }
+        let length = |text: &str| (text.len() as u16).to_le_bytes();
+        let mut fixed = [0; FIXED_BYTES];
+        (fixed[0], fixed[1]) = (version, flags);
+        fixed[2..4].copy_from_slice(&length(self.producer_sub));
+        fixed[6..8].copy_from_slice(&length(transaction_id));
+        fixed[8..16].copy_from_slice(&self.accepted_us.to_le_bytes());
+        fixed[16..32].copy_from_slice(self.id.as_bytes());
+        fixed[32..34].copy_from_slice(&length(self.queue));
+        fixed[34..36].copy_from_slice(&length(self.partition));
+        fixed[36..38].copy_from_slice(&length(self.namespace));
+        fixed[38..40].copy_from_slice(&length(self.task));
+        out.extend_from_slice(&fixed);
         if let Some(trace_id) = self.trace_id {
             out.extend_from_slice(trace_id.as_bytes());
         }

@@ -10,7 +10,7 @@ mod sealed;
 mod transport;
 
 pub use sealed::Sealed;
-pub use transport::{Interrupter, Transport, is_interrupted, read_more};
+pub use transport::{Interrupter, Transport, is_interrupted, read_more, write_all};
 
 use crate::limits::FREE_MEMORY_KEPT;
 use monoio::{

@@ -256,8 +256,25 @@ impl Shared {
         }
     }
 
-    /// Share of the quota that is used, from 0 to 1, once `coming_bytes` are durable as well.
-    pub fn fill(&self, coming_bytes: usize) -> f64 {
-        ((self.used_bytes() + coming_bytes as u64) as f64 / self.quota_bytes as f64).min(1.0)
+    /// Share of the quota that is used, in hundredths from 0 to 100, once `coming_bytes` are durable as well.
+    pub fn fill_percent(&self, coming_bytes: usize) -> u8 {
+        percent(self.used_bytes() + coming_bytes as u64, self.quota_bytes)
+    }
+}
+
+/// A part of a whole, which is not 0, in hundredths; at most all of it.
+fn percent(part: u64, whole: u64) -> u8 {
+    (part.saturating_mul(100).saturating_add(whole / 2) / whole).min(100) as u8
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_rounded_and_never_more_than_all() {
+        for (part, expected) in [(0, 0), (124, 12), (125, 13), (994, 99), (996, 100), (1000, 100), (u64::MAX, 100)] {
+            assert_eq!(percent(part, 1000), expected, "{part}");
+        }
     }
 }

@@ -3,12 +3,10 @@
 //! Credentials that a browser adds by itself, cookies and client certificates, are never allowed: a page must say its
 //! token. So `*` is safe to allow.
 
-/// What a preflight is told: methods, headers, and for how many seconds.
-pub const PREFLIGHT: [(&str, &str); 3] = [
-    ("Access-Control-Allow-Methods", "GET, HEAD, POST, PUT, DELETE, OPTIONS"),
-    ("Access-Control-Allow-Headers", "Authorization, Content-Type, Content-Encoding, Idempotency-Key, Prefer"),
-    ("Access-Control-Max-Age", "86400"),
-];
+/// What a preflight is told, as header lines: methods, headers, and for how many seconds.
+pub const PREFLIGHT: &str = "Access-Control-Allow-Methods: GET, HEAD, POST, PUT, DELETE, OPTIONS\r\n\
+     Access-Control-Allow-Headers: Authorization, Content-Type, Content-Encoding, Idempotency-Key, Prefer\r\n\
+     Access-Control-Max-Age: 86400\r\n";
 
 /// Headers of answers that a page may read.
 const EXPOSED: &str = "Forebay-Durability, Forebay-Buffer-Fill, Retry-After";

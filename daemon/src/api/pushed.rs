@@ -16,7 +16,7 @@ use crate::{
 use forebay_wal::group::SyncMethod;
 use smallvec::SmallVec;
 use std::{borrow::Cow, rc::Rc};
-use uuid::Uuid;
+use uuid::{Uuid, fmt::Hyphenated};
 
 /// Which words a push is answered with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,14 +104,14 @@ impl Pushed<'_> {
 
     /// Writes the answer.
     pub(super) fn write(&self, core: &Core, committed: bool, manner: Manner, out: &mut Vec<u8>) {
-        let durability = match (committed, core.shared.config.sync.method()) {
-            (true, _) => "postgres",
-            (false, SyncMethod::None) => "memory",
-            (false, _) => "disk",
+        let durability: &[u8] = match (committed, core.shared.config.sync.method()) {
+            (true, _) => b"Forebay-Durability: postgres\r\n",
+            (false, SyncMethod::None) => b"Forebay-Durability: memory\r\n",
+            (false, _) => b"Forebay-Durability: disk\r\n",
         };
         let mut body = core.scratch();
         self.write_body(core.shared.health() == DatabaseHealth::Connected, &mut body);
-        write_answer(core, 201, Some(("Forebay-Durability", durability)), &body, manner, out);
+        write_answer(core, 201, durability, &body, manner, out);
         core.give_back(body);
     }
 
@@ -186,24 +186,25 @@ impl PushedItem<'_> {
         if index > 0 {
             out.push(b',');
         }
+        let own_id = uuid_text(self.id);
         let (status, id) = match delivery.map(|delivery| &delivery.fate) {
-            None => ("buffered", self.id),
-            Some(Fate::Queued) => ("queued", self.id),
-            Some(Fate::Duplicate { of }) => ("duplicate", *of),
-            Some(Fate::Refused { .. }) => ("failed", self.id),
+            None => ("buffered", own_id),
+            Some(Fate::Queued) => ("queued", own_id),
+            Some(Fate::Duplicate { of }) => ("duplicate", uuid_text(*of)),
+            Some(Fate::Refused { .. }) => ("failed", own_id),
         };
         out.extend_from_slice(br#"{"index":"#);
         push_number(out, index as u64);
         out.extend_from_slice(br#","status":""#);
         out.extend_from_slice(status.as_bytes());
         out.extend_from_slice(br#"","message_id":""#);
-        push_uuid(out, id);
+        out.extend_from_slice(&id);
         out.extend_from_slice(br#"","transaction_id":"#);
         match &self.transaction_id {
             Some(transaction_id) => json_string(out, transaction_id),
             None => {
                 out.push(b'"');
-                push_uuid(out, self.id);
+                out.extend_from_slice(&own_id);
                 out.push(b'"');
             }
         }
@@ -224,8 +225,11 @@ impl PushedItem<'_> {
     }
 }
 
-fn push_uuid(out: &mut Vec<u8>, uuid: Uuid) {
-    out.extend_from_slice(uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
+/// A UUID in its usual form.
+fn uuid_text(uuid: Uuid) -> [u8; Hyphenated::LENGTH] {
+    let mut text = [0; Hyphenated::LENGTH];
+    uuid.hyphenated().encode_lower(&mut text);
+    text
 }
 
 #[cfg(test)]

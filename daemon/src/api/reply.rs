@@ -6,10 +6,9 @@ use crate::{
     core::{Asked, Core},
     http::{
         Manner, Refusal,
-        response::{JSON, write_response},
+        response::{JSON, Response},
     },
 };
-use smallvec::SmallVec;
 use std::rc::Rc;
 
 /// What a request is answered with.
@@ -84,7 +83,7 @@ impl<'a> Reply<'a> {
             Self::Asked(asked) => match asked.wait().await {
                 Answer::Done(mut body) => {
                     body.push(b'\n');
-                    write_answer(core, 200, None, &body, manner, out);
+                    write_answer(core, 200, b"", &body, manner, out);
                     false
                 }
                 Answer::Refused(refusal) => write_refusal(core, &refusal, None, manner, out),
@@ -97,51 +96,35 @@ impl<'a> Reply<'a> {
 
 fn write_ready(core: &Core, status: u16, allow: Option<&'static str>, body: &[u8], manner: Manner, out: &mut Vec<u8>) {
     // What a browser asks before it lets a page ask.
-    let preflight = (allow.is_some() && manner.allow_origin.is_some()).then_some(cors::PREFLIGHT);
-    let allow = allow.map(|methods| ("Allow", methods)).into_iter();
-    write_answer(core, status, allow.chain(preflight.into_iter().flatten()), body, manner, out);
+    let preflight = if manner.allow_origin.is_some() { cors::PREFLIGHT } else { "" };
+    let lines = allow.map(|methods| format!("Allow: {methods}\r\n{preflight}")).unwrap_or_default();
+    write_answer(core, status, lines.as_bytes(), body, manner, out);
 }
 
-/// Headers of an answer, few enough to need no memory of their own.
-type Headers<'a> = SmallVec<[(&'a str, &'a str); 6]>;
-
-/// Writes an answer with `Date`, and how full the log is where it is a 2xx.
-pub(super) fn write_answer(
-    core: &Core,
-    status: u16,
-    more: impl IntoIterator<Item = (&'static str, &'static str)>,
-    body: &[u8],
-    manner: Manner,
-    out: &mut Vec<u8>,
-) {
-    let date = core.date();
-    let fill = fill_text(core.fill());
-    let mut headers: Headers<'_> = SmallVec::new();
-    for header in more {
-        headers.push(header);
-    }
+/// Writes an answer with these header lines, `Date`, and how full the log is where it is a 2xx.
+pub(super) fn write_answer(core: &Core, status: u16, lines: &[u8], body: &[u8], manner: Manner, out: &mut Vec<u8>) {
+    let mut response = Response::start(out, status, JSON, body);
+    response.lines(lines);
     if (200..300).contains(&status) {
-        headers.push(("Forebay-Buffer-Fill", std::str::from_utf8(&fill).unwrap_or_default()));
+        response.lines(&fill_line(core.fill_percent()));
     }
-    headers.push(("Date", std::str::from_utf8(&date).unwrap_or_default()));
-    headers.extend(manner.headers());
-    write_response(out, status, &headers, JSON, body, manner.keep_alive, manner.head_only);
+    response.lines(&core.date_line());
+    manner.headers().for_each(|(name, value)| response.header(name, value));
+    response.end(manner.keep_alive, manner.head_only);
 }
 
 /// Writes a refusal. Returns whether the connection must be closed after it.
 pub fn write_refusal(core: &Core, refusal: &Refusal, accepted: Option<u64>, manner: Manner, out: &mut Vec<u8>) -> bool {
-    let date = core.date();
-    let mut headers: Headers<'_> = SmallVec::new();
-    headers.push(("Date", std::str::from_utf8(&date).unwrap_or_default()));
-    headers.extend(manner.headers());
-    refusal.write_to(out, accepted, &headers, manner.keep_alive, manner.head_only);
+    refusal.write_to(out, accepted, &core.date_line(), manner);
     refusal.close
 }
 
-/// A share as `0.00` to `1.00`.
-fn fill_text(fill: f64) -> [u8; 4] {
-    let hundredths = (fill.clamp(0.0, 1.0) * 100.0).round() as u8;
-    [b'0' + hundredths / 100, b'.', b'0' + hundredths / 10 % 10, b'0' + hundredths % 10]
+/// How full the log is, in hundredths, as a share of `0.00` to `1.00`.
+fn fill_line(percent: u8) -> [u8; 27] {
+    let mut line = *b"Forebay-Buffer-Fill: 0.00\r\n";
+    let [.., ones, _, tenths, hundredths, _, _] = &mut line;
+    (*ones, *tenths, *hundredths) = (b'0' + percent / 100, b'0' + percent / 10 % 10, b'0' + percent % 10);
+    line
 }
 
 #[cfg(test)]
@@ -150,10 +133,8 @@ mod tests {
 
     #[test]
     fn the_fill_has_two_decimals() {
-        for (fill, text) in
-            [(0.0, b"0.00"), (0.126, b"0.13"), (0.994, b"0.99"), (0.996, b"1.00"), (1.0, b"1.00"), (7.0, b"1.00")]
-        {
-            assert_eq!(&fill_text(fill), text);
+        for (percent, text) in [(0, "0.00"), (7, "0.07"), (13, "0.13"), (99, "0.99"), (100, "1.00")] {
+            assert_eq!(fill_line(percent), format!("Forebay-Buffer-Fill: {text}\r\n").as_bytes());
         }
     }
 }

@@ -6,20 +6,27 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-/// As many bytes as `Sun, 06 Nov 1994 08:49:37 GMT` has.
-pub const DATE_BYTES: usize = 29;
+/// What the line begins with, …
+const NAME: &[u8] = b"Date: ";
+/// … ends with, …
+const END: &[u8] = b"\r\n";
+/// … and has between: as many bytes as `Sun, 06 Nov 1994 08:49:37 GMT`.
+const DATE_BYTES: usize = 29;
 
-/// The `Date` of answers now.
+/// Bytes of the whole line.
+pub const DATE_LINE_BYTES: usize = NAME.len() + DATE_BYTES + END.len();
+
+/// The header line of answers now.
 pub(super) struct DateLine {
-    text: Cell<[u8; DATE_BYTES]>,
+    line: Cell<[u8; DATE_LINE_BYTES]>,
     second: Cell<u64>,
 }
 
 impl DateLine {
     pub(super) fn new(now: Duration) -> Self {
-        let line = Self { text: Cell::new([b' '; DATE_BYTES]), second: Cell::new(u64::MAX) };
-        line.set(now);
-        line
+        let date = Self { line: Cell::new([b' '; DATE_LINE_BYTES]), second: Cell::new(u64::MAX) };
+        date.set(now);
+        date
     }
 
     /// Notes the time since 1970.
@@ -28,16 +35,19 @@ impl DateLine {
         if self.second.replace(second) == second {
             return;
         }
-        let mut text = [b' '; DATE_BYTES];
-        let date = httpdate::HttpDate::from(UNIX_EPOCH + Duration::from_secs(second));
+        let mut line = [b' '; DATE_LINE_BYTES];
+        let (name, rest) = line.split_at_mut(NAME.len());
+        let (mut date, end) = rest.split_at_mut(DATE_BYTES);
+        name.copy_from_slice(NAME);
         // It fits until the year 9999, and would be cut from then on.
-        let written = write!(&mut text[..], "{date}");
+        let written = write!(date, "{}", httpdate::HttpDate::from(UNIX_EPOCH + Duration::from_secs(second)));
         debug_assert!(written.is_ok());
-        self.text.set(text);
+        end.copy_from_slice(END);
+        self.line.set(line);
     }
 
-    pub(super) fn text(&self) -> [u8; DATE_BYTES] {
-        self.text.get()
+    pub(super) fn get(&self) -> [u8; DATE_LINE_BYTES] {
+        self.line.get()
     }
 }
 
@@ -48,8 +58,8 @@ mod tests {
     #[test]
     fn it_is_the_form_of_the_rfc_and_follows_the_clock() {
         let line = DateLine::new(Duration::from_secs(784_111_777));
-        assert_eq!(&line.text(), b"Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(&line.get(), b"Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n");
         line.set(Duration::from_millis(784_111_778_999));
-        assert_eq!(&line.text(), b"Sun, 06 Nov 1994 08:49:38 GMT");
+        assert_eq!(&line.get(), b"Date: Sun, 06 Nov 1994 08:49:38 GMT\r\n");
     }
 }

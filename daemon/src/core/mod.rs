@@ -20,7 +20,7 @@ mod watch;
 
 pub use asked::Asked;
 pub use commits::{Awaited, CommitWait};
-pub use date::DATE_BYTES;
+pub use date::DATE_LINE_BYTES;
 pub use listener::{ListenError, bind_all};
 pub use log_task::Poisoned;
 
@@ -176,9 +176,9 @@ impl Core {
         self.now_ms.get()
     }
 
-    /// The `Date` of an answer.
-    pub fn date(&self) -> [u8; DATE_BYTES] {
-        self.date.text()
+    /// The `Date` of an answer, as a header line.
+    pub fn date_line(&self) -> [u8; DATE_LINE_BYTES] {
+        self.date.get()
     }
 
     /// Empty memory of some size, for bytes that are done with soon; to be given back.
@@ -199,9 +199,9 @@ impl Core {
         self.lane.borrow().is_full()
     }
 
-    /// Share of the log's quota that is used when all that this core appended is durable, from 0 to 1.
-    pub fn fill(&self) -> f64 {
-        self.shared.fill(self.lane.borrow().queued_bytes())
+    /// Share of the log's quota that is used when all that this core appended is durable, in hundredths from 0 to 100.
+    pub fn fill_percent(&self) -> u8 {
+        self.shared.fill_percent(self.lane.borrow().queued_bytes())
     }
 
     /// Appends a batch.

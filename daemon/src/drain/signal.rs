@@ -16,24 +16,20 @@ const NEVER: u64 = u64::MAX;
 /// How long messages may wait for company.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patience {
-    /// At most until then; `None`: not at all.
-    pub until: Option<Instant>,
+    /// At most so long, from when they are durable.
+    pub time: Duration,
     /// At most until so many wait.
     pub count: u64,
 }
 
 impl Patience {
     /// For a push whose client waits for the commit.
-    pub const NONE: Self = Self { until: None, count: 0 };
+    pub const NONE: Self = Self { time: Duration::ZERO, count: 0 };
 
     /// Both patiences at once.
     #[must_use]
     pub fn shorter(self, other: Self) -> Self {
-        let until = match (self.until, other.until) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            _ => None,
-        };
-        Self { until, count: self.count.min(other.count) }
+        Self { time: self.time.min(other.time), count: self.count.min(other.count) }
     }
 }
 
@@ -70,7 +66,10 @@ impl DrainSignal {
 
     /// `count` more messages are durable, which may wait as `patience` says.
     pub fn add(&self, count: u64, patience: Patience) {
-        let due_us = patience.until.map_or(0, |until| until.saturating_duration_since(self.epoch).as_micros() as u64);
+        let due_us = match patience.time {
+            Duration::ZERO => 0,
+            time => (self.epoch.elapsed() + time).as_micros() as u64,
+        };
         let due_us_before = self.due_us.fetch_min(due_us, Ordering::SeqCst);
         let due_count = self.due_count.fetch_min(patience.count, Ordering::SeqCst).min(patience.count);
         let waiting = self.waiting.fetch_add(count, Ordering::SeqCst) + count;
@@ -144,7 +143,7 @@ mod tests {
     use super::*;
 
     fn patience(ms: u64, count: u64) -> Patience {
-        Patience { until: Some(Instant::now() + Duration::from_millis(ms)), count }
+        Patience { time: Duration::from_millis(ms), count }
     }
 
     #[test]
@@ -199,7 +198,7 @@ mod tests {
     #[test]
     fn the_shorter_patience_wins_in_each_respect() {
         let (soon, late) = (patience(1, 100), patience(1_000, 10));
-        assert_eq!(soon.shorter(late), Patience { until: soon.until, count: 10 });
+        assert_eq!(soon.shorter(late), Patience { time: soon.time, count: 10 });
         assert_eq!(soon.shorter(Patience::NONE), Patience::NONE);
     }
 }

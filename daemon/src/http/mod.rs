@@ -3,7 +3,7 @@
 //! * [`request::parse`] reads a request's head and says how its body is framed.
 //! * [`incoming::Incoming`] takes a body as it comes: [`chunked::Decoder`] its chunks, [`coding::Decoder`] its coding.
 //! * [`path`] cuts and decodes what a target holds.
-//! * [`response::write_response`] and [`Refusal::write_to`] write answers.
+//! * [`response::Response`] and [`Refusal::write_to`] write answers.
 //!
 //! Promised: where one request ends and the next begins is never guessed. Refused, with the connection closed, is all
 //! that two parsers may read differently (RFC 9112 section 11.2): two lengths, a length beside chunks, a transfer coding

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use super::response::{self, write_response};
+use super::Manner;
+use super::response::{self, Response};
 
 /// Why a request was not taken, as its answer says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,34 +83,27 @@ impl Refusal {
         out.extend_from_slice(b"}\n");
     }
 
-    /// Appends the whole answer. `headers` are added to those that the refusal needs: `Retry-After`, `Allow`,
-    /// `WWW-Authenticate` with a 401, `Accept-Encoding` with a 415. The connection stays open if `keep_alive` says so and [`Self::close`] does not.
-    pub fn write_to(
-        &self,
-        out: &mut Vec<u8>,
-        accepted: Option<u64>,
-        headers: &[(&str, &str)],
-        keep_alive: bool,
-        head_only: bool,
-    ) {
+    /// Appends the whole answer, with `Retry-After`, `Allow`, `WWW-Authenticate` with a 401 and `Accept-Encoding` with a 415.
+    /// The connection stays open if `manner` says so and [`Self::close`] does not.
+    pub fn write_to(&self, out: &mut Vec<u8>, accepted: Option<u64>, date_line: &[u8], manner: Manner) {
         let mut body = Vec::with_capacity(64 + self.message.len());
         self.write_body(&mut body, accepted);
-        let mut digits = itoa::Buffer::new();
-        let mut all = Vec::with_capacity(headers.len() + 3);
-        all.extend_from_slice(headers);
+        let mut response = Response::start(out, self.status, response::JSON, &body);
+        response.lines(date_line);
+        manner.headers().for_each(|(name, value)| response.header(name, value));
         if let Some(seconds) = self.retry_after_s {
-            all.push(("Retry-After", digits.format(seconds)));
+            response.header("Retry-After", itoa::Buffer::new().format(seconds));
         }
         if let Some(allow) = self.allow {
-            all.push(("Allow", allow));
+            response.header("Allow", allow);
         }
         if self.status == 401 {
-            all.push(("WWW-Authenticate", "Bearer"));
+            response.header("WWW-Authenticate", "Bearer");
         }
         if self.status == 415 {
-            all.push(("Accept-Encoding", "gzip, zstd"));
+            response.header("Accept-Encoding", "gzip, zstd");
         }
-        write_response(out, self.status, &all, response::JSON, &body, keep_alive && !self.close, head_only);
+        response.end(manner.keep_alive && !self.close, manner.head_only);
     }
 }
 

@@ -8,61 +8,73 @@ pub const JSON: &str = "application/json";
 /// The answer that lets a client go on which sent `Expect: 100-continue`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What every answer with a content says to browsers and caches: it is what it says it is, and for nobody else.
-const GUARDS: &[u8] = b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n";
+/// What every answer with a content says to browsers and caches, behind its type: it is what it says it is, and for nobody else.
+const GUARDS: &[u8] = b"\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n";
 
-/// Appends an answer.
+/// More than a head without anything unusual has.
+const HEAD_BYTES_LIKELY: usize = 320;
+
+/// An answer that is being written: after its start come header lines, then its end.
 ///
-/// `Content-Length` is always written, except for 204 and 304, which have neither length, type nor body. `head_only`
-/// (the answer to HEAD) leaves out the body but not its length. `Connection: close` is written unless `keep_alive`; a
-/// client of HTTP/1.0 that is kept needs [`Head::keep_alive_header`](super::Head::keep_alive_header) among `headers`.
-/// `Date` is the caller's to add, since it is the caller who knows the time. An empty `content_type` is left out. Line
-/// ends and other control characters in a header's value are replaced by spaces, so no value can start a line.
-pub fn write_response(
-    out: &mut Vec<u8>,
-    status: u16,
-    headers: &[(&str, &str)],
-    content_type: &str,
-    body: &[u8],
-    keep_alive: bool,
-    head_only: bool,
-) {
-    let has_body = !matches!(status, 204 | 304);
-    out.reserve(256 + if head_only || !has_body { 0 } else { body.len() });
-    push_status_line(out, status);
-    if has_body {
-        if !content_type.is_empty() {
-            push_header(out, "Content-Type", content_type);
-            out.extend_from_slice(GUARDS);
+/// `Content-Length` is always written, except for 204 and 304, which have neither length, type nor body. An empty
+/// `content_type` is left out. `Date` is the caller's to add, since it is the caller who knows the time.
+pub struct Response<'o, 'b> {
+    out: &'o mut Vec<u8>,
+    body: Option<&'b [u8]>,
+}
+
+impl<'o, 'b> Response<'o, 'b> {
+    /// Appends the start to `out`.
+    pub fn start(out: &'o mut Vec<u8>, status: u16, content_type: &'static str, body: &'b [u8]) -> Self {
+        let body = (!matches!(status, 204 | 304)).then_some(body);
+        out.reserve(HEAD_BYTES_LIKELY + body.map_or(0, <[u8]>::len));
+        push_status_line(out, status);
+        let mut response = Self { out, body };
+        if let Some(body) = body {
+            if !content_type.is_empty() {
+                response.lines(b"Content-Type: ");
+                response.lines(content_type.as_bytes());
+                response.lines(GUARDS);
+            }
+            response.lines(b"Content-Length: ");
+            push_number(response.out, body.len() as u64);
+            response.lines(b"\r\n");
         }
-        out.extend_from_slice(b"Content-Length: ");
-        push_number(out, body.len() as u64);
-        out.extend_from_slice(b"\r\n");
+        response
     }
-    for (name, value) in headers {
-        push_header(out, name, value);
+
+    /// A header. Line ends and other control characters in its value are replaced by spaces, so no value can start a line.
+    pub fn header(&mut self, name: &str, value: &str) {
+        self.lines(name.as_bytes());
+        self.lines(b": ");
+        let start = self.out.len();
+        self.lines(value.as_bytes());
+        // Looked for first, all at once: there are next to never any.
+        if value.bytes().fold(false, |found, byte| found | byte.is_ascii_control()) {
+            self.out[start..].iter_mut().filter(|byte| byte.is_ascii_control()).for_each(|byte| *byte = b' ');
+        }
+        self.lines(b"\r\n");
     }
-    out.extend_from_slice(if keep_alive { b"\r\n" } else { b"Connection: close\r\n\r\n" });
-    if has_body && !head_only {
-        out.extend_from_slice(body);
+
+    /// Whole header lines, as they are.
+    #[inline]
+    pub fn lines(&mut self, lines: &[u8]) {
+        self.out.extend_from_slice(lines);
+    }
+
+    /// The end. `head_only` (the answer to HEAD) leaves out the body but not its length. `Connection: close` is written unless
+    /// `keep_alive`; a client of HTTP/1.0 that is kept needs [`Head::keep_alive_header`](super::Head::keep_alive_header).
+    pub fn end(mut self, keep_alive: bool, head_only: bool) {
+        self.lines(if keep_alive { b"\r\n" } else { b"Connection: close\r\n\r\n" });
+        if !head_only {
+            self.lines(self.body.unwrap_or_default());
+        }
     }
 }
 
 /// Appends a number in decimal digits.
 pub fn push_number(out: &mut Vec<u8>, number: u64) {
     out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
-}
-
-fn push_header(out: &mut Vec<u8>, name: &str, value: &str) {
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b": ");
-    let start = out.len();
-    out.extend_from_slice(value.as_bytes());
-    // Looked for first, all at once: there are next to never any.
-    if value.bytes().fold(false, |found, byte| found | byte.is_ascii_control()) {
-        out[start..].iter_mut().filter(|byte| byte.is_ascii_control()).for_each(|byte| *byte = b' ');
-    }
-    out.extend_from_slice(b"\r\n");
 }
 
 fn push_status_line(out: &mut Vec<u8>, status: u16) {

@@ -24,6 +24,7 @@ pub(super) struct StringSpan<'a> {
 
 impl<'a> StringSpan<'a> {
     /// The string, with its escapes resolved.
+    #[inline]
     pub(super) fn decode(self) -> std::borrow::Cow<'a, str> {
         if self.has_escapes { text::decode(self.raw) } else { self.raw.into() }
     }

@@ -18,7 +18,16 @@ pub fn validate(bytes: &[u8]) -> Result<(), JsonError> {
 
 impl Scanner<'_> {
     /// Steps over a value of any kind. The depth is counted from this value on.
+    #[inline]
     pub(super) fn skip_value(&mut self) -> Result<(), JsonError> {
+        match self.peek()? {
+            b'{' | b'[' => self.skip_container(),
+            byte => self.scalar(byte),
+        }
+    }
+
+    /// Steps over an object or array, whose opening brace or bracket is next.
+    fn skip_container(&mut self) -> Result<(), JsonError> {
         let mut open = OpenContainers::default();
         loop {
             let opened = match self.peek()? {
@@ -31,9 +40,6 @@ impl Scanner<'_> {
                 }
                 byte => {
                     self.scalar(byte)?;
-                    if open.depth == 0 {
-                        return Ok(());
-                    }
                     self.more(closing(open.top_is_object()))?
                 }
             };

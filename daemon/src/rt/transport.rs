@@ -1,8 +1,8 @@
 //! What a connection is served over: a socket, or something that encrypts what goes over one.
 
 use monoio::{
-    buf::IoBufMut,
-    io::{AsyncReadRent, AsyncWriteRent, CancelableAsyncReadRent, Canceller},
+    buf::{IoBuf, IoBufMut},
+    io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt, CancelableAsyncReadRent, Canceller},
     net::TcpStream,
 };
 use std::{cell::RefCell, future::Future, io};
@@ -16,6 +16,23 @@ pub async fn read_more(stream: &mut impl AsyncReadRent, buffer: Vec<u8>) -> (io:
     let (length, capacity) = (buffer.len(), buffer.capacity());
     debug_assert!(length < capacity, "there is room to read into");
     let (outcome, slice) = stream.read(buffer.slice_mut(length..capacity)).await;
+    (outcome, slice.into_inner())
+}
+
+/// Writes all of `buffer`, which is not empty. Must be awaited to its end.
+///
+/// # Errors
+/// Those of `send`.
+pub async fn write_all(stream: &mut impl AsyncWriteRent, buffer: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
+    let length = buffer.len();
+    let (outcome, buffer) = stream.write(buffer).await;
+    let written = match outcome {
+        Ok(written) if written < length => written,
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+        // Nearly always all of it.
+        known => return (known, buffer),
+    };
+    let (outcome, slice) = Box::pin(stream.write_all(buffer.slice(written..length))).await;
     (outcome, slice.into_inner())
 }
 

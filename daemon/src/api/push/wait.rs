@@ -8,7 +8,7 @@ use crate::{
     json::push,
     shared::DatabaseHealth,
 };
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a push's answer waits for.
 pub(super) struct Wait {
@@ -25,9 +25,9 @@ impl Wait {
             return Self { patience: Patience::NONE, buffered, awaited };
         }
         let config = &core.shared.config;
-        let wait = Duration::from_millis(buffer_ms.unwrap_or(config.flush_ms).into());
+        let time = Duration::from_millis(buffer_ms.unwrap_or(config.flush_ms).into());
         let count = u64::from(buffer_max.unwrap_or(config.flush_max));
-        Self { patience: Patience { until: Some(Instant::now() + wait), count }, buffered, awaited: false }
+        Self { patience: Patience { time, count }, buffered, awaited: false }
     }
 
     /// Buffered, unless `wait=postgres` says otherwise.

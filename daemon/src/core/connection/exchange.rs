@@ -108,7 +108,7 @@ impl<S: Transport> Conversation<'_, S> {
         }
         let (written, mut out) = if out.len() <= READ_BUFFER_KEPT_BYTES {
             self.watch.begin(Phase::Writing, self.core.now_ms());
-            self.stream.write_all(out).await
+            rt::write_all(self.stream, out).await
         } else {
             Box::pin(self.write_in_parts(out)).await
         };

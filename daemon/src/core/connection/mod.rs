@@ -202,7 +202,11 @@ impl<'c, S: Transport> Conversation<'c, S> {
             (next, consumed)
         };
         self.buffer = buffer;
-        self.buffer.drain(..consumed);
+        if consumed == self.buffer.len() {
+            self.buffer.clear();
+        } else {
+            self.buffer.drain(..consumed);
+        }
         next
     }
 

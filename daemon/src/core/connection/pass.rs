@@ -39,6 +39,9 @@ impl<S: Transport> Conversation<'_, S> {
     /// Takes the next request. Returns what is to be done where that is not to take the one behind it.
     fn take_one<'b>(&mut self, buffer: &'b [u8], pass: &mut Pass<'b>) -> Option<Next> {
         let rest = &buffer[pass.consumed..];
+        if rest.is_empty() {
+            return Some(Next::Read { needed: 0 });
+        }
         // How large a body may be depends on what is asked for.
         let head = match request::parse(rest, &Limits::new(u64::MAX)) {
             Ok(Parsed::Partial) => return Some(Next::Read { needed: 0 }),

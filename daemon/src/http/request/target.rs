@@ -16,7 +16,7 @@ pub(super) struct Target<'a> {
 /// Cuts a target in origin form (`/path?query`), in absolute form (`http://host/path?query`, which a server must
 /// accept), or `*` with OPTIONS.
 pub(super) fn split(method: Method, target: &str) -> Result<Target<'_>, Refusal> {
-    if target.contains('#') {
+    if target.bytes().any(|byte| byte == b'#') {
         return Err(Refusal::malformed("the target has a fragment"));
     }
     if target == "*" && method == Method::Options {
@@ -26,7 +26,7 @@ pub(super) fn split(method: Method, target: &str) -> Result<Target<'_>, Refusal>
         if !target.starts_with('/') {
             return Err(Refusal::malformed("the target must start with a slash"));
         }
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let (path, query) = split_query(target);
         return Ok(Target { path, query, authority: None });
     };
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
@@ -34,9 +34,14 @@ pub(super) fn split(method: Method, target: &str) -> Result<Target<'_>, Refusal>
     if authority.is_empty() || !is_host(authority.as_bytes()) {
         return Err(Refusal::malformed("the target's host is not a host"));
     }
-    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (path, query) = split_query(rest);
     let path = if path.is_empty() { "/" } else { path };
     Ok(Target { path, query, authority: Some(authority) })
+}
+
+/// What is before the first question mark, and what is behind it.
+fn split_query(target: &str) -> (&str, &str) {
+    target.bytes().position(|byte| byte == b'?').map_or((target, ""), |at| (&target[..at], &target[at + 1..]))
 }
 
 fn after_scheme(target: &str) -> Option<&str> {

@@ -1,5 +1,5 @@
-use super::super::Refusal;
-use super::super::response::{CONTINUE, JSON, write_response};
+use super::super::response::{CONTINUE, JSON, Response};
+use super::super::{Manner, Refusal};
 
 fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut out = b"before".to_vec();
@@ -7,10 +7,20 @@ fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
     String::from_utf8(out).unwrap().strip_prefix("before").unwrap().to_owned()
 }
 
+fn answer(status: u16, content_type: &'static str, body: &[u8], keep_alive: bool, head_only: bool) -> String {
+    written(|out| Response::start(out, status, content_type, body).end(keep_alive, head_only))
+}
+
+/// How a client that says nothing special is answered.
+const USUAL: Manner = Manner { keep_alive: true, head_only: false, keep_alive_header: None, allow_origin: None };
+
 #[test]
 fn an_answer_has_status_type_length_headers_and_body() {
     let text = written(|out| {
-        write_response(out, 201, &[("Forebay-Durability", "disk"), ("Date", "now")], JSON, b"[1]", true, false);
+        let mut response = Response::start(out, 201, JSON, b"[1]");
+        response.header("Forebay-Durability", "disk");
+        response.lines(b"Date: now\r\n");
+        response.end(true, false);
     });
     assert_eq!(
         text,
@@ -23,36 +33,36 @@ fn an_answer_has_status_type_length_headers_and_body() {
 #[test]
 fn an_answer_without_content_has_no_length_and_one_to_head_has_only_its_length() {
     for status in [204, 304] {
-        let text = written(|out| write_response(out, status, &[], JSON, b"left out", true, false));
+        let text = answer(status, JSON, b"left out", true, false);
         assert_eq!(text.split_once("\r\n").unwrap().1, "\r\n", "{text}");
     }
-    let text = written(|out| write_response(out, 200, &[], "text/plain", b"12345", true, true));
     assert_eq!(
-        text,
+        answer(200, "text/plain", b"12345", true, true),
         "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\
          Content-Length: 5\r\n\r\n"
     );
-    let text = written(|out| write_response(out, 200, &[], "", b"", true, false));
-    assert_eq!(text, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+    assert_eq!(answer(200, "", b"", true, false), "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
 }
 
 #[test]
 fn a_connection_that_will_be_closed_is_announced() {
-    let text = written(|out| write_response(out, 200, &[], "", b"", false, false));
-    assert_eq!(text, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    assert_eq!(answer(200, "", b"", false, false), "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
 }
 
 #[test]
 fn no_header_value_can_start_another_line() {
-    let text = written(|out| write_response(out, 200, &[("X", "a\r\nSet-Cookie: b\0")], "t\n", b"", true, false));
-    assert!(text.starts_with("HTTP/1.1 200 OK\r\nContent-Type: t \r\n"), "{text}");
+    let text = written(|out| {
+        let mut response = Response::start(out, 200, "", b"");
+        response.header("X", "a\r\nSet-Cookie: b\0");
+        response.end(true, false);
+    });
     assert!(text.ends_with("Content-Length: 0\r\nX: a  Set-Cookie: b \r\n\r\n"), "{text}");
 }
 
 #[test]
 fn every_status_has_a_line_that_parses() {
     for status in 200..600 {
-        let text = written(|out| write_response(out, status, &[], JSON, b"{}", true, false));
+        let text = answer(status, JSON, b"{}", true, false);
         let mut headers = [httparse::EMPTY_HEADER; 4];
         let mut response = httparse::Response::new(&mut headers);
         let parsed = response.parse(text.as_bytes()).unwrap();
@@ -62,7 +72,7 @@ fn every_status_has_a_line_that_parses() {
     for status in
         [200, 201, 202, 400, 401, 403, 404, 405, 408, 411, 413, 414, 415, 417, 429, 431, 500, 501, 503, 505, 507]
     {
-        let text = written(|out| write_response(out, status, &[], JSON, b"{}", true, false));
+        let text = answer(status, JSON, b"{}", true, false);
         assert!(text.lines().next().unwrap().len() > "HTTP/1.1 200 ".len(), "{status} has no reason");
     }
     assert_eq!(CONTINUE, b"HTTP/1.1 100 Continue\r\n\r\n");
@@ -75,29 +85,29 @@ fn body_of(text: &str) -> serde_json::Value {
 #[test]
 fn a_refusal_says_what_is_wrong_in_json_with_the_headers_it_needs() {
     let refusal = Refusal::new(507, "log_full", "the \"log\" is\nfull").retry_after_s(12);
-    let text = written(|out| refusal.write_to(out, None, &[("Date", "now")], true, false));
+    let text = written(|out| refusal.write_to(out, None, b"Date: now\r\n", USUAL));
     assert!(text.starts_with("HTTP/1.1 507 Insufficient Storage\r\n"));
     assert!(text.contains("\r\nRetry-After: 12\r\n") && text.contains("\r\nDate: now\r\n"));
     assert!(!text.contains("Connection:"));
     assert_eq!(body_of(&text), serde_json::json!({"error": "the \"log\" is\nfull", "code": "log_full"}));
 
-    let text = written(|out| Refusal::method_not_allowed("GET, HEAD").write_to(out, None, &[], true, false));
+    let text = written(|out| Refusal::method_not_allowed("GET, HEAD").write_to(out, None, b"", USUAL));
     assert!(text.starts_with("HTTP/1.1 405 ") && text.contains("\r\nAllow: GET, HEAD\r\n"));
-    let text = written(|out| Refusal::new(401, "unauthorized", "no token").write_to(out, None, &[], true, false));
+    let text = written(|out| Refusal::new(401, "unauthorized", "no token").write_to(out, None, b"", USUAL));
     assert!(text.contains("\r\nWWW-Authenticate: Bearer\r\n"));
 }
 
 #[test]
 fn a_refusal_of_a_stream_says_how_many_lines_were_taken() {
     let refusal = Refusal::new(400, "malformed_json", "line 3: expected a value at byte 0");
-    let text = written(|out| refusal.write_to(out, Some(2), &[], true, false));
+    let text = written(|out| refusal.write_to(out, Some(2), b"", USUAL));
     assert_eq!(body_of(&text)["accepted"], 2);
 }
 
 #[test]
 fn a_refusal_that_closes_does_so_whatever_the_client_asked() {
     let refusal = Refusal::body_too_large(10);
-    let text = written(|out| refusal.write_to(out, None, &[], true, true));
+    let text = written(|out| refusal.write_to(out, None, b"", Manner { head_only: true, ..USUAL }));
     assert!(text.ends_with("Connection: close\r\n\r\n"));
     assert!(!text.contains("Content-Length: 0"));
     assert_eq!(refusal.to_string(), "413 body_too_large: the body is larger than 10 bytes");

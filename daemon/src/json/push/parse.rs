@@ -33,6 +33,9 @@ struct Parser<'a, 'l> {
     limits: &'l PushLimits,
 }
 
+/// For how many items there is room before the first was read.
+const FEW_ITEMS: usize = 4;
+
 /// An item of which nothing was read: it stands in the list before its fields do, so that none of them is moved.
 const EMPTY: PushItem<'static> = PushItem {
     queue: Cow::Borrowed(""),
@@ -83,7 +86,7 @@ impl<'a> Parser<'a, '_> {
             self.scanner.skip_value()?;
             return Err(Fault::NoItems);
         }
-        let mut items: Vec<PushItem<'a>> = Vec::new();
+        let mut items: Vec<PushItem<'a>> = Vec::with_capacity(FEW_ITEMS);
         let mut more = self.scanner.open(b']')?;
         while more {
             if items.len() >= self.limits.max_items {

@@ -98,11 +98,13 @@ pub fn parse_buffer_max(number: &str) -> Result<u32, &'static str> {
 
 /// Digits, and none behind the point but zeros: JSON has no integers, and what a program holds as a float it writes as `100.0`.
 fn parse_integer(number: &str) -> Option<u32> {
-    let digits = match number.split_once('.') {
-        Some((digits, zeros)) if !zeros.is_empty() && zeros.bytes().all(|byte| byte == b'0') => digits,
-        _ => number,
+    let digits = number.bytes().take_while(u8::is_ascii_digit).count();
+    let (digits, rest) = number.split_at(digits);
+    let is_whole = match rest.strip_prefix('.') {
+        Some(zeros) => !zeros.is_empty() && zeros.bytes().all(|byte| byte == b'0'),
+        None => rest.is_empty(),
     };
-    if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
+    if is_whole { digits.parse().ok() } else { None }
 }
 
 /// Reads a UUID as PostgreSQL's `uuid_in` does: 32 hexadecimal digits in either case, a hyphen allowed after each group
