@@ -93,8 +93,8 @@ pub const GATHER_TURNS_MIN: usize = 4;
 /// takes.
 pub const GATHER_TURNS_MAX: usize = 24;
 
-/// Turns after which the loop rests once: with the first the answers leave, with the second the requests come that are there
-/// already.
+/// Turns after which the loop rests once, where that was not before: with the first the answers leave, with the second the
+/// requests come that are there already.
 pub const GATHER_TURNS_BEFORE_REST: usize = 2;
 
 /// Longest rest. A rest is half of what the last write took, so on a quick disk it is short.
@@ -105,6 +105,9 @@ pub const GATHER_REST_MIN: Duration = Duration::from_micros(20);
 
 /// Pushes expected with which there is no rest: with more of them there is always something to do meanwhile.
 pub const GATHER_REST_EXPECTED: usize = 64;
+
+/// Pushes expected from which on the loop rests before it reads any of them: with fewer they are there before a rest is over.
+pub const GATHER_REST_EARLY: usize = 8;
 
 /// Bytes with which a group is kept open no longer: to write them takes the disk longer than it takes to begin.
 pub const GATHER_BYTES: usize = 64 << 10;

@@ -4,12 +4,12 @@
 //! durable are being answered, and most ask again at once; a group that closed as soon as the write returned would hold
 //! only those who were in turn with it, and the two halves would take turns for ever. So it waits for them, while the loop
 //! has something to do and the group is small, and rests once: their requests come one by one, and a loop that turns for each
-//! of them spends more on its turns than on them. When as many have come as can be expected, or nobody comes any more, the
-//! group closes.
+//! of them spends more on its turns than on them. Several are waited for before any of them is read: a read that finds
+//! nothing has to be begun again. When as many have come as can be expected, or nobody comes any more, the group closes.
 
 use crate::limits::{
-    GATHER_REST_EXPECTED, GATHER_REST_MAX, GATHER_REST_MIN, GATHER_TURNS_BEFORE_REST, GATHER_TURNS_MAX,
-    GATHER_TURNS_MIN,
+    GATHER_REST_EARLY, GATHER_REST_EXPECTED, GATHER_REST_MAX, GATHER_REST_MIN, GATHER_TURNS_BEFORE_REST,
+    GATHER_TURNS_MAX, GATHER_TURNS_MIN,
 };
 use std::{
     cell::Cell,
@@ -21,8 +21,12 @@ use std::{
 pub(super) struct Gathering {
     /// In the group that collects.
     asked: Cell<usize>,
+    /// Those of them whom its write answers; the others wait for their commit.
+    to_answer: Cell<usize>,
     /// In the group that is being written.
     written: Cell<usize>,
+    /// Whom the group's write answers, that is being written or was last.
+    answered: Cell<usize>,
     /// Those in the group that collects, when it has all who were in it or in the one before when that became durable.
     expected: Cell<usize>,
     /// When the last write was begun.
@@ -32,14 +36,16 @@ pub(super) struct Gathering {
 }
 
 impl Gathering {
-    /// Somebody has appended something.
-    pub(super) fn asked(&self) {
+    /// Somebody has appended something, and is answered as soon as it is durable, or not.
+    pub(super) fn asked(&self, is_answered_then: bool) {
         self.asked.set(self.asked.get() + 1);
+        self.to_answer.set(self.to_answer.get() + usize::from(is_answered_then));
     }
 
     /// The group that collected is being written.
     pub(super) fn write_started(&self) {
         self.written.set(self.asked.take());
+        self.answered.set(self.to_answer.take());
         self.write_started_at.set(Some(Instant::now()));
     }
 
@@ -47,19 +53,36 @@ impl Gathering {
     pub(super) fn write_ended(&self) {
         self.expected.set(self.asked.get() + self.written.take());
         let took = self.write_started_at.take().map_or(Duration::ZERO, |at| at.elapsed());
-        self.rest.set(rest_after(took));
+        let are_few = (2..GATHER_REST_EXPECTED).contains(&self.expected.get());
+        self.rest.set(if are_few { rest_after(took) } else { Duration::ZERO });
     }
 
-    /// Waits until the group should close, and no longer than until it `is_large`. With each `turn` the loop takes in what has
-    /// arrived, without waiting for anything; while it does `rest`, nothing is taken in.
+    /// After a write that answers several: lets the answers leave, then rests, and takes in together what came meanwhile.
+    /// With each `turn` the loop takes in what has arrived, without waiting for anything; while it does `rest`, nothing is
+    /// taken in.
+    pub(super) async fn rest(&self, turn: &mut impl AsyncFnMut(), rest: impl Fn(Duration)) {
+        let is_writing = self.written.get() > 0;
+        if is_writing || self.rest.get().is_zero() || self.answered.get() < GATHER_REST_EARLY {
+            return;
+        }
+        turn().await;
+        rest(self.rest.get());
+        turn().await;
+        // For those who are further away it rests once more, when the first of them has come.
+        if self.asked.get() > 0 {
+            self.rest.take();
+        }
+    }
+
+    /// Waits until the group should close, and no longer than until it `is_large`, with turns and one rest unless there was one.
     pub(super) async fn wait(&self, is_large: impl Fn() -> bool, mut turn: impl AsyncFnMut(), rest: impl Fn(Duration)) {
         for turns in 1..=GATHER_TURNS_MAX {
             let before = self.asked.get();
             if before >= self.expected.get() || is_large() {
                 return;
             }
-            if turns == GATHER_TURNS_BEFORE_REST + 1 && self.expected.get() < GATHER_REST_EXPECTED {
-                rest(self.rest.get());
+            if turns == GATHER_TURNS_BEFORE_REST + 1 {
+                rest(self.rest.take());
             }
             turn().await;
             if turns >= GATHER_TURNS_MIN && self.asked.get() == before {
@@ -102,23 +125,33 @@ mod tests {
     ) -> (usize, Vec<(usize, Duration)>) {
         let turns = Cell::new(0);
         let rests = RefCell::new(Vec::new());
-        let turn = async || {
-            (0..came(turns.get())).for_each(|_| gathering.asked());
+        let mut turn = async || {
+            (0..came(turns.get())).for_each(|_| gathering.asked(true));
             turns.set(turns.get() + 1);
         };
-        let rest = |duration| rests.borrow_mut().push((turns.get(), duration));
-        let waiting = pin!(gathering.wait(|| gathering.asked.get() >= large, turn, rest));
-        let outcome = waiting.poll(&mut Context::from_waker(Waker::noop()));
-        assert_eq!(outcome, Poll::Ready(()));
+        let rest = |duration: Duration| {
+            if !duration.is_zero() {
+                rests.borrow_mut().push((turns.get(), duration));
+            }
+        };
+        now(async {
+            gathering.rest(&mut turn, rest).await;
+            gathering.wait(|| gathering.asked.get() >= large, turn, rest).await;
+        });
         (turns.get(), rests.take())
+    }
+
+    /// Comes to the end of what waits for nothing.
+    fn now(waiting: impl Future<Output = ()>) {
+        assert_eq!(pin!(waiting).poll(&mut Context::from_waker(Waker::noop())), Poll::Ready(()));
     }
 
     /// After a write with `written` in it, while `asked` wait for the next.
     fn after_a_write(written: usize, asked: usize) -> Gathering {
         let gathering = Gathering::default();
-        (0..written).for_each(|_| gathering.asked());
+        (0..written).for_each(|_| gathering.asked(true));
         gathering.write_started();
-        (0..asked).for_each(|_| gathering.asked());
+        (0..asked).for_each(|_| gathering.asked(true));
         gathering.write_ended();
         gathering
     }
@@ -128,10 +161,10 @@ mod tests {
         assert_eq!(turns(&after_a_write(16, 16), |_| 4), 4, "sixteen more, by fours");
         assert_eq!(turns(&after_a_write(1, 0), |turn| usize::from(turn == 2)), 3);
         let alone = after_a_write(1, 0);
-        alone.asked();
+        alone.asked(true);
         assert_eq!(turns(&alone, |_| 0), 0, "who is alone waits for nobody");
         let first = Gathering::default();
-        first.asked();
+        first.asked(true);
         assert_eq!(turns(&first, |_| 0), 0, "nor does the first");
     }
 
@@ -144,17 +177,54 @@ mod tests {
         assert_eq!(turns_until_large(&after_a_write(1000, 3), 10, |_| 1), 7, "nor does it wait when it is large");
     }
 
+    /// When the loop rested, after a write with `written` in it while one more asked.
+    fn rests(written: usize, came: fn(usize) -> usize) -> Vec<(usize, Duration)> {
+        let gathering = after_a_write(written, 1);
+        if gathering.expected.get() < GATHER_REST_EXPECTED {
+            gathering.rest.set(GATHER_REST_MAX);
+        }
+        turns_and_rests(&gathering, usize::MAX, came).1
+    }
+
     #[test]
     fn the_loop_rests_once_when_few_are_expected_and_they_take_long() {
-        let rests = |written, came: fn(usize) -> usize| {
-            let gathering = after_a_write(written, 1);
-            gathering.rest.set(GATHER_REST_MAX);
-            turns_and_rests(&gathering, usize::MAX, came).1
-        };
-        assert_eq!(rests(16, |_| 1), [(GATHER_TURNS_BEFORE_REST, GATHER_REST_MAX)]);
-        assert_eq!(rests(16, |_| 8), [], "they came at once");
-        assert_eq!(rests(GATHER_REST_EXPECTED, |_| 1), [], "there is enough to do");
+        let few = GATHER_REST_EARLY - 2;
+        assert_eq!(rests(few, |_| 1), [(GATHER_TURNS_BEFORE_REST, GATHER_REST_MAX)]);
+        assert_eq!(rests(few, |_| 4), [], "they came at once");
         assert_eq!(rests(0, |_| 0), [], "who is alone waits for nobody");
+    }
+
+    #[test]
+    fn the_loop_rests_before_it_reads_when_several_were_answered() {
+        assert_eq!(rests(16, |_| 1), [(1, GATHER_REST_MAX)]);
+        assert_eq!(rests(GATHER_REST_EARLY, |_| 8), [(1, GATHER_REST_MAX)], "though they come at once");
+        assert_eq!(rests(GATHER_REST_EXPECTED, |_| 1), [], "there is enough to do");
+    }
+
+    #[test]
+    fn those_who_wait_for_their_commit_are_not_looked_for_at_once() {
+        let gathering = Gathering::default();
+        (0..16).for_each(|_| gathering.asked(false));
+        gathering.write_started();
+        gathering.asked(false);
+        gathering.write_ended();
+        gathering.rest.set(GATHER_REST_MAX);
+        let (_, rests) = turns_and_rests(&gathering, usize::MAX, |_| 1);
+        assert_eq!(rests, [(GATHER_TURNS_BEFORE_REST, GATHER_REST_MAX)]);
+    }
+
+    #[test]
+    fn who_is_far_away_is_rested_for_again_when_the_first_has_come() {
+        let gathering = after_a_write(16, 0);
+        gathering.rest.set(GATHER_REST_MAX);
+        let rests = Cell::new(0);
+        let look = || now(gathering.rest(&mut async || {}, |_| rests.set(rests.get() + 1)));
+        look();
+        gathering.asked(true);
+        look();
+        assert_eq!(rests.get(), 2);
+        look();
+        assert_eq!(rests.get(), 2, "that was the last");
     }
 
     #[test]

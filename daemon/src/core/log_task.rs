@@ -49,9 +49,9 @@ impl LogState {
         self.notes.borrow_mut().push_back(Note { end_ordinal, count, patience });
     }
 
-    /// Sends what was appended on its way, before long.
-    pub(super) fn submit(&self) {
-        self.gathering.asked();
+    /// Sends what was appended on its way, before long. See [`Core::submit`].
+    pub(super) fn submit(&self, is_answered_then: bool) {
+        self.gathering.asked(is_answered_then);
         self.look();
     }
 
@@ -113,9 +113,11 @@ pub(super) fn spawn(core: &Rc<Core>) -> io::Result<()> {
     rt::spawn(async move {
         loop {
             submitter.log.submit.notified().await;
+            let gathering = &submitter.log.gathering;
+            let mut turn = async || turns.turn().await;
+            gathering.rest(&mut turn, rest).await;
             if submitter.lane.borrow().is_waiting() {
-                let gathering = &submitter.log.gathering;
-                gathering.wait(|| is_large(&submitter), async || turns.turn().await, rest).await;
+                gathering.wait(|| is_large(&submitter), turn, rest).await;
                 submit(&submitter);
             }
         }

@@ -223,9 +223,10 @@ impl Core {
         self.log.next_event().await;
     }
 
-    /// Sends what was appended on its way, together with what those append whose turn is next.
-    pub fn submit(&self) {
-        self.log.submit();
+    /// Sends what was appended on its way, together with what those append whose turn is next. `is_answered_then`: whether
+    /// whoever appended it is answered as soon as it is durable, and may come with more then.
+    pub fn submit(&self, is_answered_then: bool) {
+        self.log.submit(is_answered_then);
     }
 
     /// Waits until everything below `end_ordinal` is durable.

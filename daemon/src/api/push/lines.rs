@@ -161,7 +161,7 @@ impl<'c, 'h> Lines<'c, 'h> {
     /// So that what is on its way for one connection is bounded.
     async fn wait_a_moment(&mut self, bytes: usize) -> Result<(), Refusal> {
         // The next lines may be long in coming.
-        self.core.submit();
+        self.core.submit(false);
         self.undurable_bytes += bytes;
         if self.undurable_bytes >= NDJSON_WINDOW_BYTES {
             // The answer says it if the disk fails.

@@ -182,7 +182,7 @@ impl<S: Transport> Conversation<'_, S> {
     /// Appends the answer to what leaves next.
     async fn answer(&mut self, reply: Reply<'_>, manner: Manner, is_whole: bool) -> Next {
         self.watch.go_on(Phase::Busy);
-        self.core.submit();
+        self.core.submit(true);
         let manner = if is_whole { manner } else { Manner { keep_alive: false, keep_alive_header: None, ..manner } };
         let closes = reply.finish(self.core, manner, &mut self.out).await;
         self.request_ended();

@@ -188,7 +188,7 @@ impl<'c, S: Transport> Conversation<'c, S> {
         let (next, consumed) = {
             let Pass { next, consumed, end_ordinal, waiting } = self.pass(&buffer);
             if end_ordinal > 0 || !waiting.is_empty() {
-                self.core.submit();
+                self.core.submit(waiting.is_empty());
             }
             let next = if self.core.durable(end_ordinal).await.is_err() {
                 self.out.truncate(before_bytes);
