@@ -6,7 +6,7 @@ use crate::{
     core::{Asked, Core},
     http::{
         Manner, Refusal,
-        response::{JSON, Response},
+        response::{GUARDS, JSON, Response},
     },
 };
 use std::rc::Rc;
@@ -83,7 +83,7 @@ impl<'a> Reply<'a> {
             Self::Asked(asked) => match asked.wait().await {
                 Answer::Done(mut body) => {
                     body.push(b'\n');
-                    write_answer(core, 200, b"", &body, manner, out);
+                    write_answer(core, 200, GUARDS, &body, manner, out);
                     false
                 }
                 Answer::Refused(refusal) => write_refusal(core, &refusal, None, manner, out),
@@ -97,8 +97,8 @@ impl<'a> Reply<'a> {
 fn write_ready(core: &Core, status: u16, allow: Option<&'static str>, body: &[u8], manner: Manner, out: &mut Vec<u8>) {
     // What a browser asks before it lets a page ask.
     let preflight = if manner.allow_origin.is_some() { cors::PREFLIGHT } else { "" };
-    let lines = allow.map(|methods| format!("Allow: {methods}\r\n{preflight}")).unwrap_or_default();
-    write_answer(core, status, lines.as_bytes(), body, manner, out);
+    let lines = allow.map(|methods| format!("Allow: {methods}\r\n{preflight}"));
+    write_answer(core, status, lines.as_ref().map_or(GUARDS, |lines| lines.as_bytes()), body, manner, out);
 }
 
 /// Writes an answer with these header lines, `Date`, and how full the log is where it is a 2xx.

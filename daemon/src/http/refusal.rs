@@ -89,6 +89,7 @@ impl Refusal {
         let mut body = Vec::with_capacity(64 + self.message.len());
         self.write_body(&mut body, accepted);
         let mut response = Response::start(out, self.status, response::JSON, &body);
+        response.lines(response::GUARDS);
         response.lines(date_line);
         manner.headers().for_each(|(name, value)| response.header(name, value));
         if let Some(seconds) = self.retry_after_s {

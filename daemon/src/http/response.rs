@@ -8,8 +8,9 @@ pub const JSON: &str = "application/json";
 /// The answer that lets a client go on which sent `Expect: 100-continue`.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What every answer with a content says to browsers and caches, behind its type: it is what it says it is, and for nobody else.
-const GUARDS: &[u8] = b"\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n";
+/// What an answer that a browser could load or a cache could keep says to both, as header lines: it is what it says it is, and
+/// for nobody else.
+pub const GUARDS: &[u8] = b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n";
 
 /// More than a head without anything unusual has.
 const HEAD_BYTES_LIKELY: usize = 320;
@@ -34,7 +35,7 @@ impl<'o, 'b> Response<'o, 'b> {
             if !content_type.is_empty() {
                 response.lines(b"Content-Type: ");
                 response.lines(content_type.as_bytes());
-                response.lines(GUARDS);
+                response.lines(b"\r\n");
             }
             response.lines(b"Content-Length: ");
             push_number(response.out, body.len() as u64);

@@ -24,8 +24,7 @@ fn an_answer_has_status_type_length_headers_and_body() {
     });
     assert_eq!(
         text,
-        "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nX-Content-Type-Options: nosniff\r\n\
-         Cache-Control: no-store\r\nContent-Length: 3\r\nForebay-Durability: disk\r\n\
+        "HTTP/1.1 201 Created\r\nContent-Type: application/json\r\nContent-Length: 3\r\nForebay-Durability: disk\r\n\
          Date: now\r\n\r\n[1]"
     );
 }
@@ -38,8 +37,7 @@ fn an_answer_without_content_has_no_length_and_one_to_head_has_only_its_length()
     }
     assert_eq!(
         answer(200, "text/plain", b"12345", true, true),
-        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n\
-         Content-Length: 5\r\n\r\n"
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\n"
     );
     assert_eq!(answer(200, "", b"", true, false), "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
 }
@@ -87,6 +85,7 @@ fn a_refusal_says_what_is_wrong_in_json_with_the_headers_it_needs() {
     let refusal = Refusal::new(507, "log_full", "the \"log\" is\nfull").retry_after_s(12);
     let text = written(|out| refusal.write_to(out, None, b"Date: now\r\n", USUAL));
     assert!(text.starts_with("HTTP/1.1 507 Insufficient Storage\r\n"));
+    assert!(text.contains("\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"));
     assert!(text.contains("\r\nRetry-After: 12\r\n") && text.contains("\r\nDate: now\r\n"));
     assert!(!text.contains("Connection:"));
     assert_eq!(body_of(&text), serde_json::json!({"error": "the \"log\" is\nfull", "code": "log_full"}));
