@@ -106,7 +106,7 @@ pub const GATHER_REST_MIN: Duration = Duration::from_micros(20);
 /// Pushes expected with which there is no rest: with more of them there is always something to do meanwhile.
 pub const GATHER_REST_EXPECTED: usize = 64;
 
-/// Pushes expected from which on the loop rests before it reads any of them: with fewer they are there before a rest is over.
+/// Pushes that a write answers from which on the loop rests before it reads again: fewer clients are back before a rest is over.
 pub const GATHER_REST_EARLY: usize = 8;
 
 /// Bytes with which a group is kept open no longer: to write them takes the disk longer than it takes to begin.
