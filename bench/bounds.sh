@@ -10,7 +10,7 @@
 # MODE               the log's --sync: direct, fdatasync or none (direct)
 # ROUNDS, SECONDS_PER_ROUND   rounds of each, and the length of one (3 and 5); WARM_UP_SECONDS before them (2)
 # IDLE               idle connections (10000)
-# SERVER_CORE, LOAD_CORE      the two cores (0 and 1)
+# SERVER_CORE, LOAD_CORE      the two cores (the one at which the disk's interrupts arrive, and another)
 # FOREBAY, BENCH     the daemon and the load generator (target/release/forebay, target/release/forebay-bench)
 # SCRATCH            where the log is kept: on a real disk, in a directory that is made and removed (target/bounds)
 #
@@ -26,8 +26,6 @@ ROUNDS=${ROUNDS:-3}
 SECONDS_PER_ROUND=${SECONDS_PER_ROUND:-5}
 WARM_UP_SECONDS=${WARM_UP_SECONDS:-2}
 IDLE=${IDLE:-10000}
-SERVER_CORE=${SERVER_CORE:-0}
-LOAD_CORE=${LOAD_CORE:-1}
 FOREBAY=${FOREBAY:-target/release/forebay}
 BENCH=${BENCH:-target/release/forebay-bench}
 SCRATCH=${SCRATCH:-target/bounds}
@@ -37,6 +35,8 @@ FIO_FILE_BYTES=$((256 << 20))
 
 # shellcheck source=bench/common.sh
 source bench/common.sh
+# shellcheck source=bench/cores.sh
+source bench/cores.sh
 # shellcheck source=bench/server.sh
 source bench/server.sh
 
@@ -111,9 +111,9 @@ lines() {
     "$(spread lines 1 "$(awk -v b=$LINES_BYTES 'BEGIN { print 1e6 / b }')" 0) MB/s of body" 'at least 300'
 }
 
-# The median of 4 KiB writes, each synced, as the log does them, in µs.
+# The median of 4 KiB writes, each synced, as the log does them, on the same core, in µs.
 fio_once() {
-  fio --name=one --filename="$scratch/fio" --ioengine=io_uring --iodepth=1 --rw=write --bs=4096 --direct=1 --sync=dsync \
+  taskset -c "$SERVER_CORE" fio --name=one --filename="$scratch/fio" --ioengine=io_uring --iodepth=1 --rw=write --bs=4096 --direct=1 --sync=dsync \
     --overwrite=1 --size=$FIO_FILE_BYTES --time_based --runtime="$SECONDS_PER_ROUND" --lat_percentiles=1 \
     --percentile_list=50 --output-format=json --output="$scratch/fio.json" >&2 || die "fio failed"
   jq -r '.jobs[0].write.lat_ns.percentile["50.000000"] / 1000 | floor' "$scratch/fio.json"
@@ -255,6 +255,7 @@ main() {
   [ -x "$FOREBAY" ] && [ -x "$BENCH" ] || die "not there: cargo build --release -p forebay -p forebay-bench"
   ulimit -n $((IDLE + 1024)) 2>/dev/null || ulimit -n "$(ulimit -Hn)"
   make_scratch
+  pick_cores
   for part in ${ONLY//,/ }; do
     case $part in cores | access) $part ;; *) with_forebay "$part" ;; esac
   done

@@ -9,7 +9,7 @@
 # CONNECTIONS        open connections (32,128); several numbers with commas between have a table each
 # MODE               the log's --sync: direct, fdatasync or none (direct)
 # ROUNDS, SECONDS_PER_ROUND   rounds of each build, and the length of one (7 and 2); WARM_UP_SECONDS before each (1)
-# SERVER_CORE, LOAD_CORE      the two cores (0 and 1)
+# SERVER_CORE, LOAD_CORE      the two cores (the one at which the disk's interrupts arrive, and another)
 # SCRATCH            where the logs are kept: on a real disk, in a directory that is made and removed (target/builds)
 #
 # Ratios are to the first build, medians of the rounds' own: what makes a round slow is in both. Everything is on loopback,
@@ -24,12 +24,12 @@ MODE=${MODE:-direct}
 ROUNDS=${ROUNDS:-7}
 SECONDS_PER_ROUND=${SECONDS_PER_ROUND:-2}
 WARM_UP_SECONDS=${WARM_UP_SECONDS:-1}
-SERVER_CORE=${SERVER_CORE:-0}
-LOAD_CORE=${LOAD_CORE:-1}
 SCRATCH=${SCRATCH:-target/builds}
 
 # shellcheck source=bench/common.sh
 source bench/common.sh
+# shellcheck source=bench/cores.sh
+source bench/cores.sh
 # shellcheck source=bench/server.sh
 source bench/server.sh
 # shellcheck source=bench/rounds.sh
@@ -77,6 +77,7 @@ main() {
   [ $# -ge 2 ] || die "name two builds of the daemon, or more"
   for build in "$@"; do [ -x "$build" ] || die "$build is not there"; done
   make_scratch
+  pick_cores
   for CONNECTIONS in ${CONNECTIONS//,/ }; do
     printf '%s' "$separator"
     compare "$@"

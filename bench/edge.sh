@@ -8,7 +8,7 @@
 # CONNECTIONS        open connections (128); several numbers with commas between have a table each, with servers started anew
 # MODE               the log's --sync: direct, fdatasync or none (direct)
 # ROUNDS, SECONDS_PER_ROUND   rounds of each server, and the length of one (5 and 5); WARM_UP_SECONDS before them (3)
-# SERVER_CORE, LOAD_CORE      the two cores (0 and 1)
+# SERVER_CORE, LOAD_CORE      the two cores (the one at which the disk's interrupts arrive, and another)
 # FOREBAY            the daemon (target/release/forebay)
 # SCRATCH            where the log is kept: on a real disk, in a directory that is made and removed (target/edge)
 #
@@ -23,8 +23,6 @@ MODE=${MODE:-direct}
 ROUNDS=${ROUNDS:-5}
 SECONDS_PER_ROUND=${SECONDS_PER_ROUND:-5}
 WARM_UP_SECONDS=${WARM_UP_SECONDS:-3}
-SERVER_CORE=${SERVER_CORE:-0}
-LOAD_CORE=${LOAD_CORE:-1}
 FOREBAY=${FOREBAY:-target/release/forebay}
 SCRATCH=${SCRATCH:-target/edge}
 
@@ -32,6 +30,8 @@ nginx_pid=''
 
 # shellcheck source=bench/common.sh
 source bench/common.sh
+# shellcheck source=bench/cores.sh
+source bench/cores.sh
 # shellcheck source=bench/server.sh
 source bench/server.sh
 # shellcheck source=bench/rounds.sh
@@ -98,8 +98,8 @@ print_report() {
   printf '`%s`, %s\n\n' "$command" "$(date -u +%Y-%m-%d)"
   printf '%s cores of %s, Linux %s, log on %s, %s, %s.\n' "$(nproc --all)" "${model:-an unnamed processor}" "$(uname -r)" \
     "$(file_system)" "$(nginx_version)" "$(wrk -v 2>&1 | sed -n '1s/ \[.*//p')"
-  printf 'One server core, one loading core, %s connections, %s rounds of %s s each in turn; medians.\n\n' \
-    "$CONNECTIONS" "$ROUNDS" "$SECONDS_PER_ROUND"
+  printf 'The servers on core %s, the load on core %s, %s connections, %s rounds of %s s each in turn; medians.\n\n' \
+    "$SERVER_CORE" "$LOAD_CORE" "$CONNECTIONS" "$ROUNDS" "$SECONDS_PER_ROUND"
   head_row server
   row nginx 'nginx, `return 204`'
   row forebay "forebay, \`--sync $MODE\`, PostgreSQL away"
@@ -141,6 +141,7 @@ main() {
   check_rounds
   [ -x "$FOREBAY" ] || die "$FOREBAY is not there: cargo build --release -p forebay"
   make_scratch
+  pick_cores
   local separator=''
   for CONNECTIONS in ${CONNECTIONS//,/ }; do
     printf '%s' "$separator"

@@ -3,7 +3,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2153,SC2154 # what is set by whoever sources it
 
-# Dies where a setting is none, or the cores are not there.
+# Dies where a setting is none.
 check_rounds() {
   local name most
   for name in ROUNDS SECONDS_PER_ROUND WARM_UP_SECONDS; do
@@ -12,8 +12,6 @@ check_rounds() {
   [[ $CONNECTIONS =~ ^[1-9][0-9]{0,4}(,[1-9][0-9]{0,4})*$ ]] ||
     die "CONNECTIONS must be positive numbers with commas between, not '$CONNECTIONS'"
   case $MODE in direct | fdatasync | none) ;; *) die "MODE must be direct, fdatasync or none, not '$MODE'" ;; esac
-  [ "$SERVER_CORE" != "$LOAD_CORE" ] || die "the server and the load need a core each"
-  taskset -c "$SERVER_CORE,$LOAD_CORE" true || die "cores $SERVER_CORE and $LOAD_CORE are not both available"
   # Every connection is a descriptor at both ends. A limit that was lowered may not be raised again: once for all tables.
   most=$(tr ',' '\n' <<<"$CONNECTIONS" | sort -n | tail -n 1)
   ulimit -n $((most + 1024)) 2>/dev/null || ulimit -n "$(ulimit -Hn)"
