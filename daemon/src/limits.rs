@@ -53,7 +53,8 @@ pub const BUFFER_KEPT: Duration = Duration::from_millis(250);
 /// would take 50 MiB for a moment otherwise.
 pub const RESTING_PER_CORE_MAX: usize = 1024;
 
-/// Connections that go, or give their buffers back, after which free memory is: with fewer it is not worth the calls.
+/// Connections that go, or give their buffers back, after which free memory is: with fewer it is not worth the calls, until
+/// nobody follows them.
 pub const COLLECT_AFTER: usize = 256;
 
 /// Default of `--idle-timeout`: more than the 60 s of usual proxies, so that they close first and no request meets a

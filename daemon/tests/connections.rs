@@ -92,7 +92,7 @@ fn case_71_an_idle_connection_costs_next_to_nothing_also_one_that_was_busy_and_m
     let (before, peak_before) = (daemon.memory_bytes(), daemon.peak_memory_bytes());
     let mut after_first = None;
     for _ in 0..3 {
-        let clients = crowd();
+        let mut clients = crowd();
         wait_until("an idle connection has 2 KiB at most", || {
             daemon.memory_bytes().saturating_sub(before) <= 2048 * count as u64
         });
@@ -104,7 +104,13 @@ fn case_71_an_idle_connection_costs_next_to_nothing_also_one_that_was_busy_and_m
         let grown = daemon.peak_memory_bytes() - peak_before;
         // The buffers of those that rest have 5 MiB, and the allocator some of its own.
         assert!(grown <= 2048 * count as u64 + (8 << 20), "it grew by {grown} bytes while they came");
+        let last = clients.split_off(count - 200);
         drop(clients);
+        if after_first.is_some() {
+            // In a later look at the connections than the others.
+            std::thread::sleep(std::time::Duration::from_millis(600));
+        }
+        drop(last);
         wait_until("all are let go of", || daemon.sockets() < 50);
         // Tables that have grown stay; they do not grow again with the next crowd.
         match after_first {
@@ -113,7 +119,7 @@ fn case_71_an_idle_connection_costs_next_to_nothing_also_one_that_was_busy_and_m
                 std::thread::sleep(std::time::Duration::from_secs(1));
                 after_first = Some(daemon.memory_bytes());
             }
-            Some(first) => wait_until("all of it returns", || daemon.memory_bytes() <= first + first / 10),
+            Some(first) => wait_until("all of it returns", || daemon.memory_bytes() <= first + first / 20),
         }
         println!("{before} before, {with_crowd} with them, {} after", daemon.memory_bytes());
     }

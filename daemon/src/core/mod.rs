@@ -329,8 +329,10 @@ async fn sweep(core: Rc<Core>) {
         if now_ms >= connections_at_ms {
             connections_at_ms = now_ms + CONNECTION_SWEEP_INTERVAL.as_millis() as u64;
             // Those of the last sweep have given theirs back by now.
-            given_back += core.registry.take_given_back();
-            if given_back >= COLLECT_AFTER {
+            let given_back_now = core.registry.take_given_back();
+            given_back += given_back_now;
+            let nobody_follows = given_back > 0 && given_back_now == 0;
+            if given_back >= COLLECT_AFTER || nobody_follows {
                 given_back = 0;
                 rt::give_free_memory_back();
             }
