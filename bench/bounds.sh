@@ -113,8 +113,8 @@ lines() {
 
 # The median of 4 KiB writes, each synced, as the log does them, on the same core, in µs.
 fio_once() {
-  taskset -c "$SERVER_CORE" fio --name=one --filename="$scratch/fio" --ioengine=io_uring --iodepth=1 --rw=write --bs=4096 --direct=1 --sync=dsync \
-    --overwrite=1 --size=$FIO_FILE_BYTES --time_based --runtime="$SECONDS_PER_ROUND" --lat_percentiles=1 \
+  taskset -c "$SERVER_CORE" fio --name=one --filename="$scratch/fio" --ioengine=io_uring --iodepth=1 --rw=write --bs=4096 \
+    --direct=1 --sync=dsync --overwrite=1 --size=$FIO_FILE_BYTES --time_based --runtime="$SECONDS_PER_ROUND" --lat_percentiles=1 \
     --percentile_list=50 --output-format=json --output="$scratch/fio.json" >&2 || die "fio failed"
   jq -r '.jobs[0].write.lat_ns.percentile["50.000000"] / 1000 | floor' "$scratch/fio.json"
 }

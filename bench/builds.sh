@@ -58,8 +58,8 @@ compare() {
       stop_forebay
     done
   done
-  printf '%s connections, --sync %s, %s rounds of %s s, %s\n\n' "$CONNECTIONS" "$MODE" "$ROUNDS" "$SECONDS_PER_ROUND" \
-    "$(date -u +%Y-%m-%d)"
+  printf '%s connections, --sync %s, the daemon on core %s, the load on core %s, %s rounds of %s s, %s\n\n' "$CONNECTIONS" "$MODE" \
+    "$SERVER_CORE" "$LOAD_CORE" "$ROUNDS" "$SECONDS_PER_ROUND" "$(date -u +%Y-%m-%d)"
   head_row build
   for ((number = 1; number <= $#; number++)); do row "$number" "${!number}"; done
   printf '\n'

@@ -2,7 +2,7 @@
 # shellcheck shell=bash
 # shellcheck disable=SC2154 # scratch is common.sh's
 
-# Sets SERVER_CORE and LOAD_CORE, unless they are set, and shows both. The server's is the one at which the disk's interrupts
+# Sets SERVER_CORE and LOAD_CORE, unless they are set, and says which they are. The server's is the one at which the disk's interrupts
 # arrive: elsewhere each write wakes a kernel thread on the load's core, and waits there until the load lets it run.
 pick_cores() {
   local cores
@@ -21,18 +21,27 @@ allowed_cores() {
   for range in $(taskset -cp $$ | sed 's/.*: //; s/,/ /g'); do seq "${range%-*}" "${range#*-}"; done
 }
 
-# The core, of those that this process may use, that had most of the interrupts of the disk on which `scratch` is; nothing where
+# The core that had most of the interrupts of the disk on which `scratch` is, of those that this process may use; nothing where
 # that is not to be found out.
 disk_core() {
-  local device=/sys/class/block/ irqs
-  device=$(readlink -f "$device$(basename "$(readlink -f "$(df --output=source "$scratch" | tail -n 1)")")")
-  # A disk behind a partition is the directory above, the controller with the interrupts one further up.
-  while [ "$device" != / ] && [ ! -d "$device/msi_irqs" ]; do device=$(dirname "$device"); done
-  [ "$device" != / ] || return 0
-  irqs=$(ls "$device/msi_irqs")
-  awk -v irqs="$irqs" -v allowed="$(allowed_cores)" '
-    BEGIN { n = split(irqs, list); for (i = 1; i <= n; i++) wanted[list[i] ":"]; n = split(allowed, list); for (i = 1; i <= n; i++) may[list[i]] }
-    NR == 1 { for (i = 1; i <= NF; i++) core[i + 1] = substr($i, 4); cores = NF }
-    $1 in wanted { for (i = 2; i <= cores + 1; i++) if (core[i] in may) sum[core[i]] += $i }
-    END { most = 0; for (c in sum) if (sum[c] > most) { most = sum[c]; found = c }; if (most) print found }' /proc/interrupts
+  local device
+  device=$(basename "$(readlink -f "$(df --output=source "$scratch" | tail -n 1)")")
+  device=$(readlink -f "/sys/class/block/$device")
+  # A partition's disk is the directory above, the controller that has the interrupts one further up.
+  while [ ! -d "$device/msi_irqs" ]; do
+    [ "$device" != / ] || return 0
+    device=$(dirname "$device")
+  done
+  # The first line names the cores, the others begin with an interrupt's number and how often it came at each.
+  awk -v irqs="$(ls "$device/msi_irqs")" -v allowed="$(allowed_cores)" '
+    BEGIN {
+      split(irqs, list); for (i in list) is_wanted[list[i] ":"]
+      split(allowed, list); for (i in list) is_allowed["CPU" list[i]]
+    }
+    NR == 1 { cores = split($0, name) }
+    $1 in is_wanted { for (i = 1; i <= cores; i++) count[i] += $(i + 1) }
+    END {
+      for (i in count) if (name[i] in is_allowed && count[i] > most) { most = count[i]; found = substr(name[i], 4) }
+      if (most) print found
+    }' /proc/interrupts
 }
