@@ -109,7 +109,7 @@ deps-test:
 # A load generator that is no package of the distribution's. Building it takes minutes, so `make test` does without; its test
 # runs where it is installed.
 oha:
-	@command -v oha >/dev/null || cargo install oha --locked --no-default-features
+	@command -v oha >/dev/null || cargo install oha --locked
 	cargo test -p forebay --locked --test clients oha
 
 clean:
