@@ -3,11 +3,10 @@
 
 use crate::{
     api::{Answer, DeadLettersErrand, unanswered},
-    drain::TargetSource,
     limits::{ERRAND_DEADLINE, ERRANDS_WAITING_MAX},
-    mailbox::Letter,
+    postgres::connect::TargetSource,
     rt,
-    shared::Shared,
+    state::{mailbox::Letter, shared::Shared},
 };
 use std::{
     io,

@@ -13,7 +13,7 @@
 //!   drain       one thread: the log into PostgreSQL  schema       what is in PostgreSQL
 //!   errands     what a person asks of PostgreSQL over HTTP, on a thread of its own
 //!   letters     what PostgreSQL refused, in its table and in files
-//!   shared, progress, mailbox, drain::signal         what threads tell each other
+//!   shared, progress, mailbox, state::drain_signal         what threads tell each other
 //!   rt          monoio, and all unsafe code of the daemon
 //!   limits      every limit, with its reason
 //! ```
@@ -23,24 +23,24 @@ pub mod api;
 pub mod banner;
 pub mod command;
 pub mod config;
-pub mod core;
+pub mod connection;
 pub mod datadir;
 pub mod drain;
 pub mod errands;
 pub mod http;
 pub mod ids;
+pub mod ingest;
 pub mod json;
 pub mod letters;
 pub mod limits;
 pub mod logging;
-pub mod mailbox;
 pub mod message;
+pub mod postgres;
 pub mod preflight;
+pub mod private_files;
 pub mod process;
-pub mod progress;
 pub mod rt;
-pub mod schema;
 pub mod serve;
-pub mod shared;
+pub mod state;
 pub mod tls;
 pub mod watchdog;

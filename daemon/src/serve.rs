@@ -4,15 +4,16 @@ use crate::{
     access::Gate,
     banner,
     config::{Config, PostgresTarget, sync_method},
-    core::{self, CoreFailed, CoreStart, ListenError, bind_all},
+    connection::listener::{ListenError, bind_all},
     datadir::{DataDir, DataDirError},
-    drain::{DrainFailed, DrainThread, TargetSource, signal::DrainSignal},
-    errands,
+    drain::{DrainFailed, DrainThread},
+    errands, ingest,
+    ingest::{CoreFailed, CoreStart},
     limits::CONNECTIONS_PER_CORE_MAX,
-    mailbox::Mailbox,
+    postgres::connect::TargetSource,
     preflight::check_io_uring,
     process::{allowed_cpus, make_room_for_descriptors, raise_descriptor_limit, survive_file_size_limit},
-    shared::Shared,
+    state::{drain_signal::DrainSignal, mailbox::Mailbox, shared::Shared},
     watchdog,
 };
 use forebay_cluster::{Cluster, ClusterConfig, Watch, find_binaries};
@@ -245,7 +246,7 @@ fn start_cores(
         })?;
         let ends = ends.clone();
         threads.push(std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| core::run(start)));
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ingest::run(start)));
             let error = match outcome {
                 Ok(Ok(())) => return,
                 Ok(Err(CoreFailed::Storage(what))) => ServeError::Storage(what),

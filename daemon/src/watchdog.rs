@@ -3,38 +3,14 @@
 //! A core beats with each of its sweeps. The watchdog counts its own looks, not the clock: a process, or a machine, that was
 //! stopped as a whole is no stalled core.
 
-use crate::{limits::STALLED_LOOKS, shared::Shared};
-use std::{
-    io,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
+use crate::{
+    limits::STALLED_LOOKS,
+    state::{pulse::Pulse, shared::Shared},
 };
+use std::{io, sync::Arc, time::Duration};
 
 /// Time between looks.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// One core's pulse.
-#[derive(Debug, Default)]
-pub struct Pulse {
-    beats: AtomicU64,
-    stalled: AtomicBool,
-}
-
-impl Pulse {
-    /// The core's loop has come round.
-    pub fn beat(&self) {
-        self.beats.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Whether it has not for a while.
-    #[must_use]
-    pub fn is_stalled(&self) -> bool {
-        self.stalled.load(Ordering::Relaxed)
-    }
-}
 
 /// What was seen of one core so far.
 #[derive(Default)]
@@ -47,11 +23,11 @@ struct Watched {
 impl Watched {
     /// Looks at a core. Returns whether it just stalled (`Some(true)`), or goes on after it had (`Some(false)`).
     fn look(&mut self, pulse: &Pulse) -> Option<bool> {
-        let beats = pulse.beats.load(Ordering::Relaxed);
+        let beats = pulse.beats();
         self.looks = if beats == self.beats { self.looks.saturating_add(1) } else { 0 };
         self.beats = beats;
         let is_stalled = self.looks >= STALLED_LOOKS;
-        (pulse.stalled.swap(is_stalled, Ordering::Relaxed) != is_stalled).then_some(is_stalled)
+        (pulse.set_stalled(is_stalled) != is_stalled).then_some(is_stalled)
     }
 }
 

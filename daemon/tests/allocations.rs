@@ -8,7 +8,7 @@
 mod common;
 
 use common::own_core::start_core;
-use forebay::shared::DatabaseHealth;
+use forebay::state::shared::DatabaseHealth;
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,

@@ -96,7 +96,13 @@ fn every_code_of_a_refusal_stands_in_the_api_s_page_with_its_statuses_and_the_ot
     let mut add = |code: &str, status: u16| {
         refused.entry(code.to_owned()).or_default().insert(status);
     };
-    for code in sources(&["daemon/src/access", "daemon/src/api", "daemon/src/core", "daemon/src/http"]) {
+    for code in sources(&[
+        "daemon/src/access",
+        "daemon/src/api",
+        "daemon/src/connection",
+        "daemon/src/http",
+        "daemon/src/ingest",
+    ]) {
         for call in after(&code, "Refusal::new(").chain(after(&code, "Self::new(")) {
             if let Some((status, rest)) = call.split_once(',')
                 && let (Ok(status), Some(code)) = (status.parse(), literal(rest.trim_start()))
@@ -139,7 +145,7 @@ fn every_setting_stands_in_the_operator_s_page_with_its_variable() {
 
 #[test]
 fn what_a_sqlstate_leads_to_stands_in_the_page_as_in_the_code() {
-    use forebay::drain::class::TABLE;
+    use forebay::postgres::remedy::TABLE;
     let page = page("postgresql.md");
     let section = page.split("\n## What an error leads to\n").nth(1).unwrap();
     let mut rows: BTreeMap<&str, &str> = BTreeMap::new();
@@ -152,7 +158,7 @@ fn what_a_sqlstate_leads_to_stands_in_the_page_as_in_the_code() {
         }
     }
     let table: BTreeMap<&str, &str> = TABLE.iter().map(|(code, remedy)| (*code, remedy.word())).collect();
-    assert_eq!(table, rows, "left: daemon/src/drain/class.rs; right: docs/postgresql.md");
+    assert_eq!(table, rows, "left: daemon/src/postgres/remedy.rs; right: docs/postgresql.md");
 }
 
 #[test]

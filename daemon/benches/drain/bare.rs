@@ -125,7 +125,7 @@ impl Batches {
     pub(crate) fn copy_into(&self, url: &str) -> Duration {
         assert!(self.dir.path().exists());
         let data: Vec<Vec<u8>> = self.files.iter().map(|file| fs::read(file).unwrap()).collect();
-        let schema = forebay::schema::print("forebay");
+        let schema = forebay::postgres::schema::print("forebay");
         run(url, &[&schema]);
         let sql = format!("COPY forebay.messages ({COLUMNS}) FROM STDIN (FORMAT BINARY)");
         on_connection(url, async |mut conn| {

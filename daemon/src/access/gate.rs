@@ -1,6 +1,7 @@
 //! All that stands between a client and the daemon: tokens, TLS, and which web pages may ask.
 
-use super::{Access, cors::Origins};
+use super::Access;
+use crate::http::cors::Origins;
 use crate::{config::Config, tls::Tls};
 
 /// The daemon's gate, shared by all cores.

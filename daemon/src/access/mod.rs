@@ -13,8 +13,6 @@
 //! Promised: nothing that a request presents is compared with what is kept in a time that depends on where they differ.
 //! Refused: files that others may write to, and a reload from a file that cannot be read, which leaves all as it was.
 
-pub mod cors;
-pub mod files;
 mod gate;
 mod grant;
 pub mod jwt;

@@ -2,9 +2,10 @@
 
 use super::Route;
 use crate::{
-    access::{self, Asked, Grant},
-    core::Core,
+    access,
+    access::{Asked, Grant},
     http::{Body, Head, Refusal, coding::Coding},
+    ingest::Core,
 };
 
 /// Whether a request may go on, and what its sender may do. Asked once for each request, when its head was read.

@@ -2,13 +2,9 @@
 
 use super::{LettersRoute, reply::Reply};
 use crate::{
-    core::Core,
     datadir::wal_dir,
-    drain::{
-        class::{Remedy, remedy},
-        connection,
-    },
     http::{Refusal, path},
+    ingest::Core,
     json::push,
     letters::{
         desk::{Desk, DeskError, LetterId, retried_view},
@@ -16,8 +12,12 @@ use crate::{
         table::{PAGE_MAX, Retried},
     },
     limits::ERRAND_DEADLINE,
-    schema::quoted,
-    shared::Shared,
+    postgres::{
+        connect,
+        remedy::{Remedy, remedy},
+        schema::quoted,
+    },
+    state::shared::Shared,
 };
 use forebay_pgwire::Config;
 use serde::{Deserialize, Serialize};
@@ -144,7 +144,7 @@ impl DeadLettersErrand {
     /// Does it, in the database that `target` names.
     pub async fn run(&self, shared: &Shared, target: &Config) -> Answer {
         let statement_timeout = shared.config.postgres_timeout.min(STATEMENT_TIMEOUT_MAX);
-        let conn = match connection::connect(target, statement_timeout).await {
+        let conn = match connect::connect(target, statement_timeout).await {
             Ok(conn) => conn,
             Err(error) => return refused(&DeskError::Postgres(error)),
         };

@@ -17,8 +17,8 @@ pub use route::{LettersRoute, Route, route};
 
 use crate::{
     access::Grant,
-    core::Core,
     http::{Head, Refusal},
+    ingest::Core,
 };
 use push::Prepared;
 

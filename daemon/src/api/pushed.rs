@@ -5,13 +5,15 @@ use super::{
     reply::{write_answer, write_refusal},
 };
 use crate::{
-    core::{Awaited, CommitWait, Core},
     http::{
         Manner, Refusal,
         response::{json_string, push_number},
     },
-    mailbox::{Delivery, Fate},
-    shared::DatabaseHealth,
+    ingest::{Awaited, CommitWait, Core},
+    state::{
+        mailbox::{Delivery, Fate},
+        shared::DatabaseHealth,
+    },
 };
 use forebay_wal::group::SyncMethod;
 use smallvec::SmallVec;

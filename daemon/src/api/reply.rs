@@ -2,12 +2,11 @@
 
 use super::{Answer, pushed::Pushed};
 use crate::{
-    access::cors,
-    core::{Asked, Core},
     http::{
-        Manner, Refusal,
+        Manner, Refusal, cors,
         response::{GUARDS, JSON, Response},
     },
+    ingest::{Asked, Core},
 };
 use std::rc::Rc;
 

@@ -2,14 +2,16 @@
 
 use super::reply::Reply;
 use crate::{
-    core::Core,
     http::{
         Refusal,
         response::{json_string, push_number},
     },
     ids::unix_now,
-    shared::{DatabaseHealth, Shared},
-    watchdog::Pulse,
+    ingest::Core,
+    state::{
+        pulse::Pulse,
+        shared::{DatabaseHealth, Shared},
+    },
 };
 use std::sync::atomic::Ordering;
 

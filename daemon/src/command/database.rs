@@ -4,7 +4,7 @@ use super::Exit;
 use crate::{
     config::{Config, PostgresTarget},
     datadir::{DataDir, DataDirError},
-    drain::connection,
+    postgres::connect,
     rt,
 };
 use forebay_cluster::{Cluster, ClusterConfig, StopMode};
@@ -72,7 +72,7 @@ where
     target.application_name.get_or_insert_with(|| "forebay command".to_owned());
     let mut runtime = rt::runtime(RING_OPERATIONS).map_err(|error| Exit::usage(error.to_string()))?;
     runtime.block_on(async {
-        let conn = connection::connect(&target, config.postgres_timeout).await.map_err(postgres)?;
+        let conn = connect::connect(&target, config.postgres_timeout).await.map_err(postgres)?;
         work(conn).await
     })
 }

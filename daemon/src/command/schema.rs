@@ -3,7 +3,8 @@
 use super::Exit;
 use crate::{
     config::{Config, PostgresTarget, args::ServeArgs},
-    rt, schema,
+    postgres::schema,
+    rt,
 };
 use clap::Subcommand;
 use forebay_pgwire::Connection;

@@ -1,11 +1,7 @@
 //! `forebay serve`
 
 use super::Exit;
-use crate::{
-    config::Config,
-    logging,
-    serve::{self, ServeError},
-};
+use crate::{config::Config, logging, serve, serve::ServeError};
 
 pub(super) fn run(config: Config) -> Result<(), Exit> {
     logging::start(&config.log, config.log_format)?;

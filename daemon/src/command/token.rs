@@ -2,8 +2,8 @@
 
 use super::{Exit, print::print};
 use crate::access::{
-    Scope,
-    token::{self, TokenHash},
+    Scope, token,
+    token::TokenHash,
     tokens::{append, file},
 };
 use std::{path::PathBuf, str::FromStr};

@@ -10,7 +10,7 @@ pub mod sync_method;
 
 pub use access::{AccessConfig, JWT_SECRET_VARIABLE, JwtConfig, Secret, TlsConfig};
 
-use crate::access::cors;
+use crate::http::cors;
 use crate::limits::{
     BODY_BYTES_DEFAULT, CONNECTION_TIMEOUT_MIN, DRAIN_CONNECTIONS_MAX, IDLE_TIMEOUT_DEFAULT, POSTGRES_TIMEOUT_MIN,
     REQUEST_TIMEOUT_DEFAULT,

@@ -1,10 +1,11 @@
 //! A round's records, by partition, on their way to become rows.
 
-use super::source::{Mark, Taken};
+use super::source::Taken;
+use crate::state::mark::Mark;
 use crate::{
     letters::files::FileName,
-    mailbox::{Delivery, Fate},
     message::Message,
+    state::mailbox::{Delivery, Fate},
 };
 use hashbrown::{HashTable, hash_table::Entry};
 use std::{

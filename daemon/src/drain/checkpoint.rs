@@ -1,13 +1,21 @@
 //! The checkpoint: how far the log is drained, as the row in PostgreSQL says it, and whether that fits the log.
 
 use super::{
-    database::{self, DatabaseId},
     judgement::{Judgement, LaneView, judge, same_database},
-    remembered::{Remembered, RememberedLane},
     session::{Session, SessionError},
-    source::Mark,
 };
-use crate::{datadir::wal_dir, progress::LaneProgress, shared::Shared};
+use crate::{
+    datadir::wal_dir,
+    state::{lane_progress::LaneProgress, shared::Shared},
+};
+use crate::{
+    postgres::database,
+    state::{
+        database_id::DatabaseId,
+        local_drain_state::{Remembered, RememberedLane},
+        mark::Mark,
+    },
+};
 use forebay_pgwire::{Connection, Error, Param};
 use std::sync::{Arc, atomic::Ordering};
 use uuid::Uuid;
@@ -25,7 +33,7 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// The row that says `marks`, one for each of `lanes`.
-    pub(super) fn of(lanes: &[LaneProgress], marks: &[Mark]) -> Self {
+    pub(crate) fn of(lanes: &[LaneProgress], marks: &[Mark]) -> Self {
         Self {
             lanes: lanes.iter().map(|lane| lane.lane.lane().into()).collect(),
             positions: marks.iter().map(|mark| mark.position.pack() as i64).collect(),
@@ -103,7 +111,7 @@ impl Session {
     }
 
     /// Takes back what the log retains of the lanes that go back.
-    pub(super) fn go_back(&self, drainer: usize, judgement: &Judgement) -> Result<(), SessionError> {
+    pub(crate) fn go_back(&self, drainer: usize, judgement: &Judgement) -> Result<(), SessionError> {
         for &index in &judgement.back {
             let (progress, mark) = (&self.shared.lanes[index], judgement.marks[index]);
             let (lane, drained) = (progress.lane.lane(), progress.drained_by(drainer));
@@ -141,7 +149,7 @@ impl Session {
     ///
     /// # Errors
     /// Those that end the connection.
-    pub(super) async fn remember(&mut self, quiet: bool) -> Result<(), Error> {
+    pub(crate) async fn remember(&mut self, quiet: bool) -> Result<(), Error> {
         if !self.is_remembering_due(quiet) {
             return Ok(());
         }
@@ -162,7 +170,7 @@ impl Session {
 
     /// Whether the data directory should be told how far the drain is: when a lane came to another segment, or is `quiet`. After
     /// an attempt that failed the same: not with each round.
-    pub(super) fn is_remembering_due(&self, quiet: bool) -> bool {
+    pub(crate) fn is_remembering_due(&self, quiet: bool) -> bool {
         let is_owed = quiet && !self.shared.is_remembered_written();
         is_owed
             || self.shared.remembered().is_none_or(|before| {
@@ -182,25 +190,25 @@ impl Session {
     }
 
     /// Key of the checkpoint's row.
-    pub(super) fn checkpoint_key(&self) -> [Param<'static>; 2] {
+    pub(crate) fn checkpoint_key(&self) -> [Param<'static>; 2] {
         [Param::Uuid(self.shared.log_id), Param::I32(self.drainer as i32)]
     }
 }
 
 /// Asks which database this is, and refuses another one than is remembered.
-pub(super) async fn find_database(conn: &mut Connection, shared: &Shared) -> Result<Option<DatabaseId>, SessionError> {
+pub(crate) async fn find_database(conn: &mut Connection, shared: &Shared) -> Result<Option<DatabaseId>, SessionError> {
     let database = database::identify(conn).await?;
     let remembered = shared.remembered().and_then(|remembered| remembered.database);
     same_database(remembered, database).map_err(mismatch)?;
     Ok(database)
 }
 
-pub(super) fn mismatch(what: String) -> SessionError {
+pub(crate) fn mismatch(what: String) -> SessionError {
     SessionError::Checkpoint(format!("{what} (`forebay checkpoint show` says what there is to decide)"))
 }
 
 /// The lanes, for a drainer's checkpoint to be judged by.
-pub(super) fn views(shared: &Shared, drainer: usize) -> Vec<LaneView> {
+pub(crate) fn views(shared: &Shared, drainer: usize) -> Vec<LaneView> {
     let view = |progress: &LaneProgress| LaneView {
         lane: progress.lane.lane(),
         oldest: Mark { position: progress.oldest(), ordinal: progress.oldest_ordinal() },

@@ -4,15 +4,9 @@
 //! a checkpoint and a reader of the log of its own, and passes over what is not its own. The first one finds out how many
 //! there are (see `plan`), and calls the others.
 
-use super::{
-    drainer::Drainer,
-    thread::{DrainFailed, TargetSource},
-};
-use crate::{
-    message::Message,
-    rt::{self, Notify},
-    shared::Shared,
-};
+use super::{drainer::Drainer, thread::DrainFailed};
+use crate::postgres::connect::TargetSource;
+use crate::{message::Message, rt, rt::Notify, state::shared::Shared};
 use forebay_wal::{frame::KIND_MESSAGE, layout::Layout};
 use std::{
     cell::{Cell, RefCell},
@@ -55,7 +49,7 @@ impl Share {
     }
 
     /// Whether it tells of what all drainers meet.
-    pub(super) fn tells(self) -> bool {
+    pub(crate) fn tells(self) -> bool {
         self.drainer == 0
     }
 }
@@ -71,10 +65,10 @@ struct Member {
 }
 
 /// The drainers.
-pub(super) struct Crew {
-    pub(super) shared: Arc<Shared>,
-    pub(super) layout: Layout,
-    pub(super) target: TargetSource,
+pub(crate) struct Crew {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) layout: Layout,
+    pub(crate) target: TargetSource,
     finish_by: Arc<Mutex<Option<Instant>>>,
     members: RefCell<Vec<Member>>,
     /// How many there are; `None` before the first session has found out.
@@ -86,7 +80,7 @@ pub(super) struct Crew {
 
 impl Crew {
     /// Nobody yet.
-    pub(super) fn new(
+    pub(crate) fn new(
         shared: Arc<Shared>,
         layout: Layout,
         target: TargetSource,
@@ -113,7 +107,7 @@ impl Crew {
     }
 
     /// Runs the first drainer, and those that it calls, until all have ended or one cannot go on.
-    pub(super) async fn run(self: Rc<Self>) -> Result<(), DrainFailed> {
+    pub(crate) async fn run(self: Rc<Self>) -> Result<(), DrainFailed> {
         self.start(Share::WHOLE);
         loop {
             if let Some(failure) = self.failed.take() {
@@ -144,28 +138,28 @@ impl Crew {
     }
 
     /// There are `drainers`: calls all but the first one.
-    pub(super) fn call(self: &Rc<Self>, drainers: usize) {
+    pub(crate) fn call(self: &Rc<Self>, drainers: usize) {
         if self.size.replace(Some(drainers)).is_none() {
             (1..drainers).for_each(|drainer| self.start(Share { drainer, drainers }));
         }
     }
 
     /// How many there are; `None`: nobody has found out yet.
-    pub(super) fn size(&self) -> Option<usize> {
+    pub(crate) fn size(&self) -> Option<usize> {
         self.size.get()
     }
 
-    pub(super) fn is_alone(&self) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         self.size.get().is_none_or(|size| size == 1)
     }
 
     /// When the drain is to have ended, once that is wanted.
-    pub(super) fn finish_by(&self) -> Option<Instant> {
+    pub(crate) fn finish_by(&self) -> Option<Instant> {
         *self.finish_by.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A drainer is about to look at the log: what was signalled before is in its round, and stays due for the others.
-    pub(super) fn reset_due(&self, drainer: usize) {
+    pub(crate) fn reset_due(&self, drainer: usize) {
         let was_due = self.shared.drain.reset();
         for (index, member) in self.members.borrow_mut().iter_mut().enumerate() {
             member.due = match (member.due, was_due) {
@@ -177,7 +171,7 @@ impl Crew {
     }
 
     /// When a drainer's next round is due. Arm the signal before.
-    pub(super) fn due(&self, drainer: usize) -> Option<Instant> {
+    pub(crate) fn due(&self, drainer: usize) -> Option<Instant> {
         let of_member = self.members.borrow().get(drainer).and_then(|member| member.due);
         match (of_member, self.shared.drain.due()) {
             (Some(one), Some(other)) => Some(one.min(other)),
@@ -186,7 +180,7 @@ impl Crew {
     }
 
     /// A drainer's PostgreSQL has answered as it should.
-    pub(super) fn answered(&self, drainer: usize) {
+    pub(crate) fn answered(&self, drainer: usize) {
         self.change(drainer, |member| member.is_held_up = false);
         if !self.members.borrow().iter().any(|member| member.is_held_up) {
             self.shared.postgres_answered();
@@ -194,13 +188,13 @@ impl Crew {
     }
 
     /// A drainer is without a session.
-    pub(super) fn held_up(&self, drainer: usize) {
+    pub(crate) fn held_up(&self, drainer: usize) {
         self.change(drainer, |member| member.is_held_up = true);
     }
 
     /// Notes when the oldest message was accepted that a drainer has still to do, in microseconds since 1970; 0: none, or not
     /// known.
-    pub(super) fn note_oldest(&self, drainer: usize, oldest_us: u64) {
+    pub(crate) fn note_oldest(&self, drainer: usize, oldest_us: u64) {
         self.change(drainer, |member| member.oldest_us = oldest_us);
         let members = self.members.borrow();
         let oldest_us = members.iter().map(|member| member.oldest_us).filter(|oldest_us| *oldest_us > 0).min();
@@ -208,7 +202,7 @@ impl Crew {
     }
 
     /// Notes what a drainer takes out of the log, in bytes a second, over its last round.
-    pub(super) fn note_rate(&self, drainer: usize, rate: u64) {
+    pub(crate) fn note_rate(&self, drainer: usize, rate: u64) {
         self.change(drainer, |member| {
             let before = member.bytes_per_s;
             member.bytes_per_s = if before == 0 { rate } else { (before * 7 + rate) / 8 }.max(1);

@@ -1,19 +1,14 @@
 //! Messages that PostgreSQL refused, on their way into its table of dead letters, or into a file where it refuses that too.
 
-use super::{
-    batch::Batch,
-    checkpoint::Checkpoint,
-    class::{Remedy, remedy},
-    round::RoundError,
-    session::Session,
-};
+use super::{batch::Batch, checkpoint::Checkpoint, round::RoundError, session::Session};
+use crate::postgres::remedy::{Remedy, remedy};
 use crate::{
     letters::{
         DeadLetter,
         files::{FileName, LetterFiles},
         table,
     },
-    shared::Shared,
+    state::shared::Shared,
 };
 use forebay_pgwire::Error;
 use std::{
@@ -30,7 +25,7 @@ const COUNT_TIMES: u32 = 100;
 
 /// Where the count of dead letters stands.
 #[derive(Default)]
-pub(super) struct Counted {
+pub(crate) struct Counted {
     /// When to count again; `None`: at once.
     due: Option<Instant>,
     /// Of the directory of files, and how many letters it had then.
@@ -41,12 +36,12 @@ pub(super) struct Counted {
 
 impl Session {
     /// Whether it is time to count the dead letters.
-    pub(super) fn are_dead_letters_due(&self) -> bool {
+    pub(crate) fn are_dead_letters_due(&self) -> bool {
         self.counted.due.is_none_or(|due| due <= Instant::now())
     }
 
     /// Counts the dead letters, once in a while: in PostgreSQL's table, and in files.
-    pub(super) async fn count_dead_letters(&mut self) -> Result<(), Error> {
+    pub(crate) async fn count_dead_letters(&mut self) -> Result<(), Error> {
         if !self.are_dead_letters_due() {
             return Ok(());
         }
@@ -75,7 +70,7 @@ impl Session {
 
     /// Keeps the messages of `batch` that were refused, in the transaction that is open; those that the table of dead letters
     /// refuses as well go to a file, which is durable when this returns.
-    pub(super) async fn set_aside(&mut self, batch: &mut Batch) -> Result<(), RoundError> {
+    pub(crate) async fn set_aside(&mut self, batch: &mut Batch) -> Result<(), RoundError> {
         batch.letters = None;
         let (letters, first) = self.letters_of(batch);
         let Some(first) = first else { return Ok(()) };
@@ -157,7 +152,7 @@ impl Session {
     }
 
     /// Lets the file of a transaction's letters, if there is one, follow what became of it.
-    pub(super) fn settle_letters_of(&self, batch: &mut Batch, committed: bool) {
+    pub(crate) fn settle_letters_of(&self, batch: &mut Batch, committed: bool) {
         let Some(name) = batch.letters.take() else { return };
         let files = files(&self.shared);
         let outcome = if committed { files.keep(&name) } else { files.discard(&name) };
@@ -169,7 +164,7 @@ impl Session {
 
     /// Decides about files of letters whose transaction ended unseen, by what the checkpoint says is done; with `goes_back`
     /// about all files: their records come again, and are judged anew.
-    pub(super) fn settle_letters(&self, drainer: usize, row: &Checkpoint, goes_back: bool) {
+    pub(crate) fn settle_letters(&self, drainer: usize, row: &Checkpoint, goes_back: bool) {
         let is_done = |lane: u16, ordinal: u64| {
             let at = row.lanes.iter().position(|of| *of == i32::from(lane));
             at.and_then(|at| row.ordinals.get(at)).is_some_and(|done| ordinal < *done as u64)

@@ -14,18 +14,19 @@ use super::{
     plan::set_drained,
     round::RoundError,
     session::Session,
-    source::{Mark, Sources},
+    source::Sources,
     thread::DrainFailed,
 };
+use crate::state::mark::Mark;
 use crate::{
     config::ProbeDuplicates,
     limits::{
         BACKOFF_MIN, LANE_PATIENCE, LANE_PATIENCE_AT_END, LANE_RETRY_INTERVAL, PAUSE_INTERVAL,
         ROUND_ROWS_FEW_PARTITIONS, ROUND_ROWS_MAX, ROUND_ROWS_PER_PARTITION,
     },
-    mailbox::Letter,
-    rt::{self, Notify},
-    shared::Shared,
+    rt,
+    rt::Notify,
+    state::{mailbox::Letter, shared::Shared},
 };
 use forebay_pgwire::{Error, PassFileWarning, SqlState};
 use std::{
@@ -38,7 +39,7 @@ use std::{
 /// How long the drain sleeps at most before it looks whether PostgreSQL is still there.
 const IDLE_CHECK: Duration = Duration::from_secs(1);
 
-pub(super) struct Drainer {
+pub(crate) struct Drainer {
     shared: Arc<Shared>,
     crew: Rc<Crew>,
     /// Its number in the crew.
@@ -90,7 +91,7 @@ enum Next {
 
 impl Drainer {
     /// The one that `share` is of, which `notify` wakes.
-    pub(super) fn new(crew: Rc<Crew>, share: Share, notify: Rc<Notify>) -> Self {
+    pub(crate) fn new(crew: Rc<Crew>, share: Share, notify: Rc<Notify>) -> Self {
         Self {
             shared: Arc::clone(&crew.shared),
             sources: Sources::new(&crew.shared, &crew.layout, share),
@@ -114,7 +115,7 @@ impl Drainer {
         }
     }
 
-    pub(super) async fn run(mut self) -> Result<(), DrainFailed> {
+    pub(crate) async fn run(mut self) -> Result<(), DrainFailed> {
         let mut next = Next::Now;
         loop {
             if let Some(finish_by) = self.crew.finish_by() {

@@ -1,6 +1,7 @@
 //! Whether a checkpoint and a log belong together: without I/O, for the drain and for whoever is asked to decide.
 
-use super::{checkpoint::Checkpoint, database::DatabaseId, source::Mark};
+use super::checkpoint::Checkpoint;
+use crate::state::{database_id::DatabaseId, mark::Mark};
 use forebay_wal::position::Position;
 
 /// What is known of a lane.

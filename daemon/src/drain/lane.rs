@@ -3,11 +3,12 @@
 use super::{
     crew::Share,
     piece::{Chunks, Piece},
-    source::{Mark, Taken},
+    source::Taken,
 };
+use crate::state::mark::Mark;
 use crate::{
     limits::{LANE_LOOK_INTERVAL, LOAD_BYTES, LOAD_ROWS, PASS_BYTES},
-    shared::Shared,
+    state::shared::Shared,
 };
 use forebay_wal::{
     error::LogError,
@@ -38,14 +39,14 @@ pub enum HeldUp {
 
 /// How far a lane is durable.
 #[derive(Clone, Copy)]
-pub(super) struct End {
+pub(crate) struct End {
     position: Position,
     /// All records below this stand before the position.
     ordinal: u64,
 }
 
 impl End {
-    pub(super) fn of(lane: &LaneShared) -> Self {
+    pub(crate) fn of(lane: &LaneShared) -> Self {
         // The ordinal first: whoever sees it may rely on the position.
         let ordinal = lane.durable_ordinal();
         Self { position: lane.durable(), ordinal }
@@ -65,22 +66,22 @@ enum Reading {
 
 /// What is known of a lane's reading however often it begins anew.
 #[derive(Default)]
-pub(super) struct History {
+pub(crate) struct History {
     reading: Reading,
     /// Ordinal up to which missing records were told.
     lost_told: u64,
 }
 
-pub(super) struct Lane {
+pub(crate) struct Lane {
     index: usize,
     share: Share,
     reader: LaneReader<Disk>,
     /// Read, and not yet taken by a round.
-    pub(super) loaded: VecDeque<Taken>,
+    pub(crate) loaded: VecDeque<Taken>,
     loaded_bytes: usize,
     chunks: Chunks,
     /// Behind the last record that a round took.
-    pub(super) taken: Mark,
+    pub(crate) taken: Mark,
     /// Ordinal behind the last record read; `None` before the first.
     next_ordinal: Option<u64>,
     /// Number of the last record read.
@@ -93,7 +94,7 @@ pub(super) struct Lane {
 
 impl Lane {
     /// The lane of that index among [`Shared::lanes`], from `mark` on, as far as it is a drainer's.
-    pub(super) fn open(shared: &Shared, layout: &Layout, share: Share, index: usize, mark: Mark) -> Self {
+    pub(crate) fn open(shared: &Shared, layout: &Layout, share: Share, index: usize, mark: Mark) -> Self {
         let progress = &shared.lanes[index];
         let reader = LaneReader::new(Disk, layout.clone(), shared.log_id, progress.lane.lane(), mark.position)
             .with_pending_tail(progress.pending_tail())
@@ -114,12 +115,12 @@ impl Lane {
     }
 
     /// Whether it does not show its next record although there may be one.
-    pub(super) fn is_short(&self) -> bool {
+    pub(crate) fn is_short(&self) -> bool {
         self.loaded.is_empty() && self.stopped_short
     }
 
     /// Takes the next record that is loaded.
-    pub(super) fn pop(&mut self) -> Option<Taken> {
+    pub(crate) fn pop(&mut self) -> Option<Taken> {
         let next = self.loaded.pop_front()?;
         self.loaded_bytes -= next.payload.len();
         self.taken = Mark { position: next.end, ordinal: next.ordinal + 1 };
@@ -127,14 +128,14 @@ impl Lane {
     }
 
     /// Puts a record back in front of those that are loaded.
-    pub(super) fn give_back(&mut self, record: Taken) {
+    pub(crate) fn give_back(&mut self, record: Taken) {
         self.loaded_bytes += record.payload.len();
         self.loaded.push_front(record);
     }
 
     /// Notes, where nothing more is loaded, that all before the reader's position is taken: behind the last record of a
     /// segment there may be nothing but the next segment, and records that are lost.
-    pub(super) fn pass_over(&mut self) {
+    pub(crate) fn pass_over(&mut self) {
         if self.loaded.is_empty() {
             self.taken.position = self.reader.position();
             self.taken.ordinal = self.next_ordinal.unwrap_or(0).max(self.taken.ordinal);
@@ -151,7 +152,7 @@ impl Lane {
     ///
     /// # Errors
     /// See [`HeldUp`]; the same place is tried again with the next call.
-    pub(super) fn refill(
+    pub(crate) fn refill(
         &mut self,
         shared: &Shared,
         history: &mut History,

@@ -16,12 +16,10 @@
 //! Exactly once: the checkpoint is moved in the transaction that holds the rows, and only from the value that is known.
 //! When a connection is lost while COMMIT is on its way, the next session reads the checkpoint, and knows.
 
+mod backend;
 pub mod batch;
 pub mod checkpoint;
-pub mod class;
-pub mod connection;
 pub mod crew;
-pub mod database;
 mod dead_letters;
 mod drainer;
 pub mod judgement;
@@ -29,15 +27,12 @@ pub mod lane;
 mod partitions;
 pub mod piece;
 mod plan;
-pub mod predecessor;
-pub mod remembered;
 pub mod round;
 mod rows;
 pub mod session;
-pub mod signal;
 pub mod snapshot;
 pub mod source;
 mod statements;
 mod thread;
 
-pub use thread::{DrainFailed, DrainThread, TargetSource};
+pub use thread::{DrainFailed, DrainThread};

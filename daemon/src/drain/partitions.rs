@@ -20,24 +20,24 @@ struct Known {
 
 /// The partitions of a session.
 #[derive(Default)]
-pub(super) struct Partitions {
+pub(crate) struct Partitions {
     /// By their names, as [`Batch::name`] gives them.
     known: HashMap<Box<[u8]>, Known>,
 }
 
 impl Partitions {
     /// Whether a round of `batch` needs no look-up.
-    pub(super) fn know(&self, batch: &Batch) -> bool {
+    pub(crate) fn know(&self, batch: &Batch) -> bool {
         batch.partitions.iter().all(|partition| self.known.contains_key(batch.name(partition)))
     }
 
     /// Forgets all: some are not there any more, or not numbered as is believed.
-    pub(super) fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.known.clear();
     }
 
     /// Notes how far the partitions of `batch` are numbered, once what was sent of it is committed.
-    pub(super) fn numbered(&mut self, batch: &Batch) {
+    pub(crate) fn numbered(&mut self, batch: &Batch) {
         for partition in &batch.partitions {
             if let Some(known) = self.known.get_mut(batch.name(partition)) {
                 known.last_seq = partition.last_seq + batch.rows(partition).count() as i64;
@@ -70,7 +70,7 @@ impl Session {
     ///
     /// # Errors
     /// Those of PostgreSQL.
-    pub(super) async fn find_partitions(&mut self, batch: &mut Batch) -> Result<(), Error> {
+    pub(crate) async fn find_partitions(&mut self, batch: &mut Batch) -> Result<(), Error> {
         if !self.partitions.fill(batch) {
             if self.partitions.known.len() + batch.partitions.len() > REMEMBERED_MAX {
                 self.partitions.forget();

@@ -46,13 +46,13 @@ impl Deref for Piece {
 
 /// The chunks of a lane, to be used again once the last piece of one is let go: while a backlog is drained the memory goes round.
 #[derive(Default)]
-pub(super) struct Chunks {
+pub(crate) struct Chunks {
     lent: VecDeque<Rc<Vec<u8>>>,
 }
 
 impl Chunks {
     /// An empty chunk. Rounds are let go in order, and so the oldest chunk is free first.
-    pub(super) fn take(&mut self) -> Vec<u8> {
+    pub(crate) fn take(&mut self) -> Vec<u8> {
         let free = self.lent.pop_front_if(|chunk| Rc::strong_count(chunk) == 1);
         match free.and_then(|chunk| Rc::try_unwrap(chunk).ok()) {
             Some(mut chunk) => {
@@ -64,7 +64,7 @@ impl Chunks {
     }
 
     /// Lends a chunk that was filled; an empty one is let go, with all that are free: nothing more is read now.
-    pub(super) fn lend(&mut self, chunk: Vec<u8>) -> Rc<Vec<u8>> {
+    pub(crate) fn lend(&mut self, chunk: Vec<u8>) -> Rc<Vec<u8>> {
         if chunk.is_empty() {
             self.lent.retain(|chunk| Rc::strong_count(chunk) > 1);
             return Rc::new(Vec::new());

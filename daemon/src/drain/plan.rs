@@ -8,9 +8,9 @@ use super::{
     checkpoint::{Checkpoint, insert, mismatch, views},
     judgement::judge,
     session::{Session, SessionError},
-    source::Mark,
 };
-use crate::shared::Shared;
+use crate::state::mark::Mark;
+use crate::state::shared::Shared;
 use forebay_pgwire::{Error, Param};
 use std::sync::Arc;
 
@@ -20,7 +20,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`begin`](Self::begin).
-    pub(super) async fn plan(&mut self) -> Result<usize, SessionError> {
+    pub(crate) async fn plan(&mut self) -> Result<usize, SessionError> {
         let shared = Arc::clone(&self.shared);
         let wanted = usize::from(shared.config.drain_connections);
         let rows = self.lock_all().await?;
@@ -90,7 +90,7 @@ impl Session {
     }
 
     /// How many checkpoints of the log there are.
-    pub(super) async fn count_checkpoints(&mut self) -> Result<usize, Error> {
+    pub(crate) async fn count_checkpoints(&mut self) -> Result<usize, Error> {
         let sql = format!("SELECT count(*) FROM {}.drain_checkpoints WHERE log_id = $1", self.schema);
         let rows = self.conn.query_once(&sql, &[Param::Uuid(self.shared.log_id)]).await?;
         rows.first().map_or(Ok(0), |row| row.get_i64(0).map(|count| count as usize))
@@ -98,6 +98,6 @@ impl Session {
 }
 
 /// Notes how far a drainer is.
-pub(super) fn set_drained(shared: &Shared, drainer: usize, marks: &[Mark]) {
+pub(crate) fn set_drained(shared: &Shared, drainer: usize, marks: &[Mark]) {
     shared.lanes.iter().zip(marks).for_each(|(progress, mark)| progress.set_drained(drainer, *mark));
 }

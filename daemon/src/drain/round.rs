@@ -11,13 +11,9 @@
 //!
 //! Lock order, for everybody: checkpoint row, then partition rows by id, then messages.
 
-use super::{
-    batch::Batch,
-    checkpoint::Checkpoint,
-    class::{Remedy, remedy},
-    session::Session,
-};
+use super::{batch::Batch, checkpoint::Checkpoint, session::Session};
 use crate::limits::{CAREFUL_ROUNDS, COPY_CHUNK_BYTES};
+use crate::postgres::remedy::{Remedy, remedy};
 use forebay_pgwire::{BinaryCopy, Error, Param, PipelineOutcome};
 
 /// The table's name as COPY's error context gives it.
@@ -59,7 +55,7 @@ impl From<Error> for RoundError {
 }
 
 /// A round that was sent and not settled.
-pub(super) struct Sent {
+pub(crate) struct Sent {
     after: Checkpoint,
     probe: bool,
     /// What it copies; `None` while a careful one has to be told of the partitions.
@@ -100,7 +96,7 @@ impl Reservation {
 
 impl Session {
     /// Whether a round of `batch` can only be sent once all before it is answered.
-    pub(super) fn must_wait(&self, batch: &Batch) -> bool {
+    pub(crate) fn must_wait(&self, batch: &Batch) -> bool {
         !self.partitions.know(batch)
             || self.are_queues_due()
             || self.are_dead_letters_due()
@@ -111,7 +107,7 @@ impl Session {
     ///
     /// # Errors
     /// See [`RoundError`].
-    pub(super) async fn send(&mut self, batch: &mut Batch, probe: bool) -> Result<(), RoundError> {
+    pub(crate) async fn send(&mut self, batch: &mut Batch, probe: bool) -> Result<(), RoundError> {
         if self.flight.outstanding() == 0 {
             self.read_queues().await?;
             self.count_dead_letters().await?;
@@ -139,7 +135,7 @@ impl Session {
     ///
     /// # Errors
     /// See [`RoundError`]; the transaction is rolled back, or the connection lost.
-    pub(super) async fn settle(&mut self, batch: &mut Batch) -> Result<(), RoundError> {
+    pub(crate) async fn settle(&mut self, batch: &mut Batch) -> Result<(), RoundError> {
         let Some(sent) = self.sent.take() else { return Err(RoundError::Postgres(Error::Closed)) };
         let outcome = self.settle_sent(batch, &sent).await;
         match &outcome {
@@ -159,14 +155,14 @@ impl Session {
     }
 
     /// Adds the COMMIT; it travels with what is sent next.
-    pub(super) fn add_commit(&mut self) -> Result<(), Error> {
+    pub(crate) fn add_commit(&mut self) -> Result<(), Error> {
         self.flight.statement(&self.conn, &self.statements.commit, &[])?;
         self.flight.sync();
         Ok(())
     }
 
     /// Sends what was added and did not travel yet.
-    pub(super) async fn flush(&mut self) -> Result<(), Error> {
+    pub(crate) async fn flush(&mut self) -> Result<(), Error> {
         self.flight.send(&mut self.conn).await
     }
 
@@ -174,7 +170,7 @@ impl Session {
     ///
     /// # Errors
     /// See [`RoundError`].
-    pub(super) async fn committed(&mut self, batch: &mut Batch) -> Result<(), RoundError> {
+    pub(crate) async fn committed(&mut self, batch: &mut Batch) -> Result<(), RoundError> {
         let outcome = self.flight.answer(&mut self.conn).await?.into_results();
         // A COMMIT of a transaction that has failed is answered by its name: ROLLBACK.
         let committed = outcome.map(|results| results.first().is_some_and(|result| result.tag.as_str() == "COMMIT"));

@@ -10,7 +10,7 @@ const FIELDS: u16 = 8;
 
 impl Batch {
     /// Notes which rows are there already, as the probe found.
-    pub(super) fn probed(&mut self, rows: &[forebay_pgwire::Row]) -> Result<(), Error> {
+    pub(crate) fn probed(&mut self, rows: &[forebay_pgwire::Row]) -> Result<(), Error> {
         // By the id of the batch's first message with the key, for its repeats name that one.
         let mut known: HashMap<Uuid, Uuid> = HashMap::new();
         for row in rows {
@@ -31,7 +31,7 @@ impl Batch {
     }
 
     /// Appends the row of a record.
-    pub(super) fn encode(&self, index: usize, (partition_id, seq): (i64, i64), rows: &mut BinaryCopy) {
+    pub(crate) fn encode(&self, index: usize, (partition_id, seq): (i64, i64), rows: &mut BinaryCopy) {
         let Some(message) = self.message(index) else { return };
         rows.row(FIELDS + u16::from(self.has_producers));
         rows.i64(partition_id);

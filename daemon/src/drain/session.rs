@@ -1,17 +1,16 @@
 //! A connection to PostgreSQL as the drain uses it: prepared statements, the checkpoint it believes in.
 
 use super::{
-    checkpoint::{self, Checkpoint},
-    connection,
-    database::DatabaseId,
-    dead_letters::Counted,
-    partitions::Partitions,
-    round::Sent,
+    checkpoint, checkpoint::Checkpoint, dead_letters::Counted, partitions::Partitions, round::Sent,
     statements::Statements,
 };
+use crate::{postgres::connect, state::database_id::DatabaseId};
 use crate::{
-    schema::{self, SchemaError, quoted},
-    shared::Shared,
+    postgres::{
+        schema,
+        schema::{SchemaError, quoted},
+    },
+    state::shared::Shared,
 };
 use forebay_pgwire::{Config, Connection, Error, Flight};
 use std::{
@@ -57,26 +56,26 @@ impl From<Error> for SessionError {
 
 /// An open session.
 pub struct Session {
-    pub(super) conn: Connection,
-    pub(super) shared: Arc<Shared>,
+    pub(crate) conn: Connection,
+    pub(crate) shared: Arc<Shared>,
     /// Whose it is.
-    pub(super) drainer: usize,
-    pub(super) schema: String,
-    pub(super) statements: Statements,
+    pub(crate) drainer: usize,
+    pub(crate) schema: String,
+    pub(crate) statements: Statements,
     /// What the checkpoint's row is known to hold.
-    pub(super) checkpoint: Checkpoint,
-    pub(super) partitions: Partitions,
+    pub(crate) checkpoint: Checkpoint,
+    pub(crate) partitions: Partitions,
     /// What is under way, and belongs to the rounds of `sent` and the COMMITs between them.
-    pub(super) flight: Flight,
+    pub(crate) flight: Flight,
     /// The round that was sent and not settled.
-    pub(super) sent: Option<Sent>,
+    pub(crate) sent: Option<Sent>,
     /// Room to encode rows in.
-    pub(super) copy_buffer: Vec<u8>,
+    pub(crate) copy_buffer: Vec<u8>,
     /// Rounds that are prepared for others who write to the same partitions.
-    pub(super) careful_left: u32,
-    pub(super) counted: Counted,
+    pub(crate) careful_left: u32,
+    pub(crate) counted: Counted,
     /// Which database it is, if PostgreSQL says so.
-    pub(super) database: Option<DatabaseId>,
+    pub(crate) database: Option<DatabaseId>,
     queues_read_at: Option<Instant>,
 }
 
@@ -88,7 +87,7 @@ impl Session {
     pub async fn open(config: &Config, shared: &Arc<Shared>, drainer: usize) -> Result<Self, SessionError> {
         let mut config = config.clone();
         config.application_name.get_or_insert_with(|| "forebay".to_owned());
-        let mut conn = connection::connect(&config, shared.config.postgres_timeout).await?;
+        let mut conn = connect::connect(&config, shared.config.postgres_timeout).await?;
         match conn.parameter("server_encoding") {
             None | Some("UTF8") => {}
             Some(encoding) => return Err(SessionError::Encoding(encoding.to_owned())),
@@ -125,7 +124,7 @@ impl Session {
     }
 
     /// Reads which queues there are, where that matters to pushes, once in a while.
-    pub(super) async fn read_queues(&mut self) -> Result<(), Error> {
+    pub(crate) async fn read_queues(&mut self) -> Result<(), Error> {
         if !self.are_queues_due() {
             return Ok(());
         }
@@ -137,7 +136,7 @@ impl Session {
     }
 
     /// Whether it is time to look which queues there are.
-    pub(super) fn are_queues_due(&self) -> bool {
+    pub(crate) fn are_queues_due(&self) -> bool {
         !self.shared.config.auto_create_queues
             && self.queues_read_at.is_none_or(|read_at| read_at.elapsed() >= QUEUES_INTERVAL)
     }

@@ -15,7 +15,8 @@ use super::{
 use crate::{
     limits::{ROUND_BYTES_MAX, ROUND_ROWS_FEW_PARTITIONS},
     message::Message,
-    shared::Shared,
+    state::mark::Mark,
+    state::shared::Shared,
 };
 use forebay_wal::{frame::KIND_MESSAGE, layout::Layout, position::Position};
 use std::{sync::Arc, time::Duration};
@@ -51,15 +52,6 @@ impl Taken {
     }
 }
 
-/// How far a lane is drained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mark {
-    /// Everything before this is done.
-    pub position: Position,
-    /// Ordinal behind the last record that is done.
-    pub ordinal: u64,
-}
-
 /// The lanes as the drain reads them.
 pub struct Sources {
     shared: Arc<Shared>,
@@ -89,7 +81,7 @@ impl Sources {
     }
 
     /// From the next [`go_to`](Self::go_to) on only what is in `share` is taken.
-    pub(super) fn set_share(&mut self, share: Share) {
+    pub(crate) fn set_share(&mut self, share: Share) {
         self.share = share;
     }
 

@@ -3,25 +3,25 @@
 use super::batch::Batch;
 use forebay_pgwire::{Connection, Error, Statement, oid};
 
-pub(super) struct Statements {
-    pub(super) begin: Statement,
-    pub(super) lock_checkpoint: Statement,
-    pub(super) move_checkpoint: Statement,
+pub(crate) struct Statements {
+    pub(crate) begin: Statement,
+    pub(crate) lock_checkpoint: Statement,
+    pub(crate) move_checkpoint: Statement,
     /// Locks partitions, and counts them.
-    pub(super) lock_partitions: Statement,
+    pub(crate) lock_partitions: Statement,
     /// Locks partitions, and gives how far each is numbered.
-    pub(super) read_partitions: Statement,
-    pub(super) probe: Statement,
-    pub(super) reserve: Statement,
+    pub(crate) read_partitions: Statement,
+    pub(crate) probe: Statement,
+    pub(crate) reserve: Statement,
     /// Copies rows of which none has a producer, …
     copy: Statement,
     /// … and those of which one may.
     copy_with_producers: Statement,
-    pub(super) commit: Statement,
+    pub(crate) commit: Statement,
 }
 
 impl Statements {
-    pub(super) async fn prepare(conn: &mut Connection, schema: &str) -> Result<Self, Error> {
+    pub(crate) async fn prepare(conn: &mut Connection, schema: &str) -> Result<Self, Error> {
         let lock_checkpoint = format!(
             "SELECT lanes, positions, ordinals FROM {schema}.drain_checkpoints \
              WHERE log_id = $1 AND drainer = $2 FOR NO KEY UPDATE"
@@ -67,7 +67,7 @@ impl Statements {
     }
 
     /// The COPY that takes the rows of `batch`.
-    pub(super) fn copy_of(&self, batch: &Batch) -> &Statement {
+    pub(crate) fn copy_of(&self, batch: &Batch) -> &Statement {
         if batch.has_producers { &self.copy_with_producers } else { &self.copy }
     }
 }

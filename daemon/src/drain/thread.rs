@@ -1,8 +1,8 @@
 //! The thread that the drain runs on, and how it is ended.
 
 use super::crew::Crew;
-use crate::{rt, shared::Shared};
-use forebay_pgwire::Config;
+use crate::postgres::connect::TargetSource;
+use crate::{rt, state::shared::Shared};
 use forebay_wal::layout::Layout;
 use std::{
     io,
@@ -16,9 +16,6 @@ use std::{
 
 /// Operations that the drain's ring has under way at most.
 const RING_OPERATIONS: u32 = 64;
-
-/// Where to connect: settings, or what a private server says once it runs.
-pub type TargetSource = Arc<dyn Fn() -> Option<Config> + Send + Sync>;
 
 /// The drain cannot go on, and neither can the daemon.
 #[derive(Debug)]

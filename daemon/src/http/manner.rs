@@ -1,6 +1,6 @@
 //! What of a request its answer depends on.
 
-use crate::access::cors;
+use super::cors;
 
 /// How a request wants to be answered.
 #[derive(Clone, Copy, Debug)]

@@ -19,6 +19,7 @@
 
 pub mod chunked;
 pub mod coding;
+pub mod cors;
 mod gzip;
 pub mod incoming;
 mod manner;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use super::Manner;
-use super::response::{self, Response};
+use super::{response, response::Response};
 
 /// Why a request was not taken, as its answer says it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! The grammar of RFC 8259, over a body that is UTF-8 as far as it is looked at.
 
 use super::number::{NumberParts, is_short_enough};
-use super::text::{self, next_special};
 use super::{JsonError, JsonErrorKind, MAX_NUMBER_DIGITS};
+use super::{text, text::next_special};
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 

@@ -1,13 +1,9 @@
 //! The dead letters of the table and of the files as one list: those of the table first, each by its id.
 
-use super::{
-    DeadLetter, Payload,
-    files::LetterFiles,
-    table::{self, Retried},
-};
+use super::{DeadLetter, Payload, files::LetterFiles, table, table::Retried};
 use crate::{
-    drain::class::{Remedy, remedy},
     ids::{rfc3339, unix_now},
+    postgres::remedy::{Remedy, remedy},
 };
 use forebay_pgwire::{Connection, Error};
 use serde::Serialize;

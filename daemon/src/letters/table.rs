@@ -4,8 +4,8 @@
 
 use super::{DeadLetter, Payload};
 use crate::{
-    drain::class::{Remedy, remedy},
     message::TransactionKey,
+    postgres::remedy::{Remedy, remedy},
 };
 use forebay_pgwire::{Connection, Error, Param, Row};
 use uuid::Uuid;

@@ -7,7 +7,7 @@ mod session;
 
 pub use session::Session;
 
-use crate::{access::files::of_path, config::TlsConfig};
+use crate::{config::TlsConfig, private_files::of_path};
 use rustls::{
     RootCertStore, ServerConfig,
     crypto::CryptoProvider,

@@ -2,11 +2,12 @@
 
 use forebay::{
     config::{Config, args::ServeArgs},
-    core::{self, CoreStart},
-    drain::signal::DrainSignal,
+    connection::listener::bind_all,
     errands,
-    mailbox::Mailbox,
-    shared::{DatabaseHealth, Shared},
+    ingest::{self, CoreStart},
+    state::drain_signal::DrainSignal,
+    state::mailbox::Mailbox,
+    state::shared::{DatabaseHealth, Shared},
 };
 use forebay_wal::log::{self, LogOptions};
 use std::{
@@ -34,7 +35,7 @@ pub fn start_core(
     let gate = forebay::access::Gate::open(&config).unwrap();
     let shared = Arc::new(Shared::new((config, gate), &log, (segment_bytes, quota_bytes), signal, mailboxes, errands));
     shared.set_health(health);
-    let (mut sockets, address) = core::bind_all(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
+    let (mut sockets, address) = bind_all(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
     let (failed, failures) = channel();
     let (starting, _) = channel();
     let lane = log.lanes.remove(0);
@@ -43,7 +44,7 @@ pub fn start_core(
         first();
         // They live as long as the core.
         let (_log, _failures) = (log, failures);
-        core::run(CoreStart { shared, lane, socket, cpu: None, connections_max: 100, failed, starting }).unwrap();
+        ingest::run(CoreStart { shared, lane, socket, cpu: None, connections_max: 100, failed, starting }).unwrap();
     });
     address
 }

@@ -1,6 +1,6 @@
 //! What a token says.
 
-use super::super::scope::{Scope, Scopes};
+use crate::access::scope::{Scope, Scopes};
 use crate::limits::PRODUCER_SUB_BYTES_MAX;
 use serde_json::Value;
 

@@ -10,11 +10,12 @@ mod on_ring;
 #[cfg(test)]
 mod tests;
 
-use super::{
-    files::{self, Guard, of_path},
-    grant::{Grant, Rights},
-};
+use super::grant::{Grant, Rights};
 use crate::config::JwtConfig;
+use crate::{
+    private_files,
+    private_files::{Guard, of_path},
+};
 use claims::Claims;
 use jsonwebtoken::{Validation, errors::ErrorKind};
 use keys::Keys;
@@ -51,14 +52,14 @@ impl Jwt {
             keys.add_secret(secret.bytes());
         }
         if let Some(path) = &config.secret_file {
-            let text = files::read(path, Guard::Reading)?;
+            let text = private_files::read(path, Guard::Reading)?;
             // The end of the line is the editor's.
             let secret = text.trim_end_matches(['\r', '\n']).as_bytes();
             check_secret(secret).map_err(|what| of_path(path, &what))?;
             keys.add_secret(secret);
         }
         if let Some(path) = &config.jwks_file {
-            keys.add_set(&files::read(path, Guard::Writing)?).map_err(|error| of_path(path, &error))?;
+            keys.add_set(&private_files::read(path, Guard::Writing)?).map_err(|error| of_path(path, &error))?;
         }
         Ok(Self { keys, rules: config.clone() })
     }

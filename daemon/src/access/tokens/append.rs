@@ -1,11 +1,9 @@
 //! Adding a token to the file: under a lock, and whole or not at all.
 
-use super::{
-    super::{
-        files::{Guard, of_path, read_open},
-        scope::Scope,
-    },
-    file::{self, Row},
+use super::{file, file::Row};
+use crate::{
+    access::scope::Scope,
+    private_files::{Guard, of_path, read_open},
 };
 use rustix::fs::{FlockOperation, Gid, Mode, OFlags, Uid};
 use std::{

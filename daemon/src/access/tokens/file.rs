@@ -1,10 +1,13 @@
 //! The tokens file: TOML, a table `[[token]]` for each.
 
-use super::super::{
-    files::{self, Guard, of_path},
-    rate::{BURST_MAX, RATE_MAX},
-    scope::{Scope, Scopes},
-    token::TokenHash,
+use crate::{
+    access::{
+        rate::{BURST_MAX, RATE_MAX},
+        scope::{Scope, Scopes},
+        token::TokenHash,
+    },
+    private_files,
+    private_files::{Guard, of_path},
 };
 use std::{collections::HashSet, path::Path};
 
@@ -61,7 +64,7 @@ struct Written {
 /// # Errors
 /// What is wrong with it, in words.
 pub fn read(path: &Path) -> Result<Vec<Row>, String> {
-    parse(&files::read(path, Guard::Writing)?).map_err(|error| of_path(path, &error))
+    parse(&private_files::read(path, Guard::Writing)?).map_err(|error| of_path(path, &error))
 }
 
 /// Reads the file's text.

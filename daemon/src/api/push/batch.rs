@@ -1,14 +1,11 @@
 //! Messages on their way into the core's lane.
 
-use super::{
-    super::{
-        admit::check_rate,
-        pushed::{Form, Pushed, PushedItem},
-    },
-    refusal_of,
-    wait::Wait,
+use super::{refusal_of, wait::Wait};
+use crate::api::{
+    admit::check_rate,
+    pushed::{Form, Pushed, PushedItem},
 };
-use crate::{access::Grant, core::Core, http::Refusal, ids::unix_now, message::Message};
+use crate::{access::Grant, http::Refusal, ids::unix_now, ingest::Core, message::Message};
 use forebay_wal::{
     frame::KIND_MESSAGE,
     group::{Appended, Record},

@@ -1,21 +1,22 @@
 //! A body of lines, appended as it comes: what is held of it is bounded, however long it is.
 
 use super::{
-    super::{
-        pushed::{Form, Pushed},
-        reply::Reply,
-    },
     PARTITION_DEFAULT,
     batch::{Batch, Target},
     check_names, check_queue_exists,
     wait::Wait,
 };
+use crate::api::{
+    pushed::{Form, Pushed},
+    reply::Reply,
+};
 use crate::{
     access::Grant,
     api::Route,
-    core::Core,
     http::{Head, Refusal},
-    json::{self, ndjson, push},
+    ingest::Core,
+    json,
+    json::{ndjson, push},
     limits::{NDJSON_BATCH_BYTES, NDJSON_BATCH_MESSAGES, NDJSON_LISTED_MAX, NDJSON_WINDOW_BYTES},
 };
 use std::borrow::Cow;

@@ -6,18 +6,15 @@ mod wait;
 
 pub use lines::Lines;
 
-use super::{
-    admit::{self, check_queue},
-    pushed::Pushed,
-    reply::Reply,
-};
+use super::{admit, admit::check_queue, pushed::Pushed, reply::Reply};
 use crate::{
     access::Grant,
-    core::Core,
     http::{Head, Refusal},
+    ingest::Core,
+    json,
     json::{
-        self,
-        push::{self, PushError, PushLimits, PushRequest},
+        push,
+        push::{PushError, PushLimits, PushRequest},
     },
 };
 use batch::{Batch, Target};

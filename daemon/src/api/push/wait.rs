@@ -1,12 +1,11 @@
 //! What a push's answer waits for, and how it is worded.
 
-use super::super::pushed::Form;
+use crate::api::pushed::Form;
 use crate::{
-    core::Core,
-    drain::signal::Patience,
     http::{Head, Refusal, path},
+    ingest::Core,
     json::push,
-    shared::DatabaseHealth,
+    state::{drain_signal::Patience, shared::DatabaseHealth},
 };
 use std::time::Duration;
 

@@ -8,14 +8,12 @@ use crate::{
     command::database::{postgres, with_database},
     config::Config,
     datadir::{DataDir, wal_dir},
-    drain::{
-        checkpoint::{Checkpoint, insert, name_database},
-        database,
-        predecessor::end_sessions,
-        remembered::{Remembered, RememberedLane},
-        source::Mark,
+    drain::checkpoint::{Checkpoint, insert, name_database},
+    postgres::{database, predecessor::end_sessions, schema, schema::quoted},
+    state::{
+        local_drain_state::{Remembered, RememberedLane},
+        mark::Mark,
     },
-    schema::{self, quoted},
 };
 use forebay_pgwire::{Connection, Param};
 use forebay_wal::position::Position;

@@ -10,8 +10,9 @@ use crate::{
         print::{print, print_json},
     },
     config::Config,
-    drain::{judgement::LaneView, source::Mark},
-    schema,
+    drain::judgement::LaneView,
+    postgres::schema,
+    state::mark::Mark,
 };
 use forebay_wal::position::Position;
 use serde_json::{Value, json};

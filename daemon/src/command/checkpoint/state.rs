@@ -6,12 +6,10 @@ use crate::{
     datadir::wal_dir,
     drain::{
         checkpoint::Checkpoint,
-        database::{self, DatabaseId},
         judgement::{LaneView, judge, same_database},
-        remembered::Remembered,
-        source::Mark,
     },
-    schema::{self, quoted},
+    postgres::{database, schema, schema::quoted},
+    state::{database_id::DatabaseId, local_drain_state::Remembered, mark::Mark},
 };
 use forebay_pgwire::{Connection, Param};
 use forebay_wal::{

@@ -16,7 +16,7 @@ use crate::{
         files::LetterFiles,
         table::{PAGE_MAX, Retried},
     },
-    schema::{self, quoted},
+    postgres::{schema, schema::quoted},
 };
 use clap::{Args, Subcommand};
 

@@ -1,7 +1,7 @@
 //! The log as it stands on the disk: its lanes as recovery finds them, and their records in the order of their numbers.
 
 use super::Exit;
-use crate::{datadir, drain::remembered::Remembered};
+use crate::{datadir, state::local_drain_state::Remembered};
 use forebay_wal::{
     error::LogError,
     finding::Finding,

@@ -1,10 +1,6 @@
 //! `wal ls`: the segments.
 
-use super::{
-    Exit,
-    look::{self, Look},
-    print, print_json, span,
-};
+use super::{Exit, look, look::Look, print, print_json, span};
 use forebay_wal::recovery::FoundSegment;
 use serde::Serialize;
 

@@ -1,10 +1,6 @@
 //! `wal salvage`: copies what verifies out of the log.
 
-use super::{
-    Exit,
-    look::{self, Look},
-    print, record,
-};
+use super::{Exit, look, look::Look, print, record};
 use forebay_wal::recovery::RecoveredLane;
 use std::{
     fs::{DirBuilder, File, OpenOptions},

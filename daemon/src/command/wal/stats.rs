@@ -1,10 +1,6 @@
 //! `wal stats`: sums by lane and by queue.
 
-use super::{
-    Exit,
-    look::{self, Look},
-    print, print_json, record, span,
-};
+use super::{Exit, look, look::Look, print, print_json, record, span};
 use crate::ids::rfc3339;
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, HashMap};

@@ -1,11 +1,6 @@
 //! `wal verify`: what does not verify.
 
-use super::{
-    Exit,
-    finding::Shown,
-    look::{self, Look},
-    print, print_json,
-};
+use super::{Exit, finding::Shown, look, look::Look, print, print_json};
 use serde::Serialize;
 
 #[derive(Serialize)]

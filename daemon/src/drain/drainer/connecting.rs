@@ -3,15 +3,16 @@
 use super::{Drainer, Next};
 use crate::{
     drain::{
-        class::{Remedy, remedy},
         crew::Share,
         session::{Session, SessionError},
-        source::Mark,
         thread::DrainFailed,
     },
     limits::BACKOFF_MIN,
-    schema::SchemaError,
-    shared::DatabaseHealth,
+    postgres::{
+        remedy::{Remedy, remedy},
+        schema::SchemaError,
+    },
+    state::{mark::Mark, shared::DatabaseHealth},
 };
 use forebay_pgwire::{Error, SqlState};
 use std::time::Instant;

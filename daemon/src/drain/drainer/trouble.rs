@@ -4,10 +4,10 @@ use super::{Drainer, Next};
 use crate::{
     drain::{
         batch::{Refusal, Verdict},
-        class::{Remedy, remedy},
         round::RoundError,
     },
     limits::{PROBE_ROUNDS, REPEATS_AT_ONCE},
+    postgres::remedy::{Remedy, remedy},
 };
 use forebay_pgwire::{Error, SqlState};
 

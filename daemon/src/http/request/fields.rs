@@ -1,7 +1,7 @@
 //! The header fields that the daemon reads.
 
-use super::super::{Limits, Refusal};
 use super::{Body, Version};
+use crate::http::{Limits, Refusal};
 
 /// What the header lines said, gathered line by line.
 #[derive(Default)]

@@ -2,9 +2,9 @@
 
 use std::mem::MaybeUninit;
 
-use super::super::{Limits, MAX_HEADERS, Refusal};
 use super::fields::Fields;
 use super::{Body, Head, Method, Parsed, Version, target};
+use crate::http::{Limits, MAX_HEADERS, Refusal};
 
 /// Reads the head at the start of `buf`. Empty lines before it are skipped (RFC 9112 section 2.2). More may follow it.
 ///

@@ -1,8 +1,8 @@
 //! The request's target, cut (RFC 9112 section 3.2).
 
-use super::super::Refusal;
 use super::Method;
 use super::fields::is_host;
+use crate::http::Refusal;
 
 /// The parts of a target, undecoded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

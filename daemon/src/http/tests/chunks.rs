@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
-use super::super::Refusal;
-use super::super::chunked::Decoder;
+use crate::http::Refusal;
+use crate::http::chunked::Decoder;
 
 /// What comes of a body fed in parts of this size: the content and how many bytes were consumed when it ended.
 fn feed(body: &[u8], part_bytes: usize) -> Result<(Vec<u8>, Option<usize>), Refusal> {

@@ -1,6 +1,6 @@
 //! Bodies as they come: encoded, cut anywhere, damaged, and such that become huge.
 
-use super::super::{
+use crate::http::{
     Body, Refusal,
     coding::Coding,
     incoming::{Bound, Incoming, Next},

@@ -1,5 +1,5 @@
-use super::super::{Body, MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGET_BYTES, Method, Parsed, Version, request};
 use super::{LIMITS, assert_closes, head, post, refusal};
+use crate::http::{Body, MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGET_BYTES, Method, Parsed, Version, request};
 
 #[test]
 fn a_head_is_read_with_what_the_daemon_asks_of_it() {

@@ -2,8 +2,8 @@ use std::borrow::Cow;
 
 use proptest::prelude::*;
 
-use super::super::path::{decode, query_pairs, segments};
 use super::{head, post};
+use crate::http::path::{decode, query_pairs, segments};
 
 fn decoded(path: &str) -> Vec<String> {
     segments(path).map(|segment| segment.unwrap().into_owned()).collect()

@@ -1,5 +1,5 @@
-use super::super::response::{CONTINUE, JSON, Response};
-use super::super::{Manner, Refusal};
+use crate::http::response::{CONTINUE, JSON, Response};
+use crate::http::{Manner, Refusal};
 
 fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut out = b"before".to_vec();

@@ -2,9 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::super::chunked::Decoder;
-use super::super::{Body, Parsed, request};
 use super::LIMITS;
+use crate::http::chunked::Decoder;
+use crate::http::{Body, Parsed, request};
 
 const REQUESTS: &[&str] = &[
     "GET / HTTP/1.1\r\nHost: a\r\n\r\n",

@@ -1,8 +1,8 @@
 //! Case 68: what two parsers may read differently is refused, and the connection closed.
 
-use super::super::chunked::Decoder;
-use super::super::{Body, MAX_CHUNK_EXTENSION_BYTES, MAX_TRAILER_BYTES};
 use super::{assert_closes, head, post};
+use crate::http::chunked::Decoder;
+use crate::http::{Body, MAX_CHUNK_EXTENSION_BYTES, MAX_TRAILER_BYTES};
 
 #[test]
 fn case_68_a_length_beside_chunks_is_refused() {

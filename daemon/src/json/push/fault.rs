@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::super::JsonError;
+use crate::json::JsonError;
 
 /// A push that is refused whole.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -2,10 +2,10 @@
 
 use std::borrow::Cow;
 
-use super::super::JsonError;
-use super::super::scan::{Scanner, StringSpan};
 use super::fault::{Fault, PAYLOAD, Place};
 use super::{PushError, PushItem, PushLimits, PushRequest, rules};
+use crate::json::JsonError;
+use crate::json::scan::{Scanner, StringSpan};
 
 const MISSING: &str = "missing";
 const NOT_A_STRING: &str = "must be a string";

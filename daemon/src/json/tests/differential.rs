@@ -5,7 +5,7 @@ use proptest::sample::Index;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::super::{JsonErrorKind, MAX_NUMBER_DIGITS, json_string, validate};
+use crate::json::{JsonErrorKind, MAX_NUMBER_DIGITS, json_string, validate};
 
 /// JSON text of all kinds, valid.
 fn document() -> impl Strategy<Value = String> {

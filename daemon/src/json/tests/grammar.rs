@@ -1,5 +1,5 @@
-use super::super::{JsonErrorKind as Kind, MAX_DEPTH, MAX_NUMBER_DIGITS, json_string, validate};
 use super::{assert_kept, assert_refused};
+use crate::json::{JsonErrorKind as Kind, MAX_DEPTH, MAX_NUMBER_DIGITS, json_string, validate};
 
 #[test]
 fn a_document_of_any_kind_with_white_space_around_it_is_kept() {

@@ -1,4 +1,4 @@
-use super::super::ndjson::{lines, lines_from, whole_lines_bytes};
+use crate::json::ndjson::{lines, lines_from, whole_lines_bytes};
 
 fn collect(body: &str) -> Vec<(u64, &str)> {
     lines(body.as_bytes()).map(|(number, line)| (number, std::str::from_utf8(line).unwrap())).collect()

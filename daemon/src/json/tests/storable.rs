@@ -1,5 +1,5 @@
-use super::super::{JsonErrorKind as Kind, MAX_DEPTH, MAX_EXPONENT};
 use super::{assert_kept, assert_refused};
+use crate::json::{JsonErrorKind as Kind, MAX_DEPTH, MAX_EXPONENT};
 
 #[test]
 fn a_nul_escape_is_refused_in_strings_and_in_keys_but_not_what_only_looks_like_one() {

@@ -2,22 +2,32 @@
 //! answered with one write. While it is idle it has neither a buffer nor anything else of a conversation.
 
 mod body;
+pub mod budget;
+pub mod date;
 mod exchange;
+pub mod listener;
 mod pass;
+pub mod registry;
+pub mod watch;
 
-use super::{
-    Core,
-    budget::Held,
-    registry::Registered,
-    watch::{Phase, Watch},
-};
 use crate::{
-    access::{self, Grant},
-    api::{self, Reply},
+    access,
+    access::Grant,
+    api,
+    api::Reply,
     http::{Head, Manner, Method, Refusal, response::CONTINUE},
     limits::READ_BUFFER_BYTES,
-    rt::{self, Sealed, Transport},
+    rt,
+    rt::{Sealed, Transport},
     tls::Session,
+};
+use crate::{
+    connection::{
+        budget::Held,
+        registry::Registered,
+        watch::{Phase, Watch},
+    },
+    ingest::Core,
 };
 use monoio::{io::AsyncWriteRent, net::TcpStream};
 use pass::Pass;
@@ -60,7 +70,7 @@ enum Came {
 }
 
 /// Serves a connection to its end. Any transport will do; `registered` holds the socket below it.
-pub(super) async fn serve<S: Transport>(mut stream: S, registered: Registered) {
+pub(crate) async fn serve<S: Transport>(mut stream: S, registered: Registered) {
     let (core, watch) = (registered.core(), registered.watch());
     loop {
         watch.go_on(Phase::Idle);
@@ -86,7 +96,7 @@ pub(super) async fn serve<S: Transport>(mut stream: S, registered: Registered) {
 }
 
 /// The same under TLS. A handshake has the time that a head has.
-pub(super) async fn serve_sealed(stream: TcpStream, session: Session, registered: Registered) {
+pub(crate) async fn serve_sealed(stream: TcpStream, session: Session, registered: Registered) {
     let (core, watch) = (registered.core(), registered.watch());
     let mut stream = Sealed::new(stream, session);
     watch.begin(Phase::Head, core.now_ms());

@@ -39,14 +39,14 @@ impl Asked {
 
 /// Those of one core.
 #[derive(Default)]
-pub(super) struct AllAsked {
+pub(crate) struct AllAsked {
     next_id: Cell<u64>,
     waiting: RefCell<HashMap<u64, Rc<Asked>>>,
 }
 
 impl AllAsked {
     /// Adds one; returns its id.
-    pub(super) fn add(&self) -> (u64, Rc<Asked>) {
+    pub(crate) fn add(&self) -> (u64, Rc<Asked>) {
         let id = self.next_id.get();
         self.next_id.set(id + 1);
         let asked = Rc::new(Asked::default());
@@ -55,12 +55,12 @@ impl AllAsked {
     }
 
     /// Forgets one that was not asked for after all.
-    pub(super) fn forget(&self, id: u64) {
+    pub(crate) fn forget(&self, id: u64) {
         self.waiting.borrow_mut().remove(&id);
     }
 
     /// Hands an answer to whoever waits for it.
-    pub(super) fn answer(&self, id: u64, answer: Answer) {
+    pub(crate) fn answer(&self, id: u64, answer: Answer) {
         // One that was given up is not there.
         let asked = self.waiting.borrow_mut().remove(&id);
         if let Some(asked) = asked {
@@ -69,7 +69,7 @@ impl AllAsked {
     }
 
     /// Lets nobody wait any longer: the daemon ends.
-    pub(super) fn give_up_all(&self) {
+    pub(crate) fn give_up_all(&self) {
         for asked in self.waiting.take().into_values() {
             let refusal = Refusal::new(503, "shutting_down", "the daemon is shutting down");
             asked.answer(Answer::Refused(refusal.retry_after_s(1)));

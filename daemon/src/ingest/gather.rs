@@ -18,7 +18,7 @@ use std::{
 
 /// Who has something in the log that is not durable, counted by passes over a connection's requests.
 #[derive(Default)]
-pub(super) struct Gathering {
+pub(crate) struct Gathering {
     /// In the group that collects.
     asked: Cell<usize>,
     /// Those of them whom its write answers; the others wait for their commit.
@@ -37,20 +37,20 @@ pub(super) struct Gathering {
 
 impl Gathering {
     /// Somebody has appended something, and is answered as soon as it is durable, or not.
-    pub(super) fn asked(&self, is_answered_then: bool) {
+    pub(crate) fn asked(&self, is_answered_then: bool) {
         self.asked.set(self.asked.get() + 1);
         self.to_answer.set(self.to_answer.get() + usize::from(is_answered_then));
     }
 
     /// The group that collected is being written.
-    pub(super) fn write_started(&self) {
+    pub(crate) fn write_started(&self) {
         self.written.set(self.asked.take());
         self.answered.set(self.to_answer.take());
         self.write_started_at.set(Some(Instant::now()));
     }
 
     /// It is durable, and who asked for it is being answered.
-    pub(super) fn write_ended(&self) {
+    pub(crate) fn write_ended(&self) {
         self.expected.set(self.asked.get() + self.written.take());
         let took = self.write_started_at.take().map_or(Duration::ZERO, |at| at.elapsed());
         let are_few = (2..GATHER_REST_EXPECTED).contains(&self.expected.get());
@@ -60,7 +60,7 @@ impl Gathering {
     /// After a write that answers several: lets the answers leave, then rests, and takes in together what came meanwhile.
     /// With each `turn` the loop takes in what has arrived, without waiting for anything; while it does `rest`, nothing is
     /// taken in.
-    pub(super) async fn rest(&self, turn: &mut impl AsyncFnMut(), rest: impl Fn(Duration)) {
+    pub(crate) async fn rest(&self, turn: &mut impl AsyncFnMut(), rest: impl Fn(Duration)) {
         let is_writing = self.written.get() > 0;
         if is_writing || self.rest.get().is_zero() || self.answered.get() < GATHER_REST_EARLY {
             return;
@@ -75,7 +75,7 @@ impl Gathering {
     }
 
     /// Waits until the group should close, and no longer than until it `is_large`, with turns and one rest unless there was one.
-    pub(super) async fn wait(&self, is_large: impl Fn() -> bool, mut turn: impl AsyncFnMut(), rest: impl Fn(Duration)) {
+    pub(crate) async fn wait(&self, is_large: impl Fn() -> bool, mut turn: impl AsyncFnMut(), rest: impl Fn(Duration)) {
         for turns in 1..=GATHER_TURNS_MAX {
             let before = self.asked.get();
             if before >= self.expected.get() || is_large() {

@@ -17,20 +17,20 @@ const DATE_BYTES: usize = 29;
 pub const DATE_LINE_BYTES: usize = NAME.len() + DATE_BYTES + END.len();
 
 /// The header line of answers now.
-pub(super) struct DateLine {
+pub(crate) struct DateLine {
     line: Cell<[u8; DATE_LINE_BYTES]>,
     second: Cell<u64>,
 }
 
 impl DateLine {
-    pub(super) fn new(now: Duration) -> Self {
+    pub(crate) fn new(now: Duration) -> Self {
         let date = Self { line: Cell::new([b' '; DATE_LINE_BYTES]), second: Cell::new(u64::MAX) };
         date.set(now);
         date
     }
 
     /// Notes the time since 1970.
-    pub(super) fn set(&self, now: Duration) {
+    pub(crate) fn set(&self, now: Duration) {
         let second = now.as_secs();
         if self.second.replace(second) == second {
             return;
@@ -46,7 +46,7 @@ impl DateLine {
         self.line.set(line);
     }
 
-    pub(super) fn get(&self) -> [u8; DATE_LINE_BYTES] {
+    pub(crate) fn get(&self) -> [u8; DATE_LINE_BYTES] {
         self.line.get()
     }
 }

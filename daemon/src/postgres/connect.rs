@@ -2,7 +2,7 @@
 //! may be written to.
 
 use forebay_pgwire::{Config, Connection, Error, TargetSession};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// First version of the server with `client_connection_check_interval`.
 const CHECK_INTERVAL_SINCE: u32 = 14;
@@ -18,6 +18,9 @@ const KEEPALIVES_COUNT: u32 = 4;
 
 /// How long PostgreSQL waits for what it said to arrive; keepalives do not run meanwhile.
 const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
+
+/// Where to connect: settings, or what a private server says once it runs.
+pub type TargetSource = Arc<dyn Fn() -> Option<Config> + Send + Sync>;
 
 /// Connects to the database that `target` names. PostgreSQL gives a statement `statement_timeout`, and ends by itself what a
 /// session that was lost has open; an operation gets the `statement_deadline` of `target`, or half as long again.

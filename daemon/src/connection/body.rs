@@ -4,7 +4,8 @@
 use super::{Came, Conversation, Next, Phase, Refusal, Reply, manner_of};
 use crate::{
     access::Grant,
-    api::{self, Lines, Route},
+    api,
+    api::{Lines, Route},
     http::{
         Head, Limits, Manner, Parsed,
         coding::Coding,
@@ -38,7 +39,7 @@ fn make_room(bytes: &mut Vec<u8>, max_bytes: u64) {
 
 impl<S: Transport> Conversation<'_, S> {
     /// Takes the request at the buffer's start, whose head is whole and admitted.
-    pub(super) async fn take_body(&mut self) -> io::Result<Next> {
+    pub(crate) async fn take_body(&mut self) -> io::Result<Next> {
         // The answers before it are on their way, and a 100 with them.
         let head_bytes = match request::parse(&self.buffer, &Limits::new(u64::MAX)) {
             Ok(Parsed::Head(head)) => self.buffer.drain(..head.head_len).collect::<Vec<u8>>(),

@@ -4,10 +4,6 @@
 //! and neither `statement_timeout` nor a timeout for idleness ends that. So each session writes down which backend serves it,
 //! and the next one ends that backend: the data directory's lock says that nobody uses it any more.
 
-use super::{
-    class::{Remedy, remedy},
-    session::Session,
-};
 use forebay_pgwire::{Connection, Error, Param, oid};
 
 /// Ends the backends of a log's sessions that PostgreSQL still has, as far as the role may: that of one `drainer`, or all of
@@ -48,42 +44,4 @@ pub async fn end_sessions(
         }
     }
     Ok(())
-}
-
-impl Session {
-    /// Ends the backend of the session before this one, if it is still there and the role may; with `all` those of all
-    /// drainers, when none is at work yet.
-    ///
-    /// # Errors
-    /// Only those that end the connection.
-    pub(super) async fn end_predecessors(&mut self, all: bool) -> Result<(), Error> {
-        let drainer = (!all).then_some(self.drainer as i32);
-        end_sessions(&mut self.conn, &self.schema, self.shared.log_id, drainer).await
-    }
-
-    /// Writes down which backend serves this session.
-    ///
-    /// Also waits, as every commit does, for the standbys that PostgreSQL waits for. A session that was ended while it waited
-    /// for them has committed all the same, and only now is that as safe as it was to be.
-    ///
-    /// # Errors
-    /// Those of PostgreSQL.
-    pub(super) async fn name_backend(&mut self) -> Result<(), Error> {
-        const OWN: &str = "pg_backend_pid(), (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())";
-        match self.set_backend(OWN).await {
-            Err(error) if error.db_error().is_some() && remedy(&error) == Remedy::Pause => {
-                tracing::debug!(%error, "it is not shown which backend serves the drain's session");
-                self.set_backend("NULL, NULL").await
-            }
-            outcome => outcome,
-        }
-    }
-
-    async fn set_backend(&mut self, backend: &str) -> Result<(), Error> {
-        let sql = format!(
-            "UPDATE {}.drain_checkpoints SET (backend_pid, backend_start) = ROW({backend}) WHERE log_id = $1 AND drainer = $2",
-            self.schema
-        );
-        self.conn.execute_once(&sql, &self.checkpoint_key()).await.map(drop)
-    }
 }

@@ -4,28 +4,29 @@
 use super::{CLOSING, Conversation, Next, manner_of};
 use crate::{
     access::Grant,
-    api::{self, Ahead, Reply, Route},
-    core::Core,
+    api,
+    api::{Ahead, Reply, Route},
     http::{Body, Head, Limits, Manner, Parsed, Refusal, chunked::Decoder, request},
+    ingest::Core,
     limits::PIPELINED_MAX,
     rt::Transport,
 };
 
 /// What a pass came to.
-pub(super) struct Pass<'b> {
+pub(crate) struct Pass<'b> {
     /// What is to be done next.
-    pub(super) next: Next,
+    pub(crate) next: Next,
     /// How many bytes at the buffer's start are done with.
-    pub(super) consumed: usize,
+    pub(crate) consumed: usize,
     /// The answers that were written leave when the lane is durable up to here.
-    pub(super) end_ordinal: u64,
+    pub(crate) end_ordinal: u64,
     /// Replies that wait for more than the disk, and all behind them.
-    pub(super) waiting: Vec<(Reply<'b>, Manner)>,
+    pub(crate) waiting: Vec<(Reply<'b>, Manner)>,
 }
 
 impl<S: Transport> Conversation<'_, S> {
     /// Takes all complete requests at the start of `buffer`.
-    pub(super) fn pass<'b>(&mut self, buffer: &'b [u8]) -> Pass<'b> {
+    pub(crate) fn pass<'b>(&mut self, buffer: &'b [u8]) -> Pass<'b> {
         let mut pass = Pass { next: Next::Again, consumed: 0, end_ordinal: 0, waiting: Vec::new() };
         for _ in 0..PIPELINED_MAX {
             if let Some(next) = self.take_one(buffer, &mut pass) {

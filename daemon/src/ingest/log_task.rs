@@ -3,9 +3,10 @@
 use super::{Core, CoreFailed, gather::Gathering};
 use crate::{
     config::Sync,
-    drain::signal::Patience,
     limits::GATHER_BYTES,
-    rt::{self, Notify, Turns},
+    rt,
+    rt::{Notify, Turns},
+    state::drain_signal::Patience,
 };
 use forebay_wal::{
     position::Position,
@@ -32,7 +33,7 @@ struct Note {
 }
 
 #[derive(Default)]
-pub(super) struct LogState {
+pub(crate) struct LogState {
     /// Something may be there to be written.
     submit: Notify,
     gathering: Gathering,
@@ -45,23 +46,23 @@ pub(super) struct LogState {
 }
 
 impl LogState {
-    pub(super) fn note(&self, end_ordinal: u64, count: u64, patience: Patience) {
+    pub(crate) fn note(&self, end_ordinal: u64, count: u64, patience: Patience) {
         self.notes.borrow_mut().push_back(Note { end_ordinal, count, patience });
     }
 
     /// Sends what was appended on its way, before long. See [`Core::submit`].
-    pub(super) fn submit(&self, is_answered_then: bool) {
+    pub(crate) fn submit(&self, is_answered_then: bool) {
         self.gathering.asked(is_answered_then);
         self.look();
     }
 
     /// Lets it be looked whether something is to be sent on its way.
-    pub(super) fn look(&self) {
+    pub(crate) fn look(&self) {
         self.submit.notify();
     }
 
     /// Waits until something happened to the lane.
-    pub(super) async fn next_event(&self) {
+    pub(crate) async fn next_event(&self) {
         let seen = self.events.get();
         poll_fn(|cx| {
             if self.events.get() != seen {
@@ -74,11 +75,11 @@ impl LogState {
     }
 
     /// Whether the lane took a failed write.
-    pub(super) fn has_failed(&self) -> bool {
+    pub(crate) fn has_failed(&self) -> bool {
         self.poisoned.get()
     }
 
-    pub(super) fn happened(&self) {
+    pub(crate) fn happened(&self) {
         self.events.set(self.events.get() + 1);
         self.room_waiters.take().into_iter().for_each(Waker::wake);
     }
@@ -94,7 +95,7 @@ impl LogState {
     }
 }
 
-pub(super) fn spawn(core: &Rc<Core>) -> io::Result<()> {
+pub(crate) fn spawn(core: &Rc<Core>) -> io::Result<()> {
     let on_event = Rc::clone(core);
     let lane = core.lane.borrow();
     rt::spawn_on_event(lane.event(), move || {
@@ -177,7 +178,7 @@ fn tell_drain(core: &Core, durable_ordinal: u64) {
     }
 }
 
-pub(super) fn poison(core: &Core, failed: &forebay_wal::group::WriteFailed) {
+pub(crate) fn poison(core: &Core, failed: &forebay_wal::group::WriteFailed) {
     if core.log.poisoned.replace(true) {
         return;
     }
@@ -201,7 +202,7 @@ pub(super) fn poison(core: &Core, failed: &forebay_wal::group::WriteFailed) {
     core.fail(CoreFailed::Storage(what));
 }
 
-pub(super) async fn durable(core: &Core, end_ordinal: u64) -> Result<(), Poisoned> {
+pub(crate) async fn durable(core: &Core, end_ordinal: u64) -> Result<(), Poisoned> {
     poll_fn(|cx| {
         if core.lane.borrow().durable_ordinal() >= end_ordinal {
             Poll::Ready(Ok(()))

@@ -1,6 +1,6 @@
 //! Those who wait for a commit: plain pushes, by the numbers of their messages.
 
-use crate::mailbox::Delivery;
+use crate::state::mailbox::Delivery;
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
@@ -68,13 +68,13 @@ impl Awaited {
 }
 
 #[derive(Default)]
-pub(super) struct Commits {
+pub(crate) struct Commits {
     /// By first number; their numbers do not overlap.
     awaited: RefCell<BTreeMap<u64, Rc<Awaited>>>,
 }
 
 impl Commits {
-    pub(super) fn add(&self, first_number: u64, count: usize, deadline: Instant) -> Rc<Awaited> {
+    pub(crate) fn add(&self, first_number: u64, count: usize, deadline: Instant) -> Rc<Awaited> {
         let awaited = Rc::new(Awaited {
             first_number,
             deadline,
@@ -87,7 +87,7 @@ impl Commits {
         awaited
     }
 
-    pub(super) fn deliver(&self, deliveries: Vec<Delivery>) {
+    pub(crate) fn deliver(&self, deliveries: Vec<Delivery>) {
         let mut all = self.awaited.borrow_mut();
         for delivery in deliveries {
             // One that was given up, or waited for in an earlier life of the process, is not there.
@@ -108,12 +108,12 @@ impl Commits {
         }
     }
 
-    pub(super) fn give_up_all(&self) {
+    pub(crate) fn give_up_all(&self) {
         self.awaited.take().into_values().for_each(|awaited| awaited.give_up());
     }
 
     /// Tells those whose time is over; whether there were any.
-    pub(super) fn give_up_before(&self, now: Instant) -> bool {
+    pub(crate) fn give_up_before(&self, now: Instant) -> bool {
         let mut any = false;
         let mut all = self.awaited.borrow_mut();
         // All wait equally long, so the oldest are the first.
@@ -128,7 +128,7 @@ impl Commits {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mailbox::Fate;
+    use crate::state::mailbox::Fate;
     use std::time::Duration;
 
     fn delivery(number: u64) -> Delivery {

@@ -1,15 +1,10 @@
 //! What the threads of one daemon share: counters, signals, and where the log and the drain stand.
 
-use crate::{
-    access::Gate,
-    config::Config,
-    datadir::wal_dir,
-    drain::{remembered::Remembered, signal::DrainSignal},
-    errands::ErrandsHandle,
-    mailbox::Mailbox,
-    progress::LaneProgress,
-    watchdog::Pulse,
+use super::{
+    drain_signal::DrainSignal, lane_progress::LaneProgress, local_drain_state::Remembered, mailbox::Mailbox,
+    pulse::Pulse,
 };
+use crate::{access::Gate, config::Config, datadir::wal_dir, errands::ErrandsHandle};
 use forebay_wal::{keeper::KeeperHandle, log::Numbers};
 use std::{
     collections::HashSet,
@@ -177,7 +172,7 @@ impl Shared {
     pub fn set_health(&self, health: DatabaseHealth) {
         let before = self.health.swap(health as u8, Ordering::Relaxed);
         if health == DatabaseHealth::Disconnected && before != health as u8 {
-            self.mailboxes.iter().for_each(|mailbox| mailbox.send(crate::mailbox::Letter::DatabaseAway));
+            self.mailboxes.iter().for_each(|mailbox| mailbox.send(crate::state::mailbox::Letter::DatabaseAway));
         }
     }
 
@@ -221,7 +216,7 @@ impl Shared {
     /// Lets the daemon end.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
-        self.mailboxes.iter().for_each(|mailbox| mailbox.send(crate::mailbox::Letter::Stop));
+        self.mailboxes.iter().for_each(|mailbox| mailbox.send(crate::state::mailbox::Letter::Stop));
     }
 
     /// Whether there is a queue of this name in PostgreSQL, as of the last look; `None`: there was none yet.

@@ -11,7 +11,7 @@ use std::{
 };
 
 /// What there is.
-pub(super) struct Budget {
+pub(crate) struct Budget {
     max_bytes: usize,
     patience_ms: u64,
     held_bytes: Cell<usize>,
@@ -25,17 +25,17 @@ pub(super) struct Budget {
 
 /// There was no room for too long.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Overloaded;
+pub(crate) struct Overloaded;
 
 /// One connection's part of it; given back when dropped.
-pub(super) struct Held<'b> {
+pub(crate) struct Held<'b> {
     budget: &'b Budget,
     bytes: usize,
     exceeds: bool,
 }
 
 impl Budget {
-    pub(super) fn new(max_bytes: usize, patience_ms: u64) -> Self {
+    pub(crate) fn new(max_bytes: usize, patience_ms: u64) -> Self {
         Self {
             max_bytes,
             patience_ms,
@@ -47,12 +47,12 @@ impl Budget {
         }
     }
 
-    pub(super) fn hold(&self) -> Held<'_> {
+    pub(crate) fn hold(&self) -> Held<'_> {
         Held { budget: self, bytes: 0, exceeds: false }
     }
 
     /// The sweep's word of the time: those who wait see whether theirs is over.
-    pub(super) fn tick(&self, now_ms: u64) {
+    pub(crate) fn tick(&self, now_ms: u64) {
         self.now_ms.set(now_ms);
         self.waiting.take().into_values().for_each(Waker::wake);
     }
@@ -67,7 +67,7 @@ impl Budget {
 
 impl Held<'_> {
     /// Holds so many bytes, whatever others hold; more than before only where they are there already.
-    pub(super) fn set(&mut self, bytes: usize) {
+    pub(crate) fn set(&mut self, bytes: usize) {
         let before = std::mem::replace(&mut self.bytes, bytes);
         let held = self.budget.held_bytes.get();
         self.budget.held_bytes.set(held - before + bytes);
@@ -86,7 +86,7 @@ impl Held<'_> {
     ///
     /// # Errors
     /// [`Overloaded`]; it holds what it held.
-    pub(super) async fn grow_to(&mut self, bytes: usize) -> Result<(), Overloaded> {
+    pub(crate) async fn grow_to(&mut self, bytes: usize) -> Result<(), Overloaded> {
         if bytes <= self.bytes || self.try_grow_to(bytes) {
             return Ok(());
         }

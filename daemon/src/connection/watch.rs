@@ -8,7 +8,7 @@ use std::{cell::Cell, time::Duration};
 
 /// What a connection is doing, as far as it matters how long that takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(crate) enum Phase {
     /// Between requests, without a buffer.
     Idle,
     /// Between requests, a buffer at hand for the next one.
@@ -27,21 +27,21 @@ pub(super) enum Phase {
 
 /// How long what may take. In milliseconds of the core's clock.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Timeouts {
+pub(crate) struct Timeouts {
     /// Between requests.
-    pub(super) idle_ms: u64,
+    pub(crate) idle_ms: u64,
     /// For a head; and over how long a body's rate is taken.
-    pub(super) request_ms: u64,
+    pub(crate) request_ms: u64,
 }
 
 impl Timeouts {
-    pub(super) fn new(idle: Duration, request: Duration) -> Self {
+    pub(crate) fn new(idle: Duration, request: Duration) -> Self {
         Self { idle_ms: idle.as_millis() as u64, request_ms: request.as_millis() as u64 }
     }
 }
 
 /// One connection, for the sweep and for the stop of the daemon.
-pub(super) struct Watch {
+pub(crate) struct Watch {
     stopper: Stopper,
     interrupter: Interrupter,
     phase: Cell<Phase>,
@@ -69,7 +69,7 @@ enum Verdict {
 }
 
 impl Watch {
-    pub(super) fn new(stopper: Stopper, now_ms: u64) -> Self {
+    pub(crate) fn new(stopper: Stopper, now_ms: u64) -> Self {
         Self {
             stopper,
             interrupter: Interrupter::default(),
@@ -83,7 +83,7 @@ impl Watch {
     }
 
     /// A phase begins.
-    pub(super) fn begin(&self, phase: Phase, now_ms: u64) {
+    pub(crate) fn begin(&self, phase: Phase, now_ms: u64) {
         self.phase.set(phase);
         self.since_ms.set(now_ms);
         if phase == Phase::Body {
@@ -94,45 +94,45 @@ impl Watch {
     }
 
     /// A phase goes on, or one begins whose time is that of the one before.
-    pub(super) fn go_on(&self, phase: Phase) {
+    pub(crate) fn go_on(&self, phase: Phase) {
         self.phase.set(phase);
     }
 
     /// A body goes on after the daemon kept it waiting since `paused_ms`, which does not count.
-    pub(super) fn go_on_with_body(&self, paused_ms: u64, now_ms: u64) {
+    pub(crate) fn go_on_with_body(&self, paused_ms: u64, now_ms: u64) {
         self.phase.set(Phase::Body);
         self.window_ms.set(self.window_ms.get() + now_ms.saturating_sub(paused_ms));
     }
 
     /// Something of a body has come.
-    pub(super) fn received(&self, bytes: usize) {
+    pub(crate) fn received(&self, bytes: usize) {
         self.window_bytes.set(self.window_bytes.get() + bytes as u64);
     }
 
     /// Whether the sweep has ended a request because it came too slowly: it is to be answered with 408.
-    pub(super) fn is_late(&self) -> bool {
+    pub(crate) fn is_late(&self) -> bool {
         self.is_late.get()
     }
 
     /// For the read of a connection that rests.
-    pub(super) fn interrupter(&self) -> &Interrupter {
+    pub(crate) fn interrupter(&self) -> &Interrupter {
         &self.interrupter
     }
 
     /// The daemon stops: those between requests are closed.
-    pub(super) fn stop_if_idle(&self) {
+    pub(crate) fn stop_if_idle(&self) {
         if matches!(self.phase.get(), Phase::Idle | Phase::Resting | Phase::Leaving) {
             self.stopper.stop_reading();
         }
     }
 
     /// The daemon ends.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.stopper.stop();
     }
 
     /// Ends what took too long. Returns whether the buffer was asked back.
-    pub(super) fn sweep(&self, now_ms: u64, timeouts: &Timeouts) -> bool {
+    pub(crate) fn sweep(&self, now_ms: u64, timeouts: &Timeouts) -> bool {
         let verdict = self.judge(now_ms, timeouts);
         match verdict {
             Verdict::Fine => {}

@@ -1,18 +1,19 @@
 //! What is read from the client, and what is written to it.
 
 use super::{Came, Conversation};
+use super::{budget::Overloaded, watch::Phase};
 use crate::{
-    core::{budget::Overloaded, watch::Phase},
     http::Refusal,
     limits::{LINGER_BYTES_MAX, READ_BUFFER_BYTES, READ_BUFFER_KEPT_BYTES, READ_ROOM_BYTES, RESTING_PER_CORE_MAX},
-    rt::{self, Transport},
+    rt,
+    rt::Transport,
 };
 use monoio::{buf::IoBuf, io::AsyncWriteRentExt};
 use std::io;
 
 impl<S: Transport> Conversation<'_, S> {
     /// Reads on, until there is more; a request that is told to close instead comes as a refusal.
-    pub(super) async fn read(&mut self, needed: usize) -> io::Result<Result<Came, Refusal>> {
+    pub(crate) async fn read(&mut self, needed: usize) -> io::Result<Result<Came, Refusal>> {
         if self.buffer.is_empty() {
             return self.rest().await.map(Ok);
         }
@@ -55,14 +56,14 @@ impl<S: Transport> Conversation<'_, S> {
     }
 
     /// Whether this connection, which has answered everything, keeps no buffer until its client says something again.
-    pub(super) fn gives_buffer_back(&self) -> bool {
+    pub(crate) fn gives_buffer_back(&self) -> bool {
         S::WAITS_WITHOUT_BUFFER
             && self.buffer.is_empty()
             && self.cache.is_empty()
             && self.core.resting.get() >= RESTING_PER_CORE_MAX
     }
 
-    pub(super) fn wait_for(&mut self, phase: Phase) {
+    pub(crate) fn wait_for(&mut self, phase: Phase) {
         if self.waits_for.replace(phase) == Some(phase) {
             self.watch.go_on(phase);
         } else {
@@ -70,7 +71,7 @@ impl<S: Transport> Conversation<'_, S> {
         }
     }
 
-    pub(super) async fn read_more(&mut self) -> io::Result<Came> {
+    pub(crate) async fn read_more(&mut self) -> io::Result<Came> {
         let buffer = std::mem::take(&mut self.buffer);
         let (outcome, buffer) = rt::read_more(self.stream, buffer).await;
         self.buffer = buffer;
@@ -83,7 +84,7 @@ impl<S: Transport> Conversation<'_, S> {
     }
 
     /// Waits until the connection may have so many bytes.
-    pub(super) async fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
+    pub(crate) async fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
         self.watch.go_on(Phase::Busy);
         let paused_ms = self.core.now_ms();
         self.held.grow_to(bytes.saturating_sub(READ_BUFFER_BYTES)).await.map_err(|Overloaded| {
@@ -96,7 +97,7 @@ impl<S: Transport> Conversation<'_, S> {
     }
 
     /// Sends what is to leave.
-    pub(super) async fn write(&mut self) -> io::Result<()> {
+    pub(crate) async fn write(&mut self) -> io::Result<()> {
         if self.out.is_empty() {
             return Ok(());
         }
@@ -141,7 +142,7 @@ impl<S: Transport> Conversation<'_, S> {
 
     /// Says that nothing more is sent, and throws away what the client still sends, for a while: a socket closed on bytes that
     /// nobody has read takes the last answer along.
-    pub(super) async fn leave(&mut self) -> io::Result<()> {
+    pub(crate) async fn leave(&mut self) -> io::Result<()> {
         self.stream.shutdown().await?;
         self.watch.begin(Phase::Leaving, self.core.now_ms());
         let mut thrown_away = 0;

@@ -1,6 +1,6 @@
 //! How far each lane of the log is drained, and let go.
 
-use crate::drain::source::Mark;
+use super::mark::Mark;
 use forebay_wal::{lane::LaneShared, log::LaneFound, position::Position, segment::SegmentHeader};
 use std::sync::{
     Arc, Mutex, PoisonError,

@@ -8,45 +8,40 @@
 //! ```
 
 mod asked;
-mod budget;
 mod commits;
-mod connection;
-mod date;
 mod gather;
-mod listener;
 mod log_task;
-mod registry;
-mod watch;
 
 pub use asked::Asked;
 pub use commits::{Awaited, CommitWait};
-pub use date::DATE_LINE_BYTES;
-pub use listener::{ListenError, bind_all};
 pub use log_task::Poisoned;
 
 use crate::{
     api::DeadLettersErrand,
-    drain::signal::Patience,
+    connection::{
+        budget::Budget,
+        date::{DATE_LINE_BYTES, DateLine},
+        listener,
+        registry::Registry,
+        watch::Timeouts,
+    },
     errands::Errand,
     ids::{IdMaker, unix_now},
     limits::{
         COLLECT_AFTER, CONNECTION_SWEEP_INTERVAL, CONNECTIONS_GRACE, IN_FLIGHT_BYTES_PER_CORE, IN_FLIGHT_PATIENCE,
         QUIET_SWEEPS_MAX, READ_BUFFER_KEPT_BYTES, SWEEP_INTERVAL,
     },
-    mailbox::Letter,
-    rt::{self, Notify},
-    shared::Shared,
+    rt,
+    rt::Notify,
+    state::{drain_signal::Patience, mailbox::Letter, shared::Shared},
 };
 use asked::AllAsked;
-use budget::Budget;
 use commits::Commits;
-use date::DateLine;
 use forebay_wal::{
     group::{Appended, Record},
     lane::{AppendError, Lane, LaneOpen},
 };
 use log_task::LogState;
-use registry::Registry;
 use std::{
     cell::{Cell, RefCell},
     os::fd::OwnedFd,
@@ -54,7 +49,6 @@ use std::{
     sync::{Arc, mpsc::Sender},
     time::{Duration, Instant},
 };
-use watch::Timeouts;
 
 /// Why a core ended the daemon.
 #[derive(Debug)]
@@ -94,17 +88,17 @@ pub struct Core {
     log: LogState,
     commits: Commits,
     asked: AllAsked,
-    registry: Registry,
-    budget: Budget,
+    pub(crate) registry: Registry,
+    pub(crate) budget: Budget,
     /// Connections that keep a buffer between requests.
-    resting: Cell<usize>,
+    pub(crate) resting: Cell<usize>,
     date: DateLine,
     /// Time as the sweep counts it, in milliseconds: it stands still while the process does, so that nobody is late by that.
     now_ms: Cell<u64>,
     /// Memory for what is made and thrown away within a request.
     scratch: Cell<Vec<u8>>,
-    listener: rt::Listener,
-    connections_max: usize,
+    pub(crate) listener: rt::Listener,
+    pub(crate) connections_max: usize,
     stopping: Cell<bool>,
     ended: Notify,
     failed: Sender<CoreFailed>,
@@ -283,7 +277,7 @@ impl Core {
     }
 
     /// Ends the thread once no connection is left and all that was appended is durable, and a seal says so; or never will be.
-    fn end_if_done(&self) {
+    pub(crate) fn end_if_done(&self) {
         if !self.stopping.get() || !self.registry.is_empty() {
             return;
         }

@@ -1,14 +1,12 @@
 //! The connections of a core, so that the sweep and a stop reach them.
 
-use super::{
-    Core,
-    watch::{Timeouts, Watch},
-};
+use super::watch::{Timeouts, Watch};
+use crate::ingest::Core;
 use crate::rt::Stopper;
 use std::{cell::RefCell, rc::Rc};
 
 #[derive(Default)]
-pub(super) struct Registry {
+pub(crate) struct Registry {
     slots: RefCell<Slots>,
 }
 
@@ -21,7 +19,7 @@ struct Slots {
 }
 
 /// A connection's entry, kept no longer than the connection's descriptor.
-pub(super) struct Registered {
+pub(crate) struct Registered {
     core: Rc<Core>,
     watch: Rc<Watch>,
     slot: usize,
@@ -29,17 +27,17 @@ pub(super) struct Registered {
 
 impl Registered {
     /// Adds a connection.
-    pub(super) fn new(core: &Rc<Core>, stopper: Stopper) -> Self {
+    pub(crate) fn new(core: &Rc<Core>, stopper: Stopper) -> Self {
         let watch = Rc::new(Watch::new(stopper, core.now_ms()));
         let slot = core.registry.add(Rc::clone(&watch));
         Self { core: Rc::clone(core), watch, slot }
     }
 
-    pub(super) fn core(&self) -> &Core {
+    pub(crate) fn core(&self) -> &Core {
         &self.core
     }
 
-    pub(super) fn watch(&self) -> &Watch {
+    pub(crate) fn watch(&self) -> &Watch {
         &self.watch
     }
 }
@@ -73,24 +71,24 @@ impl Registry {
         }
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         let slots = self.slots.borrow();
         slots.watches.len() - slots.free.len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    pub(super) fn stop_idle(&self) {
+    pub(crate) fn stop_idle(&self) {
         self.each(Watch::stop_if_idle);
     }
 
-    pub(super) fn stop_all(&self) {
+    pub(crate) fn stop_all(&self) {
         self.each(Watch::stop);
     }
 
-    pub(super) fn sweep(&self, now_ms: u64, timeouts: &Timeouts) {
+    pub(crate) fn sweep(&self, now_ms: u64, timeouts: &Timeouts) {
         let mut interrupted = 0;
         self.slots.borrow().watches.iter().flatten().for_each(|watch| {
             interrupted += usize::from(watch.sweep(now_ms, timeouts));
@@ -99,7 +97,7 @@ impl Registry {
     }
 
     /// How many connections went, or were asked for their buffers, since this was asked.
-    pub(super) fn take_given_back(&self) -> usize {
+    pub(crate) fn take_given_back(&self) -> usize {
         std::mem::take(&mut self.slots.borrow_mut().given_back)
     }
 

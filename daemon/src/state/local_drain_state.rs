@@ -5,11 +5,11 @@
 //! when nothing is to be done: so it is never ahead of what was committed, and mostly close behind. Nothing is lost where it
 //! is missing or damaged but that knowledge.
 
+use super::lane_progress::LaneProgress;
 use super::{
-    database::{DatabaseId, ServerPlace},
-    source::Mark,
+    database_id::{DatabaseId, ServerPlace},
+    mark::Mark,
 };
-use crate::progress::LaneProgress;
 use forebay_wal::position::Position;
 use serde::{Deserialize, Serialize};
 use std::{
@@ -52,7 +52,7 @@ pub struct RememberedLane {
 
 impl RememberedLane {
     /// How far a lane is drained now.
-    pub(super) fn of(progress: &LaneProgress) -> Self {
+    pub(crate) fn of(progress: &LaneProgress) -> Self {
         let Position { segment, offset } = progress.drained();
         Self { lane: progress.lane.lane(), segment, offset, ordinal: progress.drained_ordinal() }
     }

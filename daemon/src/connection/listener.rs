@@ -1,9 +1,11 @@
 //! Listening: one socket a core on the same address, the kernel spreads connections over them.
 
-use super::{Core, connection, registry::Registered};
+use super::registry::Registered;
+use crate::{connection, ingest::Core};
 use crate::{
     limits::{BIND_PATIENCE, LISTEN_BACKLOG},
-    rt::{self, Stopper},
+    rt,
+    rt::Stopper,
     tls::Tls,
 };
 use rustix::net::{AddressFamily, SocketType, sockopt};
@@ -76,7 +78,7 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-pub(super) async fn accept_all(core: Rc<Core>) {
+pub(crate) async fn accept_all(core: Rc<Core>) {
     let mut spare = Spare::default();
     loop {
         // A connection that was turned away gives its descriptor back only after a while.

@@ -1,0 +1,18 @@
+//! What the threads of one daemon share.
+//!
+//! ```text
+//!   shared ── lane_progress   how far each lane of the log is drained       mark
+//!          ├─ drain_signal    cores wake the drain
+//!          ├─ mailbox         the drain answers the cores
+//!          ├─ pulse           cores show the watchdog that they make progress
+//!          └─ local_drain_state   what the data directory knows of the drain   database_id
+//! ```
+
+pub mod database_id;
+pub mod drain_signal;
+pub mod lane_progress;
+pub mod local_drain_state;
+pub mod mailbox;
+pub mod mark;
+pub mod pulse;
+pub mod shared;
