@@ -67,7 +67,7 @@ impl Errands {
         std::thread::Builder::new().name("errands".into()).spawn(move || {
             for errand in self.0 {
                 let answer = run(&shared, &target, &errand);
-                if let Some(mailbox) = shared.mailboxes.get(usize::from(errand.core)) {
+                if let Some(mailbox) = shared.mailboxes.get(errand.core) {
                     mailbox.send(Letter::Errand { id: errand.id, answer });
                 }
             }

@@ -13,7 +13,10 @@ use crate::{
     postgres::connect::TargetSource,
     preflight::check_io_uring,
     process::{allowed_cpus, make_room_for_descriptors, raise_descriptor_limit, survive_file_size_limit},
-    state::{drain_signal::DrainSignal, mailbox::Mailbox, shared::Shared},
+    state::{
+        database_health::HealthMonitor, drain_signal::DrainSignal, drain_view::DrainView,
+        local_drain_state::LocalDrainState, log_view::LogView, mailbox::Mailboxes, pulse::Pulse, shared::Shared,
+    },
     watchdog,
 };
 use forebay_cluster::{Cluster, ClusterConfig, Watch, find_binaries};
@@ -24,6 +27,7 @@ use forebay_wal::{
 use std::{
     sync::{
         Arc, OnceLock,
+        atomic::AtomicBool,
         mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
@@ -113,12 +117,22 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
     let mut log = log::open(&options)?;
     report(&log);
     let signal = DrainSignal::new().map_err(setup)?;
-    let mailboxes = (0..cores).map(|_| Mailbox::new()).collect::<Result<_, _>>().map_err(setup)?;
+    let mailboxes = Arc::new(Mailboxes::new(cores).map_err(setup)?);
     let (errands_handle, errands) = errands::errands();
-    let sizes = (segment_bytes, quota_bytes);
-    let shared = Arc::new(Shared::new((config, gate), &log, sizes, signal, mailboxes, errands_handle));
+    let drained = LocalDrainState::read(&data_dir.wal(), log.id);
+    let shared = Arc::new(Shared {
+        log: Arc::new(LogView::new(&log, drained.as_ref(), segment_bytes, quota_bytes)),
+        drain: Arc::new(DrainView::new(signal, drained)),
+        health: Arc::new(HealthMonitor::new(Arc::clone(&mailboxes))),
+        mailboxes,
+        pulses: (0..cores).map(|_| Pulse::default()).collect(),
+        errands: errands_handle,
+        stopping: AtomicBool::new(false),
+        config: Arc::new(config),
+        gate: Arc::new(gate),
+    });
 
-    shared.retain_drained();
+    shared.log.retain_drained(shared.config.retain_drained);
 
     let (ends, end) = channel();
     watch_signals(&ends, &shared).map_err(setup)?;
@@ -159,11 +173,11 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
 /// process ends: the next start may find the disk gone. Pushes are refused meanwhile, and those who wait are answered.
 fn end_after_failure(error: &ServeError, drain: DrainThread, shared: &Shared) {
     if matches!(error, ServeError::Storage(_)) {
-        shared.storage_failed();
+        shared.log.set_failed();
         if !drain.finish(shared.config.shutdown_grace) {
             tracing::warn!("the drain did not end in time");
         }
-        tracing::info!(pending = shared.pending(), "the log keeps what PostgreSQL does not have yet");
+        tracing::info!(pending = shared.log.pending(), "the log keeps what PostgreSQL does not have yet");
     }
     shared.stop();
     // A core that failed does not end, and what is not durable never will be; but answers under way leave.
@@ -172,7 +186,7 @@ fn end_after_failure(error: &ServeError, drain: DrainThread, shared: &Shared) {
 
 /// A write may fail while the daemon ends in order: the last ones, or the seals.
 fn failure_meanwhile(end: &Receiver<End>, shared: &Shared) -> Result<(), ServeError> {
-    if !shared.has_storage_failed() {
+    if !shared.log.has_failed() {
         return Ok(());
     }
     // It is on its way, from the thread that saw it.
@@ -192,7 +206,7 @@ fn end_in_order(threads: Vec<JoinHandle<()>>, drain: DrainThread, shared: &Share
     if !drain.finish(shared.config.shutdown_grace) {
         tracing::warn!("the drain did not end in time");
     }
-    match shared.pending() {
+    match shared.log.pending() {
         0 => tracing::info!("stopped; the log is empty"),
         pending => tracing::info!(pending, "stopped; the log keeps what PostgreSQL does not have yet"),
     }

@@ -8,7 +8,7 @@
 mod common;
 
 use common::own_core::start_core;
-use forebay::state::shared::DatabaseHealth;
+use forebay::state::database_health::DatabaseHealth;
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,

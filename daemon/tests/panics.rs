@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Client, data_dir, own_core::start_core};
-use forebay::{limits::IN_FLIGHT_BYTES_PER_CORE, state::shared::DatabaseHealth};
+use forebay::{limits::IN_FLIGHT_BYTES_PER_CORE, state::database_health::DatabaseHealth};
 use std::time::Duration;
 
 #[test]

@@ -34,7 +34,7 @@ pub fn admit(core: &Core, head: &Head<'_>, route: &Route<'_>, cache: &mut access
     if let Some(queue) = route.queue() {
         check_queue(&grant, queue)?;
     }
-    if core.shared.has_storage_failed() {
+    if core.shared.log.has_failed() {
         return Err(storage_failed());
     }
     // Whoever asks first is not told to send what has no room. The others have sent it by the time they are answered, and
@@ -65,7 +65,7 @@ pub(super) fn check_rate(grant: &Grant, messages: u64) -> Result<(), Refusal> {
 /// The log's quota is reached, or its disk is full.
 pub(super) fn log_full(core: &Core) -> Refusal {
     let refusal = Refusal::new(507, "log_full", "the log's quota is reached, or its disk is full");
-    refusal.retry_after_s(core.shared.retry_after_s())
+    refusal.retry_after_s(core.shared.drain.retry_after_s(core.shared.log.segment_bytes))
 }
 
 /// The log takes nothing more.

@@ -198,7 +198,7 @@ fn is_gone(retried: &Retried) -> bool {
 
 /// So that the figure is right at once; the drain counts anew.
 fn count_down(shared: &Shared, letters: u64) {
-    let count: &AtomicU64 = &shared.dead_letters;
+    let count: &AtomicU64 = &shared.drain.dead_letters;
     count.update(Ordering::Relaxed, Ordering::Relaxed, |count| count.saturating_sub(letters));
 }
 

@@ -11,8 +11,8 @@ use crate::{
     },
     ingest::{Awaited, CommitWait, Core},
     state::{
+        database_health::DatabaseHealth,
         mailbox::{Delivery, Fate},
-        shared::DatabaseHealth,
     },
 };
 use forebay_wal::group::SyncMethod;
@@ -112,7 +112,7 @@ impl Pushed<'_> {
             (false, _) => b"Forebay-Durability: disk\r\n",
         };
         let mut body = core.scratch();
-        self.write_body(core.shared.health() == DatabaseHealth::Connected, &mut body);
+        self.write_body(core.shared.health.get() == DatabaseHealth::Connected, &mut body);
         write_answer(core, 201, durability, &body, manner, out);
         core.give_back(body);
     }

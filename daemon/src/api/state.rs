@@ -8,16 +8,13 @@ use crate::{
     },
     ids::unix_now,
     ingest::Core,
-    state::{
-        pulse::Pulse,
-        shared::{DatabaseHealth, Shared},
-    },
+    state::{database_health::DatabaseHealth, pulse::Pulse, shared::Shared},
 };
 use std::sync::atomic::Ordering;
 
 /// `GET /health`: the process serves.
 pub(super) fn health<'a>(core: &Core) -> Reply<'a> {
-    let database = match core.shared.health() {
+    let database = match core.shared.health.get() {
         DatabaseHealth::Connected => "connected",
         DatabaseHealth::Unknown | DatabaseHealth::Disconnected => "disconnected",
     };
@@ -31,13 +28,13 @@ pub(super) fn ready<'a>(core: &Core) -> Reply<'a> {
     if core.is_stopping() {
         return refuse("shutting_down", "the daemon is shutting down");
     }
-    if core.shared.has_storage_failed() {
+    if core.shared.log.has_failed() {
         return refuse("storage_failed", "the log cannot be written");
     }
     if core.shared.pulses.iter().any(Pulse::is_stalled) {
         return refuse("core_stalled", "a core does not serve its connections");
     }
-    if core.is_full() || core.shared.lanes.iter().any(|lane| lane.lane.is_refusing()) {
+    if core.is_full() || core.shared.log.lanes.iter().any(|lane| lane.lane.is_refusing()) {
         return refuse("log_full", "the log's quota is reached, or its disk is full");
     }
     Reply::json(200, br#"{"status":"ready"}"#.to_vec())
@@ -48,23 +45,23 @@ pub(super) fn buffers<'a>(core: &Core) -> Reply<'a> {
     let shared = &core.shared;
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let mut object = Object::new();
-    object.number("pending", shared.pending());
-    object.number("failed", count(&shared.dead_letters));
-    object.flag("dbHealthy", shared.health() == DatabaseHealth::Connected);
-    object.number("pendingBytes", shared.used_bytes());
+    object.number("pending", shared.log.pending());
+    object.number("failed", count(&shared.drain.dead_letters));
+    object.flag("dbHealthy", shared.health.get() == DatabaseHealth::Connected);
+    object.number("pendingBytes", shared.log.used_bytes());
     object.number("oldestPendingMs", oldest_pending_ms(shared));
-    object.number("quotaBytes", shared.quota_bytes);
-    object.number("usedBytes", shared.used_bytes());
-    object.number("segmentBytesTotal", shared.keeper.total_bytes());
-    object.number("retainedBytes", shared.keeper.retained_bytes());
-    object.number("retainedSegmentsGivenUp", shared.keeper.given_up());
-    object.number("pushedMessages", count(&shared.counters.pushed_messages));
-    object.number("drainTransactions", count(&shared.counters.drain_transactions));
-    object.number("drainedMessages", count(&shared.counters.drained_messages));
-    object.number("duplicateMessages", count(&shared.counters.duplicate_messages));
-    object.number("lostRecords", count(&shared.counters.lost_records));
+    object.number("quotaBytes", shared.log.quota_bytes);
+    object.number("usedBytes", shared.log.used_bytes());
+    object.number("segmentBytesTotal", shared.log.keeper.total_bytes());
+    object.number("retainedBytes", shared.log.keeper.retained_bytes());
+    object.number("retainedSegmentsGivenUp", shared.log.keeper.given_up());
+    object.number("pushedMessages", count(&shared.drain.counters.pushed_messages));
+    object.number("drainTransactions", count(&shared.drain.counters.drain_transactions));
+    object.number("drainedMessages", count(&shared.drain.counters.drained_messages));
+    object.number("duplicateMessages", count(&shared.drain.counters.duplicate_messages));
+    object.number("lostRecords", count(&shared.drain.counters.lost_records));
     object.text("sync", &format!("{:?}", shared.config.sync).to_lowercase());
-    let lanes = shared.lanes.iter().map(|progress| {
+    let lanes = shared.log.lanes.iter().map(|progress| {
         let mut lane = Object::new();
         lane.number("lane", progress.lane.lane().into());
         lane.number("appendedOrdinal", progress.lane.appended_ordinal());
@@ -82,10 +79,10 @@ pub(super) fn buffers<'a>(core: &Core) -> Reply<'a> {
 }
 
 fn oldest_pending_ms(shared: &Shared) -> u64 {
-    if shared.pending() == 0 {
+    if shared.log.pending() == 0 {
         return 0;
     }
-    let accepted_us = shared.oldest_pending_us.load(Ordering::Relaxed);
+    let accepted_us = shared.drain.oldest_pending_us.load(Ordering::Relaxed);
     let now_us = unix_now().as_micros() as u64;
     if accepted_us == 0 { 0 } else { now_us.saturating_sub(accepted_us) / 1000 }
 }

@@ -15,7 +15,7 @@ impl Session {
     /// Only those that end the connection.
     pub(crate) async fn end_predecessors(&mut self, all: bool) -> Result<(), Error> {
         let drainer = (!all).then_some(self.drainer as i32);
-        end_sessions(&mut self.conn, &self.schema, self.shared.log_id, drainer).await
+        end_sessions(&mut self.conn, &self.schema, self.shared.log.id, drainer).await
     }
 
     /// Writes down which backend serves this session.

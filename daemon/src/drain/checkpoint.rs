@@ -12,7 +12,7 @@ use crate::{
     postgres::database,
     state::{
         database_id::DatabaseId,
-        local_drain_state::{Remembered, RememberedLane},
+        local_drain_state::{DrainedLane, LocalDrainState},
         mark::Mark,
     },
 };
@@ -73,11 +73,11 @@ impl Session {
         let rows = self.conn.query(&self.statements.lock_checkpoint, &self.checkpoint_key()).await?;
         let row = rows.first().map(Checkpoint::read).transpose()?;
         let row_database = if row.is_some() { self.database_of_row().await? } else { None };
-        let remembered = shared.remembered();
+        let remembered = shared.drain.local_state();
         if remembered.as_ref().is_none_or(|remembered| remembered.database.is_none()) {
             same_database(row_database, self.database).map_err(mismatch)?;
         }
-        let is_known = remembered.is_some() || shared.has_checkpoint.load(Ordering::Relaxed);
+        let is_known = remembered.is_some() || shared.drain.has_checkpoint.load(Ordering::Relaxed);
         if count != if row.is_some() { drainers } else { 0 } {
             return Err(mismatch(format!(
                 "the database has {count} checkpoints of the log, for {drainers} drain connections: it went back in time to \
@@ -95,16 +95,16 @@ impl Session {
                         "this database knows nothing of the log, of which a part was drained elsewhere before"
                     );
                 }
-                let row = Checkpoint::of(&shared.lanes, &judgement.marks);
-                insert(&mut self.conn, &self.schema, shared.log_id, drainers, &row).await?;
+                let row = Checkpoint::of(&shared.log.lanes, &judgement.marks);
+                insert(&mut self.conn, &self.schema, shared.log.id, drainers, &row).await?;
                 self.checkpoint = row;
             }
         }
         if let Some(database) = self.database.filter(|database| row_database != Some(*database)) {
-            name_database(&mut self.conn, &self.schema, shared.log_id, database).await?;
+            name_database(&mut self.conn, &self.schema, shared.log.id, database).await?;
         }
         self.name_backend().await?;
-        shared.has_checkpoint.store(true, Ordering::Relaxed);
+        shared.drain.has_checkpoint.store(true, Ordering::Relaxed);
         self.settle_letters(self.drainer, &self.checkpoint, goes_back);
         self.count_dead_letters().await?;
         Ok((drainers, judgement.marks))
@@ -113,10 +113,10 @@ impl Session {
     /// Takes back what the log retains of the lanes that go back.
     pub(crate) fn go_back(&self, drainer: usize, judgement: &Judgement) -> Result<(), SessionError> {
         for &index in &judgement.back {
-            let (progress, mark) = (&self.shared.lanes[index], judgement.marks[index]);
+            let (progress, mark) = (&self.shared.log.lanes[index], judgement.marks[index]);
             let (lane, drained) = (progress.lane.lane(), progress.drained_by(drainer));
             let segment = mark.position.segment;
-            if segment < progress.released_below() && !self.shared.keeper.reclaim(lane, segment) {
+            if segment < progress.released_below() && !self.shared.log.keeper.reclaim(lane, segment) {
                 return Err(mismatch(format!(
                     "lane {lane}: the checkpoint ({}) is behind what was drained and let go ({}): the database went back in time",
                     mark.position, drained.position
@@ -154,28 +154,28 @@ impl Session {
             return Ok(());
         }
         let shared = Arc::clone(&self.shared);
-        let lanes = shared.lanes.iter().map(RememberedLane::of).collect();
-        let database = self.database.or(shared.remembered().and_then(|before| before.database));
+        let lanes = shared.log.lanes.iter().map(DrainedLane::of).collect();
+        let database = self.database.or(shared.drain.local_state().and_then(|before| before.database));
         let server = database::place(&mut self.conn).await?;
-        let remembered = Remembered { log_id: Uuid::from_bytes(shared.log_id), database, server, lanes };
+        let remembered = LocalDrainState { log_id: Uuid::from_bytes(shared.log.id), database, server, lanes };
         let written = remembered.write(&wal_dir(&shared.config.data_dir));
         if let Err(error) = &written
-            && shared.is_remembered_written()
+            && shared.drain.is_local_state_written()
         {
             tracing::warn!(%error, "how far the log is drained could not be written down; it is tried again");
         }
-        shared.set_remembered(remembered, written.is_ok());
+        shared.drain.set_local_state(remembered, written.is_ok());
         Ok(())
     }
 
     /// Whether the data directory should be told how far the drain is: when a lane came to another segment, or is `quiet`. After
     /// an attempt that failed the same: not with each round.
     pub(crate) fn is_remembering_due(&self, quiet: bool) -> bool {
-        let is_owed = quiet && !self.shared.is_remembered_written();
+        let is_owed = quiet && !self.shared.drain.is_local_state_written();
         is_owed
-            || self.shared.remembered().is_none_or(|before| {
-                let lanes = self.shared.lanes.iter().map(RememberedLane::of);
-                before.lanes.len() != self.shared.lanes.len()
+            || self.shared.drain.local_state().is_none_or(|before| {
+                let lanes = self.shared.log.lanes.iter().map(DrainedLane::of);
+                before.lanes.len() != self.shared.log.lanes.len()
                     || self.database.is_some_and(|database| before.database != Some(database))
                     || lanes
                         .zip(&before.lanes)
@@ -186,19 +186,19 @@ impl Session {
     /// Whether the checkpoint's row says that everything up to `marks` is done: what a COMMIT without an answer came to.
     #[must_use]
     pub fn has_reached(&self, marks: &[Mark]) -> bool {
-        self.checkpoint == Checkpoint::of(&self.shared.lanes, marks)
+        self.checkpoint == Checkpoint::of(&self.shared.log.lanes, marks)
     }
 
     /// Key of the checkpoint's row.
     pub(crate) fn checkpoint_key(&self) -> [Param<'static>; 2] {
-        [Param::Uuid(self.shared.log_id), Param::I32(self.drainer as i32)]
+        [Param::Uuid(self.shared.log.id), Param::I32(self.drainer as i32)]
     }
 }
 
 /// Asks which database this is, and refuses another one than is remembered.
 pub(crate) async fn find_database(conn: &mut Connection, shared: &Shared) -> Result<Option<DatabaseId>, SessionError> {
     let database = database::identify(conn).await?;
-    let remembered = shared.remembered().and_then(|remembered| remembered.database);
+    let remembered = shared.drain.local_state().and_then(|remembered| remembered.database);
     same_database(remembered, database).map_err(mismatch)?;
     Ok(database)
 }
@@ -216,7 +216,7 @@ pub(crate) fn views(shared: &Shared, drainer: usize) -> Vec<LaneView> {
         // Not the durable end of now: pushes since the start may have lifted a log that went back in time past it.
         reachable: progress.reachable(),
     };
-    shared.lanes.iter().map(view).collect()
+    shared.log.lanes.iter().map(view).collect()
 }
 
 /// Adds those of the checkpoints of `drainers` that are missing, at `row`, all at once: one that is alone would be taken for

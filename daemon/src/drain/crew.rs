@@ -98,7 +98,7 @@ impl Crew {
             over: Notify::default(),
         });
         let woken = Rc::downgrade(&crew);
-        rt::spawn_on_event(crew.shared.drain.event(), move || {
+        rt::spawn_on_event(crew.shared.drain.signal.event(), move || {
             let Some(crew) = woken.upgrade() else { return false };
             crew.members.borrow().iter().for_each(|member| member.notify.notify());
             true
@@ -160,7 +160,7 @@ impl Crew {
 
     /// A drainer is about to look at the log: what was signalled before is in its round, and stays due for the others.
     pub(crate) fn reset_due(&self, drainer: usize) {
-        let was_due = self.shared.drain.reset();
+        let was_due = self.shared.drain.signal.reset();
         for (index, member) in self.members.borrow_mut().iter_mut().enumerate() {
             member.due = match (member.due, was_due) {
                 _ if index == drainer => None,
@@ -173,7 +173,7 @@ impl Crew {
     /// When a drainer's next round is due. Arm the signal before.
     pub(crate) fn due(&self, drainer: usize) -> Option<Instant> {
         let of_member = self.members.borrow().get(drainer).and_then(|member| member.due);
-        match (of_member, self.shared.drain.due()) {
+        match (of_member, self.shared.drain.signal.due()) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         }
@@ -183,7 +183,7 @@ impl Crew {
     pub(crate) fn answered(&self, drainer: usize) {
         self.change(drainer, |member| member.is_held_up = false);
         if !self.members.borrow().iter().any(|member| member.is_held_up) {
-            self.shared.postgres_answered();
+            self.shared.health.answered();
         }
     }
 
@@ -198,7 +198,7 @@ impl Crew {
         self.change(drainer, |member| member.oldest_us = oldest_us);
         let members = self.members.borrow();
         let oldest_us = members.iter().map(|member| member.oldest_us).filter(|oldest_us| *oldest_us > 0).min();
-        self.shared.oldest_pending_us.store(oldest_us.unwrap_or(0), Ordering::Relaxed);
+        self.shared.drain.oldest_pending_us.store(oldest_us.unwrap_or(0), Ordering::Relaxed);
     }
 
     /// Notes what a drainer takes out of the log, in bytes a second, over its last round.
@@ -208,7 +208,7 @@ impl Crew {
             member.bytes_per_s = if before == 0 { rate } else { (before * 7 + rate) / 8 }.max(1);
         });
         let sum = self.members.borrow().iter().map(|member| member.bytes_per_s).sum();
-        self.shared.drain_bytes_per_s.store(sum, Ordering::Relaxed);
+        self.shared.drain.bytes_per_s.store(sum, Ordering::Relaxed);
     }
 
     fn change(&self, drainer: usize, change: impl FnOnce(&mut Member)) {

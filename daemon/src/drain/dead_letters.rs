@@ -64,7 +64,7 @@ impl Session {
                 Err(error) => tracing::warn!(%error, "the dead letters in files cannot be counted"),
             }
         }
-        self.shared.dead_letters.store(in_table + self.counted.files.1, Ordering::Relaxed);
+        self.shared.drain.dead_letters.store(in_table + self.counted.files.1, Ordering::Relaxed);
         Ok(())
     }
 
@@ -94,7 +94,7 @@ impl Session {
         let mut first = None;
         for (index, sqlstate, error) in batch.refused() {
             let Some(record) = batch.records.get(index) else { continue };
-            let Some(progress) = self.shared.lanes.get(record.lane) else { continue };
+            let Some(progress) = self.shared.log.lanes.get(record.lane) else { continue };
             let message = batch.message(index);
             letters.push(DeadLetter::of(
                 record.number,
@@ -137,7 +137,7 @@ impl Session {
         /// What is deferred is heard of now: at COMMIT it would pass for the refusal of a row.
         const CHECK: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED";
         self.conn.simple("SAVEPOINT letters").await?;
-        let added = match table::add(&mut self.conn, &self.schema, self.shared.log_id, letters).await {
+        let added = match table::add(&mut self.conn, &self.schema, self.shared.log.id, letters).await {
             Ok(()) => self.conn.simple(CHECK).await.map(drop),
             refused => refused,
         };

@@ -120,7 +120,7 @@ impl Drainer {
         loop {
             if let Some(finish_by) = self.crew.finish_by() {
                 // Nothing to take although something is pending: it is lost, and was reported.
-                let is_idle = matches!(next, Next::Idle) || (self.crew.is_alone() && self.shared.pending() == 0);
+                let is_idle = matches!(next, Next::Idle) || (self.crew.is_alone() && self.shared.log.pending() == 0);
                 let nothing_left = !self.has_rounds() && is_idle;
                 // Without PostgreSQL waiting brings nothing: the log keeps what there is.
                 let hopeless = matches!(next, Next::Reconnect | Next::Pause);
@@ -227,7 +227,7 @@ impl Drainer {
     async fn idle(&mut self) -> Next {
         self.crew.note_oldest(self.index, 0);
         // Records that are lost, or others', are no longer pending; the checkpoint passes them with the next ones.
-        for (progress, mark) in self.shared.lanes.iter().zip(self.sources.marks()) {
+        for (progress, mark) in self.shared.log.lanes.iter().zip(self.sources.marks()) {
             let done = progress.drained_by(self.index);
             if mark.ordinal > done.ordinal {
                 progress.set_drained(self.index, Mark { ordinal: mark.ordinal, ..done });
@@ -300,7 +300,7 @@ impl Drainer {
 
     /// Everything in `batch` is in PostgreSQL.
     fn committed(&mut self, batch: &Batch) {
-        let counters = &self.shared.counters;
+        let counters = &self.shared.drain.counters;
         let refused = batch.refused().count() as u64;
         let duplicates =
             batch.verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Duplicate { .. })).count() as u64;
@@ -309,12 +309,12 @@ impl Drainer {
         self.crew.answered(self.index);
         counters.drained_messages.fetch_add(rows, Ordering::Relaxed);
         counters.duplicate_messages.fetch_add(duplicates, Ordering::Relaxed);
-        self.shared.dead_letters.fetch_add(refused, Ordering::Relaxed);
+        self.shared.drain.dead_letters.fetch_add(refused, Ordering::Relaxed);
         self.note_committed(&batch.after);
-        let deliveries = batch.deliveries(self.shared.lanes.len());
-        for (progress, deliveries) in self.shared.lanes.iter().zip(deliveries) {
+        let deliveries = batch.deliveries(self.shared.log.lanes.len());
+        for (progress, deliveries) in self.shared.log.lanes.iter().zip(deliveries) {
             // A lane without a core was written in an earlier life of the process.
-            if let Some(mailbox) = self.shared.mailboxes.get(usize::from(progress.lane.lane()))
+            if let Some(mailbox) = self.shared.mailboxes.get(progress.lane.lane())
                 && !deliveries.is_empty()
             {
                 mailbox.send(Letter::Committed(deliveries));
@@ -326,7 +326,7 @@ impl Drainer {
     fn note_committed(&mut self, marks: &[Mark]) {
         self.committed = marks.to_vec();
         set_drained(&self.shared, self.index, marks);
-        self.shared.lanes.iter().for_each(|progress| self.shared.release(progress));
+        self.shared.log.lanes.iter().for_each(|progress| self.shared.log.release(progress));
     }
 
     fn note_rate(&self, batch: &Batch) {

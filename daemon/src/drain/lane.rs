@@ -95,8 +95,8 @@ pub(crate) struct Lane {
 impl Lane {
     /// The lane of that index among [`Shared::lanes`], from `mark` on, as far as it is a drainer's.
     pub(crate) fn open(shared: &Shared, layout: &Layout, share: Share, index: usize, mark: Mark) -> Self {
-        let progress = &shared.lanes[index];
-        let reader = LaneReader::new(Disk, layout.clone(), shared.log_id, progress.lane.lane(), mark.position)
+        let progress = &shared.log.lanes[index];
+        let reader = LaneReader::new(Disk, layout.clone(), shared.log.id, progress.lane.lane(), mark.position)
             .with_pending_tail(progress.pending_tail())
             .with_recent(Arc::clone(progress.lane.recent()));
         Self {
@@ -162,7 +162,7 @@ impl Lane {
         if matches!(history.reading, Reading::LeftOut { look_at } if Instant::now() < look_at) {
             return Ok(());
         }
-        let progress = &shared.lanes[self.index];
+        let progress = &shared.log.lanes[self.index];
         let lane = progress.lane.lane();
         match self.load(shared, history, end) {
             Ok(()) => {
@@ -255,7 +255,7 @@ impl Lane {
                     if self.bad_numbers.len() < NUMBERS_TOLD_MAX {
                         self.bad_numbers.extend(number);
                     }
-                    shared.keeper.mark_damaged(self.reader.lane(), segment);
+                    shared.log.keeper.mark_damaged(self.reader.lane(), segment);
                 }
                 Some(Event::Sealed { ordinal }) => {
                     self.tell_lost(shared, history, ordinal, None);
@@ -296,7 +296,7 @@ impl Lane {
             return;
         }
         let records = ordinal - expected;
-        shared.counters.lost_records.fetch_add(records, Ordering::Relaxed);
+        shared.drain.counters.lost_records.fetch_add(records, Ordering::Relaxed);
         tracing::error!(
             code = "records_missing",
             lane = self.reader.lane(),

@@ -25,7 +25,7 @@ impl Session {
         let wanted = usize::from(shared.config.drain_connections);
         let rows = self.lock_all().await?;
         if rows.is_empty() {
-            shared.lanes.iter().for_each(|progress| progress.set_drainers(wanted));
+            shared.log.lanes.iter().for_each(|progress| progress.set_drainers(wanted));
             return Ok(wanted);
         }
         if let Some(gone) = (0..rows.len()).find(|drainer| rows[*drainer].0 != *drainer as i32) {
@@ -33,7 +33,7 @@ impl Session {
                 "the checkpoint's row of drainer {gone} is gone, and that of another one is not"
             )));
         }
-        shared.lanes.iter().for_each(|progress| progress.set_drainers(rows.len()));
+        shared.log.lanes.iter().for_each(|progress| progress.set_drainers(rows.len()));
         for (drainer, (_, row)) in rows.iter().enumerate() {
             let judgement = judge(Some(row), &views(&shared, drainer), true).map_err(mismatch)?;
             let goes_back = !judgement.back.is_empty();
@@ -64,7 +64,7 @@ impl Session {
             outcome => outcome?,
         }
         tracing::info!(before = rows.len(), drainers = wanted, "the number of drain connections is another one now");
-        shared.lanes.iter().for_each(|progress| progress.set_drainers(wanted));
+        shared.log.lanes.iter().for_each(|progress| progress.set_drainers(wanted));
         Ok(wanted)
     }
 
@@ -75,29 +75,29 @@ impl Session {
              FOR NO KEY UPDATE",
             self.schema
         );
-        let rows = self.conn.query_once(&sql, &[Param::Uuid(self.shared.log_id)]).await?;
+        let rows = self.conn.query_once(&sql, &[Param::Uuid(self.shared.log.id)]).await?;
         rows.iter().map(|row| Ok((row.get_i32(3)?, Checkpoint::read(row)?))).collect()
     }
 
     /// Makes the checkpoints of `before` drainers, all at `row`, those of `wanted`.
     async fn replan(&mut self, before: usize, wanted: usize, row: &Checkpoint) -> Result<(), Error> {
         if before < wanted {
-            return insert(&mut self.conn, &self.schema, self.shared.log_id, wanted, row).await.map(drop);
+            return insert(&mut self.conn, &self.schema, self.shared.log.id, wanted, row).await.map(drop);
         }
         let sql = format!("DELETE FROM {}.drain_checkpoints WHERE log_id = $1 AND drainer >= $2", self.schema);
-        let params = [Param::Uuid(self.shared.log_id), Param::I32(wanted as i32)];
+        let params = [Param::Uuid(self.shared.log.id), Param::I32(wanted as i32)];
         self.conn.execute_once(&sql, &params).await.map(drop)
     }
 
     /// How many checkpoints of the log there are.
     pub(crate) async fn count_checkpoints(&mut self) -> Result<usize, Error> {
         let sql = format!("SELECT count(*) FROM {}.drain_checkpoints WHERE log_id = $1", self.schema);
-        let rows = self.conn.query_once(&sql, &[Param::Uuid(self.shared.log_id)]).await?;
+        let rows = self.conn.query_once(&sql, &[Param::Uuid(self.shared.log.id)]).await?;
         rows.first().map_or(Ok(0), |row| row.get_i64(0).map(|count| count as usize))
     }
 }
 
 /// Notes how far a drainer is.
 pub(crate) fn set_drained(shared: &Shared, drainer: usize, marks: &[Mark]) {
-    shared.lanes.iter().zip(marks).for_each(|(progress, mark)| progress.set_drained(drainer, *mark));
+    shared.log.lanes.iter().zip(marks).for_each(|(progress, mark)| progress.set_drained(drainer, *mark));
 }

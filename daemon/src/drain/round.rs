@@ -115,10 +115,10 @@ impl Session {
         self.find_partitions(batch).await?;
         batch.forget_duplicates();
         batch.find_repeats();
-        for (progress, mark) in self.shared.lanes.iter().zip(&batch.after) {
+        for (progress, mark) in self.shared.log.lanes.iter().zip(&batch.after) {
             progress.set_reachable(mark.position);
         }
-        let after = Checkpoint::of(&self.shared.lanes, &batch.after);
+        let after = Checkpoint::of(&self.shared.log.lanes, &batch.after);
         self.add_begin(&after)?;
         let careful = probe || self.careful_left > 0 || batch.refused().next().is_some();
         if careful {

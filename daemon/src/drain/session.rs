@@ -14,7 +14,7 @@ use crate::{
 };
 use forebay_pgwire::{Config, Connection, Error, Flight};
 use std::{
-    sync::{Arc, PoisonError, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -96,7 +96,7 @@ impl Session {
         let database = checkpoint::find_database(&mut conn, shared).await?;
         let settings = &shared.config;
         // A schema that was there and is gone is not made anew: whoever moved it may want to put it back.
-        let migrate = settings.migrate && !shared.has_checkpoint.load(Ordering::Relaxed);
+        let migrate = settings.migrate && !shared.drain.has_checkpoint.load(Ordering::Relaxed);
         schema::ensure(&mut conn, &settings.schema, migrate).await.map_err(|error| match error {
             SchemaError::Postgres(error) => SessionError::Postgres(error),
             error => SessionError::Schema(error),
@@ -131,7 +131,7 @@ impl Session {
         self.queues_read_at = Some(Instant::now());
         let rows = self.conn.query_once(&format!("SELECT name FROM {}.queues", self.schema), &[]).await?;
         let names = rows.iter().map(|row| row.get_str(0).map(str::to_owned)).collect::<Result<_, _>>()?;
-        *self.shared.known_queues.write().unwrap_or_else(PoisonError::into_inner) = Some(names);
+        self.shared.drain.set_known_queues(names);
         Ok(())
     }
 

@@ -67,7 +67,7 @@ impl Sources {
     /// What is a drainer's of the lanes of `shared`, behind what is known to be drained.
     #[must_use]
     pub fn new(shared: &Arc<Shared>, layout: &Layout, share: Share) -> Self {
-        let marks: Vec<Mark> = shared.lanes.iter().map(|lane| lane.drained_by(share.drainer)).collect();
+        let marks: Vec<Mark> = shared.log.lanes.iter().map(|lane| lane.drained_by(share.drainer)).collect();
         let mut sources = Self {
             shared: Arc::clone(shared),
             layout: layout.clone(),
@@ -103,8 +103,8 @@ impl Sources {
     /// # Errors
     /// See [`HeldUp`]; nothing is lost by it.
     pub fn take(&mut self, rows_max: usize, patience: Duration) -> Result<(Vec<Taken>, bool), HeldUp> {
-        let end_of_each = || -> Vec<End> { self.shared.lanes.iter().map(|lane| End::of(&lane.lane)).collect() };
-        let (below, ends) = snapshot(|| self.shared.numbers.next(), end_of_each);
+        let end_of_each = || -> Vec<End> { self.shared.log.lanes.iter().map(|lane| End::of(&lane.lane)).collect() };
+        let (below, ends) = snapshot(|| self.shared.log.numbers.next(), end_of_each);
         for (index, &end) in ends.iter().enumerate() {
             self.refill(index, end, patience)?;
             self.lanes[index].pass_over();
@@ -163,7 +163,7 @@ impl Sources {
     pub fn oldest_accepted_us(&mut self) -> u64 {
         let mut oldest = u64::MAX;
         for index in 0..self.lanes.len() {
-            let end = End::of(&self.shared.lanes[index].lane);
+            let end = End::of(&self.shared.log.lanes[index].lane);
             // The next round says more of what is wrong.
             if self.refill(index, end, Duration::MAX).is_err() {
                 continue;

@@ -86,7 +86,7 @@ impl DrainThread {
         /// Time for a transaction under way to end by itself.
         const PATIENCE: Duration = Duration::from_secs(1);
         *self.finish_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + grace);
-        self.shared.drain.wake_anyway();
+        self.shared.drain.signal.wake_anyway();
         let in_time = self.ended.recv_timeout(grace + PATIENCE) != Err(RecvTimeoutError::Timeout);
         in_time && self.thread.join().is_ok()
     }

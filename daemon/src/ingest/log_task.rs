@@ -174,7 +174,7 @@ fn tell_drain(core: &Core, durable_ordinal: u64) {
         notes.pop_front();
     }
     if let Some((count, patience)) = due {
-        core.shared.drain.add(count, patience);
+        core.shared.drain.signal.add(count, patience);
     }
 }
 
@@ -183,7 +183,7 @@ pub(crate) fn poison(core: &Core, failed: &forebay_wal::group::WriteFailed) {
         return;
     }
     // At once: a push that another core takes from here on would be answered by a daemon that ends.
-    core.shared.storage_failed();
+    core.shared.log.set_failed();
     let Position { segment, offset } = failed.at;
     let lane = core.lane.borrow().shared().lane();
     let file = format!("wal/{}/{}", lane_dir_name(lane), file_name(segment));

@@ -146,7 +146,7 @@ pub fn run(start: CoreStart) -> Result<(), CoreFailed> {
         });
         log_task::spawn(&core).map_err(setup)?;
         let mail = Rc::clone(&core);
-        let event = core.shared.mailboxes[usize::from(index)].event();
+        let event = core.shared.mailboxes[index].event();
         rt::spawn_on_event(event, move || mail.read_mail(index)).map_err(setup)?;
         rt::spawn(sweep(Rc::clone(&core)));
         rt::spawn(listener::accept_all(Rc::clone(&core)));
@@ -195,7 +195,7 @@ impl Core {
 
     /// Share of the log's quota that is used when all that this core appended is durable, in hundredths from 0 to 100.
     pub fn fill_percent(&self) -> u8 {
-        self.shared.fill_percent(self.lane.borrow().queued_bytes())
+        self.shared.log.fill_percent(self.lane.borrow().queued_bytes())
     }
 
     /// Appends a batch.
@@ -203,7 +203,7 @@ impl Core {
     /// # Errors
     /// With [`AppendError::Busy`] it may fit after [`room`](Self::room).
     pub fn append(&self, records: &[Record<'_>], patience: Patience) -> Result<Appended, AppendError> {
-        if self.shared.has_storage_failed() {
+        if self.shared.log.has_failed() {
             return Err(AppendError::Poisoned);
         }
         let appended = self.lane.borrow_mut().append(records)?;
@@ -248,7 +248,7 @@ impl Core {
     }
 
     fn read_mail(self: &Rc<Self>, index: u16) -> bool {
-        for letter in self.shared.mailboxes[usize::from(index)].take() {
+        for letter in self.shared.mailboxes[index].take() {
             match letter {
                 Letter::Committed(deliveries) => self.commits.deliver(deliveries),
                 Letter::DatabaseAway => self.commits.give_up_all(),
@@ -314,7 +314,7 @@ async fn sweep(core: Rc<Core>) {
         core.shared.pulses[usize::from(core.index)].beat();
         let now = Instant::now();
         if core.commits.give_up_before(now) {
-            core.shared.waited_in_vain(core.shared.config.commit_wait);
+            core.shared.health.commit_wait_expired(core.shared.config.commit_wait);
         }
         core.date.set(unix_now());
         let step = now.duration_since(std::mem::replace(&mut last, now)).min(STEP_MAX);

@@ -26,7 +26,7 @@ const FILE: &str = "drained";
 /// What is remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Remembered {
+pub struct LocalDrainState {
     /// The log.
     pub log_id: Uuid,
     /// The database that the log was drained into, where that could be told.
@@ -34,12 +34,12 @@ pub struct Remembered {
     /// Where its server stood then.
     pub server: Option<ServerPlace>,
     /// How far each lane was drained.
-    pub lanes: Vec<RememberedLane>,
+    pub lanes: Vec<DrainedLane>,
 }
 
 /// How far a lane was drained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RememberedLane {
+pub struct DrainedLane {
     /// The lane.
     pub lane: u16,
     /// Segment …
@@ -50,7 +50,7 @@ pub struct RememberedLane {
     pub ordinal: u64,
 }
 
-impl RememberedLane {
+impl DrainedLane {
     /// How far a lane is drained now.
     pub(crate) fn of(progress: &LaneProgress) -> Self {
         let Position { segment, offset } = progress.drained();
@@ -64,7 +64,7 @@ impl RememberedLane {
     }
 }
 
-impl Remembered {
+impl LocalDrainState {
     /// Reads what the log in `wal_dir` remembers; `None` if there is nothing, or nothing that is whole and this log's.
     #[must_use]
     pub fn read(wal_dir: &Path, log_id: [u8; 16]) -> Option<Self> {
@@ -102,11 +102,11 @@ impl Remembered {
     /// What is remembered of a lane.
     #[must_use]
     pub fn lane(&self, lane: u16) -> Option<Mark> {
-        self.lanes.iter().find(|remembered| remembered.lane == lane).map(RememberedLane::mark)
+        self.lanes.iter().find(|remembered| remembered.lane == lane).map(DrainedLane::mark)
     }
 }
 
-fn parse(text: &str) -> Option<Remembered> {
+fn parse(text: &str) -> Option<LocalDrainState> {
     let (line, rest) = text.split_once('\n')?;
     (rest.strip_suffix('\n')? == checksum(line)).then(|| serde_json::from_str(line).ok()).flatten()
 }
@@ -125,22 +125,22 @@ mod tests {
     #[test]
     fn it_is_read_as_it_was_written_and_not_at_all_when_damaged_or_another_log_s() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Remembered::read(dir.path(), [7; 16]), None);
-        let remembered = Remembered {
+        assert_eq!(LocalDrainState::read(dir.path(), [7; 16]), None);
+        let remembered = LocalDrainState {
             log_id: Uuid::from_bytes([7; 16]),
             database: Some(DatabaseId { system_identifier: -5, oid: 16_384 }),
             server: Some(ServerPlace { timeline: 2, lsn: u64::MAX }),
-            lanes: vec![RememberedLane { lane: 1, segment: 9, offset: 4096, ordinal: 77 }],
+            lanes: vec![DrainedLane { lane: 1, segment: 9, offset: 4096, ordinal: 77 }],
         };
         remembered.write(dir.path()).unwrap();
         remembered.write(dir.path()).unwrap();
-        assert_eq!(Remembered::read(dir.path(), [7; 16]).as_ref(), Some(&remembered));
+        assert_eq!(LocalDrainState::read(dir.path(), [7; 16]).as_ref(), Some(&remembered));
         let mark = Mark { position: Position { segment: 9, offset: 4096 }, ordinal: 77 };
         assert_eq!((remembered.lane(1), remembered.lane(0)), (Some(mark), None));
-        assert_eq!(Remembered::read(dir.path(), [8; 16]), None);
+        assert_eq!(LocalDrainState::read(dir.path(), [8; 16]), None);
         let path = dir.path().join(FILE);
         let text = fs::read_to_string(&path).unwrap().replace("77", "78");
         fs::write(&path, text).unwrap();
-        assert_eq!(Remembered::read(dir.path(), [7; 16]), None);
+        assert_eq!(LocalDrainState::read(dir.path(), [7; 16]), None);
     }
 }

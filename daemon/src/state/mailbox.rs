@@ -3,6 +3,7 @@
 use crate::api::Answer;
 use std::{
     io,
+    ops::Index,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     sync::{Mutex, PoisonError},
 };
@@ -86,5 +87,37 @@ impl Mailbox {
     /// The eventfd.
     pub fn event(&self) -> BorrowedFd<'_> {
         self.event.as_fd()
+    }
+}
+
+/// The mailboxes of all cores, by the number of the core's lane.
+pub struct Mailboxes(Vec<Mailbox>);
+
+impl Mailboxes {
+    /// One mailbox for each of `cores`.
+    ///
+    /// # Errors
+    /// Those of `eventfd`.
+    pub fn new(cores: u16) -> io::Result<Self> {
+        Ok(Self((0..cores).map(|_| Mailbox::new()).collect::<Result<_, _>>()?))
+    }
+
+    /// The mailbox of a core; `None` for a lane without a core, which an earlier run of the daemon wrote.
+    pub fn get(&self, core: u16) -> Option<&Mailbox> {
+        self.0.get(usize::from(core))
+    }
+
+    /// Sends a letter to each core.
+    pub fn send_to_all(&self, letter: impl Fn() -> Letter) {
+        self.0.iter().for_each(|mailbox| mailbox.send(letter()));
+    }
+}
+
+impl Index<u16> for Mailboxes {
+    type Output = Mailbox;
+
+    /// The mailbox of a core that there is.
+    fn index(&self, core: u16) -> &Mailbox {
+        &self.0[usize::from(core)]
     }
 }

@@ -8,10 +8,13 @@
 //!          └─ local_drain_state   what the data directory knows of the drain   database_id
 //! ```
 
+pub mod database_health;
 pub mod database_id;
 pub mod drain_signal;
+pub mod drain_view;
 pub mod lane_progress;
 pub mod local_drain_state;
+pub mod log_view;
 pub mod mailbox;
 pub mod mark;
 pub mod pulse;

@@ -5,9 +5,15 @@ use forebay::{
     connection::listener::bind_all,
     errands,
     ingest::{self, CoreStart},
-    state::drain_signal::DrainSignal,
-    state::mailbox::Mailbox,
-    state::shared::{DatabaseHealth, Shared},
+    state::{
+        database_health::{DatabaseHealth, HealthMonitor},
+        drain_signal::DrainSignal,
+        drain_view::DrainView,
+        log_view::LogView,
+        mailbox::Mailboxes,
+        pulse::Pulse,
+        shared::Shared,
+    },
 };
 use forebay_wal::log::{self, LogOptions};
 use std::{
@@ -30,11 +36,19 @@ pub fn start_core(
     let sync = forebay_wal::group::SyncMethod::None;
     let mut log = log::open(&LogOptions { dir: dir.join("wal"), lanes: 1, sync, segment_bytes, quota_bytes }).unwrap();
     let (errands, _) = errands::errands();
-    let mailboxes = vec![Mailbox::new().unwrap()];
-    let signal = DrainSignal::new().unwrap();
-    let gate = forebay::access::Gate::open(&config).unwrap();
-    let shared = Arc::new(Shared::new((config, gate), &log, (segment_bytes, quota_bytes), signal, mailboxes, errands));
-    shared.set_health(health);
+    let mailboxes = Arc::new(Mailboxes::new(1).unwrap());
+    let shared = Arc::new(Shared {
+        gate: Arc::new(forebay::access::Gate::open(&config).unwrap()),
+        config: Arc::new(config),
+        log: Arc::new(LogView::new(&log, None, segment_bytes, quota_bytes)),
+        drain: Arc::new(DrainView::new(DrainSignal::new().unwrap(), None)),
+        health: Arc::new(HealthMonitor::new(Arc::clone(&mailboxes))),
+        mailboxes,
+        pulses: Arc::new([Pulse::default()]),
+        errands,
+        stopping: false.into(),
+    });
+    shared.health.set(health);
     let (mut sockets, address) = bind_all(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
     let (failed, failures) = channel();
     let (starting, _) = channel();

@@ -138,7 +138,7 @@ impl<'c, 'p, 'i> Batch<'c, 'p, 'i> {
             _ if pushed.items.is_empty() => pushed.items = items,
             _ => pushed.items.extend(items),
         }
-        core.shared.counters.pushed_messages.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        core.shared.drain.counters.pushed_messages.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
         Ok(true)
     }
 }

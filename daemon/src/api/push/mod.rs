@@ -117,7 +117,7 @@ fn check_queue_exists(core: &Core, queue: &str) -> Result<(), Refusal> {
     if core.shared.config.auto_create_queues {
         return Ok(());
     }
-    match core.shared.has_queue(queue) {
+    match core.shared.drain.has_queue(queue) {
         Some(true) => Ok(()),
         Some(false) => Err(Refusal::new(404, "queue_not_found", format!("queue {queue} does not exist"))),
         None => {

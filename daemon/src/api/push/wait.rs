@@ -5,7 +5,7 @@ use crate::{
     http::{Head, Refusal, path},
     ingest::Core,
     json::push,
-    state::{drain_signal::Patience, shared::DatabaseHealth},
+    state::{database_health::DatabaseHealth, drain_signal::Patience},
 };
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub(super) struct Wait {
 impl Wait {
     pub(super) fn of(core: &Core, buffered: bool, buffer_ms: Option<u32>, buffer_max: Option<u32>) -> Self {
         if !buffered {
-            let awaited = core.shared.health() != DatabaseHealth::Disconnected;
+            let awaited = core.shared.health.get() != DatabaseHealth::Disconnected;
             return Self { patience: Patience::NONE, buffered, awaited };
         }
         let config = &core.shared.config;

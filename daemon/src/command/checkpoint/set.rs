@@ -11,7 +11,7 @@ use crate::{
     drain::checkpoint::{Checkpoint, insert, name_database},
     postgres::{database, predecessor::end_sessions, schema, schema::quoted},
     state::{
-        local_drain_state::{Remembered, RememberedLane},
+        local_drain_state::{DrainedLane, LocalDrainState},
         mark::Mark,
     },
 };
@@ -63,9 +63,9 @@ async fn set(conn: &mut Connection, config: &Config, log: &LogState, to: Place) 
     }
     let lanes = log.lanes.iter().zip(&marks).map(|(view, mark)| {
         let Position { segment, offset } = mark.position;
-        RememberedLane { lane: view.lane, segment, offset, ordinal: mark.ordinal }
+        DrainedLane { lane: view.lane, segment, offset, ordinal: mark.ordinal }
     });
-    let remembered = Remembered {
+    let remembered = LocalDrainState {
         log_id: Uuid::from_bytes(log.id),
         database: state.id,
         server: database::place(conn).await.map_err(postgres)?,

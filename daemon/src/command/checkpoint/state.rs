@@ -9,7 +9,7 @@ use crate::{
         judgement::{LaneView, judge, same_database},
     },
     postgres::{database, schema, schema::quoted},
-    state::{database_id::DatabaseId, local_drain_state::Remembered, mark::Mark},
+    state::{database_id::DatabaseId, local_drain_state::LocalDrainState, mark::Mark},
 };
 use forebay_pgwire::{Connection, Param};
 use forebay_wal::{
@@ -25,7 +25,7 @@ use std::path::Path;
 /// The log.
 pub(super) struct LogState {
     pub(super) id: [u8; 16],
-    pub(super) remembered: Option<Remembered>,
+    pub(super) remembered: Option<LocalDrainState>,
     pub(super) lanes: Vec<LaneView>,
     /// Behind the newest record of each lane.
     pub(super) ends: Vec<Mark>,
@@ -51,7 +51,7 @@ impl LogState {
             return Err(Exit::usage(format!("there is no log at {}", layout.root().display())));
         }
         let id = layout.read_log_id(&Disk).map_err(storage)?;
-        let remembered = Remembered::read(layout.root(), id);
+        let remembered = LocalDrainState::read(layout.root(), id);
         let (mut lanes, mut ends) = (Vec::new(), Vec::new());
         for lane in layout.lanes(&Disk).map_err(storage)? {
             let found = recover(&layout, id, lane).map_err(storage)?;

@@ -1,7 +1,7 @@
 //! The log as it stands on the disk: its lanes as recovery finds them, and their records in the order of their numbers.
 
 use super::Exit;
-use crate::{datadir, state::local_drain_state::Remembered};
+use crate::{datadir, state::local_drain_state::LocalDrainState};
 use forebay_wal::{
     error::LogError,
     finding::Finding,
@@ -32,7 +32,7 @@ pub(super) struct Look {
     /// The lanes, in order.
     pub(super) lanes: Vec<RecoveredLane>,
     /// How far they were drained, as far as is remembered.
-    remembered: Option<Remembered>,
+    remembered: Option<LocalDrainState>,
 }
 
 impl Look {
@@ -59,7 +59,7 @@ impl Look {
         let lanes = layout.lanes(&Disk).map_err(storage)?;
         let lanes: Result<_, LogError> =
             lanes.into_iter().map(|lane| recover(&layout, log_id, lane, running)).collect();
-        let remembered = Remembered::read(layout.root(), log_id);
+        let remembered = LocalDrainState::read(layout.root(), log_id);
         Ok(Self { lanes: lanes.map_err(storage)?, remembered, layout, log_id, log_id_lost, running })
     }
 

@@ -12,7 +12,7 @@ use crate::{
         remedy::{Remedy, remedy},
         schema::SchemaError,
     },
-    state::{mark::Mark, shared::DatabaseHealth},
+    state::{database_health::DatabaseHealth, mark::Mark},
 };
 use forebay_pgwire::{Error, SqlState};
 use std::time::Instant;
@@ -93,8 +93,8 @@ impl Drainer {
             self.sources.go_to(marks);
         }
         self.note_committed(marks);
-        if self.held_up_by.take().is_some() || self.shared.health() == DatabaseHealth::Unknown {
-            tracing::info!(drainer = self.index, pending = self.shared.pending(), "connected to PostgreSQL");
+        if self.held_up_by.take().is_some() || self.shared.health.get() == DatabaseHealth::Unknown {
+            tracing::info!(drainer = self.index, pending = self.shared.log.pending(), "connected to PostgreSQL");
         }
         self.backoff = BACKOFF_MIN;
         self.last_used = Instant::now();
@@ -112,7 +112,7 @@ impl Drainer {
             tracing::debug!(code, drainer, error, "the drain is still held up");
         }
         self.crew.held_up(self.index);
-        self.shared.set_health(DatabaseHealth::Disconnected);
+        self.shared.health.set(DatabaseHealth::Disconnected);
     }
 
     pub(super) fn unreachable(&mut self, error: &Error) -> Next {

@@ -11,7 +11,7 @@ impl Drainer {
     /// Sleeps until a round is due, or it is time to see whether PostgreSQL is still there.
     pub(super) async fn wait_until_due(&mut self) {
         loop {
-            self.shared.drain.arm();
+            self.shared.drain.signal.arm();
             let now = Instant::now();
             let due = self.crew.due(self.index);
             if due.is_some_and(|due| due <= now) || self.crew.finish_by().is_some() {
@@ -28,10 +28,10 @@ impl Drainer {
     pub(super) async fn sleep(&mut self, duration: Duration) {
         self.note_oldest();
         let until = Instant::now() + duration;
-        let armed = self.shared.drain.is_armed_for_any();
+        let armed = self.shared.drain.signal.is_armed_for_any();
         while Instant::now() < until && self.crew.finish_by().is_none() {
             self.notify.notified_until(Some(until)).await;
-            if armed && !self.shared.drain.is_armed_for_any() {
+            if armed && !self.shared.drain.signal.is_armed_for_any() {
                 return;
             }
         }
@@ -43,9 +43,9 @@ impl Drainer {
         let pause = self.backoff.mul_f64(0.5 + jitter as f64 / 1024.0);
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
         // A push after quiet is worth an attempt of its own: its client waits, and the server may be back since long.
-        let pushed = self.shared.counters.pushed_messages.load(Ordering::Relaxed);
+        let pushed = self.shared.drain.counters.pushed_messages.load(Ordering::Relaxed);
         if std::mem::replace(&mut self.pushed_before, pushed) == pushed {
-            self.shared.drain.arm_for_any();
+            self.shared.drain.signal.arm_for_any();
         }
         self.sleep(pause).await;
     }
