@@ -4,7 +4,7 @@
 # `tests` also the clients that the tests push with.
 set -eu
 
-# As daemon/cluster/src/limits.rs.
+# As cluster/src/limits.rs.
 MIN_MAJOR=13
 MAX_MAJOR=18
 

@@ -12,7 +12,7 @@ use std::{
 };
 
 /// Where log lines come from.
-const SOURCES: [&str; 4] = ["daemon/src", "daemon/cluster/src", "wal/src", "pgwire/src"];
+const SOURCES: [&str; 4] = ["daemon/src", "cluster/src", "wal/src", "pgwire/src"];
 
 /// Files that name refusals' codes apart from the refusal.
 const FILES_OF_CODES: [&str; 2] = ["daemon/src/json/error.rs", "daemon/src/json/push/fault.rs"];

@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn the_script_that_installs_postgresql_accepts_the_same_versions() {
-        let script = include_str!("../../../scripts/install-deps.sh");
+        let script = include_str!("../../scripts/install-deps.sh");
         assert!(script.contains(&format!("\nMIN_MAJOR={MIN_MAJOR}\nMAX_MAJOR={MAX_MAJOR}\n")));
     }
 }
