@@ -1,30 +1,39 @@
-//! Which account PostgreSQL runs as.
+//! The account that PostgreSQL runs as.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::path::Path;
 
 use crate::error::{ClusterError, IoContext};
 
-/// The account the server runs as, and which owns its files.
+/// The account that runs the server and owns its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Account {
     pub(crate) uid: u32,
     pub(crate) gid: u32,
-    /// For messages; a number where the account has no name.
+    /// For messages: the account's name, or its uid if it has none.
     pub(crate) name: String,
-    /// True if the account is not the one of this process, which is root then.
+    /// Whether the account differs from this process's own. Only root can switch.
     pub(crate) switched: bool,
 }
 
 impl Account {
-    /// The owner of `pgdata` if that exists, so that a cluster keeps its account. Else this process's own account, or,
-    /// as PostgreSQL refuses to run as root, `postgres` or `nobody`.
+    /// If `pgdata` exists, its owner, so that a cluster keeps its account. Otherwise this process's own account; but
+    /// PostgreSQL refuses to run as root, so for root it is `postgres`, else `nobody`.
+    ///
+    /// # Errors
+    /// [`ClusterError::WrongOwner`] if `pgdata` belongs to root or, unless we are root, to another account;
+    /// [`ClusterError::NoAccount`] if root finds neither account; [`ClusterError::Io`] if
+    /// the owner cannot be determined.
     pub(crate) fn choose(pgdata: &Path) -> Result<Self, ClusterError> {
         let euid = rustix::process::geteuid().as_raw();
         let egid = rustix::process::getegid().as_raw();
-        let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-        let owner = fs::symlink_metadata(pgdata).ok().map(|meta| (meta.uid(), meta.gid()));
+        let passwd = read_passwd();
+        let owner = match fs::symlink_metadata(pgdata) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            meta => meta.map(|meta| Some((meta.uid(), meta.gid()))).context("looking at", pgdata)?,
+        };
         let (uid, gid) = match owner {
             Some((uid, gid)) if uid != 0 && (euid == 0 || uid == euid) => (uid, gid),
             Some((owner_uid, _)) => return Err(ClusterError::WrongOwner { dir: pgdata.to_owned(), owner_uid }),
@@ -38,13 +47,23 @@ impl Account {
         Ok(Self { uid, gid, name, switched: uid != euid })
     }
 
-    /// Gives `path` to the account; nothing to do where the account is our own.
+    /// Makes the account the owner of `path`. Does nothing if the account is this process's own.
     pub(crate) fn give(&self, path: &Path) -> Result<(), ClusterError> {
         if self.switched {
             chown(path, Some(self.uid), Some(self.gid)).context("changing the owner of", path)?;
         }
         Ok(())
     }
+}
+
+/// The text of /etc/passwd; empty if it cannot be read. A missing file is ordinary in a minimal container: accounts then
+/// have no names, and the files' owners still tell who they are.
+fn read_passwd() -> String {
+    let path = "/etc/passwd";
+    fs::read_to_string(path).unwrap_or_else(|error| {
+        tracing::debug!(path, %error, "cannot read the names of accounts");
+        String::new()
+    })
 }
 
 /// Uid and gid of the account `name` in the text of a passwd(5) file.
@@ -77,7 +96,7 @@ mod tests {
     fn postgresql_is_never_run_as_root() {
         let account = Account::choose(Path::new("/nonexistent/pgdata")).unwrap();
         assert_ne!(account.uid, 0);
-        // The root directory belongs to root: whoever we are, a cluster owned by root has no account to run as.
+        // Root owns `/`, and PostgreSQL cannot run as root, whichever account the test runs as.
         assert!(matches!(Account::choose(Path::new("/")), Err(ClusterError::WrongOwner { owner_uid: 0, .. })));
     }
 }

@@ -1,4 +1,4 @@
-//! One cluster: opened, started, adopted, stopped.
+//! One cluster: opened, started, adopted and stopped.
 
 use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
@@ -12,6 +12,7 @@ use rustix::process::Signal;
 
 use crate::account::Account;
 use crate::binaries::{Binaries, find_binaries, find_binaries_of};
+use crate::client::{self, Answer};
 use crate::error::{ClusterError, IoContext};
 use crate::init::{InitOptions, data_major, init_if_missing};
 use crate::launch::{Launcher, LentCapability};
@@ -20,30 +21,29 @@ use crate::limits::{DEFAULT_PORT, STOP_TIMEOUT};
 use crate::process::{identify, read_pid_file, signal};
 use crate::settings::{hba_text, settings_text};
 use crate::start;
-use crate::wire;
 
-/// What to open, and how.
+/// Which cluster to open, and how.
 #[derive(Clone, Debug)]
 pub struct ClusterConfig {
-    /// The directory that holds all of the cluster's files; created if missing, its parents too.
+    /// The directory that holds all files of the cluster. It and its parents are created if missing.
     pub data_dir: PathBuf,
-    /// Name of the database to make. Default `forebay`.
+    /// Name of the database to create. Default `forebay`.
     pub database: String,
     /// Name of the superuser, the only role of a new cluster. Default `forebay`.
     pub superuser: String,
-    /// Server settings beyond PostgreSQL's defaults, name and value. They are written at each start; those that need a
-    /// restart apply to an adopted server at its next one. `ALTER SYSTEM` overrides them.
+    /// Server settings beyond PostgreSQL's defaults, as name and value, written at each start. An adopted server takes
+    /// those that need a restart when it is next restarted. `ALTER SYSTEM` overrides them.
     pub settings: Vec<(String, String)>,
-    /// Lines for `pg_hba.conf`, before "trust on the socket, reject the rest". They must leave the superuser trusted on
-    /// the socket. Default none.
+    /// Lines for `pg_hba.conf`, placed before "trust on the socket, reject the rest". They must leave the superuser
+    /// trusted on the socket. Default none.
     pub hba_lines: Vec<String>,
-    /// Port to listen on, on 127.0.0.1, beside the unix socket. Default none: no TCP at all.
+    /// Port on 127.0.0.1 to listen on besides the unix socket. Default none: the server does not listen on TCP.
     pub listen_tcp: Option<u16>,
-    /// How long a start, recovery included, may take. Default 5 minutes.
+    /// How long a start may take, crash recovery included. Default 5 minutes.
     pub start_timeout: Duration,
-    /// True: the server is shut down by the kernel when this process ends in whatever way. For tests. Default false.
+    /// Whether the kernel shuts the server down when this process ends, for whatever reason. For tests. Default false.
     pub die_with_process: bool,
-    /// False: `initdb` does not wait for its files to be on disk. For tests. Default true.
+    /// Whether `initdb` waits until its files are on disk. Tests switch it off. Default true.
     pub sync_init: bool,
 }
 
@@ -67,16 +67,16 @@ impl ClusterConfig {
 /// How to stop a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StopMode {
-    /// Ends the sessions, writes a checkpoint, stops (SIGINT).
+    /// Ends the sessions, writes a checkpoint and stops (SIGINT).
     Fast,
-    /// Stops at once, as in a crash; the next start recovers from the WAL (SIGQUIT). Nothing committed is lost.
+    /// Stops at once, as in a crash (SIGQUIT). The next start recovers from the WAL; nothing committed is lost.
     Immediate,
 }
 
-/// A private PostgreSQL cluster whose server this process keeps running.
+/// A private PostgreSQL cluster.
 ///
-/// All methods can be called from several threads. Dropping it leaves the server running, as the death of the process
-/// does, to be adopted by the next [`Cluster::open`]; [`Cluster::stop`] stops it.
+/// Several threads may call its methods at once. [`Cluster::stop`] stops the server. Dropping the handle, like the death
+/// of the process, leaves the server running; the next [`Cluster::open`] adopts it.
 #[derive(Debug)]
 pub struct Cluster {
     pub(crate) config: ClusterConfig,
@@ -84,26 +84,29 @@ pub struct Cluster {
     pub(crate) account: Account,
     pub(crate) launcher: Launcher,
     binaries: Binaries,
-    /// False once the server was told to stop: whoever is starting it gives up, and the watch leaves it alone.
+    /// Whether the server is to run. False after [`Cluster::stop`]: a start under way gives up, and the watch does not
+    /// start the server again.
     wanted: AtomicBool,
-    /// The postmaster last known; 0 for none.
+    /// Process id of the last known postmaster; 0 for none.
     pid: AtomicI32,
-    /// The postmaster, if it is our child. Held while starting and stopping.
+    /// The postmaster, if it is a child of this process. Locked during a start or stop.
     child: Mutex<Option<Child>>,
 }
 
 impl Cluster {
-    /// Opens the cluster in `config.data_dir`: makes it if there is none, adopts its server if one runs, else starts
-    /// one, waits until it accepts connections, and makes the database if missing.
+    /// Opens the cluster in `config.data_dir`. Creates the cluster if it does not exist, adopts its server or starts
+    /// one, waits until the server accepts connections, and creates the database if it does not exist.
     ///
-    /// As root the server runs as the account that owns the cluster; for a new one that is `postgres`, else `nobody`.
-    /// If that account may not enter the directory, it is lent a capability, see [`Cluster::lent_capability`].
+    /// If this process is root, the server runs as the account that owns the cluster. A new cluster is given to
+    /// `postgres`, or to `nobody` if there is no `postgres`. If that account may not enter the directory, the server
+    /// runs with a capability, see [`Cluster::lent_capability`].
     ///
-    /// Blocks: some seconds for a new cluster, as long as the recovery takes (at most `start_timeout`) for one that
+    /// Blocks for some seconds if the cluster is new, and for the crash recovery (at most `start_timeout`) if the server
     /// crashed.
     ///
     /// # Errors
-    /// Any [`ClusterError`] but `StopTimeout`; with the end of the server's log where that says more.
+    /// Any [`ClusterError`] except `Cancelled`. If the server's log explains the failure, the error contains its last
+    /// lines.
     pub fn open(config: ClusterConfig) -> Result<Self, ClusterError> {
         let layout = Layout::create(&config.data_dir, config.listen_tcp.unwrap_or(DEFAULT_PORT))?;
         let lock = lock(&layout)?;
@@ -119,7 +122,7 @@ impl Cluster {
                 capability = capability.name(),
                 account = account.name,
                 dir = %layout.root.display(),
-                "the account may not enter the directory; PostgreSQL runs with a capability that lets it"
+                "the account may not enter the directory; PostgreSQL runs with a capability to do so"
             );
         }
         let init = InitOptions { superuser: &config.superuser, sync: config.sync_init };
@@ -135,12 +138,12 @@ impl Cluster {
             child: Mutex::new(None),
         };
         start::ensure_running(&cluster, &mut cluster.lock_child())?;
-        wire::create_database(&cluster.layout.socket(), &cluster.config.superuser, &cluster.config.database)?;
+        client::create_database(&cluster.layout, &cluster.config.superuser, &cluster.config.database)?;
         drop(lock);
         Ok(cluster)
     }
 
-    /// Starts the server, or adopts it if it runs; waits until it accepts.
+    /// Starts the server, or adopts it if it runs, and waits until it accepts connections.
     ///
     /// # Errors
     /// As [`Cluster::open`].
@@ -149,10 +152,10 @@ impl Cluster {
         self.start_if_wanted()
     }
 
-    /// As [`Cluster::start`], unless the server was told to stop.
+    /// As [`Cluster::start`], but does not overrule an earlier [`Cluster::stop`].
     ///
     /// # Errors
-    /// As [`Cluster::open`]; [`ClusterError::Cancelled`] if it was told to stop, before or meanwhile.
+    /// As [`Cluster::open`]; [`ClusterError::Cancelled`] if [`Cluster::stop`] was called before or is called meanwhile.
     pub(crate) fn start_if_wanted(&self) -> Result<(), ClusterError> {
         let mut child = self.lock_child();
         if !self.is_wanted() {
@@ -162,58 +165,70 @@ impl Cluster {
         start::ensure_running(self, &mut child)
     }
 
-    /// Stops the server and waits for its end. A start under way elsewhere is given up. No error if none runs.
+    /// Stops the server and waits for its end. Cancels a start under way in another thread. Does nothing if no server
+    /// runs.
     ///
     /// # Errors
-    /// [`ClusterError::StopTimeout`] if it still runs after `timeout`; it has its signal and may stop later.
+    /// [`ClusterError::StopTimeout`] if the server still runs after `timeout`; it got the signal and may stop later.
     pub fn stop(&self, mode: StopMode, timeout: Duration) -> Result<(), ClusterError> {
         self.wanted.store(false, Ordering::SeqCst);
         self.end(mode.signal(), timeout)
     }
 
-    /// Stops the server in order, and starts it again.
+    /// Stops the server with [`StopMode::Fast`] and starts it again.
     ///
     /// # Errors
-    /// Those of [`Cluster::stop`] and [`Cluster::start`].
+    /// As [`Cluster::stop`] and [`Cluster::start`].
     pub fn restart(&self) -> Result<(), ClusterError> {
         self.stop(StopMode::Fast, STOP_TIMEOUT)?;
         self.start()
     }
 
-    /// As [`Cluster::restart`], unless it was told to stop, before or meanwhile.
+    /// As [`Cluster::restart`], but does not overrule an earlier [`Cluster::stop`].
     pub(crate) fn restart_if_wanted(&self) -> Result<(), ClusterError> {
         self.end(StopMode::Fast.signal(), STOP_TIMEOUT)?;
         self.start_if_wanted()
     }
 
-    /// Kills the postmaster with SIGKILL and waits for its end: a crash, for tests. A [`Watch`](crate::Watch) starts it
-    /// again.
+    /// Kills the postmaster with SIGKILL and waits for its end, so that a test can simulate a crash. A
+    /// [`Watch`](crate::Watch) starts it again.
     ///
     /// # Errors
-    /// [`ClusterError::Io`] if it cannot be signalled, [`ClusterError::StopTimeout`] if it does not end.
+    /// [`ClusterError::Io`] if the signal cannot be sent, [`ClusterError::StopTimeout`] if the postmaster does not end.
     pub fn kill9(&self) -> Result<(), ClusterError> {
         self.end(Signal::KILL, STOP_TIMEOUT)
     }
 
-    /// Whether the server runs, also one that was restarted by hand. It may be recovering still.
+    /// Whether a server runs, including one that was restarted by hand. It may still be recovering.
     pub fn is_alive(&self) -> bool {
         self.postmaster_pid().is_some()
     }
 
-    /// Whether the server accepts connections now. Asks it, which takes up to two seconds if it hangs.
+    /// Whether the server accepts connections now. Tries a log-in, which takes up to two seconds if the server hangs.
     pub fn is_accepting(&self) -> bool {
-        let answer = wire::ping(&self.layout.socket(), &self.config.superuser, "postgres");
-        matches!(answer, wire::Answer::Ready | wire::Answer::Refused { .. })
+        match client::ping(&self.layout, &self.config.superuser) {
+            Ok(answer) => matches!(answer, Answer::Ready | Answer::Refused),
+            Err(error) => {
+                tracing::debug!(%error, "cannot ask PostgreSQL whether it accepts connections");
+                false
+            }
+        }
     }
 
-    /// Process id of the running postmaster; none if it does not run.
+    /// Process id of the running postmaster; none if no server runs.
     pub fn postmaster_pid(&self) -> Option<i32> {
         let pgdata = self.layout.pgdata();
         let known = self.pid.load(Ordering::SeqCst);
         if known > 0 && identify(known, &pgdata).may_be_ours() {
             return Some(known);
         }
-        let file = read_pid_file(&pgdata).ok().flatten()?;
+        let file = match read_pid_file(&pgdata) {
+            Ok(file) => file?,
+            Err(error) => {
+                tracing::debug!(%error, "cannot tell which PostgreSQL runs");
+                return None;
+            }
+        };
         identify(file.pid, &pgdata).may_be_ours().then(|| {
             self.pid.store(file.pid, Ordering::SeqCst);
             file.pid
@@ -225,7 +240,7 @@ impl Cluster {
         self.layout.socket_dir()
     }
 
-    /// The port: that of the socket's name and, with `listen_tcp`, of TCP.
+    /// The port. It is part of the socket's name and, with `listen_tcp`, the TCP port.
     pub fn port(&self) -> u16 {
         self.layout.port
     }
@@ -235,23 +250,23 @@ impl Cluster {
         &self.binaries
     }
 
-    /// The server's log. Lines are in PostgreSQL's own format.
+    /// The server's log, in PostgreSQL's own format.
     pub fn log_file(&self) -> PathBuf {
         self.layout.log_file()
     }
 
-    /// Name of the account the server runs as.
+    /// Name of the account that the server runs as; its uid if it has no name.
     pub fn account(&self) -> &str {
         &self.account.name
     }
 
-    /// The capability the server runs with, if its account could not enter its directory otherwise.
+    /// The capability that the server runs with, if its account may not enter the cluster's directory.
     pub fn lent_capability(&self) -> Option<LentCapability> {
         self.launcher.lent()
     }
 
-    /// `postgres://forebay@/forebay?host=%2F…`, the socket directory percent-encoded; with `&port=` where the port is
-    /// not 5432. As libpq reads it.
+    /// The server's address for libpq: `postgres://forebay@/forebay?host=%2F…`, with the socket directory
+    /// percent-encoded, and with `&port=` if the port is not 5432.
     pub fn url(&self) -> String {
         let user = percent_encoded(self.config.superuser.as_bytes());
         let database = percent_encoded(self.config.database.as_bytes());
@@ -264,7 +279,7 @@ impl Cluster {
         url
     }
 
-    /// Whether the server is meant to run.
+    /// Whether the server is to run.
     pub(crate) fn is_wanted(&self) -> bool {
         self.wanted.load(Ordering::SeqCst)
     }
@@ -273,7 +288,7 @@ impl Cluster {
         self.pid.store(pid, Ordering::SeqCst);
     }
 
-    /// Writes the configuration files; returns whether that changed one.
+    /// Writes the configuration files. Returns whether any of them changed.
     pub(crate) fn write_settings(&self) -> Result<bool, ClusterError> {
         let settings = settings_text(&self.layout, self.config.listen_tcp.is_some(), &self.config.settings);
         let hba = hba_text(&self.config.hba_lines);
@@ -282,18 +297,18 @@ impl Cluster {
     }
 
     fn lock_child(&self) -> MutexGuard<'_, Option<Child>> {
-        // What a panicking thread left is a child or none, both of which are whole.
+        // A panicking thread leaves either a child or none; both are valid.
         self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Signals the postmaster and waits for its end.
     fn end(&self, with: Signal, timeout: Duration) -> Result<(), ClusterError> {
         let mut child = self.lock_child();
-        // Collects one that ended by itself; a server started by hand may have followed it.
+        // A child that ended by itself is reaped here; a server that was started by hand may have replaced it.
         if child.as_mut().is_some_and(|own| !matches!(own.try_wait(), Ok(None))) {
             *child = None;
         }
-        // Our child before all others: it may have been started a moment ago, and not look like a postmaster yet.
+        // Our child comes first: if it was started a moment ago, it does not look like a postmaster yet.
         let own = child.as_ref().map(|own| own.id().cast_signed());
         let Some(pid) = own.or_else(|| self.postmaster_pid()) else { return Ok(()) };
         signal(pid, with)?;
@@ -310,7 +325,7 @@ impl StopMode {
     }
 }
 
-/// Keeps other processes from making or starting the same cluster until the file is dropped.
+/// Keeps other processes from creating or starting the same cluster until the returned file is dropped.
 fn lock(layout: &Layout) -> Result<File, ClusterError> {
     let path = layout.lock_file();
     let file = File::options().create(true).append(true).open(&path).context("opening", &path)?;
@@ -318,7 +333,7 @@ fn lock(layout: &Layout) -> Result<File, ClusterError> {
     Ok(file)
 }
 
-/// All but the unreserved characters of RFC 3986, section 2.3, as `%XX`.
+/// Replaces all characters but the unreserved ones of RFC 3986, section 2.3, by `%XX`.
 fn percent_encoded(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for &byte in bytes {

@@ -1,113 +1,144 @@
-//! What can go wrong with a private cluster, told apart by what the operator does next.
+//! What can go wrong with a private cluster. The variants differ by what the operator has to do next.
 
-use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::limits::{MAX_MAJOR, MIN_MAJOR};
 
-/// Why a private cluster could not be found, made, started, reached or stopped.
-#[derive(Debug)]
+/// Why a private cluster could not be found, created, started, reached or stopped.
+#[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// No PostgreSQL server binaries in any of the places looked at: install them, or set `FOREBAY_PG_BINDIR`.
+    /// No directory that was searched holds PostgreSQL server binaries. Install them, or set `FOREBAY_PG_BINDIR`.
+    #[error(
+        "no PostgreSQL server binaries found (searched {}); install PostgreSQL {MIN_MAJOR} to {MAX_MAJOR} or set \
+         FOREBAY_PG_BINDIR",
+        joined(.searched)
+    )]
     BinariesNotFound {
-        /// Where was looked, in order.
+        /// The directories, in the order of the search.
         searched: Vec<PathBuf>,
     },
-    /// There are binaries, but of a version outside [`MIN_MAJOR`]–[`MAX_MAJOR`]: install another version.
+    /// Only binaries of versions outside [`MIN_MAJOR`]–[`MAX_MAJOR`] were found. Install another version.
+    #[error("{} is {found:?}; PostgreSQL {MIN_MAJOR} to {MAX_MAJOR} is needed", .binary.display())]
     UnsupportedVersion {
-        /// The binary that was asked.
+        /// One of the binaries.
         binary: PathBuf,
-        /// What it said.
+        /// What it prints for `--version`.
         found: String,
     },
-    /// The data directory was made by another major version than the binaries': install that one, or dump and reload.
+    /// The data directory belongs to a major version that is not installed. Install it, or dump and reload.
+    #[error(
+        "the data directory was made by PostgreSQL {data_major}, but only {found_majors:?} is installed; install \
+         PostgreSQL {data_major}, or dump and reload"
+    )]
     VersionMismatch {
         /// Major version in the data directory's `PG_VERSION`.
         data_major: u32,
-        /// The major versions that were found.
+        /// The installed major versions.
         found_majors: Vec<u32>,
     },
-    /// We are root, PostgreSQL refuses to run as root, and there is neither an account `postgres` nor `nobody`.
+    /// This process is root, PostgreSQL refuses to run as root, and neither account `postgres` nor `nobody` exists.
+    #[error("PostgreSQL refuses to run as root, and neither the account postgres nor nobody exists to run it as")]
     NoAccount,
-    /// The data directory belongs to somebody we cannot run as: start as that account, or give it back with `chown -R`.
+    /// This process cannot run PostgreSQL as the owner of the data directory. Start the daemon as that account, or
+    /// change the owner with `chown -R`.
+    #[error("{} belongs to uid {owner_uid}; this process cannot run PostgreSQL as that account", .dir.display())]
     WrongOwner {
         /// The directory.
         dir: PathBuf,
         /// Its owner.
         owner_uid: u32,
     },
-    /// The account may not enter the directory and we cannot lend it the capability: choose another data directory.
+    /// The server's account may not enter the directory, and cannot be lent a capability. Choose another data
+    /// directory.
+    #[error(
+        "the account {account} cannot reach {}, and no capability can be lent to it: {reason}; choose another data \
+         directory",
+        .dir.display()
+    )]
     NotTraversable {
-        /// The directory (or a path to a binary) out of reach.
+        /// The cluster's directory.
         dir: PathBuf,
         /// The unprivileged account.
         account: String,
         /// Why no capability could be lent.
         reason: &'static str,
     },
-    /// The directory for the socket exists, but is not a private directory of the server's account: remove it.
+    /// The socket directory exists, but is not a private directory of the server's account. Remove it.
+    #[error("{} is not a private directory of the server's account; remove it", .dir.display())]
     UnsafeSocketDir {
         /// The directory.
         dir: PathBuf,
     },
-    /// The data directory exists but holds no cluster: move it away.
+    /// The data directory exists, but holds no cluster. Move it away.
+    #[error("{} holds no PostgreSQL cluster; move it away", .dir.display())]
     NotACluster {
         /// The directory.
         dir: PathBuf,
     },
     /// `initdb` failed.
+    #[error("initdb failed ({status}): {output}")]
     InitFailed {
         /// Its exit status.
         status: String,
-        /// The last lines it wrote.
+        /// The last lines of its output.
         output: String,
     },
-    /// The server ended while it was starting.
+    /// The server ended during its start.
+    #[error("PostgreSQL ended while starting ({status}); its log ends: {log_tail}")]
     StartFailed {
         /// Its exit status, as far as known.
         status: String,
         /// The last lines of its log.
         log_tail: String,
     },
-    /// The server lives but does not accept connections yet; it was left running, and starting again waits for it again.
+    /// The server runs, but did not accept connections in time. It is left running; another start waits for it again.
+    #[error("PostgreSQL does not accept connections after {waited:?}; its log ends: {log_tail}")]
     StartTimeout {
-        /// How long was waited.
+        /// How long the start waited.
         waited: Duration,
         /// The last lines of its log.
         log_tail: String,
     },
-    /// The server was told to stop and has not.
+    /// The server got the signal to stop, but did not end in time.
+    #[error("PostgreSQL (pid {pid}) has not stopped after {waited:?}")]
     StopTimeout {
         /// The postmaster's process id.
         pid: i32,
-        /// How long was waited.
+        /// How long the stop waited.
         waited: Duration,
     },
-    /// The server was told to stop while it was being started, or is not to be started since it was stopped.
+    /// [`Cluster::stop`](crate::Cluster::stop) was called before or during the start.
+    #[error("the start of PostgreSQL was cancelled, because PostgreSQL is to be stopped")]
     Cancelled,
-    /// The server refused a statement of ours.
+    /// The server refused a log-in or a statement.
+    #[error("PostgreSQL refused: {message} ({sqlstate})")]
     Refused {
         /// SQLSTATE, five characters.
         sqlstate: String,
         /// The server's message.
         message: String,
     },
+    /// The connection to the server failed.
+    #[error(transparent)]
+    Client(Box<forebay_pgwire::Error>),
     /// A command of the operating system or of PostgreSQL failed.
+    #[error("{command} failed: {output}")]
     Command {
         /// The command's name.
         command: &'static str,
-        /// What it wrote to stderr.
+        /// What it wrote to standard error.
         output: String,
     },
     /// An operation on a file, socket or process failed.
+    #[error("{doing} {}: {source}", .path.display())]
     Io {
-        /// What was being done.
+        /// The operation, such as `opening`.
         doing: &'static str,
-        /// To what.
+        /// The file, socket or process.
         path: PathBuf,
-        /// Why it failed.
+        /// The system's error.
         source: io::Error,
     },
 }
@@ -116,9 +147,18 @@ impl ClusterError {
     pub(crate) fn io(doing: &'static str, path: &Path, source: io::Error) -> Self {
         Self::Io { doing, path: path.to_owned(), source }
     }
+
+    pub(crate) fn client(error: forebay_pgwire::Error) -> Self {
+        match error {
+            forebay_pgwire::Error::Server(error) => {
+                Self::Refused { sqlstate: error.sqlstate.as_str().to_owned(), message: error.message.clone() }
+            }
+            error => Self::Client(Box::new(error)),
+        }
+    }
 }
 
-/// Adds to an [`io::Error`] what was being done, and to what.
+/// Adds the operation and its object to an [`io::Error`].
 pub(crate) trait IoContext<T> {
     fn context(self, doing: &'static str, path: &Path) -> Result<T, ClusterError>;
 }
@@ -129,63 +169,6 @@ impl<T> IoContext<T> for io::Result<T> {
     }
 }
 
-impl fmt::Display for ClusterError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::BinariesNotFound { searched } => {
-                write!(f, "no PostgreSQL server binaries found (looked in")?;
-                for dir in searched {
-                    write!(f, " {}", dir.display())?;
-                }
-                write!(f, "); install PostgreSQL {MIN_MAJOR} to {MAX_MAJOR} or set FOREBAY_PG_BINDIR")
-            }
-            Self::UnsupportedVersion { binary, found } => {
-                write!(f, "{} is {found:?}; PostgreSQL {MIN_MAJOR} to {MAX_MAJOR} is needed", binary.display())
-            }
-            Self::VersionMismatch { data_major, found_majors } => write!(
-                f,
-                "the data directory was made by PostgreSQL {data_major}, but only {found_majors:?} is installed; \
-                 install PostgreSQL {data_major}, or dump and reload"
-            ),
-            Self::NoAccount => write!(
-                f,
-                "PostgreSQL refuses to run as root, and there is neither an account postgres nor nobody to run it as"
-            ),
-            Self::WrongOwner { dir, owner_uid } => {
-                write!(f, "{} belongs to uid {owner_uid}, which PostgreSQL cannot be run as from here", dir.display())
-            }
-            Self::NotTraversable { dir, account, reason } => write!(
-                f,
-                "the account {account} cannot reach {}, and cannot be helped: {reason}; choose another data directory",
-                dir.display()
-            ),
-            Self::UnsafeSocketDir { dir } => {
-                write!(f, "{} is not a private directory of the server's account; remove it", dir.display())
-            }
-            Self::NotACluster { dir } => write!(f, "{} holds no PostgreSQL cluster; move it away", dir.display()),
-            Self::InitFailed { status, output } => write!(f, "initdb failed ({status}): {output}"),
-            Self::StartFailed { status, log_tail } => {
-                write!(f, "PostgreSQL ended while starting ({status}); its log ends: {log_tail}")
-            }
-            Self::StartTimeout { waited, log_tail } => {
-                write!(f, "PostgreSQL does not accept connections after {waited:?}; its log ends: {log_tail}")
-            }
-            Self::StopTimeout { pid, waited } => {
-                write!(f, "PostgreSQL (pid {pid}) has not stopped after {waited:?}")
-            }
-            Self::Cancelled => write!(f, "PostgreSQL is meant to be stopped"),
-            Self::Refused { sqlstate, message } => write!(f, "PostgreSQL refused: {message} ({sqlstate})"),
-            Self::Command { command, output } => write!(f, "{command} failed: {output}"),
-            Self::Io { doing, path, source } => write!(f, "{doing} {}: {source}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for ClusterError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io { source, .. } => Some(source),
-            _ => None,
-        }
-    }
+fn joined(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ")
 }

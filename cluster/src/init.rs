@@ -1,7 +1,7 @@
-//! Making a new cluster, whole or not at all.
+//! Creates a new cluster atomically.
 
 use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::process::Output;
@@ -13,23 +13,23 @@ use crate::launch::Launcher;
 use crate::layout::{Layout, last_lines, sync_dir};
 use crate::settings::INCLUDE_LINE;
 
-/// Beginning of the name of a data directory that `initdb` has not finished. Only a finished one gets its real name,
-/// so a real name is the mark of a whole cluster.
+/// Prefix of the name of a data directory that `initdb` has not finished. A directory gets its final name only when it
+/// is complete.
 const UNFINISHED: &str = "pgdata.init-";
 
-/// What decides the content of a new cluster, beside the binaries.
+/// What determines the content of a new cluster, besides the binaries.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct InitOptions<'a> {
     pub(crate) superuser: &'a str,
-    /// False: leave it to the page cache. For clusters that need not survive a crash of the machine.
+    /// Whether `initdb` syncs its files. Not needed for clusters that need not survive a crash of the machine.
     pub(crate) sync: bool,
 }
 
 impl InitOptions<'_> {
-    /// Arguments for `initdb`, but for the directory.
+    /// Arguments for `initdb`, except the directory.
     ///
-    /// Texts compare by their bytes, which is the same everywhere and the fastest for indexes; letters are told by
-    /// Unicode, where `locale` says so. Nobody gets in over TCP, whoever reaches the private socket does.
+    /// Texts are compared by their bytes, which is the same on every machine and fastest for indexes. What counts as a
+    /// letter is decided by `locale`. Clients of the private socket are trusted; TCP clients are rejected.
     pub(crate) fn arguments(&self, locale: &str) -> Vec<String> {
         let mut arguments: Vec<String> =
             ["--encoding=UTF8", "--lc-collate=C", "--auth-local=trust", "--auth-host=reject"].map(String::from).into();
@@ -42,12 +42,15 @@ impl InitOptions<'_> {
     }
 }
 
-/// The locales tried, the better one first: not every system has `C.UTF-8`.
+/// The locales to try, in this order: not every system has `C.UTF-8`.
 pub(crate) const LOCALES: [&str; 2] = ["C.UTF-8", "C"];
 
-/// Makes `pgdata` unless it is there. What an interrupted attempt left behind is removed first.
+/// Creates `pgdata` unless it exists. Removes what interrupted attempts left behind.
 ///
 /// The caller holds the layout's lock.
+///
+/// # Errors
+/// [`ClusterError::InitFailed`] with the output for the last locale; [`ClusterError::Io`].
 pub(crate) fn init_if_missing(
     layout: &Layout,
     binaries: &Binaries,
@@ -59,11 +62,15 @@ pub(crate) fn init_if_missing(
     if layout.pgdata().exists() {
         return Ok(());
     }
-    tracing::info!(dir = %layout.root.display(), version = binaries.version(), account = account.name, "making a private PostgreSQL cluster");
+    tracing::info!(
+        dir = %layout.root.display(),
+        version = binaries.version(),
+        account = account.name,
+        "creating a private PostgreSQL cluster"
+    );
     let mut failure = None;
     for (attempt, locale) in LOCALES.iter().enumerate() {
-        // A name of its own for each attempt: an initdb that outlived the process which started it must not write
-        // into the next one's directory.
+        // Each attempt has a directory of its own, because the initdb of a killed process may still be writing.
         let unfinished = layout.root.join(format!("{UNFINISHED}{}-{attempt}", std::process::id()));
         DirBuilder::new().mode(0o700).create(&unfinished).context("creating", &unfinished)?;
         account.give(&unfinished)?;
@@ -78,7 +85,7 @@ pub(crate) fn init_if_missing(
         remove_unfinished(&layout.root);
         failure = Some(ClusterError::InitFailed { status: output.status.to_string(), output: output_text });
     }
-    failure.map_or(Ok(()), Err)
+    Err(failure.unwrap_or_else(|| unreachable!("there is at least one locale")))
 }
 
 fn run_initdb(
@@ -93,7 +100,7 @@ fn run_initdb(
     command.output().context("running", &initdb)
 }
 
-/// Appends the line that includes our settings to `postgresql.conf`.
+/// Appends [`INCLUDE_LINE`] to `postgresql.conf`.
 fn include_settings(pgdata: &Path, sync: bool) -> Result<(), ClusterError> {
     let path = pgdata.join("postgresql.conf");
     let mut file = OpenOptions::new().append(true).open(&path).context("opening", &path)?;
@@ -104,25 +111,36 @@ fn include_settings(pgdata: &Path, sync: bool) -> Result<(), ClusterError> {
     Ok(())
 }
 
-/// Removes what unfinished attempts left. An orphaned `initdb` may still be writing; then some of it stays, under a
-/// name that means nothing, until the next start.
+/// Removes the directories of unfinished attempts. If an orphaned `initdb` is still writing, some of its files may stay
+/// until the next start; nothing uses them.
 fn remove_unfinished(root: &Path) {
+    // If the directory cannot be listed, nothing can be removed from it; creating the cluster there reports the error.
     for entry in fs::read_dir(root).into_iter().flatten().flatten() {
         if entry.file_name().as_encoded_bytes().starts_with(UNFINISHED.as_bytes()) {
-            tracing::info!(dir = %entry.path().display(), "removing the rest of an interrupted initdb");
+            tracing::info!(dir = %entry.path().display(), "removing the files of an interrupted initdb");
             if let Err(error) = fs::remove_dir_all(entry.path()) {
-                tracing::warn!(dir = %entry.path().display(), %error, "cannot remove it yet");
+                tracing::warn!(dir = %entry.path().display(), %error, "cannot remove the files of an interrupted initdb");
             }
         }
     }
 }
 
-/// The major version that made the data directory; none if there is no data directory.
+/// The major version that created the data directory; none if there is no data directory.
+///
+/// # Errors
+/// [`ClusterError::NotACluster`] if the directory has no `PG_VERSION` with a number, [`ClusterError::Io`] if that file
+/// cannot be read.
 pub(crate) fn data_major(pgdata: &Path) -> Result<Option<u32>, ClusterError> {
     if !pgdata.exists() {
         return Ok(None);
     }
-    let text = fs::read_to_string(pgdata.join("PG_VERSION")).unwrap_or_default();
-    let major = text.trim().parse().map_err(|_| ClusterError::NotACluster { dir: pgdata.to_owned() })?;
-    Ok(Some(major))
+    let not_a_cluster = || ClusterError::NotACluster { dir: pgdata.to_owned() };
+    let path = pgdata.join("PG_VERSION");
+    let text = match fs::read_to_string(&path) {
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Err(not_a_cluster());
+        }
+        read => read.context("reading", &path)?,
+    };
+    text.trim().parse().map(Some).map_err(|_| not_a_cluster())
 }

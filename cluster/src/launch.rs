@@ -1,4 +1,4 @@
-//! How PostgreSQL's programs are started: as which account, with which environment, with which capability.
+//! Starts PostgreSQL's programs with the right account, environment and capability.
 
 use std::env;
 use std::fs;
@@ -12,22 +12,22 @@ use std::{io, thread};
 use crate::account::Account;
 use crate::error::{ClusterError, IoContext};
 
-/// A capability lent to the server so that it can enter its own directory.
+/// A capability that the server gets so that it can enter its own directory.
 ///
-/// When root starts the daemon below a directory that only root may enter (the daemon's data directory is such a one,
-/// mode 0700), the unprivileged account that PostgreSQL runs as cannot get to its files, although it owns them.
-/// Opening the directories to everybody would be the worse cure. So the server runs with one ambient capability,
-/// everything else dropped, and the bounding set cut down to it. PostgreSQL refuses the user id 0, not capabilities.
+/// If root starts the daemon below a directory that only root may enter (mode 0700, as the daemon's data directory has),
+/// the unprivileged account that runs PostgreSQL cannot reach its files, although it owns them. Opening the directory to
+/// all accounts would expose the daemon's own files. Instead, the server runs with one ambient capability, no others, and
+/// a bounding set of only this one. PostgreSQL refuses to run with user id 0; it accepts capabilities.
 ///
-/// The price: whoever is superuser in this private database can read (or, with `dac_override`, write) any file of the
-/// machine through PostgreSQL's server-side file functions, as if root ran it. Only those who may enter the 0700
-/// socket directory can connect at all. To pay nothing, put the data directory where the account may pass.
+/// This has a cost. A superuser of this private database can read (with `dac_override`, also write) any file of the
+/// machine through PostgreSQL's server-side file functions, as if root ran the server. Only accounts that may enter the
+/// socket directory, mode 0700, can connect. To avoid the cost, put the data directory where the account may enter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LentCapability {
     /// `CAP_DAC_READ_SEARCH`: enter any directory, read any file.
     DacReadSearch,
-    /// `CAP_DAC_OVERRIDE`: also write any file. Lent only where the narrower one is not to be had, as in a container
-    /// with Docker's default capabilities.
+    /// `CAP_DAC_OVERRIDE`: also write any file. Only used if this process lacks the narrower one, as in a container with
+    /// Docker's default capabilities.
     DacOverride,
 }
 
@@ -48,25 +48,33 @@ impl LentCapability {
         }
     }
 
-    /// The narrowest capability that this process has and may pass on.
-    fn obtainable() -> Option<Self> {
-        let status = fs::read_to_string("/proc/self/status").ok()?;
+    /// The narrowest capability that this process has and may pass on. `status` is the text of /proc/self/status.
+    fn obtainable(status: &str) -> Option<Self> {
         [Self::DacReadSearch, Self::DacOverride].into_iter().find(|capability| {
-            ["CapEff:", "CapBnd:"].iter().all(|set| capability_set(&status, set) >> capability.bit() & 1 == 1)
+            ["CapEff:", "CapBnd:"].iter().all(|set| capability_set(status, set) >> capability.bit() & 1 == 1)
         })
     }
 }
 
-/// Number of `CAP_SETPCAP`, which cutting down the bounding set needs.
+/// Number of `CAP_SETPCAP` (linux/capability.h), which is required to reduce the bounding set.
 const CAP_SETPCAP_BIT: u32 = 8;
 
-/// A capability set in the text of /proc/PID/status, as a bit mask.
+/// The text of /proc/self/status; empty, as for a process without capabilities, if it cannot be read.
+fn own_status() -> String {
+    let path = "/proc/self/status";
+    fs::read_to_string(path).unwrap_or_else(|error| {
+        tracing::debug!(path, %error, "cannot read the capabilities of this process");
+        String::new()
+    })
+}
+
+/// A capability set in the text of /proc/PID/status, as a bit mask; 0 if the text does not contain the set.
 fn capability_set(status: &str, set: &str) -> u64 {
     let hex = status.lines().find_map(|line| line.strip_prefix(set)).unwrap_or("0").trim();
     u64::from_str_radix(hex, 16).unwrap_or(0)
 }
 
-/// Makes the commands that run PostgreSQL's programs.
+/// Builds the commands that run PostgreSQL's programs.
 #[derive(Clone, Debug)]
 pub(crate) struct Launcher {
     account: Account,
@@ -76,7 +84,11 @@ pub(crate) struct Launcher {
 }
 
 impl Launcher {
-    /// Finds out whether `account` can reach `dir` and `binary`, and what to lend it if not.
+    /// Checks whether `account` can reach `dir` and `binary`, and selects a capability to lend if it cannot.
+    ///
+    /// # Errors
+    /// [`ClusterError::NotTraversable`] if it cannot, and there is no capability to lend or the capability does not help;
+    /// [`ClusterError::Io`] if the check cannot be made.
     pub(crate) fn new(
         account: Account,
         dir: &Path,
@@ -94,7 +106,7 @@ impl Launcher {
                 return Err(refuse("setpriv (util-linux) is not installed"));
             }
             launcher.lent =
-                Some(LentCapability::obtainable().ok_or_else(|| {
+                Some(LentCapability::obtainable(&own_status()).ok_or_else(|| {
                     refuse("this process has neither CAP_DAC_READ_SEARCH nor CAP_DAC_OVERRIDE to lend")
                 })?);
             if !launcher.reaches(dir, binary)? {
@@ -108,7 +120,8 @@ impl Launcher {
         self.lent
     }
 
-    /// Tries it, since mode bits alone leave out access control lists, mount options and user namespaces.
+    /// Whether a shell that runs as the account can enter `dir` and execute `binary`. Mode bits alone would not tell:
+    /// access control lists, mount options and user namespaces count as well.
     fn reaches(&self, dir: &Path, binary: &Path) -> Result<bool, ClusterError> {
         let mut command = self.command(Path::new("/bin/sh"), Path::new("/"));
         command.args(["-c", r#"cd -P -- "$1" && test -x "$2""#, "sh"]).arg(dir).arg(binary);
@@ -116,12 +129,12 @@ impl Launcher {
         Ok(status.context("checking access to", dir)?.success())
     }
 
-    /// A command that runs `program` as the account, in `dir`, in a process group of its own, with a bare environment
-    /// and no standard input.
+    /// A command that runs `program` as the account, in `dir`, in a process group of its own, with a minimal environment
+    /// and without standard input.
     ///
-    /// A process group of its own, so that a Ctrl-C at the daemon's terminal does not stop the database before the
-    /// daemon has drained into it. A bare environment, so that the daemon's secrets do not show in the server's, and
-    /// `PGDATA`, `PGPORT` and their kin do not mislead it.
+    /// The process group keeps a Ctrl-C at the daemon's terminal from stopping the database before the daemon has drained
+    /// into it. The minimal environment keeps the daemon's secrets out of the server's environment, and variables such
+    /// as `PGDATA` and `PGPORT` from changing the server's settings.
     pub(crate) fn command(&self, program: &Path, dir: &Path) -> Command {
         let setpriv_options = self.setpriv_options();
         let mut command = match &self.setpriv {
@@ -133,7 +146,7 @@ impl Launcher {
             _ => {
                 let mut command = Command::new(program);
                 if self.account.switched {
-                    // As root, the standard library also clears the supplementary groups with this.
+                    // For root, the standard library's `uid` also clears the supplementary groups.
                     command.uid(self.account.uid).gid(self.account.gid);
                 }
                 command
@@ -149,7 +162,7 @@ impl Launcher {
         command
     }
 
-    /// Options for setpriv(1); empty where the standard library does all that is needed.
+    /// Options for setpriv(1); empty if the standard library can do all that is needed.
     fn setpriv_options(&self) -> Vec<String> {
         let mut options = Vec::new();
         if self.lent.is_none() && !self.die_with_process {
@@ -162,8 +175,7 @@ impl Launcher {
         }
         if let Some(lent) = self.lent {
             let only = format!("-all,+{}", lent.name());
-            let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-            if capability_set(&status, "CapEff:") >> CAP_SETPCAP_BIT & 1 == 1 {
+            if capability_set(&own_status(), "CapEff:") >> CAP_SETPCAP_BIT & 1 == 1 {
                 options.push(format!("--bounding-set={only}"));
             }
             options.push(format!("--inh-caps={only}"));
@@ -178,7 +190,7 @@ impl Launcher {
         options
     }
 
-    /// Starts a command made by [`Launcher::command`].
+    /// Starts a command of [`Launcher::command`].
     pub(crate) fn spawn(&self, command: Command) -> io::Result<Child> {
         if self.die_with_process { spawn_from_lasting_thread(command) } else { { command }.spawn() }
     }
@@ -192,10 +204,10 @@ fn find_setpriv() -> Option<PathBuf> {
         .find(|file| file.is_absolute() && file.is_file())
 }
 
-/// Starts a command from a thread that lasts as long as the process.
+/// Starts a command from a thread that runs as long as the process.
 ///
-/// The kernel sends the parent-death signal when the *thread* that started the child ends, and the harness runs each
-/// test in a thread of its own: a server started there would die with the first test that used it.
+/// The kernel sends the parent-death signal when the *thread* that started the child ends. The test harness runs each
+/// test in a thread of its own, so a server that a test's thread started would end with that test.
 fn spawn_from_lasting_thread(command: Command) -> io::Result<Child> {
     type Request = (Command, Sender<io::Result<Child>>);
     static SPAWNER: OnceLock<Sender<Request>> = OnceLock::new();
@@ -203,16 +215,16 @@ fn spawn_from_lasting_thread(command: Command) -> io::Result<Child> {
         let (sender, receiver) = channel::<Request>();
         thread::spawn(move || {
             for (mut command, reply) in receiver {
-                // The one who asked may have panicked meanwhile; then nobody is left to tell.
+                // Sending fails only if the requesting thread has panicked; its receiver is gone then.
                 drop(reply.send(command.spawn()));
             }
         });
         sender
     });
     let (reply, answer) = channel();
-    let gone = || io::Error::other("the thread that starts servers is gone");
-    spawner.send((command, reply)).map_err(|_| gone())?;
-    answer.recv().map_err(|_| gone())?
+    let ended = || io::Error::other("the thread that starts servers has ended");
+    spawner.send((command, reply)).map_err(|_| ended())?;
+    answer.recv().map_err(|_| ended())?
 }
 
 #[cfg(test)]
@@ -228,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lent_capability_is_the_only_one_left() {
+    fn a_server_runs_with_the_lent_capability_and_no_other() {
         let account = Account { uid: 7, gid: 8, name: "seven".to_owned(), switched: true };
         let launcher = Launcher {
             account,

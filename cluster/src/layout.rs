@@ -1,4 +1,4 @@
-//! Where a cluster's files are.
+//! The paths of a cluster's files.
 
 use std::env;
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -13,8 +13,8 @@ use crate::limits::{LOG_MAX_BYTES, LOG_TAIL_BYTES, LOG_TAIL_LINES, MAX_SOCKET_PA
 
 /// The paths of one cluster.
 ///
-/// Everything but `pgdata` and the socket directory belongs to this process, so that the unprivileged account cannot
-/// put a link in the way of what we write as root.
+/// All files but `pgdata` and the socket directory belong to this process's account. The unprivileged account therefore
+/// cannot place a link where this process writes as root.
 #[derive(Clone, Debug)]
 pub(crate) struct Layout {
     /// Canonical.
@@ -23,15 +23,15 @@ pub(crate) struct Layout {
 }
 
 impl Layout {
-    /// Creates the root directory if missing.
+    /// Creates the root directory unless it exists.
     pub(crate) fn create(root: &Path, port: u16) -> Result<Self, ClusterError> {
         if let Some(parent) = root.parent() {
             fs::create_dir_all(parent).context("creating", parent)?;
         }
-        // Root's cluster belongs to another account, which must pass; nobody needs to list it.
+        // If we are root, another account runs the server. It must enter the directory, but need not list it.
         let mode = if rustix::process::geteuid().is_root() { 0o711 } else { 0o700 };
         match DirBuilder::new().mode(mode).create(root) {
-            // The umask may have taken the bit to pass.
+            // The umask may have removed the execute bit.
             Ok(()) => fs::set_permissions(root, fs::Permissions::from_mode(mode)).context("opening", root)?,
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(ClusterError::io("creating", root, error)),
@@ -57,14 +57,16 @@ impl Layout {
         self.root.join("server.log")
     }
 
-    /// Held while a process makes or starts the cluster.
+    /// Locked while a process creates or starts the cluster.
     pub(crate) fn lock_file(&self) -> PathBuf {
         self.root.join("start.lock")
     }
 
-    /// `run` below the root, or, where the socket's path would be too long for the kernel or holds a comma (to libpq the
-    /// end of a host's name), a directory in `/tmp` (or `$XDG_RUNTIME_DIR`, unless we are root) named after the root's
-    /// path.
+    /// The directory of the socket, normally `run` below the root.
+    ///
+    /// That path is not usable if it is too long for the kernel, or if it contains a comma, which libpq takes for the
+    /// end of a host's name. The socket is then in a directory named after a hash of the root's path, in `/tmp` or, if we
+    /// are not root, in `$XDG_RUNTIME_DIR`.
     pub(crate) fn socket_dir(&self) -> PathBuf {
         let inside = self.root.join("run");
         if self.is_usable(&inside) {
@@ -91,7 +93,10 @@ impl Layout {
         dir.join(format!(".s.PGSQL.{}", self.port))
     }
 
-    /// Creates the socket directory, mode 0700, the account's own, or checks that it is just that.
+    /// Creates the socket directory with mode 0700, owned by the account. If it exists, checks its mode and owner.
+    ///
+    /// # Errors
+    /// [`ClusterError::UnsafeSocketDir`] if mode or owner differ, [`ClusterError::Io`].
     pub(crate) fn prepare_socket_dir(&self, account: &Account) -> Result<(), ClusterError> {
         let dir = self.socket_dir();
         match DirBuilder::new().mode(0o700).create(&dir) {
@@ -99,7 +104,7 @@ impl Layout {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
             Err(error) => return Err(ClusterError::io("creating", &dir, error)),
         }
-        // Anybody can make a directory (or a link) of this name in /tmp before us.
+        // Any account can create a directory or link of this name in /tmp before us.
         let meta = fs::symlink_metadata(&dir).context("looking at", &dir)?;
         if !meta.is_dir() || meta.uid() != account.uid || meta.mode() & 0o777 != 0o700 {
             return Err(ClusterError::UnsafeSocketDir { dir });
@@ -107,7 +112,7 @@ impl Layout {
         Ok(())
     }
 
-    /// Opens the server's log for appending, and says where it ends now.
+    /// Opens the server's log for appending, and returns its length in bytes.
     pub(crate) fn open_log(&self) -> Result<(File, u64), ClusterError> {
         let path = self.log_file();
         let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&path).context("opening", &path)?;
@@ -115,19 +120,19 @@ impl Layout {
         Ok((file, len))
     }
 
-    /// Sets a large log aside as `server.log.1`. The server keeps appending to the same file, so this copies and cuts;
-    /// lines written between the two are lost.
+    /// Moves the content of the server's log to `server.log.1` if it is longer than [`LOG_MAX_BYTES`]. The server keeps
+    /// the file open, so the content is copied and the file truncated; lines that the server writes in between are lost.
     pub(crate) fn trim_log(&self) -> Result<(), ClusterError> {
         let path = self.log_file();
         if !fs::metadata(&path).is_ok_and(|meta| meta.len() > LOG_MAX_BYTES) {
             return Ok(());
         }
         fs::copy(&path, self.root.join("server.log.1")).context("copying", &path)?;
-        OpenOptions::new().write(true).truncate(true).open(&path).context("cutting", &path)?;
+        OpenOptions::new().write(true).truncate(true).open(&path).context("truncating", &path)?;
         Ok(())
     }
 
-    /// The last lines of the server's log behind the position `from_bytes`.
+    /// The last lines of the server's log from the position `from_bytes` on.
     pub(crate) fn log_tail(&self, from_bytes: u64) -> String {
         let mut bytes = Vec::new();
         let read = File::open(self.log_file()).and_then(|mut file| {
@@ -141,8 +146,8 @@ impl Layout {
         }
     }
 
-    /// Writes a file that the account may read, whole or not at all, and only if its content differs.
-    /// Returns whether it differed.
+    /// Writes a file that the account may read, atomically, unless it has this content already. Returns whether the
+    /// content differed.
     pub(crate) fn write_file(&self, path: &Path, content: &[u8], account: &Account) -> Result<bool, ClusterError> {
         if fs::read(path).is_ok_and(|old| old == content) {
             return Ok(false);
@@ -170,6 +175,7 @@ pub(crate) fn sync_dir(dir: &Path) -> Result<(), ClusterError> {
     File::open(dir).and_then(|file| file.sync_all()).context("syncing", dir)
 }
 
+/// Removes a file. It is no error if the file does not exist.
 pub(crate) fn remove_if_there(path: &Path) -> Result<(), ClusterError> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(ClusterError::io("removing", path, error)),
@@ -177,12 +183,13 @@ pub(crate) fn remove_if_there(path: &Path) -> Result<(), ClusterError> {
     }
 }
 
+/// The last [`LOG_TAIL_LINES`] lines.
 pub(crate) fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
 }
 
-/// FNV-1a, 64 bits (offset basis and prime of draft-eastlake-fnv): names a directory, the same in every version of
+/// FNV-1a, 64 bits, with offset basis and prime of draft-eastlake-fnv. Gives the same directory name in every version of
 /// the compiler and of this crate, so that a running server is found again.
 pub(crate) fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
@@ -193,7 +200,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_socket_moves_out_of_the_directory_exactly_when_its_path_grows_too_long() {
+    fn the_socket_is_outside_the_directory_exactly_if_its_path_would_be_too_long() {
         let fixed = "/run/.s.PGSQL.5432".len();
         let fits =
             Layout { root: PathBuf::from(format!("/{}", "d".repeat(MAX_SOCKET_PATH_BYTES - fixed - 1))), port: 5432 };
@@ -206,14 +213,14 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_libpq_would_cut_at_its_comma_gets_a_socket_elsewhere() {
+    fn a_path_with_a_comma_gets_a_socket_elsewhere() {
         let layout = Layout { root: PathBuf::from("/a,b"), port: 5432 };
         assert!(!layout.socket_dir().starts_with(&layout.root));
     }
 
     #[test]
     fn the_hash_is_fnv_1a() {
-        // Vectors of the draft's appendix.
+        // Test vectors of the draft's appendix.
         assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fnv1a(b"foobar"), 0x8594_4171_f739_67e8);
     }

@@ -1,46 +1,49 @@
-//! A private PostgreSQL server: found, made, started, watched, adopted again and stopped.
+//! Runs a private PostgreSQL server: finds the binaries, creates the cluster, starts, watches, adopts and stops the
+//! server.
 //!
-//! The daemon runs one as `--postgres embedded`, and every test that needs PostgreSQL runs its own, with the same code.
-//! Plain blocking code on the standard library: callers that must not block call it from a thread of their own.
+//! The daemon runs one for `--postgres embedded`. Each test that needs PostgreSQL runs its own, with the same code. All
+//! calls block; callers that must not block use a thread.
 //!
 //! ```text
-//!   TestCluster   Watch            a cluster for one test; a thread that keeps one running
+//!   TestCluster   Watch            a cluster for one test; a thread that keeps a server running
 //!        └────┬────┘
 //!          Cluster                 open, start, stop, is_alive, url
 //!             │
-//!      start     init              adopt or launch, and wait; initdb, whole or not at all
+//!      start     init              adopt or launch, then wait; initdb, atomically
 //!        └────┬────┘
-//!   launch  process  wire          as whom and with what rights; pid file; "do you accept?"
+//!   launch  process  client        account and capability; pid file; log-in and CREATE DATABASE (forebay-pgwire)
 //!   layout  settings  account      paths; configuration files; the unprivileged account
-//!   binaries                       which PostgreSQL
+//!   binaries                       the installed versions
 //! ```
 //!
 //! # What it promises
-//! - A cluster is reached through a unix socket in a directory of mode 0700, and nowhere else, unless TCP was asked for.
-//! - PostgreSQL never runs as root: it runs as the account that owns the cluster (`postgres` or `nobody` if we are root).
-//! - A data directory appears under its name only when `initdb` has finished; an interrupted one is made again.
-//! - `fsync` stays on, whatever else the settings say, unless they say that.
-//! - The server outlives the process that started it, which may be killed with -9, and is adopted by the next one.
-//!   There is never a second server on one data directory.
-//! - Every wait is bounded, and an error carries the end of the server's log where that says why.
+//! - A cluster can be reached only through a unix socket in a directory of mode 0700, unless TCP is configured.
+//! - PostgreSQL never runs as root. It runs as the account that owns the cluster; if this process is root, that is
+//!   `postgres` or `nobody`.
+//! - The data directory gets its name only after `initdb` has succeeded. An interrupted `initdb` is repeated.
+//! - `fsync` stays on unless the settings switch it off explicitly.
+//! - The server survives the process that started it, even if that is killed with SIGKILL. The next process adopts the
+//!   server. Two servers never run on one data directory.
+//! - Every wait is bounded. If the server's log explains a failure, the error contains its last lines.
 //!
 //! # What it refuses
-//! - Versions other than [`MIN_MAJOR`] to [`MAX_MAJOR`], and a data directory made by another major version.
-//! - A socket directory in a shared place that is not the account's own and private.
-//! - To touch a cluster it did not make: a data directory without `PG_VERSION` is an error, not something to repair.
+//! - Versions other than [`MIN_MAJOR`] to [`MAX_MAJOR`], and a data directory of another major version than the binaries'.
+//! - A socket directory in a shared location that is not private to the account.
+//! - To change a cluster that it did not create: a data directory without `PG_VERSION` is an error.
 //!
-//! # Files below the directory of a cluster
+//! # Files in the directory of a cluster
 //! | name | content |
 //! |---|---|
-//! | `pgdata/` | PostgreSQL's data directory; the account's |
-//! | `pgdata.init-*` | the same, unfinished |
-//! | `run/` | the socket; the account's. In `/tmp` if its path would exceed 107 bytes or holds a comma |
-//! | `forebay.conf`, `pg_hba.conf` | settings and access rules, rewritten at each start |
-//! | `server.log`, `server.log.1` | what the server wrote, at most 16 MiB each |
-//! | `start.lock` | held by the process that makes or starts the cluster |
+//! | `pgdata/` | PostgreSQL's data directory; belongs to the account |
+//! | `pgdata.init-*` | a data directory that `initdb` has not finished |
+//! | `run/` | the socket; belongs to the account. In `/tmp` if the path exceeds 107 bytes or contains a comma |
+//! | `forebay.conf`, `pg_hba.conf` | settings and access rules, written at each start |
+//! | `server.log`, `server.log.1` | the server's log and its predecessor, at most 16 MiB each |
+//! | `start.lock` | locked by the process that creates or starts the cluster |
 
 mod account;
 mod binaries;
+mod client;
 mod cluster;
 mod error;
 mod init;
@@ -52,7 +55,6 @@ mod settings;
 mod start;
 mod test_cluster;
 mod watch;
-mod wire;
 
 pub use binaries::{BINDIR_VARIABLE, Binaries, find_binaries};
 pub use cluster::{Cluster, ClusterConfig, StopMode};

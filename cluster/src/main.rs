@@ -1,9 +1,9 @@
 //! Runs a private PostgreSQL in the foreground: `forebay-private-postgres [--ends-with-me] DIRECTORY`.
 //!
-//! Prints the URL and the postmaster's process id on a line each once it accepts connections, and stops it when
-//! standard input ends. Killed with -9 it leaves the server running, for the next one to adopt; with `--ends-with-me`
-//! the kernel stops the server then. For developers who want a database to try something on, and for the tests of this
-//! crate.
+//! As soon as the server accepts connections, the program prints its URL and the postmaster's process id, each on a line
+//! of its own. It stops the server when standard input ends. If the program is killed with SIGKILL, the server keeps
+//! running and the next start adopts it; with `--ends-with-me` the kernel stops the server instead. The program is for
+//! developers who need a database for an experiment, and for the tests of this crate.
 
 use std::env;
 use std::io::{self, Read};
@@ -36,10 +36,11 @@ fn main() -> ExitCode {
 
 fn run(config: ClusterConfig) -> Result<(), ClusterError> {
     let cluster = Cluster::open(config)?;
-    println!("{}\n{}", cluster.url(), cluster.postmaster_pid().unwrap_or_default());
+    // 0 if the server has already ended again.
+    println!("{}\n{}", cluster.url(), cluster.postmaster_pid().unwrap_or(0));
     let mut input = io::stdin().lock();
     let mut buffer = [0; 64];
-    // An input that cannot be read has ended, too.
+    // An input that cannot be read counts as ended.
     while input.read(&mut buffer).is_ok_and(|read| read > 0) {}
     cluster.stop(StopMode::Fast, STOP_TIMEOUT)
 }

@@ -9,8 +9,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::error::ClusterError;
 
-/// What `postmaster.pid` says (PostgreSQL's `src/include/utils/pidfile.h`). The server adds the later lines while it
-/// starts.
+/// Content of `postmaster.pid` (PostgreSQL's `src/include/utils/pidfile.h`). The server adds the later lines during its
+/// start.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct PidFile {
     /// Positive.
@@ -25,7 +25,7 @@ pub(crate) fn pid_file_path(pgdata: &Path) -> PathBuf {
     pgdata.join("postmaster.pid")
 }
 
-/// Reads the pid file; none if it is missing, or of a single-user server (a negative id).
+/// Reads the pid file. None if it is missing, incomplete, or that of a single-user server (a negative id).
 pub(crate) fn read_pid_file(pgdata: &Path) -> Result<Option<PidFile>, ClusterError> {
     let path = pid_file_path(pgdata);
     match fs::read_to_string(&path) {
@@ -45,19 +45,19 @@ fn parse_pid_file(text: &str) -> Option<PidFile> {
     })
 }
 
-/// Whether a process id belongs to the postmaster of a data directory.
+/// What a process id stands for, with respect to a data directory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Identity {
     /// No such process.
     Gone,
-    /// A process past its end, that its parent has not collected yet. To kill(2), and so to PostgreSQL, it is alive.
-    Remains,
-    /// It is: a postmaster's working directory is its data directory.
+    /// A process that has ended, but that its parent has not reaped. kill(2), and so PostgreSQL, takes it for alive.
+    Dead,
+    /// The postmaster of the data directory, which is its working directory.
     Postmaster,
-    /// It is a program named so, but we may not look at its working directory (as in a container without
-    /// `CAP_SYS_PTRACE`).
+    /// A process with the postmaster's name whose working directory we may not see, as in a container without
+    /// `CAP_SYS_PTRACE`.
     Probably,
-    /// It is another program, or works in another directory: certainly not the server.
+    /// Another program, or one with another working directory: certainly not the postmaster.
     Other,
 }
 
@@ -67,20 +67,20 @@ impl Identity {
     }
 }
 
-/// Names a postmaster's process may have: those of the binary and of the link to it that PostgreSQL once installed.
+/// Names that a postmaster's process may have: the binary, and the link to it that PostgreSQL before 16 installs.
 const SERVER_NAMES: [&str; 2] = ["postgres", "postmaster"];
 
-/// Looks at the process `pid`. `pgdata` must be canonical.
+/// Finds out what the process `pid` is. `pgdata` must be canonical.
 pub(crate) fn identify(pid: i32, pgdata: &Path) -> Identity {
     let proc = PathBuf::from(format!("/proc/{pid}"));
     let Ok(stat) = fs::read_to_string(proc.join("stat")) else { return Identity::Gone };
     match parse_stat(&stat) {
-        Some((_, 'Z' | 'X')) => Identity::Remains,
+        Some((_, 'Z' | 'X')) => Identity::Dead,
         Some((name, _)) => match fs::read_link(proc.join("cwd")) {
             Ok(dir) if dir == pgdata => Identity::Postmaster,
             Ok(_) => Identity::Other,
-            // The kernel takes the working directory away after the memory: it will never run again.
-            Err(error) if error.kind() == ErrorKind::NotFound => Identity::Remains,
+            // An ending process loses its working directory after its memory, so this one never runs again.
+            Err(error) if error.kind() == ErrorKind::NotFound => Identity::Dead,
             Err(_) if SERVER_NAMES.contains(&name) => Identity::Probably,
             Err(_) => Identity::Other,
         },
@@ -88,17 +88,17 @@ pub(crate) fn identify(pid: i32, pgdata: &Path) -> Identity {
     }
 }
 
-/// Name and state in the text of /proc/PID/stat. The name may hold anything, also parentheses and spaces.
+/// Name and state in the text of /proc/PID/stat. The name may contain any characters, also parentheses and spaces.
 fn parse_stat(stat: &str) -> Option<(&str, char)> {
     let (head, tail) = stat.rsplit_once(')')?;
     Some((head.split_once('(')?.1, tail.trim_start().chars().next()?))
 }
 
-/// Sends a signal; a process that is gone already is no error.
+/// Sends a signal to a process. It is no error if the process no longer exists.
 pub(crate) fn signal(pid: i32, signal: Signal) -> Result<(), ClusterError> {
     let path = || PathBuf::from(format!("/proc/{pid}"));
     let error = |errno: Errno| ClusterError::io("signalling", &path(), errno.into());
-    // Zero and negative numbers would mean process groups.
+    // Zero and negative numbers would address process groups.
     let target = Some(pid).filter(|pid| *pid > 0).and_then(Pid::from_raw).ok_or_else(|| error(Errno::INVAL))?;
     match kill_process(target, signal) {
         Ok(()) | Err(Errno::SRCH) => Ok(()),
@@ -111,7 +111,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pid_file_is_read_whole_and_half_written() {
+    fn a_pid_file_is_read_both_complete_and_half_written() {
         let whole = "4711\n/data/pg\n1700000000\n5432\n/data/run\n\n  123456  7\nready   \n";
         let read = parse_pid_file(whole).unwrap();
         assert_eq!((read.pid, read.port), (4711, Some(5432)));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_process_is_known_by_its_working_directory() {
+    fn a_process_is_recognized_by_its_working_directory() {
         let pid = i32::try_from(std::process::id()).unwrap();
         let here = std::env::current_dir().unwrap().canonicalize().unwrap();
         assert_eq!(identify(pid, &here), Identity::Postmaster);
@@ -131,10 +131,10 @@ mod tests {
     }
 
     #[test]
-    fn a_process_that_ended_leaves_remains_until_it_is_collected() {
+    fn a_process_that_ended_is_dead_until_it_is_reaped() {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        while identify(pid, Path::new("/")) != Identity::Remains {
+        while identify(pid, Path::new("/")) != Identity::Dead {
             std::thread::yield_now();
         }
         child.wait().unwrap();
@@ -142,13 +142,13 @@ mod tests {
     }
 
     #[test]
-    fn a_process_name_may_hold_parentheses() {
+    fn a_process_name_may_contain_parentheses() {
         assert_eq!(parse_stat("1 (a) b (c)) S 0 1"), Some(("a) b (c)", 'S')));
         assert_eq!(parse_stat("nonsense"), None);
     }
 
     #[test]
-    fn no_signal_goes_to_a_group_or_to_everybody() {
+    fn a_signal_is_never_sent_to_a_process_group() {
         for pid in [0, -1, -4711] {
             assert!(signal(pid, Signal::TERM).is_err());
         }

@@ -1,16 +1,16 @@
-//! The text of the configuration files we write.
+//! The content of the configuration files that this crate writes.
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use crate::layout::Layout;
 
-/// The line appended to `postgresql.conf`: relative to that file, so that the whole cluster can be moved, and not
-/// optional, since without our settings the server would listen on TCP.
+/// The line appended to `postgresql.conf`. The path is relative to that file, so that the cluster can be moved. The
+/// directive is not `include_if_exists`: without our settings the server would listen on TCP.
 pub(crate) const INCLUDE_LINE: &str =
     "\n# Written by forebay at each start; change settings with ALTER SYSTEM.\ninclude '../forebay.conf'\n";
 
-/// Content of `forebay.conf`. Later lines win, so `extra` may override anything above it.
+/// Content of `forebay.conf`. The last line for a setting counts, so `extra` overrides the lines above it.
 pub(crate) fn settings_text(layout: &Layout, tcp: bool, extra: &[(String, String)]) -> Vec<u8> {
     let mut text = b"# Written by forebay at each start; changes here are lost.\n".to_vec();
     let listen = if tcp { "127.0.0.1" } else { "" };
@@ -28,8 +28,8 @@ pub(crate) fn settings_text(layout: &Layout, tcp: bool, extra: &[(String, String
     text
 }
 
-/// Content of `pg_hba.conf`: whoever reaches the socket's private directory is trusted, nobody comes over TCP.
-/// The first line that matches wins, so `extra` comes first.
+/// Content of `pg_hba.conf`: trusts clients of the socket, whose directory is private, and rejects TCP clients.
+/// The first line that matches counts, so `extra` comes first.
 pub(crate) fn hba_text(extra: &[String]) -> Vec<u8> {
     let mut text = String::from("# Written by forebay at each start; changes here are lost.\n");
     for line in extra {
@@ -40,7 +40,7 @@ pub(crate) fn hba_text(extra: &[String]) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// `name = 'value'`, quoted as PostgreSQL's configuration reader undoes it.
+/// Appends `name = 'value'`, quoted for PostgreSQL's configuration parser.
 fn push(text: &mut Vec<u8>, name: &str, value: &[u8]) {
     text.extend_from_slice(name.as_bytes());
     text.extend_from_slice(b" = '");
@@ -74,7 +74,7 @@ mod tests {
     use std::path::PathBuf;
 
     #[test]
-    fn awkward_paths_are_quoted() {
+    fn quotes_spaces_and_backslashes_in_paths_are_quoted() {
         let layout = Layout { root: PathBuf::from("/a 'b' \"c\"\\d"), port: 5432 };
         let text = String::from_utf8(settings_text(&layout, false, &[])).unwrap();
         assert!(text.contains(r#"unix_socket_directories = '"/a ''b'' ""c""\\d/run"'"#), "{text}");

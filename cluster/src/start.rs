@@ -1,4 +1,4 @@
-//! Getting a server to run: adopting the one that does, or starting one, as often as it takes.
+//! Makes a server run: adopts one that runs, or starts one.
 
 use std::process::{Child, Stdio};
 use std::thread;
@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
+use crate::client::{self, Answer};
 use crate::cluster::Cluster;
 use crate::error::{ClusterError, IoContext};
 use crate::layout::remove_if_there;
 use crate::limits::{POLL_MAX, POLL_MIN, STOP_TIMEOUT, UNCLEAN_RETRY};
 use crate::process::{Identity, PidFile, identify, pid_file_path, read_pid_file, signal};
-use crate::wire::{self, Answer};
 
-/// Growing pauses between looks at something that takes its time.
+/// The pause between two polls. It grows by half with each, from [`POLL_MIN`] to [`POLL_MAX`].
 #[derive(Debug)]
 pub(crate) struct Pause(Duration);
 
@@ -28,10 +28,11 @@ impl Pause {
     }
 }
 
-/// Returns when a server accepts connections: one that runs already, or one started here.
+/// Adopts or starts a server and waits until it accepts connections. Retries a start after an unclean end for
+/// [`UNCLEAN_RETRY`].
 ///
-/// The caller holds the layout's lock, so only a person can start one beside us. A start after an unclean end is
-/// repeated for [`UNCLEAN_RETRY`].
+/// The caller holds the layout's lock, so no other process of this program starts a server at the same time. A person
+/// still can.
 pub(crate) fn ensure_running(cluster: &Cluster, child: &mut Option<Child>) -> Result<(), ClusterError> {
     let layout = &cluster.layout;
     let started = Instant::now();
@@ -42,7 +43,8 @@ pub(crate) fn ensure_running(cluster: &Cluster, child: &mut Option<Child>) -> Re
             return Err(ClusterError::Cancelled);
         }
         if let Some(pid) = child.as_ref().map(|own| own.id().cast_signed()) {
-            // Running, or on its way out: collected before another takes its place, or its remains would pass for it.
+            // Our child runs, or is ending. In the second case it is reaped before another server is started, because
+            // its zombie would be taken for a running one.
             match wait_accepting(cluster, pid, child, layout.open_log()?.1, started) {
                 Err(ClusterError::StartFailed { .. }) => continue,
                 result => return result,
@@ -57,18 +59,18 @@ pub(crate) fn ensure_running(cluster: &Cluster, child: &mut Option<Child>) -> Re
                     }
                     continue;
                 }
-                Identity::Other | Identity::Remains => remove_stale_pid_file(cluster, &file)?,
+                Identity::Other | Identity::Dead => remove_stale_pid_file(cluster, &file)?,
                 Identity::Gone => {}
             }
         }
         match launch(cluster, child, started) {
             Err(ClusterError::StartFailed { status, log_tail }) => {
-                // A server started by hand in the same moment leaves its pid file.
+                // A pid file here belongs to a server that was started by hand at the same moment.
                 unclean |= pid_file_path(&layout.pgdata()).exists();
                 if !unclean || started.elapsed() >= UNCLEAN_RETRY {
                     return Err(ClusterError::StartFailed { status, log_tail });
                 }
-                tracing::debug!(status, "PostgreSQL does not start after an unclean end yet; trying again");
+                tracing::debug!(status, "PostgreSQL does not start after an unclean end; retrying");
                 pause.sleep();
             }
             result => return result,
@@ -76,14 +78,15 @@ pub(crate) fn ensure_running(cluster: &Cluster, child: &mut Option<Child>) -> Re
     }
 }
 
-/// Takes over a running server. False if it was one with other addresses than ours, and is stopped now.
+/// Takes over the running server of `file` and waits until it accepts connections. Returns false if there is none to
+/// take over any more: it ended by itself, or it was stopped here because it listened on another address than ours.
 fn adopt(cluster: &Cluster, child: &mut Option<Child>, file: &PidFile, started: Instant) -> Result<bool, ClusterError> {
     let layout = &cluster.layout;
     let moved = file.data_dir != layout.pgdata()
         || file.port.is_some_and(|port| port != layout.port)
         || file.socket_dir.as_ref().is_some_and(|dir| *dir != layout.socket_dir());
     if moved {
-        tracing::info!(pid = file.pid, "the running PostgreSQL has other addresses; restarting it");
+        tracing::info!(pid = file.pid, "the running PostgreSQL listens on another address; restarting it");
         signal(file.pid, Signal::INT)?;
         wait_for_end(cluster, file.pid, child, STOP_TIMEOUT)?;
         return Ok(false);
@@ -97,13 +100,12 @@ fn adopt(cluster: &Cluster, child: &mut Option<Child>, file: &PidFile, started: 
             tracing::info!(pid = file.pid, "adopted the running PostgreSQL");
             Ok(true)
         }
-        // It ended while we were looking; then the next look starts one.
         Err(ClusterError::StartFailed { .. }) => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-/// Starts a server and waits until it accepts.
+/// Starts a server and waits until it accepts connections.
 fn launch(cluster: &Cluster, child: &mut Option<Child>, started: Instant) -> Result<(), ClusterError> {
     let layout = &cluster.layout;
     layout.trim_log()?;
@@ -111,7 +113,7 @@ fn launch(cluster: &Cluster, child: &mut Option<Child>, started: Instant) -> Res
     layout.prepare_socket_dir(&cluster.account)?;
     let (log, log_from_bytes) = layout.open_log()?;
     let postgres = cluster.binaries().path("postgres");
-    // The data directory as working directory, as the server will have it: so it is known as ours from the first moment.
+    // The server itself changes to its data directory. Starting it there makes it recognizable as ours at once.
     let mut command = cluster.launcher.command(&postgres, &layout.pgdata());
     let log_copy = log.try_clone().context("opening", &layout.log_file())?;
     command.arg("-D").arg(layout.pgdata()).stdout(Stdio::from(log_copy)).stderr(Stdio::from(log));
@@ -124,11 +126,11 @@ fn launch(cluster: &Cluster, child: &mut Option<Child>, started: Instant) -> Res
     Ok(())
 }
 
-/// Waits until the server `pid` accepts connections.
+/// Waits until the server `pid` accepts connections. `started` is when the wait for a server began.
 ///
 /// # Errors
-/// `StartFailed` if it ends, `StartTimeout` if it takes too long (it is left running), `Cancelled` if it is not wanted
-/// any more.
+/// `StartFailed` if the server ends, with its log from `log_from_bytes` on; `StartTimeout` if it does not accept
+/// connections in time, and it is left running; `Cancelled` after [`Cluster::stop`].
 fn wait_accepting(
     cluster: &Cluster,
     pid: i32,
@@ -139,13 +141,13 @@ fn wait_accepting(
     let layout = &cluster.layout;
     let mut pause = Pause::new();
     loop {
-        // Looked at before the ping, so that a server which is gone is not taken for one that answers.
+        // This check comes before the ping: after it, another server may answer in place of one that ended.
         if let Some(status) = end_of(cluster, pid, child)? {
             return Err(ClusterError::StartFailed { status, log_tail: layout.log_tail(log_from_bytes) });
         }
-        match wire::ping(&layout.socket(), &cluster.config.superuser, "postgres") {
-            Answer::Ready | Answer::Refused { .. } if owns_socket(cluster, pid) => return Ok(()),
-            _ => {}
+        match client::ping(layout, &cluster.config.superuser)? {
+            Answer::Ready | Answer::Refused if owns_socket(cluster, pid) => return Ok(()),
+            Answer::Ready | Answer::Refused | Answer::Starting | Answer::Away => {}
         }
         if !cluster.is_wanted() {
             return Err(ClusterError::Cancelled);
@@ -158,7 +160,7 @@ fn wait_accepting(
     }
 }
 
-/// Waits until the server `pid` has ended and, if it is our child, is collected.
+/// Waits until the server `pid` has ended and, if it is our child, reaps it.
 pub(crate) fn wait_for_end(
     cluster: &Cluster,
     pid: i32,
@@ -176,7 +178,7 @@ pub(crate) fn wait_for_end(
     Ok(())
 }
 
-/// How the server `pid` ended; none while it runs.
+/// The exit status of the server `pid`; none while it runs. Reaps it if it is our child.
 fn end_of(cluster: &Cluster, pid: i32, child: &mut Option<Child>) -> Result<Option<String>, ClusterError> {
     let pgdata = cluster.layout.pgdata();
     match child {
@@ -188,21 +190,23 @@ fn end_of(cluster: &Cluster, pid: i32, child: &mut Option<Child>) -> Result<Opti
             Ok(status.map(|status| status.to_string()))
         }
         _ if identify(pid, &pgdata).may_be_ours() => Ok(None),
-        _ => Ok(Some("not a child of ours".to_owned())),
+        _ => Ok(Some("status unknown: not a child of this process".to_owned())),
     }
 }
 
-/// Whether the server that answered is the one we mean, not one started by hand in the same moment.
+/// Whether the server that answered is `pid`, not one that was started by hand at the same moment. False as well while
+/// the pid file cannot be read: the caller then asks again.
 fn owns_socket(cluster: &Cluster, pid: i32) -> bool {
     read_pid_file(&cluster.layout.pgdata()).is_ok_and(|file| file.is_some_and(|file| file.pid == pid))
 }
 
-/// Removes a pid file whose process id certainly does not belong to its server any more.
+/// Removes a pid file whose process id certainly no longer belongs to its server.
 ///
-/// PostgreSQL asks kill(2) whether the process lives, and refuses to start if it does. That is wrong for one that was
-/// killed and is not collected by its parent, as where a container's first process collects nobody. And it is wrong
-/// where daemon and server share an account in a container: ids start over at each boot and soon meet one of the
-/// daemon's threads. What a dead server's children still hold is protected by its shared memory, not by this file.
+/// PostgreSQL asks kill(2) whether that process exists, and refuses to start if it does. The answer is misleading in two
+/// cases. A killed server stays a zombie if its parent does not reap it, as with an init process in a container that
+/// reaps no orphans. And in a container where daemon and server share an account, process ids start over at each boot
+/// and soon match one of the daemon's threads. The file is not needed to protect the data from surviving children of a
+/// dead server; the shared memory segment does that.
 fn remove_stale_pid_file(cluster: &Cluster, file: &PidFile) -> Result<(), ClusterError> {
     tracing::info!(pid = file.pid, "removing the pid file of a server that is gone");
     remove_if_there(&pid_file_path(&cluster.layout.pgdata()))

@@ -23,29 +23,34 @@ use crate::layout::last_lines;
 use crate::limits::TEST_SWEEP_MIN_AGE;
 use crate::process::{identify, read_pid_file, signal};
 
-/// Beginning of the names of test directories, in the system's directory for temporary files.
+/// Prefix of the names of test directories, in the system's directory for temporary files.
 const TEST_PREFIX: &str = "forebay-test-";
 
-/// How long the end of a test waits for its server.
+/// How long the end of a test waits for its server to stop.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How often a free TCP port is looked for: another process may take it between our look and the server's start.
+/// How many TCP ports are tried: another process may take a free port before the server listens on it.
 const TCP_ATTEMPTS: u32 = 5;
 
-/// What a test may want beyond the default.
+/// Pauses between two attempts to remove a test's directory, and how many attempts there are.
+const REMOVE_PAUSE: Duration = Duration::from_millis(50);
+/// See [`REMOVE_PAUSE`].
+const REMOVE_ATTEMPTS: u32 = 3;
+
+/// Options of a test's cluster.
 #[derive(Clone, Debug)]
 pub struct TestOptions {
-    /// False: the server does not sync, which is quicker, and right for tests that crash neither PostgreSQL nor rely
-    /// on what is on disk. Default true, as in production.
+    /// Whether the server syncs. Without syncs it is faster, which suits tests that neither crash PostgreSQL nor examine
+    /// its files. Default true, as in production.
     pub fsync: bool,
-    /// Further settings, name and value.
+    /// Additional settings, as name and value.
     pub settings: Vec<(String, String)>,
     /// See [`ClusterConfig::hba_lines`].
     pub hba_lines: Vec<String>,
-    /// Files for the server, name and content, put into its data directory with mode 0600 before it starts. Settings
-    /// name them by the same name, for example `ssl_cert_file`. Default none.
+    /// Files for the server, as name and content. They are written to its data directory with mode 0600 before it
+    /// starts. Settings such as `ssl_cert_file` refer to them by this name. Default none.
     pub files: Vec<(String, Vec<u8>)>,
-    /// True: listen also on a free TCP port of 127.0.0.1, see [`Cluster::port`]. Default false.
+    /// Whether the server also listens on a free TCP port of 127.0.0.1, see [`Cluster::port`]. Default false.
     pub tcp: bool,
 }
 
@@ -55,10 +60,11 @@ impl Default for TestOptions {
     }
 }
 
-/// A cluster of its own for a test: in a temporary directory, stopped and removed when dropped, also in a panic.
+/// A cluster for one test, in a temporary directory. Dropping it stops the server and removes the directory, also during
+/// a panic. Dereferences to [`Cluster`].
 ///
-/// If the test's process is killed, the kernel stops the server (where setpriv(1) is installed), and the next test that
-/// starts a cluster removes the directory. Dereferences to [`Cluster`].
+/// If the test's process is killed, the kernel stops the server (if setpriv(1) is installed), and the next test process
+/// that starts a cluster removes the directory.
 #[derive(Debug)]
 pub struct TestCluster {
     cluster: Arc<Cluster>,
@@ -66,7 +72,7 @@ pub struct TestCluster {
 }
 
 impl TestCluster {
-    /// Starts a cluster that syncs as in production: for tests that crash it.
+    /// Starts a cluster that syncs as in production, for tests that crash it.
     ///
     /// # Errors
     /// As [`Cluster::open`].
@@ -74,7 +80,7 @@ impl TestCluster {
         Self::start_with(TestOptions::default())
     }
 
-    /// Starts a cluster that never syncs: quicker, for tests that do not crash it.
+    /// Starts a cluster that never syncs, which is faster, for tests that do not crash it.
     ///
     /// # Errors
     /// As [`Cluster::open`].
@@ -91,7 +97,7 @@ impl TestCluster {
         let mut config = ClusterConfig::new(dir.path.join("postgres"));
         config.die_with_process = true;
         config.sync_init = false;
-        // Small, since many run side by side.
+        // Small, because many servers run at the same time.
         config.settings.push(("shared_buffers".to_owned(), "32MB".to_owned()));
         if !options.fsync {
             for name in ["fsync", "full_page_writes", "synchronous_commit"] {
@@ -106,21 +112,20 @@ impl TestCluster {
         Ok(Self { cluster, dir })
     }
 
-    /// The cluster, to share with a [`Watch`](crate::Watch).
+    /// The cluster, for a [`Watch`](crate::Watch).
     pub fn cluster(&self) -> &Arc<Cluster> {
         &self.cluster
     }
 
-    /// The test's temporary directory; the cluster is in `postgres` below it, the rest is free for use.
+    /// The test's temporary directory. The cluster is in `postgres` below it; the test may use the rest.
     pub fn dir(&self) -> &Path {
         &self.dir.path
     }
 
-    /// Runs SQL in the cluster's database through `psql` and returns the rows as it prints them unaligned: columns
-    /// parted by `|`, rows by newlines.
+    /// Runs SQL in the cluster's database through `psql`. Returns the rows, one a line, with columns separated by `|`.
     ///
     /// # Errors
-    /// [`ClusterError::Command`] with what `psql` said, [`ClusterError::Io`] if it cannot be run.
+    /// [`ClusterError::Command`] with the error output of `psql`, [`ClusterError::Io`] if `psql` cannot be run.
     pub fn psql(&self, sql: &str) -> Result<String, ClusterError> {
         psql(&self.cluster, sql)
     }
@@ -150,15 +155,15 @@ impl Deref for TestCluster {
 impl Drop for TestCluster {
     fn drop(&mut self) {
         if self.cluster.stop(StopMode::Immediate, STOP_TIMEOUT).is_err() {
-            // Nothing is left to try after this, and a panic in a drop would hide the test's own.
+            // If this fails, too, nothing else is left to try. A panic here would hide the test's own.
             drop(self.cluster.kill9());
         }
-        // The directory goes with the field `dir`, and a socket directory outside it here.
+        // Only for a socket directory outside `dir`. If it cannot be removed, an empty directory stays in /tmp.
         drop(fs::remove_dir_all(self.cluster.socket_dir()));
     }
 }
 
-/// A temporary directory with a lock that shows whether its owner lives.
+/// A temporary directory with a lock file, which is locked while the owner is alive.
 #[derive(Debug)]
 struct TestDir {
     path: PathBuf,
@@ -174,7 +179,7 @@ impl TestDir {
         loop {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let path = parent.join(format!("{TEST_PREFIX}{}-{number}", std::process::id()));
-            // Others may pass, as the server's account must, where the cluster below decides who may see what.
+            // Mode 0711, because the server's account must enter. Access is restricted in the cluster's own directory.
             match DirBuilder::new().mode(0o711).create(&path) {
                 Ok(()) => {
                     let lock = path.join("owner.lock");
@@ -182,7 +187,7 @@ impl TestDir {
                     owner.lock().context("locking", &lock)?;
                     return Ok(Self { path, _owner: owner });
                 }
-                // Left by a dead process with the same id.
+                // A dead process with the same id left it behind; the next number is tried.
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(ClusterError::io("creating", &path, error)),
             }
@@ -192,17 +197,18 @@ impl TestDir {
 
 impl Drop for TestDir {
     fn drop(&mut self) {
-        // The last children of a killed server may still be writing; what they leave, a later sweep takes.
-        for _ in 0..3 {
+        // The last children of a killed server may still be writing. If files are left, a later sweep removes them.
+        for _ in 0..REMOVE_ATTEMPTS {
             if fs::remove_dir_all(&self.path).is_ok() {
                 break;
             }
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(REMOVE_PAUSE);
         }
     }
 }
 
-/// Removes the directories of owners that are dead, and stops servers that run in them.
+/// Removes the directories of dead owners, and stops the servers that run in them. Everything here may fail: the next
+/// test process tries again.
 fn sweep(parent: &Path) {
     let euid = rustix::process::geteuid().as_raw();
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
@@ -210,24 +216,24 @@ fn sweep(parent: &Path) {
             continue;
         }
         let old_and_ours = fs::symlink_metadata(entry.path()).is_ok_and(|meta| {
-            let age = meta.modified().ok().and_then(|time| time.elapsed().ok()).unwrap_or_default();
+            // A time in the future counts as fresh.
+            let age = meta.modified().map_or(Duration::ZERO, |time| time.elapsed().unwrap_or(Duration::ZERO));
             meta.is_dir() && meta.uid() == euid && age >= TEST_SWEEP_MIN_AGE
         });
-        if !old_and_ours || owner_lives(&entry.path()) {
+        if !old_and_ours || is_owner_alive(&entry.path()) {
             continue;
         }
         let pgdata = entry.path().join("postgres/pgdata");
         if let Ok(Some(file)) = read_pid_file(&pgdata)
             && identify(file.pid, &pgdata).may_be_ours()
         {
-            // Best effort: what cannot be stopped or removed now is tried again by the next test process.
             drop(signal(file.pid, Signal::QUIT));
         }
         drop(fs::remove_dir_all(entry.path()));
     }
 }
 
-fn owner_lives(dir: &Path) -> bool {
+fn is_owner_alive(dir: &Path) -> bool {
     File::open(dir.join("owner.lock")).is_ok_and(|lock| lock.try_lock().is_err())
 }
 
@@ -237,7 +243,7 @@ fn open_on_free_port(config: &ClusterConfig) -> Result<Cluster, ClusterError> {
         attempt += 1;
         let address = ("127.0.0.1", 0);
         let free = TcpListener::bind(address).and_then(|listener| listener.local_addr());
-        let port = free.context("looking for a free port of", Path::new("127.0.0.1"))?.port();
+        let port = free.context("searching a free port of", Path::new("127.0.0.1"))?.port();
         match Cluster::open(ClusterConfig { listen_tcp: Some(port), ..config.clone() }) {
             Err(ClusterError::StartFailed { .. }) if attempt < TCP_ATTEMPTS => {}
             result => return result,
@@ -245,7 +251,7 @@ fn open_on_free_port(config: &ClusterConfig) -> Result<Cluster, ClusterError> {
     }
 }
 
-/// Copies a cluster that was made once for this version and account, which is several times quicker than `initdb`.
+/// Copies the template of this version and account, which is several times faster than `initdb`.
 fn copy_template(data_dir: &Path) -> Result<(), ClusterError> {
     let template = template()?;
     let mut command = Command::new("cp");
@@ -258,26 +264,27 @@ fn copy_template(data_dir: &Path) -> Result<(), ClusterError> {
     Ok(())
 }
 
-/// Puts files into the server's directory, for nobody but its account.
+/// Writes files to the server's directory that only its account may read.
 fn put_files(pgdata: &Path, files: &[(String, Vec<u8>)]) -> Result<(), ClusterError> {
     let account = Account::choose(pgdata)?;
     for (name, content) in files {
         let path = pgdata.join(name);
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&path).context("making", &path)?;
+        let mut file =
+            File::options().write(true).create_new(true).mode(0o600).open(&path).context("creating", &path)?;
         file.write_all(content).context("writing", &path)?;
         account.give(&path)?;
     }
     Ok(())
 }
 
-/// The directory of the template, made if missing. It gets its name only when it is whole.
+/// The directory of the template, created if missing. It gets its name only when it is complete.
 fn template() -> Result<PathBuf, ClusterError> {
     let binaries = find_binaries()?;
     let nothing = Path::new("/nonexistent");
     let account = Account::choose(nothing)?;
     let defaults = ClusterConfig::new(nothing);
     let arguments = InitOptions { superuser: &defaults.superuser, sync: false }.arguments(LOCALES[0]);
-    // All that decides the content, so that a change of any makes another template.
+    // Everything that determines the content, so that a change leads to another template.
     let content = format!("{binaries:?} {arguments:?} {}", defaults.database);
     let name = format!("forebay-template-{}-{:08x}", account.uid, crate::layout::fnv1a(content.as_bytes()));
     let template = env::temp_dir().join(name);
@@ -295,14 +302,15 @@ fn template() -> Result<PathBuf, ClusterError> {
         _ => {}
     }
     let config = ClusterConfig { sync_init: false, die_with_process: true, ..ClusterConfig::new(&unfinished) };
-    // Not synced: a machine that crashes takes the temporary directory, or the tests, with it.
+    // Not synced: temporary files need not survive a crash of the machine.
     let cluster = Cluster::open(ClusterConfig { settings: vec![("fsync".to_owned(), "off".to_owned())], ..config })?;
     cluster.stop(StopMode::Fast, STOP_TIMEOUT)?;
     fs::rename(&unfinished, &template).context("renaming", &unfinished)?;
     Ok(template)
 }
 
-/// Anybody can make a directory of this name; only one of our own, which nobody else can change, will do.
+/// Whether the directory belongs to our account and no other account can change it. Any account can create a directory of
+/// this name.
 fn is_trusted(template: &Path) -> bool {
     let euid = rustix::process::geteuid().as_raw();
     fs::symlink_metadata(template).is_ok_and(|meta| meta.is_dir() && meta.uid() == euid && meta.mode() & 0o022 == 0)

@@ -1,13 +1,14 @@
-//! What breaks, and how it comes back.
+//! Crashes of the server, of `initdb` and of their owner, and the recovery from them.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, chown};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::support::{DEADLINE, Place, pid_in_file, psql, shared, signal, stop, wait_for, we_are_root};
+use crate::support::{DEADLINE, Place, pid_in_file, psql, signal, stop, wait_for, we_are_root};
 use rustix::process::Signal;
 
 use forebay_cluster::{ClusterError, StopMode, Watch};
@@ -15,7 +16,7 @@ use forebay_cluster::{ClusterError, StopMode, Watch};
 #[test]
 fn a_postmaster_killed_is_started_again_by_the_watch_with_its_data() {
     let place = Place::new();
-    let cluster = shared(place.open());
+    let cluster = Arc::new(place.open());
     let watch = Watch::start(cluster.clone()).unwrap();
     psql(&cluster, "CREATE TABLE kept (n int)");
     for n in 1..=3 {
@@ -33,8 +34,8 @@ fn a_postmaster_killed_is_started_again_by_the_watch_with_its_data() {
 #[test]
 fn a_postmaster_killed_with_busy_children_is_started_again() {
     let place = Place::new();
-    let cluster = shared(place.open());
-    // Sessions in the middle of a statement notice their postmaster's death late, and hold its shared memory meanwhile.
+    let cluster = Arc::new(place.open());
+    // Sessions in the middle of a statement notice the postmaster's death late, and stay attached to its shared memory.
     let busy: Vec<_> = (0..4)
         .map(|_| {
             let sql = "SELECT count(*) FROM generate_series(1, 3000000)";
@@ -70,17 +71,17 @@ fn an_immediate_stop_is_recovered_from() {
 #[test]
 fn a_server_restarted_by_hand_is_kept() {
     let place = Place::new();
-    let cluster = shared(place.open());
+    let cluster = Arc::new(place.open());
     let watch = Watch::start(cluster.clone()).unwrap();
     let before = cluster.postmaster_pid().unwrap();
     let mut pg_ctl = Command::new(cluster.binaries().path("pg_ctl"));
     pg_ctl.args(["restart", "-w", "-m", "fast", "-s", "-D"]).arg(place.cluster_dir().join("pgdata"));
     pg_ctl.arg("-l").arg("/dev/null").stdout(Stdio::null()).stderr(Stdio::null());
-    // Whoever comes first starts it, pg_ctl or the watch; so pg_ctl may fail, and the server must run all the same.
+    // Either pg_ctl or the watch starts the server first. pg_ctl may therefore fail, but the server must run.
     spawn_as_owner(&place, &mut pg_ctl).wait().unwrap();
     wait_for("a server to run again", || cluster.is_accepting() && cluster.postmaster_pid() != Some(before));
     let after = cluster.postmaster_pid();
-    // Longer than several looks of the watch.
+    // Longer than several checks of the watch.
     thread::sleep(Duration::from_secs(1));
     assert_eq!(cluster.postmaster_pid(), after);
     assert_eq!(psql(&cluster, "SHOW listen_addresses"), "");
@@ -91,7 +92,7 @@ fn a_server_restarted_by_hand_is_kept() {
 #[test]
 fn a_server_told_to_stop_is_left_alone_by_the_watch() {
     let place = Place::new();
-    let cluster = shared(place.open());
+    let cluster = Arc::new(place.open());
     let watch = Watch::start(cluster.clone()).unwrap();
     stop(&cluster);
     thread::sleep(Duration::from_secs(1));
@@ -102,28 +103,28 @@ fn a_server_told_to_stop_is_left_alone_by_the_watch() {
 }
 
 #[test]
-fn a_watch_gives_up_a_start_that_cannot_succeed_when_told_to_stop() {
+fn a_watch_that_is_stopped_cancels_a_start_that_cannot_succeed() {
     let place = Place::new();
-    let cluster = shared(place.open());
+    let cluster = Arc::new(place.open());
     let watch = Watch::start(cluster.clone()).unwrap();
-    let hidden = place.cluster_dir().join("pgdata/global/pg_control");
-    let aside = hidden.with_extension("aside");
-    fs::rename(&hidden, &aside).unwrap();
+    let pg_control = place.cluster_dir().join("pgdata/global/pg_control");
+    let aside = pg_control.with_extension("aside");
+    fs::rename(&pg_control, &aside).unwrap();
     cluster.kill9().unwrap();
-    // The watch is trying now, and failing; each attempt leaves its lines.
+    // The watch tries to start the server now, and fails. Each attempt adds lines to the log.
     let log = || fs::read_to_string(cluster.log_file()).unwrap().matches("pg_control").count();
     wait_for("failed starts", || log() > 2);
     watch.stop(DEADLINE).unwrap();
     let attempts = log();
     thread::sleep(Duration::from_secs(1));
-    assert_eq!(log(), attempts, "the watch still tries");
-    fs::rename(&aside, &hidden).unwrap();
+    assert_eq!(log(), attempts, "the watch still tries to start the server");
+    fs::rename(&aside, &pg_control).unwrap();
     cluster.start().unwrap();
     stop(&cluster);
 }
 
 #[test]
-fn an_interrupted_initdb_is_done_again() {
+fn an_interrupted_initdb_is_repeated() {
     let place = Place::new();
     let mut owner = Command::new(env!("CARGO_BIN_EXE_forebay-private-postgres"))
         .arg(place.cluster_dir())
@@ -172,7 +173,7 @@ fn an_initdb_that_outlives_its_owner_does_not_disturb_the_next_one() {
     stop(&cluster);
 }
 
-/// The process `pid` and all that it has started, parents first.
+/// The process `pid` and all its descendants, parents first.
 fn descendants(pid: u32) -> Vec<u32> {
     let parents: Vec<(u32, u32)> = fs::read_dir("/proc")
         .unwrap()
@@ -193,7 +194,7 @@ fn descendants(pid: u32) -> Vec<u32> {
 }
 
 #[test]
-fn a_pid_file_whose_id_now_belongs_to_another_program_is_no_hindrance() {
+fn a_server_starts_although_another_program_has_the_id_in_its_pid_file() {
     let place = Place::new();
     let cluster = place.open();
     stop(&cluster);
@@ -203,13 +204,13 @@ fn a_pid_file_whose_id_now_belongs_to_another_program_is_no_hindrance() {
     cluster.start().unwrap();
     assert_eq!(psql(&cluster, "SELECT 1"), "1");
     stop(&cluster);
-    assert!(other.try_wait().unwrap().is_none(), "a program that is not ours was stopped");
+    assert!(other.try_wait().unwrap().is_none(), "another program was stopped");
     other.kill().unwrap();
     other.wait().unwrap();
 }
 
 #[test]
-fn a_dead_postmaster_that_nobody_collects_is_no_hindrance() {
+fn a_server_starts_although_its_dead_predecessor_is_not_reaped() {
     let place = Place::new();
     let cluster = place.open();
     stop(&cluster);
@@ -224,7 +225,7 @@ fn a_dead_postmaster_that_nobody_collects_is_no_hindrance() {
     dead.wait().unwrap();
 }
 
-/// Starts a program as the account that owns the cluster: to PostgreSQL, others' processes do not count.
+/// Starts a program as the account that owns the cluster. PostgreSQL ignores processes of other accounts.
 fn spawn_as_owner(place: &Place, command: &mut Command) -> Child {
     let owner = fs::metadata(place.cluster_dir().join("pgdata")).unwrap();
     if we_are_root() {
@@ -242,7 +243,7 @@ fn write_pid_file(place: &Place, pid: u32) {
 }
 
 #[test]
-fn a_stop_that_takes_too_long_is_an_error_and_a_later_one_waits_on() {
+fn a_stop_that_takes_too_long_is_an_error_and_a_later_stop_waits_again() {
     let place = Place::new();
     let cluster = place.open();
     let pid = cluster.postmaster_pid().unwrap();

@@ -1,4 +1,4 @@
-//! A cluster's ordinary life: made, started, stopped, adopted.
+//! The ordinary life of a cluster: created, started, stopped and adopted.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -72,7 +72,7 @@ fn a_server_whose_owner_was_killed_is_adopted() {
 }
 
 #[test]
-fn a_server_that_is_to_end_with_its_owner_does_also_when_that_is_killed() {
+fn a_server_that_ends_with_its_owner_also_ends_if_the_owner_is_killed() {
     let place = Place::new();
     let (mut owner, _, pid) = run_program(&["--ends-with-me"], &place);
     assert_eq!(pid_in_file(&place.cluster_dir()), Some(pid));
@@ -90,7 +90,7 @@ fn the_program_stops_its_server_when_its_input_ends() {
     assert_eq!(pid_in_file(&place.cluster_dir()), None);
 }
 
-/// Starts the program of this crate; returns it with the URL and the process id that it prints.
+/// Starts the program of this crate. Returns it with the URL and the process id that it prints.
 fn run_program(options: &[&str], place: &Place) -> (Child, String, i32) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay-private-postgres"));
     command.args(options).arg(place.cluster_dir()).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -102,7 +102,7 @@ fn run_program(options: &[&str], place: &Place) -> (Child, String, i32) {
 }
 
 #[test]
-fn a_server_outlives_the_handle_but_not_its_stop() {
+fn a_server_survives_the_drop_of_its_handle_but_not_a_stop() {
     let place = Place::new();
     let cluster = place.open();
     let pid = cluster.postmaster_pid();
@@ -114,7 +114,7 @@ fn a_server_outlives_the_handle_but_not_its_stop() {
 }
 
 #[test]
-fn two_clusters_live_side_by_side() {
+fn two_clusters_run_at_the_same_time() {
     let (one, two) = (TestCluster::start().unwrap(), TestCluster::start_without_fsync().unwrap());
     one.psql("CREATE TABLE only_here (n int)").unwrap();
     assert!(two.psql("SELECT * FROM only_here").is_err());
@@ -132,7 +132,7 @@ fn a_test_cluster_ends_with_a_panic() {
     let panicked = std::thread::spawn(move || {
         let cluster = TestCluster::start_without_fsync().unwrap();
         send.send((cluster.postmaster_pid().unwrap(), cluster.dir().to_owned())).unwrap();
-        panic!("as a test does that fails");
+        panic!("as in a failed test");
     });
     assert!(panicked.join().is_err());
     let (pid, dir) = receive.recv().unwrap();
@@ -141,7 +141,7 @@ fn a_test_cluster_ends_with_a_panic() {
 }
 
 #[test]
-fn a_test_cluster_outlives_the_thread_that_started_it() {
+fn a_test_cluster_survives_the_end_of_the_thread_that_started_it() {
     let cluster = std::thread::spawn(TestCluster::start_without_fsync).join().unwrap().unwrap();
     let pid = cluster.postmaster_pid();
     assert_eq!(cluster.psql("SELECT pg_sleep(0.3), 1").unwrap(), "|1");
@@ -149,7 +149,7 @@ fn a_test_cluster_outlives_the_thread_that_started_it() {
 }
 
 #[test]
-fn tcp_and_passwords_are_there_when_asked_for() {
+fn tcp_and_passwords_work_if_configured() {
     let cluster = TestCluster::start_with(TestOptions {
         fsync: false,
         tcp: true,
@@ -165,11 +165,11 @@ fn tcp_and_passwords_are_there_when_asked_for() {
     };
     assert!(login("somebody", "open"));
     assert!(!login("somebody", "closed"));
-    assert!(!login("forebay", "open"), "the superuser does not come over TCP");
+    assert!(!login("forebay", "open"), "the superuser cannot log in over TCP");
 }
 
 #[test]
-fn a_server_that_cannot_start_says_why() {
+fn the_error_of_a_failed_start_contains_the_reason() {
     let place = Place::new();
     let mut config = place.config();
     config.settings.push(("shared_buffers".to_owned(), "a lot".to_owned()));
@@ -179,7 +179,7 @@ fn a_server_that_cannot_start_says_why() {
 }
 
 #[test]
-fn a_directory_that_is_no_cluster_is_left_alone() {
+fn a_directory_that_is_no_cluster_is_not_changed() {
     let place = Place::new();
     let pgdata = place.cluster_dir().join("pgdata");
     fs::create_dir_all(&pgdata).unwrap();

@@ -1,6 +1,6 @@
-//! Tests on real PostgreSQL servers, each on a cluster of its own.
+//! Tests with real PostgreSQL servers. Each test has a cluster of its own.
 
-#![allow(clippy::unwrap_used, reason = "a test that meets an error has failed")]
+#![allow(clippy::unwrap_used, reason = "an error in a helper fails the test")]
 
 mod crash;
 mod life;

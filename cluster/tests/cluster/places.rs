@@ -1,4 +1,4 @@
-//! Where a cluster can be.
+//! The directories that a cluster can be in.
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
@@ -8,7 +8,7 @@ use crate::support::{Place, psql, stop, we_are_root};
 use forebay_cluster::{Cluster, ClusterError, MAX_SOCKET_PATH_BYTES};
 
 #[test]
-fn below_a_directory_that_only_root_may_enter_the_server_runs_with_a_lent_capability() {
+fn the_server_has_a_capability_if_only_root_may_enter_its_directory() {
     let place = Place::new();
     let private = place.path().join("private");
     DirBuilder::new().mode(0o700).create(&private).unwrap();
@@ -34,11 +34,11 @@ fn below_a_directory_that_only_root_may_enter_the_server_runs_with_a_lent_capabi
     cluster.start().unwrap();
     assert_eq!(psql(&cluster, "SELECT n FROM kept"), "1");
     stop(&cluster);
-    assert_eq!(fs::metadata(&private).unwrap().permissions().mode() & 0o777, 0o700, "not ours to change");
+    assert_eq!(fs::metadata(&private).unwrap().permissions().mode() & 0o777, 0o700, "the mode is unchanged");
 }
 
 #[test]
-fn where_its_account_may_pass_the_server_has_no_capability() {
+fn the_server_has_no_capability_if_its_account_may_enter_its_directory() {
     let place = Place::new();
     let cluster = place.open();
     assert!(cluster.lent_capability().is_none());
@@ -48,7 +48,7 @@ fn where_its_account_may_pass_the_server_has_no_capability() {
 }
 
 #[test]
-fn a_path_too_long_for_a_socket_gets_a_private_directory_elsewhere() {
+fn the_socket_is_in_a_private_directory_elsewhere_if_its_path_would_be_too_long() {
     let place = Place::new();
     let mut config = place.config();
     config.data_dir = place.path().join("d".repeat(MAX_SOCKET_PATH_BYTES));
@@ -73,7 +73,7 @@ fn a_path_too_long_for_a_socket_gets_a_private_directory_elsewhere() {
 }
 
 #[test]
-fn a_path_with_quotes_blanks_and_backslashes_works() {
+fn a_path_with_quotes_spaces_and_backslashes_works() {
     let place = Place::new();
     let mut config = place.config();
     config.data_dir = place.path().join(r#"it's "a"\ %41 é"#);

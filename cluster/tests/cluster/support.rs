@@ -1,10 +1,9 @@
-//! What the tests of this crate share.
+//! Helpers of this crate's tests.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -13,10 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use forebay_cluster::{Cluster, ClusterConfig, StopMode};
 
-/// Bounds every wait; nothing here comes near it.
+/// Bounds every wait. Far longer than any wait here takes.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A temporary directory that stops the server of the cluster in `cluster` below it and is removed when dropped.
+/// A temporary directory for a cluster. Dropping it stops the cluster's server and removes the directory.
 pub(crate) struct Place(PathBuf);
 
 impl Place {
@@ -37,11 +36,12 @@ impl Place {
         self.0.join("cluster")
     }
 
-    /// Opens the cluster with the settings tests want, and the server dying with the tests.
+    /// Opens the cluster with [`Place::config`].
     pub(crate) fn open(&self) -> Cluster {
         Cluster::open(self.config()).unwrap()
     }
 
+    /// Small, without syncs by `initdb`, and with a server that ends with the test process.
     pub(crate) fn config(&self) -> ClusterConfig {
         let mut config = ClusterConfig::new(self.cluster_dir());
         config.die_with_process = true;
@@ -60,29 +60,31 @@ impl Drop for Place {
                 std::thread::sleep(Duration::from_millis(10));
             }
         }
+        // A test may have removed parts of it; what cannot be removed stays in the directory for temporary files.
         drop(fs::remove_dir_all(&self.0));
     }
 }
 
-/// The process id in the pid file, if there is one and it is of a living server.
+/// The process id in the pid file, if there is one and it belongs to a running server.
 pub(crate) fn pid_in_file(cluster_dir: &Path) -> Option<i32> {
     let text = fs::read_to_string(cluster_dir.join("pgdata/postmaster.pid")).ok()?;
     text.lines().next()?.parse().ok().filter(|pid| is_postgres(*pid))
 }
 
-/// Whether a process is a living PostgreSQL. Looks at nothing that root may not see in a container.
+/// Whether a process is a running PostgreSQL. Reads only files that root may read in a container.
 pub(crate) fn is_postgres(pid: i32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    stat.contains(" (postgres) ") && !stat.contains(") Z ")
+    // A process that has ended has no such file.
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    stat.is_ok_and(|stat| stat.contains(" (postgres) ") && !stat.contains(") Z "))
 }
 
-/// Sends a signal; to a process that is gone already, in vain.
+/// Sends a signal to a process. Does nothing if the process no longer exists.
 pub(crate) fn signal(pid: i32, signal: Signal) {
     let sent = kill_process(Pid::from_raw(pid).unwrap(), signal);
     assert!(matches!(sent, Ok(()) | Err(Errno::SRCH)), "{sent:?}");
 }
 
-/// Runs SQL through psql and returns what it prints.
+/// Runs SQL through psql and returns its output.
 pub(crate) fn psql(cluster: &Cluster, sql: &str) -> String {
     let output = Command::new(cluster.binaries().path("psql"))
         .args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &cluster.url(), "-c", sql])
@@ -96,17 +98,13 @@ pub(crate) fn psql(cluster: &Cluster, sql: &str) -> String {
 pub(crate) fn wait_for(what: &str, mut condition: impl FnMut() -> bool) {
     let since = Instant::now();
     while !condition() {
-        assert!(since.elapsed() < DEADLINE, "waited in vain for {what}");
+        assert!(since.elapsed() < DEADLINE, "timed out waiting for {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 pub(crate) fn stop(cluster: &Cluster) {
     cluster.stop(StopMode::Fast, DEADLINE).unwrap();
-}
-
-pub(crate) fn shared(cluster: Cluster) -> Arc<Cluster> {
-    Arc::new(cluster)
 }
 
 pub(crate) fn we_are_root() -> bool {
