@@ -1,6 +1,7 @@
-//! The command line: what may be asked for, and which combinations make no sense.
+//! The command line: the options, and the combinations that are refused.
 
 use std::fmt;
+use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -8,16 +9,18 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Connections beyond this do not fit the five digits that a transaction id keeps for them.
+/// Most connections. A transaction id contains the connection's number in five digits.
 pub(crate) const MAX_CONNECTIONS: u32 = 100_000;
-/// Partitions beyond this do not fit the six digits of a partition's name.
+/// Most partitions. A partition's name contains its number in six digits.
 pub(crate) const MAX_PARTITIONS: u32 = 1_000_000;
-/// Run time, in seconds, when neither `--duration` nor `--requests` bounds the run.
+/// Duration of the run, in seconds, if neither `--duration` nor `--requests` bounds it.
 const DEFAULT_DURATION_S: f64 = 10.0;
-/// Longest run, in seconds: a day. A longer one is a mistake in the unit.
+/// Longest run, in seconds: a day. A longer one is probably a mistake in the unit.
 const MAX_DURATION_S: f64 = 86_400.0;
+/// Longest name of a queue or run, in bytes: far below every limit of the server.
+const MAX_NAME_BYTES: usize = 64;
 
-/// Load generator for Forebay: every answer checked; closed loop, or open with `--rate`.
+/// Load generator for Forebay. Checks every response. Runs a closed loop, or an open loop with --rate.
 #[derive(Debug, Parser)]
 #[command(name = "forebay-bench", version)]
 pub(crate) struct Cli {
@@ -25,24 +28,61 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
-/// What to do.
+/// The subcommand.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Push messages and measure the answers.
+    /// Push messages and measure the responses.
     Push(Box<PushArgs>),
     /// Open connections, use each once, and hold them idle until standard input ends.
     Hold(HoldArgs),
 }
 
-/// What becomes of a request whose answer was lost with its connection.
+/// How to continue after a connection was lost before a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum OnError {
-    /// Send it again, with the same transaction ids, until it is answered.
+    /// Send the request again, with the same transaction ids, until there is a response.
     Retry,
-    /// Leave it and go on with the next.
+    /// Continue with the next request.
     Abandon,
     /// End the run.
     Fail,
+}
+
+/// Why an argument, or a combination of arguments, is refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ArgumentError {
+    /// Without a new connection the request cannot be retried, nor followed by another.
+    #[error("--on-error retry and --on-error abandon need --reconnect")]
+    ReconnectMissing,
+    /// A URL with another scheme, or none.
+    #[error("the URL must begin with http://")]
+    UrlScheme,
+    /// A URL without a host, or with more than host and port.
+    #[error("the URL must be http://HOST[:PORT] and no more")]
+    UrlParts,
+    /// The name of the host, or the port, cannot be resolved.
+    #[error("cannot resolve {host}: {source}")]
+    Resolve {
+        /// Host and port.
+        host: String,
+        /// The resolver's error.
+        source: io::Error,
+    },
+    /// The name of the host has no address.
+    #[error("{host} has no address")]
+    NoAddress {
+        /// Host and port.
+        host: String,
+    },
+    /// Not a number.
+    #[error("not a number of seconds")]
+    NotSeconds,
+    /// A number of seconds out of range.
+    #[error("must be above 0 and at most {MAX_DURATION_S} seconds")]
+    SecondsRange,
+    /// A name that would need escaping in a URL or in JSON.
+    #[error("must be 1 to {MAX_NAME_BYTES} letters, digits, dots, dashes or underscores")]
+    Name,
 }
 
 /// Options of `forebay-bench hold`.
@@ -64,34 +104,34 @@ pub(crate) struct PushArgs {
     #[arg(long, default_value = "http://127.0.0.1:6632", value_name = "URL")]
     pub(crate) url: ServerUrl,
 
-    /// Connections held open, spread over the threads.
+    /// Connections, distributed over the threads.
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_CONNECTIONS)))]
     pub(crate) connections: u32,
 
-    /// Threads, each with a ring of its own. Default: one a core, and no more than connections.
+    /// Threads, each with a ring of its own. Default: one per core, but at most one per connection.
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub(crate) threads: Option<u16>,
 
-    /// Seconds to run; 10 when --requests does not bound the run either. Answers outstanding at the end are waited for.
+    /// Seconds to run. Default: 10, unless --requests is given. At the end the run waits for outstanding responses.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     pub(crate) duration: Option<Duration>,
 
-    /// Requests to send in all.
+    /// Requests to send in total.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) requests: Option<u64>,
 
-    /// Requests a second in all, evenly spread over time and connections, whether or not the server keeps up (open loop). The
-    /// time of an answer counts from when its request was due if its connection still waited for another answer then, so a server
-    /// that stalls is not spared the requests of that time.
+    /// Requests per second in total, evenly distributed over time and connections, whether or not the server keeps up (open
+    /// loop). If a request is due while its connection waits for an earlier response, its latency counts from the time it was
+    /// due, so that a stall of the server shows in all requests that it delayed.
     #[arg(long, value_name = "R", conflicts_with_all = ["pipeline", "requests"],
         value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     pub(crate) rate: Option<u32>,
 
-    /// Messages in one request.
+    /// Messages per request.
     #[arg(long, default_value_t = 1, value_name = "M", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) messages_per_request: u32,
 
-    /// Bytes of one message's payload, as JSON.
+    /// Bytes of JSON per payload.
     #[arg(long, default_value_t = 50, value_name = "B", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     pub(crate) payload_bytes: u32,
 
@@ -99,15 +139,15 @@ pub(crate) struct PushArgs {
     #[arg(long, default_value = "bench", value_parser = plain_name)]
     pub(crate) queue: String,
 
-    /// Spread the messages over this many partitions, p000000 and on. Default: the server's default partition.
+    /// Distribute the messages over this many partitions, p000000 and so on. Default: the server's default partition.
     #[arg(long, value_name = "P", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_PARTITIONS)))]
     pub(crate) partitions: Option<u32>,
 
-    /// Plain pushes, answered after the commit in PostgreSQL (the default).
+    /// Send plain pushes. The server responds after the commit in PostgreSQL. This is the default.
     #[arg(long, conflicts_with = "buffered")]
     pub(crate) plain: bool,
 
-    /// Buffered pushes, answered once they are durable in the server's log.
+    /// Send buffered pushes. The server responds when they are durable in its log.
     #[arg(long)]
     pub(crate) buffered: bool,
 
@@ -119,11 +159,11 @@ pub(crate) struct PushArgs {
     #[arg(long, default_value_t = 100, value_name = "N", requires = "buffered")]
     pub(crate) buffer_max: u32,
 
-    /// Requests written to a connection at once, before their answers are read.
+    /// Requests that a connection sends at once before it reads the responses.
     #[arg(long, default_value_t = 1, value_name = "DEPTH", value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(crate) pipeline: u32,
 
-    /// Send NDJSON to /push/QUEUE[/PARTITION] instead of JSON to /api/v1/push; a request has one partition then.
+    /// Send NDJSON to /push/QUEUE[/PARTITION] instead of JSON to /api/v1/push. All messages of a request have one partition.
     #[arg(long)]
     pub(crate) ndjson: bool,
 
@@ -131,36 +171,36 @@ pub(crate) struct PushArgs {
     #[arg(long)]
     pub(crate) transaction_ids: bool,
 
-    /// Make the transaction ids UUIDs that look random, as clients do who make their own. Implies --transaction-ids.
+    /// Use UUIDs that look random as transaction ids, as most clients do. Implies --transaction-ids.
     #[arg(long, conflicts_with = "ndjson")]
     pub(crate) uuids: bool,
 
-    /// Let every Nth message bear the transaction id of one long before it on its connection: a duplicate.
+    /// Give every Nth message the transaction id of a much earlier message of its connection, so that it is a duplicate.
     #[arg(long, value_name = "N", requires = "uuids", conflicts_with_all = ["audit", "audit_lost"],
         value_parser = clap::value_parser!(u64).range(1..))]
     pub(crate) duplicate_every: Option<u64>,
 
-    /// First part of the transaction ids. Default: made from the clock and the process id.
+    /// Prefix of the transaction ids. Default: derived from the clock and the process id.
     #[arg(long, value_parser = plain_name)]
     pub(crate) run_id: Option<String>,
 
-    /// Append a line for each answered message: transaction id, partition, sent at, answered at (tab-separated; ns).
+    /// Append a line for each answered message: transaction id, partition, time sent, time answered (tab-separated; ns).
     #[arg(long, value_name = "FILE")]
     pub(crate) audit: Option<PathBuf>,
 
-    /// Append such a line for each message that was sent and never answered: the server may or may not have it.
+    /// Append such a line for each message that was sent but never answered. The server may or may not have stored it.
     #[arg(long, value_name = "FILE")]
     pub(crate) audit_lost: Option<PathBuf>,
 
-    /// Connect again, for as long as the run lasts, when the server goes away.
+    /// Connect again when a connection is lost, until the run ends.
     #[arg(long, requires = "duration")]
     pub(crate) reconnect: bool,
 
-    /// What becomes of a request whose answer was lost; retry and abandon need --reconnect.
+    /// How to treat a request without a response when its connection is lost. retry and abandon need --reconnect.
     #[arg(long, value_enum, default_value_t = OnError::Fail, value_name = "WHAT")]
     pub(crate) on_error: OnError,
 
-    /// Seconds to wait for an answer before it counts as lost.
+    /// Seconds to wait for a response before the connection counts as lost.
     #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = seconds)]
     pub(crate) answer_timeout: Duration,
 
@@ -170,15 +210,18 @@ pub(crate) struct PushArgs {
 }
 
 impl PushArgs {
-    /// Checks what clap cannot express; the message is for the user.
-    pub(crate) fn check(&self) -> Result<(), String> {
+    /// Checks the combinations that clap cannot express.
+    ///
+    /// # Errors
+    /// [`ArgumentError::ReconnectMissing`]
+    pub(crate) fn check(&self) -> Result<(), ArgumentError> {
         if self.on_error != OnError::Fail && !self.reconnect {
-            return Err("--on-error retry and --on-error abandon need --reconnect".to_owned());
+            return Err(ArgumentError::ReconnectMissing);
         }
         Ok(())
     }
 
-    /// Whether the client names its messages.
+    /// Whether the messages have transaction ids.
     pub(crate) fn wants_transaction_ids(&self) -> bool {
         self.transaction_ids
             || self.uuids
@@ -187,7 +230,7 @@ impl PushArgs {
             || self.on_error == OnError::Retry
     }
 
-    /// How long the run may last; none when only `--requests` bounds it.
+    /// How long the run may last; none if only `--requests` bounds it.
     pub(crate) fn run_time(&self) -> Option<Duration> {
         match (self.duration, self.requests) {
             (None, None) => Some(Duration::from_secs_f64(DEFAULT_DURATION_S)),
@@ -196,12 +239,12 @@ impl PushArgs {
     }
 }
 
-/// `http://host:port`, resolved; nothing but `/` may follow.
+/// `http://host:port`, resolved. Only `/` may follow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ServerUrl {
-    /// Where to connect.
+    /// The address to connect to.
     pub(crate) address: SocketAddr,
-    /// Value of the `Host` header: what was typed.
+    /// Host and port as given, for the `Host` header.
     pub(crate) host: String,
 }
 
@@ -212,40 +255,41 @@ impl fmt::Display for ServerUrl {
 }
 
 impl FromStr for ServerUrl {
-    type Err = String;
+    type Err = ArgumentError;
 
-    fn from_str(url: &str) -> Result<Self, String> {
-        let rest = url.strip_prefix("http://").ok_or("the URL must begin with http://")?;
+    fn from_str(url: &str) -> Result<Self, ArgumentError> {
+        let rest = url.strip_prefix("http://").ok_or(ArgumentError::UrlScheme)?;
         let host = rest.strip_suffix('/').unwrap_or(rest);
         if host.is_empty() || host.contains(['/', '?', '#', '@']) || host.contains(char::is_whitespace) {
-            return Err("the URL must be http://HOST[:PORT] and no more".to_owned());
+            return Err(ArgumentError::UrlParts);
         }
-        // The last colon begins a port, save inside the brackets of an IPv6 address.
+        // The last colon begins a port, unless it is inside the brackets of an IPv6 address.
         let has_port = host.rfind(':') > host.rfind(']');
         let with_port = if has_port { host.to_owned() } else { format!("{host}:80") };
-        let mut addresses = with_port.to_socket_addrs().map_err(|error| format!("cannot resolve {host}: {error}"))?;
-        let address = addresses.next().ok_or_else(|| format!("{host} has no address"))?;
+        let mut addresses =
+            with_port.to_socket_addrs().map_err(|source| ArgumentError::Resolve { host: host.to_owned(), source })?;
+        let address = addresses.next().ok_or_else(|| ArgumentError::NoAddress { host: host.to_owned() })?;
         Ok(Self { address, host: host.to_owned() })
     }
 }
 
-/// A positive number of seconds, fractions allowed.
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+/// A positive number of seconds. Fractions are allowed.
+fn seconds(text: &str) -> Result<Duration, ArgumentError> {
+    let seconds: f64 = text.parse().map_err(|_| ArgumentError::NotSeconds)?;
     if seconds > 0.0 && seconds <= MAX_DURATION_S {
         Ok(Duration::from_secs_f64(seconds))
     } else {
-        Err(format!("must be above 0 and at most {MAX_DURATION_S} seconds"))
+        Err(ArgumentError::SecondsRange)
     }
 }
 
-/// A name that needs no escaping, neither in a URL nor in JSON.
-fn plain_name(text: &str) -> Result<String, String> {
+/// A name that needs no escaping in a URL or in JSON.
+fn plain_name(text: &str) -> Result<String, ArgumentError> {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-    if !text.is_empty() && text.len() <= 64 && text.bytes().all(plain) {
+    if (1..=MAX_NAME_BYTES).contains(&text.len()) && text.bytes().all(plain) {
         Ok(text.to_owned())
     } else {
-        Err("must be 1 to 64 letters, digits, dots, dashes or underscores".to_owned())
+        Err(ArgumentError::Name)
     }
 }
 
@@ -287,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn combinations_without_a_meaning_are_refused() {
+    fn meaningless_combinations_are_refused() {
         assert!(push("--plain --buffered").is_err());
         assert!(push("--buffer-ms 5").is_err());
         assert!(push("--reconnect").is_err(), "reconnecting must be bounded");
@@ -299,7 +343,7 @@ mod tests {
     }
 
     #[test]
-    fn what_names_messages_implies_transaction_ids() {
+    fn audits_and_retries_imply_transaction_ids() {
         assert!(!push("").unwrap().wants_transaction_ids());
         assert!(push("--audit f").unwrap().wants_transaction_ids());
         assert!(push("--on-error retry --reconnect --duration 1").unwrap().wants_transaction_ids());

@@ -1,32 +1,33 @@
 //! `forebay-bench`, the load generator for Forebay.
 //!
-//! It drives a server over HTTP as its clients do and says what came of it: requests, messages and bytes a second, the
-//! latencies, and each answer that was not what a client had to expect. It shares no code with the daemon, on purpose:
-//! what measures and what is measured must not be wrong together.
+//! It sends requests over HTTP as clients do. It reports requests, messages and bytes per second, latencies, and any
+//! response that a client would not expect. It shares no code with the daemon on purpose: a common fault would hide
+//! itself.
 //!
-//! It promises
-//! - a **closed loop**: a connection has at most `--pipeline` requests outstanding and sends no more before their answers; with
-//!   `--rate` an **open** one, whose latencies count from when a request was due,
-//! - that **every answer is read**, its status and the whole of its body, and that a run with one unexpected answer fails,
-//! - that a message in the audit file **was answered** with a 2xx, and stands there before it is counted.
+//! It promises:
+//! - The default is a **closed loop**: a connection has at most `--pipeline` requests outstanding and waits for their
+//!   responses before it sends more. With `--rate` the loop is **open**, and latencies count from when a request was due.
+//! - **Every response is read**, its status and its whole body. One unexpected response makes the run fail.
+//! - A message in the audit file **was answered** with a 2xx. It is in the file before it is counted.
 //!
-//! It refuses what it cannot measure honestly: answers without a `Content-Length`, bodies of unbounded size, TLS.
+//! It refuses what it cannot measure correctly: responses without a `Content-Length`, bodies of unbounded size, and TLS.
 //!
 //! ```text
-//! main ─ args            what was asked for
+//! main ─ args            the command line
 //!   hold                 idle connections
-//!   push                 threads, one ring each; the verdict
-//!   ├─ run               what all connections share: the plan, the end of the run, the first failure
+//!   push                 threads, one ring each; the result of the run
+//!   ├─ run               what all connections share: settings, the end of the run, the first failure
 //!   ├─ connection        one connection's loop: connect, send, read, retry
-//!   │   ├─ request       bytes out: requests rendered once, identifiers patched in place
-//!   │   ├─ response      bytes in: a status line, a head, a body
-//!   │   └─ socket        what tokio-uring cannot tell of a socket; the only unsafe code
-//!   ├─ watchdog          ends what waits too long
-//!   ├─ audit             the file of answered messages
+//!   │   ├─ request       requests as bytes: rendered once, identifiers patched in place
+//!   │   ├─ response      responses from bytes: status line, head, body
+//!   │   ├─ socket        a query that tokio-uring does not offer; unsafe code
+//!   │   └─ timer         a precise timer for `--rate`; unsafe code
+//!   ├─ watchdog          closes connections that wait too long
+//!   ├─ audit             the files of answered and lost messages
 //!   └─ stats ─ report    counts and latencies; the table and the JSON
 //! ```
 //!
-//! Exit codes: 0 the run was clean, 1 it was not (the reason stands on standard error), 2 the command line was wrong.
+//! Exit codes: 0 if the run was clean, 1 if not (the reason is on standard error), 2 if the command line was wrong.
 
 mod args;
 mod hold;

@@ -1,11 +1,12 @@
-//! The audit files: which messages were answered, and when, for tests that compare with what the database holds.
+//! The audit files: which messages were answered, and when. Tests compare them with the content of the database.
 //!
-//! A line a message, tab-separated: transaction id, partition, sent at, answered at, both in nanoseconds since 1970 on a
-//! clock that never goes back within a run. A retried message was sent when it was sent first. So, of two messages of one
-//! partition, the first answered before the second was sent, the first must come first in the database.
+//! Each message has a line with four fields, separated by tabs: transaction id, partition, time sent, time answered. The
+//! times are nanoseconds since 1970 on a clock that never goes back within a run. The time sent of a retried message is
+//! that of its first attempt. If one message of a partition was answered before another was sent, it must come first in
+//! the database.
 //!
-//! A line is in the page cache before its message is counted: it survives a crash of this process and of the server's,
-//! not one of the machine.
+//! A line is in the page cache before its message is counted. It survives a crash of this process or of the server, but
+//! not of the machine.
 
 use std::fmt::Write as _;
 use std::fs::{File, OpenOptions};
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use super::run::Failure;
 
-/// A file that lines are appended to, by all threads.
+/// A file to which all threads append lines.
 #[derive(Debug)]
 pub(crate) struct AuditFile {
     path: PathBuf,
@@ -22,7 +23,7 @@ pub(crate) struct AuditFile {
 }
 
 impl AuditFile {
-    /// Opens the file for appending and makes it where it is missing.
+    /// Opens the file for appending. Creates it if it does not exist.
     ///
     /// # Errors
     /// [`Failure::Audit`]
@@ -32,7 +33,7 @@ impl AuditFile {
         Ok(Self { path: path.to_owned(), file })
     }
 
-    /// Appends whole lines. One write of a file opened for appending is not torn by another thread's.
+    /// Appends whole lines. Writes of several threads to a file in append mode do not interleave.
     ///
     /// # Errors
     /// [`Failure::Audit`]
@@ -41,7 +42,7 @@ impl AuditFile {
     }
 }
 
-/// Adds a message's line to `lines`; the message was never answered where `answered_unix_ns` is none.
+/// Appends a message's line to `lines`. `answered_unix_ns` is none if the message was never answered.
 pub(crate) fn push_line(
     lines: &mut String,
     name: &str,
@@ -49,10 +50,9 @@ pub(crate) fn push_line(
     sent_unix_ns: u64,
     answered_unix_ns: Option<u64>,
 ) {
-    // Writing to a String cannot fail.
-    let written = match answered_unix_ns {
+    let result = match answered_unix_ns {
         Some(answered_unix_ns) => writeln!(lines, "{name}\t{partition}\t{sent_unix_ns}\t{answered_unix_ns}"),
         None => writeln!(lines, "{name}\t{partition}\t{sent_unix_ns}\t-"),
     };
-    debug_assert!(written.is_ok());
+    assert!(result.is_ok(), "writing to a String cannot fail");
 }

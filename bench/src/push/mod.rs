@@ -1,4 +1,4 @@
-//! `forebay-bench push`: runs the connections, merges what they saw, and gives the verdict.
+//! `forebay-bench push`: runs the connections, merges their counts, and reports the result.
 
 mod audit;
 mod connection;
@@ -28,13 +28,13 @@ use self::stats::Stats;
 const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 
-/// Entries of a thread's submission queue; a full one is handed to the kernel early, so this bounds nothing.
+/// Entries of a thread's submission queue. They do not limit the connections: a full queue is submitted early.
 const RING_ENTRIES: u32 = 1024;
 
-/// Runs the load, prints the report, and says by the exit code whether all went as a client had to expect.
+/// Runs the load and prints the report. The exit code says whether all responses were as a client expects.
 pub(crate) fn main(args: &PushArgs) -> ExitCode {
-    if let Err(message) = args.check() {
-        eprintln!("forebay-bench: {message}");
+    if let Err(error) = args.check() {
+        eprintln!("forebay-bench: {error}");
         return ExitCode::from(EXIT_USAGE);
     }
     let run = match Run::new(args.clone()) {
@@ -53,7 +53,9 @@ pub(crate) fn main(args: &PushArgs) -> ExitCode {
     if let Some(failure) = &failure {
         eprintln!("forebay-bench: {failure}");
     }
-    // A report that could not be printed (a closed pipe) is a failed run as well: nobody has seen its figures.
+    if let Err(error) = &printed {
+        eprintln!("forebay-bench: cannot print the report: {error}");
+    }
     if failure.is_some() || printed.is_err() { ExitCode::from(EXIT_FAILED) } else { ExitCode::SUCCESS }
 }
 
@@ -63,7 +65,7 @@ fn thread_count(args: &PushArgs) -> u32 {
     wanted.clamp(1, args.connections)
 }
 
-/// Spreads the connections over `threads` threads and merges what they counted.
+/// Distributes the connections over `threads` threads and merges their counts.
 fn drive(run: &Arc<Run>, threads: u32) -> Stats {
     let mut all = Stats::new();
     let mut workers = Vec::new();
@@ -71,25 +73,25 @@ fn drive(run: &Arc<Run>, threads: u32) -> Stats {
         let mine = Arc::clone(run);
         let spawned = thread::Builder::new().name(format!("push-{worker}")).spawn(move || {
             work(&mine, (worker..mine.args().connections).step_by(threads as usize)).unwrap_or_else(|error| {
-                mine.fail(Failure::Thread(error.to_string()));
+                mine.fail(Failure::Ring(error));
                 Stats::new()
             })
         });
         match spawned {
             Ok(handle) => workers.push(handle),
-            Err(error) => run.fail(Failure::Thread(error.to_string())),
+            Err(error) => run.fail(Failure::Spawn(error)),
         }
     }
     for handle in workers {
         match handle.join() {
             Ok(stats) => all.merge(&stats),
-            Err(_) => run.fail(Failure::Thread("a thread panicked".to_owned())),
+            Err(_) => run.fail(Failure::Panic),
         }
     }
     all
 }
 
-/// One thread: a ring, its connections, and a watchdog over them.
+/// One thread: a ring, its connections, and their watchdog.
 fn work(run: &Arc<Run>, connections: impl Iterator<Item = u32>) -> io::Result<Stats> {
     // Without the cooperative flag the kernel interrupts this thread for every completion.
     let mut builder = tokio_uring::builder();
@@ -107,7 +109,7 @@ fn work(run: &Arc<Run>, connections: impl Iterator<Item = u32>) -> io::Result<St
         let watchdog = tokio_uring::spawn(watchdog::watch(Arc::clone(run), watched));
         for task in tasks {
             if task.await.is_err() {
-                run.fail(Failure::Thread("a connection panicked".to_owned()));
+                run.fail(Failure::Panic);
             }
         }
         watchdog.abort();

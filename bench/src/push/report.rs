@@ -1,4 +1,4 @@
-//! The report: a table for people, one JSON object for scripts.
+//! The report: a table for people, or one JSON object for scripts.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
@@ -10,7 +10,7 @@ use crate::args::PushArgs;
 use super::run::Failure;
 use super::stats::Stats;
 
-/// The figures of a run; `--json` prints it as it stands, so its names and units are the format.
+/// The figures of a run. `--json` prints this struct, so the names and units of its fields are the output format.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     url: String,
@@ -20,7 +20,7 @@ pub(crate) struct Report {
     connections: u32,
     threads: u32,
     pipeline: u32,
-    /// Requests a second that were due, in an open loop.
+    /// Requests per second that were due, in an open loop.
     rate: Option<u32>,
     messages_per_request: u32,
     payload_bytes: u32,
@@ -43,7 +43,7 @@ pub(crate) struct Report {
     failure: Option<String>,
 }
 
-/// From the first byte of a request written (of a retried one: the first time) to its whole answer read.
+/// Time from sending a request's first byte (the first time, if it was retried) to reading its whole response.
 #[derive(Debug, Serialize)]
 struct Latency {
     p50: f64,
@@ -93,21 +93,21 @@ impl Report {
         }
     }
 
-    /// One JSON object and a line end on standard output.
+    /// Prints one JSON object and a newline on standard output.
     pub(crate) fn print_json(&self) -> io::Result<()> {
         let mut out = io::stdout().lock();
         serde_json::to_writer(&mut out, self)?;
         writeln!(out)
     }
 
-    /// A table on standard output. What did not happen has no line.
+    /// Prints a table on standard output. Counts of zero are left out where zero is the rule.
     pub(crate) fn print_table(&self) -> io::Result<()> {
         let mut out = io::stdout().lock();
         let statuses: Vec<String> = self.statuses.iter().map(|(status, count)| format!("{status}: {count}")).collect();
         writeln!(out, "{} {} pushes to {}, run {}", self.mode, self.endpoint, self.url, self.run_id)?;
         writeln!(
             out,
-            "{} connections on {} threads, {} outstanding on each, {} messages of {} bytes a request",
+            "{} connections on {} threads, up to {} requests outstanding on each, {} messages of {} bytes per request",
             self.connections, self.threads, self.pipeline, self.messages_per_request, self.payload_bytes
         )?;
         writeln!(out, "{:<12}{:>14.2} s", "time", self.elapsed_s)?;
@@ -121,7 +121,7 @@ impl Report {
             "{:<12}{:>10.0}{:>10.0}{:>10.0}{:>10.0}{:>12.0}",
             "", latency.p50, latency.p90, latency.p99, latency.p99_9, latency.max
         )?;
-        writeln!(out, "{:<12}{}", "answers", statuses.join(", "))?;
+        writeln!(out, "{:<12}{}", "responses", statuses.join(", "))?;
         for (name, count) in [
             ("requests retried", self.retried_requests),
             ("requests abandoned", self.abandoned_requests),

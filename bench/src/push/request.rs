@@ -1,37 +1,38 @@
-//! Requests as bytes, rendered once a connection; before each sending only digits are patched in place.
+//! Requests as bytes. A connection renders its request once, and before each use patches only the digits in it.
 //!
-//! Identifiers have a fixed width, so a patched request keeps its `Content-Length`.
+//! Identifiers have a fixed width, so that a patched request keeps its `Content-Length`.
 
 use crate::args::{MAX_CONNECTIONS, MAX_PARTITIONS, PushArgs};
 
-/// Digits of a message's (with NDJSON a request's) counter in a transaction id.
+/// Digits of the counter in a transaction id. The counter counts messages, with NDJSON requests.
 const COUNTER_DIGITS: usize = 12;
 /// Digits of the connection's number in a transaction id.
 const CONNECTION_DIGITS: usize = 5;
 /// Digits of a partition's number in its name.
 const PARTITION_DIGITS: usize = 6;
-/// Length of a UUID in text.
+/// Length of a UUID as text.
 const UUID_CHARS: usize = 36;
-/// How many messages of its connection lie between a duplicate and the message whose transaction id it bears: more than a
-/// transaction of the server takes, and a multiple of every usual number of partitions, for it must be the same one.
+/// Number of messages on a connection between a message and its duplicate. More than a transaction of the server holds,
+/// so that the two are in different ones, and a multiple of all usual numbers of partitions, so that both are in the same
+/// partition.
 const DUPLICATE_DISTANCE: u64 = 160_000;
-/// Number that the server gives the first line of an NDJSON body in `<Idempotency-Key>/<line>`.
+/// Number that the server gives to the first line of an NDJSON body in `<Idempotency-Key>/<line>`.
 const FIRST_LINE: u64 = 1;
 
 const _: () = assert!(MAX_CONNECTIONS as u64 <= 10u64.pow(CONNECTION_DIGITS as u32));
 const _: () = assert!(MAX_PARTITIONS as u64 <= 10u64.pow(PARTITION_DIGITS as u32));
 
-/// Where in a request the digits of one message (with NDJSON: of the request) stand.
+/// The positions in a request of the digits of one message, with NDJSON of the request.
 #[derive(Clone, Copy, Debug, Default)]
 struct Slots {
     partition_at: Option<usize>,
     counter_at: Option<usize>,
 }
 
-/// Renders one connection's requests, and knows what each of its messages is called.
+/// Renders one connection's requests, and derives the names of its messages.
 #[derive(Debug)]
 pub(crate) struct Renderer {
-    /// As many copies of the request as may be outstanding; empty while lent out.
+    /// As many copies of the request as may be outstanding. Empty between `render` and `give_back`.
     bytes: Vec<u8>,
     request_bytes: usize,
     body_bytes: usize,
@@ -39,12 +40,12 @@ pub(crate) struct Renderer {
     naming: Naming,
 }
 
-/// The names of a connection's messages, by their counters.
+/// Derives the names of a connection's messages from their counters.
 #[derive(Debug)]
 struct Naming {
-    /// `<run id>-<connection>-`, where messages are named by the client.
+    /// `<run id>-<connection>-`, if the messages have transaction ids.
     transaction_prefix: Option<String>,
-    /// Seed of the names, where they are UUIDs.
+    /// Seed of the names, if they are UUIDs.
     uuid_seed: Option<u64>,
     duplicate_every: Option<u64>,
     connection: u64,
@@ -54,7 +55,7 @@ struct Naming {
 }
 
 impl Renderer {
-    /// The requests of connection `connection` as `args` wants them, under the run's id.
+    /// A renderer for the requests of one connection.
     pub(crate) fn new(args: &PushArgs, run_id: &str, connection: u32) -> Self {
         let naming = Naming {
             transaction_prefix: args
@@ -71,15 +72,17 @@ impl Renderer {
         Self { bytes: request.repeat(args.pipeline as usize), request_bytes: request.len(), body_bytes, slots, naming }
     }
 
-    /// Bytes of one request's body.
+    /// Length of a request's body, in bytes.
     pub(crate) fn body_bytes(&self) -> usize {
         self.body_bytes
     }
 
-    /// Requests `first..first + count` of this connection: a buffer and the length in it that is to be sent.
+    /// Renders requests `first..first + count` of this connection. Returns a buffer and the length to send of it.
     ///
-    /// The buffer comes back by [`Renderer::give_back`] before the next call. `count` is at most the pipeline's depth.
+    /// The caller returns the buffer with [`Renderer::give_back`] before the next call. `count` is at most `--pipeline`.
     pub(crate) fn render(&mut self, first: u64, count: u32) -> (Vec<u8>, usize) {
+        let len = count as usize * self.request_bytes;
+        assert!(len <= self.bytes.len(), "the buffer was not given back, or more requests than it holds are rendered");
         for (copy, request) in (first..first + u64::from(count)).enumerate() {
             let base = copy * self.request_bytes;
             for (item, slots) in self.slots.iter().enumerate() {
@@ -96,16 +99,16 @@ impl Renderer {
                 }
             }
         }
-        (std::mem::take(&mut self.bytes), count as usize * self.request_bytes)
+        (std::mem::take(&mut self.bytes), len)
     }
 
-    /// Takes back what [`Renderer::render`] lent out.
+    /// Returns the buffer of [`Renderer::render`].
     pub(crate) fn give_back(&mut self, bytes: Vec<u8>) {
         self.bytes = bytes;
     }
 
-    /// Name and partition of each message of the connection's request `request`, in the order of the body; nothing
-    /// where the server makes the names.
+    /// Name and partition of each message in the connection's request `request`, in the order of the body. Empty if the
+    /// messages have no transaction ids.
     pub(crate) fn names(&self, request: u64) -> impl Iterator<Item = (String, String)> {
         let naming = &self.naming;
         naming.transaction_prefix.iter().flat_map(move |prefix| {
@@ -124,12 +127,12 @@ impl Renderer {
 }
 
 impl Naming {
-    /// What is counted: messages, or with NDJSON, where a request has one key and one partition, requests.
+    /// The counter of a message. With NDJSON, where a request has one key and one partition, it counts requests.
     fn counter(&self, request: u64, item: u64) -> u64 {
         if self.ndjson { request } else { request * self.messages_per_request + item }
     }
 
-    /// The counter of the message whose name message `counter` bears: its own, unless it is a duplicate.
+    /// The counter from which the name of message `counter` is derived. For a duplicate it is that of the original.
     fn named(&self, counter: u64) -> u64 {
         match self.duplicate_every {
             Some(every) if counter % every == every - 1 => counter % DUPLICATE_DISTANCE,
@@ -146,20 +149,21 @@ fn partition_name(partition: u64) -> String {
     format!("p{partition:0PARTITION_DIGITS$}")
 }
 
-/// Writes `value` in decimal with leading zeros; digits that do not fit are dropped.
+/// Writes `value` in decimal with leading zeros.
 fn write_digits(out: &mut [u8], mut value: u64) {
     for digit in out.iter_mut().rev() {
         *digit = b'0' + (value % 10) as u8;
         value /= 10;
     }
+    assert!(value == 0, "the value has more digits than there is room for");
 }
 
-/// A number of its own for each connection of a run.
+/// A seed for each connection of a run.
 fn seed_of(run_id: &str, connection: u32) -> u64 {
     run_id.bytes().fold(u64::from(connection), |seed, byte| mix(seed ^ u64::from(byte)))
 }
 
-/// The finalizer of splitmix64: every input has an output of its own, and neighbours have nothing in common.
+/// The finalizer of splitmix64: a bijection under which neighbouring inputs give unrelated outputs.
 fn mix(value: u64) -> u64 {
     let value = value.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -167,7 +171,7 @@ fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// The UUID (version 4 by its form) of message `counter`.
+/// The UUID of message `counter`, in the form of version 4.
 fn uuid(seed: u64, counter: u64) -> String {
     let mut text = vec![0; UUID_CHARS];
     write_uuid(&mut text, seed, counter);
@@ -239,7 +243,7 @@ fn json(args: &PushArgs, naming: &Naming) -> (Vec<u8>, Vec<Slots>, usize) {
     (request.into_bytes(), slots, body.len())
 }
 
-/// `POST /push/{queue}[/{partition}]` with a line a message: the request, its slots, and the length of its body.
+/// `POST /push/{queue}[/{partition}]` with a line per message: the request, its slots, and the length of its body.
 fn ndjson(args: &PushArgs, naming: &Naming) -> (Vec<u8>, Vec<Slots>, usize) {
     let mut place = Slots::default();
     let mut request = format!("POST /push/{}", args.queue);
@@ -265,15 +269,16 @@ fn ndjson(args: &PushArgs, naming: &Naming) -> (Vec<u8>, Vec<Slots>, usize) {
     (request.into_bytes(), vec![place], body.len())
 }
 
-/// Appends `count` zeros and says where they begin.
+/// Appends `count` zeros. Returns their position.
 fn push_zeros(text: &mut String, count: usize) -> usize {
     let at = text.len();
     text.extend(std::iter::repeat_n('0', count));
     at
 }
 
-/// A JSON document of exactly `bytes` bytes: an object with one string of letters and digits that hardly repeats
-/// (a compressing table must not have it easier than with real messages), or a number where an object does not fit.
+/// A JSON document of exactly `bytes` bytes: an object with one string of letters and digits, or a number if there is no
+/// room for an object. The string hardly repeats, so that a table with compression has no less work than with real
+/// messages.
 fn payload(bytes: usize) -> String {
     const OPEN: &str = r#"{"data":""#;
     const CLOSE: &str = r#""}"#;
@@ -283,7 +288,7 @@ fn payload(bytes: usize) -> String {
     };
     let mut text = String::with_capacity(bytes);
     text.push_str(OPEN);
-    // Knuth's MMIX generator; its high bits are the good ones.
+    // Knuth's MMIX generator. Only its high bits are random enough.
     let mut state: u64 = 0x5EED;
     for _ in 0..filling {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

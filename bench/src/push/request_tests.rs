@@ -14,7 +14,7 @@ fn args(line: &str) -> PushArgs {
     }
 }
 
-/// The heads and bodies of the requests in `bytes`, each cut off by its own Content-Length.
+/// The heads and bodies of the requests in `bytes`, divided by their Content-Length.
 fn cut(mut bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut requests = Vec::new();
     while !bytes.is_empty() {
@@ -36,7 +36,7 @@ fn render(renderer: &mut Renderer, first: u64, count: u32) -> Vec<(String, Vec<u
 }
 
 #[test]
-fn a_plain_push_holds_the_items_and_nothing_that_was_not_asked_for() {
+fn a_plain_push_contains_the_items_and_nothing_else() {
     let args = args("--messages-per-request 3 --payload-bytes 40 --queue q.1");
     let mut renderer = Renderer::new(&args, "run", 0);
     let requests = render(&mut renderer, 0, 1);
@@ -57,14 +57,14 @@ fn a_plain_push_holds_the_items_and_nothing_that_was_not_asked_for() {
 }
 
 #[test]
-fn a_buffered_push_says_how_long_it_may_wait() {
+fn a_buffered_push_contains_its_limits() {
     let mut renderer = Renderer::new(&args("--buffered --buffer-ms 7 --buffer-max 9"), "run", 0);
     let body: Value = serde_json::from_slice(&render(&mut renderer, 0, 1)[0].1).unwrap();
     assert_eq!((body["bufferMs"].as_u64(), body["bufferMax"].as_u64()), (Some(7), Some(9)));
 }
 
 #[test]
-fn every_message_bears_the_name_and_the_partition_that_the_audit_will_give_it() {
+fn every_message_has_the_name_and_partition_that_the_audit_file_gives_it() {
     let args = args("--messages-per-request 3 --partitions 4 --pipeline 2 --transaction-ids");
     let mut renderer = Renderer::new(&args, "run", 17);
     let mut seen = HashSet::new();
@@ -94,7 +94,7 @@ fn every_message_bears_the_name_and_the_partition_that_the_audit_will_give_it() 
 }
 
 #[test]
-fn a_retried_tail_of_a_batch_is_byte_for_byte_what_was_sent_before() {
+fn a_retried_tail_of_a_batch_is_sent_with_the_same_bytes() {
     let args = args("--pipeline 3 --transaction-ids --partitions 2");
     let mut renderer = Renderer::new(&args, "run", 1);
     let whole = render(&mut renderer, 5, 3);
@@ -103,7 +103,7 @@ fn a_retried_tail_of_a_batch_is_byte_for_byte_what_was_sent_before() {
 }
 
 #[test]
-fn ndjson_has_a_line_a_message_and_one_key_a_request() {
+fn ndjson_has_a_line_per_message_and_a_key_per_request() {
     let args = args("--ndjson --messages-per-request 3 --partitions 2 --transaction-ids --pipeline 2 --buffered");
     let mut renderer = Renderer::new(&args, "run", 0);
     for (request, (head, body)) in render(&mut renderer, 0, 2).into_iter().enumerate() {
@@ -127,7 +127,7 @@ fn plain_ndjson_waits_for_postgresql_and_needs_no_partition() {
 }
 
 #[test]
-fn payloads_are_json_of_exactly_the_length_asked_for() {
+fn payloads_are_json_of_exactly_the_given_length() {
     for bytes in [1, 2, 10, 11, 12, 100, 5000] {
         let text = payload(bytes);
         assert_eq!(text.len(), bytes);
@@ -136,7 +136,7 @@ fn payloads_are_json_of_exactly_the_length_asked_for() {
 }
 
 #[test]
-fn uuids_are_well_formed_all_different_and_those_of_duplicates_are_of_their_partition() {
+fn uuids_are_well_formed_and_unique_and_duplicates_have_the_partition_of_the_original() {
     let args = args("--uuids --messages-per-request 1000 --partitions 16 --duplicate-every 4");
     let mut renderer = Renderer::new(&args, "run", 3);
     let ids = |renderer: &mut Renderer, request| -> Vec<(String, String)> {

@@ -1,28 +1,27 @@
-//! Answers from bytes: as much of HTTP/1.1 as a client of a push needs, and an error for the rest.
+//! Parses responses: as much of HTTP/1.1 as a client that pushes needs. The rest is an error.
 
-use std::fmt;
 use std::ops::Range;
 
 use memchr::{memchr, memmem};
 
-/// Longest head, in bytes, that is waited for.
+/// Longest head in bytes: far longer than that of any server under test.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// Longest body, in bytes, that is waited for.
+/// Longest body in bytes: longer than the response to the largest request, which lists all its messages.
 const MAX_BODY_BYTES: usize = 256 * 1024 * 1024;
 
-/// One whole answer at the start of a buffer.
+/// One whole response at the start of a buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     /// The status, 200 to 999.
     pub(crate) status: u16,
-    /// The body's place in the buffer.
+    /// The position of the body in the buffer.
     pub(crate) body: Range<usize>,
     /// Whether the server closes the connection after it.
     pub(crate) closes: bool,
 }
 
-impl Answer {
-    /// Bytes of the buffer that this answer takes.
+impl Response {
+    /// Length of the response in the buffer, in bytes.
     pub(crate) fn len_bytes(&self) -> usize {
         self.body.end
     }
@@ -33,42 +32,35 @@ impl Answer {
     }
 }
 
-/// Why bytes are no answer that can be counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why bytes are not a response that this client can read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ResponseError {
     /// The first line is not `HTTP/1.x NNN …`.
+    #[error("its first line is not an HTTP/1.x status line")]
     StatusLine,
     /// A header line has no colon.
+    #[error("a header line has no colon")]
     Header,
-    /// `Content-Length` is no number, or there are two that differ.
+    /// `Content-Length` is not a number, or occurs twice with different numbers.
+    #[error("its Content-Length is not one number")]
     ContentLength,
-    /// Neither the status nor a `Content-Length` says where the answer ends.
+    /// Neither the status nor a `Content-Length` determines where the response ends.
+    #[error("it has no Content-Length")]
     NoLength,
-    /// `Transfer-Encoding`: this client does not read it, and no answer to a push needs it.
+    /// `Transfer-Encoding`, which this client does not read and no response to a push needs.
+    #[error("it has a Transfer-Encoding")]
     TransferEncoding,
-    /// The head does not end within 16 KiB.
+    /// The head does not end within [`MAX_HEAD_BYTES`].
+    #[error("its head is longer than {MAX_HEAD_BYTES} bytes")]
     HeadTooLong,
-    /// The body is longer than 256 MiB.
+    /// The body is longer than [`MAX_BODY_BYTES`].
+    #[error("its body is longer than {MAX_BODY_BYTES} bytes")]
     BodyTooLong,
 }
 
-impl fmt::Display for ResponseError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::StatusLine => "its first line is not an HTTP/1.x status line",
-            Self::Header => "a header line has no colon",
-            Self::ContentLength => "its Content-Length is not one number",
-            Self::NoLength => "it has no Content-Length",
-            Self::TransferEncoding => "it has a Transfer-Encoding",
-            Self::HeadTooLong => "its head does not end within 16 KiB",
-            Self::BodyTooLong => "its body is longer than 256 MiB",
-        })
-    }
-}
-
-/// The answer at the start of `buffer`, or none while some of it is still to come. Interim answers (1xx) before it are
-/// stepped over, as part of it.
-pub(crate) fn parse(buffer: &[u8]) -> Result<Option<Answer>, ResponseError> {
+/// The response at the start of `buffer`; none while it is incomplete. Skips interim responses (1xx) before it and counts
+/// their bytes as its own.
+pub(crate) fn parse(buffer: &[u8]) -> Result<Option<Response>, ResponseError> {
     let mut start = 0;
     loop {
         let unread = &buffer[start..];
@@ -85,11 +77,11 @@ pub(crate) fn parse(buffer: &[u8]) -> Result<Option<Answer>, ResponseError> {
         if buffer.len() < body_end {
             return Ok(None);
         }
-        return Ok(Some(Answer { status: head.status, body: body_start..body_end, closes: head.closes }));
+        return Ok(Some(Response { status: head.status, body: body_start..body_end, closes: head.closes }));
     }
 }
 
-/// What the head of an answer says.
+/// The head of a response.
 #[derive(Debug)]
 struct Head {
     status: u16,
@@ -98,7 +90,7 @@ struct Head {
 }
 
 impl Head {
-    /// Reads a head without the empty line that ends it.
+    /// Parses a head without the empty line that ends it.
     fn parse(head: &[u8]) -> Result<Self, ResponseError> {
         let line_end = memmem::find(head, b"\r\n").unwrap_or(head.len());
         let (status_line, mut rest) = head.split_at(line_end);
@@ -137,7 +129,7 @@ impl Head {
     }
 
     fn body_bytes(&self) -> Result<usize, ResponseError> {
-        // RFC 9112, 6.3: these never have a body, whatever their headers say.
+        // RFC 9112, 6.3: these never have a body, whatever their header fields say.
         if matches!(self.status, 204 | 304) {
             return Ok(0);
         }
@@ -145,7 +137,7 @@ impl Head {
     }
 }
 
-/// Whether the answer is HTTP/1.0, and its status.
+/// Whether the response is HTTP/1.0, and its status.
 fn parse_status_line(line: &[u8]) -> Result<(bool, u16), ResponseError> {
     let rest = line.strip_prefix(b"HTTP/1.").ok_or(ResponseError::StatusLine)?;
     let &[minor, b' ', a @ b'1'..=b'9', b @ b'0'..=b'9', c @ b'0'..=b'9', ref reason @ ..] = rest else {
@@ -158,7 +150,7 @@ fn parse_status_line(line: &[u8]) -> Result<(bool, u16), ResponseError> {
     Ok((minor == b'0', digit(a) * 100 + digit(b) * 10 + digit(c)))
 }
 
-/// Decimal digits and nothing else: `usize::from_str` would take a plus sign.
+/// Parses decimal digits only; `usize::from_str` would also accept a plus sign.
 fn parse_length(value: &[u8]) -> Result<usize, ResponseError> {
     if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
         return Err(ResponseError::ContentLength);

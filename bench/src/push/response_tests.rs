@@ -8,19 +8,19 @@ fn refuse(bytes: &[u8]) -> ResponseError {
 }
 
 #[test]
-fn an_answer_split_anywhere_is_incomplete_until_its_last_byte() {
+fn a_response_split_anywhere_is_incomplete_until_its_last_byte() {
     for end in 0..CREATED.len() {
         assert_eq!(parse(&CREATED[..end]), Ok(None), "after {end} bytes");
     }
-    let answer = parse(CREATED).unwrap().unwrap();
-    assert_eq!(answer.status, 201);
-    assert_eq!(&CREATED[answer.body.clone()], b"{\"pushed\":true}");
-    assert_eq!(answer.len_bytes(), CREATED.len());
-    assert!(answer.is_success() && !answer.closes);
+    let response = parse(CREATED).unwrap().unwrap();
+    assert_eq!(response.status, 201);
+    assert_eq!(&CREATED[response.body.clone()], b"{\"pushed\":true}");
+    assert_eq!(response.len_bytes(), CREATED.len());
+    assert!(response.is_success() && !response.closes);
 }
 
 #[test]
-fn pipelined_answers_are_taken_one_by_one() {
+fn pipelined_responses_are_parsed_one_by_one() {
     let mut buffer = CREATED.repeat(3);
     buffer.extend_from_slice(&CREATED[..10]);
     let mut at = 0;
@@ -32,18 +32,18 @@ fn pipelined_answers_are_taken_one_by_one() {
 }
 
 #[test]
-fn interim_answers_are_stepped_over_wherever_they_are_split() {
+fn interim_responses_are_skipped_wherever_they_are_split() {
     let mut bytes = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n".to_vec();
     bytes.extend_from_slice(CREATED);
     for end in 0..bytes.len() {
         assert_eq!(parse(&bytes[..end]), Ok(None), "after {end} bytes");
     }
-    let answer = parse(&bytes).unwrap().unwrap();
-    assert_eq!((answer.status, answer.len_bytes()), (201, bytes.len()));
+    let response = parse(&bytes).unwrap().unwrap();
+    assert_eq!((response.status, response.len_bytes()), (201, bytes.len()));
 }
 
 #[test]
-fn answers_that_never_have_a_body_need_no_length() {
+fn responses_that_never_have_a_body_need_no_length() {
     let bytes = b"HTTP/1.1 204 No Content\r\nServer: x\r\n\r\nHTTP";
     assert_eq!(parse(bytes).unwrap().unwrap().len_bytes(), bytes.len() - 4);
     assert_eq!(refuse(b"HTTP/1.1 200 OK\r\nServer: x\r\n\r\n"), ResponseError::NoLength);
@@ -51,7 +51,7 @@ fn answers_that_never_have_a_body_need_no_length() {
 }
 
 #[test]
-fn the_connection_header_and_the_version_say_whether_the_server_closes() {
+fn the_connection_header_and_the_version_determine_whether_the_server_closes() {
     let closes = |head: &str| parse(format!("{head}\r\nContent-Length: 0\r\n\r\n").as_bytes()).unwrap().unwrap().closes;
     assert!(!closes("HTTP/1.1 200 OK"));
     assert!(closes("HTTP/1.1 200 OK\r\nCONNECTION: foo, Close"));
@@ -60,7 +60,7 @@ fn the_connection_header_and_the_version_say_whether_the_server_closes() {
 }
 
 #[test]
-fn what_is_not_an_answer_is_refused() {
+fn bytes_that_are_not_a_response_are_refused() {
     assert_eq!(refuse(b"SSH-2.0-x\r\n\r\n"), ResponseError::StatusLine);
     assert_eq!(refuse(b"HTTP/2.0 200 OK\r\n\r\n"), ResponseError::StatusLine);
     assert_eq!(refuse(b"HTTP/1.1 20 OK\r\n\r\n"), ResponseError::StatusLine);

@@ -1,4 +1,4 @@
-//! The one question to a socket that tokio-uring cannot answer.
+//! A query on a socket that tokio-uring does not offer.
 
 use std::io;
 use std::net::TcpStream as StdTcpStream;
@@ -6,14 +6,16 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use tokio_uring::net::TcpStream;
 
-/// Whether a socket is connected to itself. While nobody listens on a port of the ephemeral range, the kernel may pick
-/// that very port for a client that connects to it, and TCP then opens the connection from both ends at once. Such a
-/// socket echoes requests, and keeps the server that is to come back from its port.
+/// Whether a socket is connected to itself.
+///
+/// If a client connects to a port of the ephemeral range on which nothing listens, the kernel may choose that same port
+/// as the client's own. TCP then opens the connection from both ends at once. Such a socket echoes requests, and keeps a
+/// restarting server from binding its port.
 ///
 /// # Errors
-/// What the system says when it is asked for the two addresses, such as that the peer is gone already.
+/// The system's error if it cannot tell the two addresses, for example because the peer has disconnected.
 pub(crate) fn is_connected_to_itself(stream: &TcpStream) -> io::Result<bool> {
-    // SAFETY: `stream` owns the descriptor and is borrowed for longer than this borrow of it lives.
+    // SAFETY: `stream` owns the descriptor, and the borrow of `stream` lasts longer than that of the descriptor.
     let descriptor = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
     let socket = StdTcpStream::from(descriptor.try_clone_to_owned()?);
     Ok(socket.local_addr()? == socket.peer_addr()?)
@@ -26,7 +28,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_connection_to_a_listener_is_not_one_to_itself() {
+    fn a_connection_to_a_listener_is_not_connected_to_itself() {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         tokio_uring::start(async {
@@ -36,8 +38,8 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_to_itself_is_seen() {
-        // A client's port is picked from this range, even ones first; nobody listens on the one that could be bound.
+    fn a_connection_to_itself_is_detected() {
+        // The kernel chooses clients' ports from this range, even ones first. Nothing listens on a port that can be bound.
         let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
         let first: u16 = range.split_whitespace().next().unwrap().parse().unwrap();
         let address = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));

@@ -1,12 +1,12 @@
-//! What was counted: by a thread while it runs, and in all at the end.
+//! Counts and latencies, of each thread during the run and of all threads at its end.
 
 use std::collections::BTreeMap;
 
 use hdrhistogram::Histogram;
 
-/// Significant decimal digits that the histogram keeps.
+/// Significant decimal digits of the histogram: an error of 0.1 %, far below the differences between runs.
 const LATENCY_DIGITS: u8 = 3;
-/// Longest latency that is told apart from longer ones: an hour, in nanoseconds.
+/// Longest latency in nanoseconds: an hour. Longer ones count as this.
 const MAX_LATENCY_NS: u64 = 3_600_000_000_000;
 
 /// Counts and latencies.
@@ -14,23 +14,23 @@ const MAX_LATENCY_NS: u64 = 3_600_000_000_000;
 pub(crate) struct Stats {
     /// Requests answered with a 2xx.
     pub(crate) answered_requests: u64,
-    /// Their messages.
+    /// Messages in these requests.
     pub(crate) answered_messages: u64,
-    /// The bytes of their bodies.
+    /// Bytes of the bodies of these requests.
     pub(crate) answered_body_bytes: u64,
-    /// Answers by status, the good ones too.
+    /// Responses by status, all of them.
     pub(crate) statuses: BTreeMap<u16, u64>,
-    /// Requests sent again after their answer was lost.
+    /// Requests sent again after their connection was lost.
     pub(crate) retried_requests: u64,
-    /// Requests given up after their answer was lost.
+    /// Requests given up after their connection was lost.
     pub(crate) abandoned_requests: u64,
-    /// Requests still unanswered when the run ended.
+    /// Requests without a response at the end of the run.
     pub(crate) unanswered_requests: u64,
-    /// Connections made after the first of each.
+    /// Connects after the first of each connection.
     pub(crate) reconnects: u64,
     /// Attempts to connect that failed.
     pub(crate) failed_connects: u64,
-    /// When the last connection ended, in nanoseconds of the run.
+    /// When the last connection ended, in nanoseconds since the start of the run.
     pub(crate) ended_ns: u64,
     latencies_ns: Histogram<u64>,
 }
@@ -60,16 +60,21 @@ impl Stats {
         }
     }
 
-    /// Counts `requests` good answers with one latency, from the first byte of the request written.
-    pub(crate) fn answered(&mut self, requests: u32, messages_per_request: u32, body_bytes: usize, latency_ns: u64) {
+    /// Counts `requests` responses with a 2xx and the same latency.
+    pub(crate) fn count_answered(
+        &mut self,
+        requests: u32,
+        messages_per_request: u32,
+        body_bytes: usize,
+        latency_ns: u64,
+    ) {
         self.answered_requests += u64::from(requests);
         self.answered_messages += u64::from(requests) * u64::from(messages_per_request);
         self.answered_body_bytes += u64::from(requests) * body_bytes as u64;
-        // Longer than an hour counts as an hour.
         self.latencies_ns.saturating_record_n(latency_ns, u64::from(requests));
     }
 
-    /// Adds what another thread counted.
+    /// Adds the counts of another thread.
     pub(crate) fn merge(&mut self, other: &Self) {
         self.answered_requests += other.answered_requests;
         self.answered_messages += other.answered_messages;
@@ -83,18 +88,18 @@ impl Stats {
         self.reconnects += other.reconnects;
         self.failed_connects += other.failed_connects;
         self.ended_ns = self.ended_ns.max(other.ended_ns);
-        // Both have the same bounds, so every value of the one fits the other.
+        // Both histograms have the same bounds, so no value is changed.
         for value in other.latencies_ns.iter_recorded() {
             self.latencies_ns.saturating_record_n(value.value_iterated_to(), value.count_at_value());
         }
     }
 
-    /// The latency, in microseconds, within which this share (0 to 1) of the requests was answered; 0 without any.
-    pub(crate) fn latency_us(&self, share: f64) -> f64 {
-        self.latencies_ns.value_at_quantile(share) as f64 / 1000.0
+    /// The latency at a quantile (0 to 1), in microseconds; 0 if there are no latencies.
+    pub(crate) fn latency_us(&self, quantile: f64) -> f64 {
+        self.latencies_ns.value_at_quantile(quantile) as f64 / 1000.0
     }
 
-    /// The longest latency in microseconds; 0 without any.
+    /// The longest latency in microseconds; 0 if there are no latencies.
     pub(crate) fn max_latency_us(&self) -> f64 {
         self.latencies_ns.max() as f64 / 1000.0
     }
@@ -105,10 +110,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn merged_counts_and_latencies_are_those_of_both() {
+    fn merging_adds_counts_and_latencies() {
         let (mut a, mut b) = (Stats::new(), Stats::new());
-        a.answered(99, 2, 10, 1_000_000);
-        b.answered(1, 2, 10, 50_000_000);
+        a.count_answered(99, 2, 10, 1_000_000);
+        b.count_answered(1, 2, 10, 50_000_000);
         b.statuses.insert(201, 1);
         b.ended_ns = 7;
         a.merge(&b);
@@ -120,10 +125,10 @@ mod tests {
     }
 
     #[test]
-    fn latencies_beyond_the_last_bucket_are_kept_as_the_longest() {
+    fn latencies_beyond_the_last_bucket_count_as_the_longest() {
         let mut stats = Stats::new();
-        stats.answered(1, 1, 1, u64::MAX);
-        stats.answered(1, 1, 1, 0);
+        stats.count_answered(1, 1, 1, u64::MAX);
+        stats.count_answered(1, 1, 1, 0);
         assert!(stats.max_latency_us() >= MAX_LATENCY_NS as f64 / 1000.0 * 0.99);
     }
 }

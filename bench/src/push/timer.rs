@@ -1,5 +1,5 @@
-//! A connection's own timer, for `--rate`. tokio's has a step of a millisecond, in which tens of requests fall due at once:
-//! the server would be measured by bursts that nobody asked for.
+//! A connection's timer for `--rate`. tokio's timer has a resolution of a millisecond. Tens of requests would be due at
+//! once, and the server would be measured under bursts.
 
 use std::fs::File as StdFile;
 use std::io;
@@ -9,36 +9,37 @@ use std::time::Duration;
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use tokio_uring::fs::File;
 
-/// All timers expire at multiples of this in the time of the run, so that one interrupt serves those who are due together:
-/// with one for each request a thread spends half as much again on 40,000 requests a second.
+/// All timers expire at multiples of this many nanoseconds since the start of the run, so that one interrupt serves all
+/// that are due together. At 40,000 requests per second, an interrupt for each costs a thread half as much CPU time again.
 pub(crate) const STEP_NS: u64 = 100_000;
 
-/// A `timerfd` that is read through the ring: as exact as the kernel's high-resolution timers.
+/// A `timerfd` that is read through the ring, as precise as the kernel's high-resolution timers.
 pub(crate) struct Timer {
     file: File,
-    /// What is read: how often it expired. Empty while the kernel has it.
+    /// The buffer for the number of expirations. Empty while the kernel owns it.
     expirations: Vec<u8>,
 }
 
 impl Timer {
-    /// A timer on the thread's ring.
+    /// Creates a timer on the thread's ring.
     ///
     /// # Errors
-    /// When the system has no descriptor left.
+    /// If no file descriptor is available.
     pub(crate) fn new() -> io::Result<Self> {
         let descriptor = rustix::time::timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
         Ok(Self { file: File::from_std(StdFile::from(descriptor)), expirations: vec![0; size_of::<u64>()] })
     }
 
-    /// Waits for so long; for ever, if that is nothing. To be awaited to its end.
+    /// Waits for `wait`, which must not be zero: such a timer never expires. The future must be awaited to its end.
     ///
     /// # Errors
-    /// Those of `timerfd_settime`, and of reading from it.
+    /// Those of `timerfd_settime`, and of reading from the descriptor.
     pub(crate) async fn wait(&mut self, wait: Duration) -> io::Result<()> {
+        assert!(!wait.is_zero(), "a timer that is set to zero never expires");
         let no_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
         let value = Timespec::try_from(wait).map_err(|_| io::ErrorKind::InvalidInput)?;
         let once = Itimerspec { it_interval: no_interval, it_value: value };
-        // SAFETY: `self.file` owns the descriptor and is borrowed for longer than this borrow of it lives.
+        // SAFETY: `self.file` owns the descriptor, and its borrow lasts longer than that of the descriptor.
         let descriptor = unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) };
         rustix::time::timerfd_settime(descriptor, TimerfdTimerFlags::empty(), &once)?;
         let (read, expirations) = self.file.read_at(std::mem::take(&mut self.expirations), 0).await;
@@ -54,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_timer_waits_as_long_as_it_was_told_each_time() {
+    fn a_timer_waits_for_the_given_time_each_time() {
         tokio_uring::start(async {
             let mut timer = Timer::new().unwrap();
             for wait in [Duration::from_millis(5), Duration::from_nanos(1), Duration::from_millis(2)] {

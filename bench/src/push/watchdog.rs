@@ -1,6 +1,6 @@
-//! Ends what waits too long: one sweep a thread, in place of a timer for every read.
+//! Ends reads that wait too long. Each thread has one periodic sweep instead of a timer for every read.
 //!
-//! A read that must end is ended by shutting its socket down, never by dropping it: the kernel still owns its buffer.
+//! The sweep shuts the socket down, which ends the read. Dropping the read would not do: the kernel still owns its buffer.
 
 use std::cell::{Cell, RefCell};
 use std::net::Shutdown;
@@ -12,33 +12,33 @@ use tokio_uring::net::TcpStream;
 
 use super::run::Run;
 
-/// Time between two sweeps: how much longer than `--answer-timeout` an answer may be waited for.
+/// Time between two sweeps, and so how much longer than `--answer-timeout` a wait may last.
 const SWEEP: Duration = Duration::from_millis(20);
 
-/// What the watchdog sees of a connection.
+/// The part of a connection that the watchdog uses.
 #[derive(Default)]
 pub(crate) struct Watched {
     /// The open socket.
     pub(crate) stream: RefCell<Option<Rc<TcpStream>>>,
-    /// Since when it waits for an answer, in nanoseconds of the run.
+    /// Since when the connection waits for a response, in nanoseconds since the start of the run.
     pub(crate) waits_since_ns: Cell<Option<u64>>,
 }
 
-/// Sweeps over a thread's connections until it is aborted.
+/// Sweeps a thread's connections until the task is aborted.
 pub(crate) async fn watch(run: Arc<Run>, connections: Vec<Rc<Watched>>) {
-    let patience_ns = u64::try_from(run.args().answer_timeout.as_nanos()).unwrap_or(u64::MAX);
+    let timeout_ns = u64::try_from(run.args().answer_timeout.as_nanos()).unwrap_or(u64::MAX);
     loop {
         tokio::time::sleep(SWEEP).await;
         let now_ns = run.now_ns();
         let end_all = run.is_past_grace();
         for connection in &connections {
             let overdue =
-                connection.waits_since_ns.get().is_some_and(|since| now_ns.saturating_sub(since) > patience_ns);
+                connection.waits_since_ns.get().is_some_and(|since| now_ns.saturating_sub(since) > timeout_ns);
             if !overdue && !end_all {
                 continue;
             }
             if let Some(stream) = connection.stream.borrow().as_ref() {
-                // Not connected any more is what this is for.
+                // An error says that the socket is no longer connected, which is the purpose.
                 drop(stream.shutdown(Shutdown::Both));
             }
         }

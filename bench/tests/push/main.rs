@@ -1,5 +1,5 @@
-//! `forebay-bench push` as a whole, against a tiny real HTTP server in the test.
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed, helpers included")]
+//! Runs `forebay-bench` against a small HTTP server in the test.
+#![allow(clippy::unwrap_used, reason = "an error in a helper fails the test")]
 
 mod server;
 
@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use server::{Reply, Request, Server};
 
-const CREATED: Reply = Reply::Answer(201, r#"{"pushed":true}"#);
+const CREATED: Reply = Reply::Respond(201, r#"{"pushed":true}"#);
 
 fn bench(url: &str, options: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_forebay-bench"))
@@ -38,7 +38,7 @@ fn items(request: &Request) -> Vec<Value> {
     serde_json::from_str::<Value>(&request.body).unwrap()["items"].as_array().unwrap().clone()
 }
 
-/// The transaction ids that the server was sent, with how often.
+/// The transaction ids that the server received, each with how often.
 fn sent_ids(server: &Server) -> BTreeMap<String, usize> {
     let mut ids = BTreeMap::new();
     for item in server.requests().iter().flat_map(items) {
@@ -47,14 +47,14 @@ fn sent_ids(server: &Server) -> BTreeMap<String, usize> {
     ids
 }
 
-/// The lines of an audit file: transaction id, partition, sent, answered.
+/// The lines of an audit file: transaction id, partition, time sent, time answered.
 fn audit(path: &Path) -> Vec<Vec<String>> {
     let text = std::fs::read_to_string(path).unwrap();
     text.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
 }
 
 #[test]
-fn every_request_is_sent_once_and_every_answer_counted() {
+fn every_request_is_sent_once_and_every_response_counted() {
     let server = Server::start(|_| CREATED);
     let output = push(&server, "--requests 100 --connections 8 --threads 2 --messages-per-request 3 --transaction-ids");
     assert!(output.status.success(), "{output:?}");
@@ -72,7 +72,7 @@ fn every_request_is_sent_once_and_every_answer_counted() {
 }
 
 #[test]
-fn the_table_is_what_people_get() {
+fn the_default_output_is_a_table() {
     let server = Server::start(|_| CREATED);
     let output = Command::new(env!("CARGO_BIN_EXE_forebay-bench"))
         .args(["push", "--requests", "5", "--url", &format!("http://{}/", server.address)])
@@ -86,7 +86,7 @@ fn the_table_is_what_people_get() {
 }
 
 #[test]
-fn pipelined_requests_are_all_answered_also_when_they_do_not_divide() {
+fn pipelined_requests_are_all_answered_also_if_the_depth_does_not_divide_their_number() {
     let server = Server::start(|_| CREATED);
     let output = push(&server, "--requests 25 --connections 2 --pipeline 4 --partitions 3 --buffered");
     assert!(output.status.success(), "{output:?}");
@@ -98,7 +98,7 @@ fn pipelined_requests_are_all_answered_also_when_they_do_not_divide() {
 }
 
 #[test]
-fn ndjson_goes_to_the_queues_own_address() {
+fn ndjson_is_sent_to_the_path_of_the_queue() {
     let server = Server::start(|_| CREATED);
     let output = push(&server, "--requests 4 --connections 1 --ndjson --messages-per-request 5 --queue quakes");
     assert!(output.status.success(), "{output:?}");
@@ -110,74 +110,74 @@ fn ndjson_goes_to_the_queues_own_address() {
 }
 
 #[test]
-fn one_answer_that_is_not_2xx_ends_the_run_and_shows_its_body() {
+fn one_response_other_than_2xx_ends_the_run_and_its_body_is_reported() {
     let server =
-        Server::start(|number| if number < 10 { CREATED } else { Reply::Answer(503, r#"{"code":"overloaded"}"#) });
+        Server::start(|number| if number < 10 { CREATED } else { Reply::Respond(503, r#"{"code":"overloaded"}"#) });
     let output = push(&server, "--duration 60 --connections 4");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stderr(&output).contains(r#"503: {"code":"overloaded"}"#), "{output:?}");
     let report = report(&output);
-    // The other three connections may have been cut off while they waited for their answers.
+    // The other three connections may have been closed while they waited for their responses.
     assert!((7..=10).contains(&report["requests"].as_u64().unwrap()), "{report}");
     assert!(report["statuses"]["503"].as_u64().unwrap() >= 1);
     assert!(report["failure"].as_str().unwrap().contains("503"));
 }
 
 #[test]
-fn bytes_that_are_no_answer_end_the_run() {
-    // The body claims to be an answer of its own.
-    let server = Server::start(|_| Reply::Answer(100, "not an answer at all\r\n\r\n"));
+fn bytes_that_are_not_a_response_end_the_run() {
+    // The client skips the interim response, and takes its body for the next response.
+    let server = Server::start(|_| Reply::Respond(100, "not an answer at all\r\n\r\n"));
     let output = push(&server, "--duration 60 --connections 1");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stderr(&output).contains("status line"), "{output:?}");
 }
 
 #[test]
-fn a_server_that_is_not_there_ends_the_run() {
+fn a_server_that_does_not_run_ends_the_run() {
     // No other test's server listens on this address, so its ports are free.
     let address = "127.0.0.9:9";
     let output = bench(&format!("http://{address}"), "--duration 60");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stderr(&output).contains("cannot connect"), "{output:?}");
-    // With --reconnect it is waited for, but a run in which it never came is no good run.
+    // With --reconnect the run waits for the server, but fails if the server never comes.
     let output = bench(&format!("http://{address}"), "--duration 0.2 --reconnect");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stderr(&output).contains("not one request"), "{output:?}");
 }
 
 #[test]
-fn an_answer_that_never_comes_is_a_lost_one() {
+fn a_response_that_never_comes_counts_as_lost() {
     let server = Server::start(|number| if number == 0 { CREATED } else { Reply::Silence });
     let output = push(&server, "--duration 60 --connections 1 --answer-timeout 0.1");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(stderr(&output).contains("1 answers outstanding"), "{output:?}");
+    assert!(stderr(&output).contains("1 responses outstanding"), "{output:?}");
     assert_eq!(report(&output)["unanswered_requests"], 1);
 }
 
 #[test]
-fn a_lost_connection_ends_the_run_unless_reconnecting_was_asked_for() {
+fn a_lost_connection_ends_the_run_without_reconnect() {
     let server = Server::start(|number| if number == 5 { Reply::HangUp } else { CREATED });
     let output = push(&server, "--requests 20 --connections 1");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert_eq!(report(&output)["requests"], 5);
     let output = push(&server, "--requests 20 --duration 60 --connections 1 --reconnect");
-    assert!(output.status.success(), "nothing more is lost: {output:?}");
+    assert!(output.status.success(), "no further connection is lost: {output:?}");
 }
 
 #[test]
-fn connections_closed_in_order_are_made_again() {
-    let server = Server::start(|number| if number % 4 == 3 { Reply::AnswerAndClose(201, "{}") } else { CREATED });
+fn a_connection_that_the_server_closes_after_a_response_is_replaced() {
+    let server = Server::start(|number| if number % 4 == 3 { Reply::RespondAndClose(201, "{}") } else { CREATED });
     let output = push(&server, "--requests 40 --duration 60 --connections 1 --reconnect");
     assert!(output.status.success(), "{output:?}");
     let report = report(&output);
     assert_eq!(report["requests"], 40);
     assert_eq!(server.requests().len(), 40);
-    // After the last answer there is either no time or no request left to connect for.
+    // After the last response there may be no request left to connect for.
     assert!((9..=10).contains(&report["reconnects"].as_u64().unwrap()), "{report}");
 }
 
 #[test]
-fn a_request_whose_answer_was_lost_is_sent_again_under_its_own_name() {
+fn a_retried_request_has_its_original_transaction_ids() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("answered");
     let server = Server::start(|number| if number % 7 == 3 { Reply::HangUp } else { CREATED });
@@ -195,19 +195,19 @@ fn a_request_whose_answer_was_lost_is_sent_again_under_its_own_name() {
     let lines = audit(&path);
     assert_eq!(lines.len(), 120);
     let answered: HashSet<&str> = lines.iter().map(|line| line[0].as_str()).collect();
-    assert_eq!(answered.len(), 120, "each once");
+    assert_eq!(answered.len(), 120, "each message is in the file once");
     let sent = sent_ids(&server);
-    assert_eq!(sent.keys().map(String::as_str).collect::<HashSet<_>>(), answered, "no name but those");
-    assert!(sent.values().any(|&times| times > 1), "some were sent again");
+    assert_eq!(sent.keys().map(String::as_str).collect::<HashSet<_>>(), answered, "no other transaction ids were sent");
+    assert!(sent.values().any(|&times| times > 1), "some requests were sent again");
     for line in &lines {
         let stamps: Vec<u64> = line[2..].iter().map(|stamp| stamp.parse().unwrap()).collect();
         assert!(line[0].starts_with("crash-") && line[1].starts_with("p00000"), "{line:?}");
-        assert!(stamps[0] <= stamps[1], "sent before it was answered: {line:?}");
+        assert!(stamps[0] <= stamps[1], "a message was answered before it was sent: {line:?}");
     }
 }
 
 #[test]
-fn an_abandoned_request_is_noted_as_lost_and_not_as_answered() {
+fn an_abandoned_request_is_recorded_as_lost_and_not_as_answered() {
     let directory = tempfile::tempdir().unwrap();
     let (answered, lost) = (directory.path().join("answered"), directory.path().join("lost"));
     let server = Server::start(|number| if number % 5 == 4 { Reply::HangUp } else { CREATED });
@@ -223,12 +223,12 @@ fn an_abandoned_request_is_noted_as_lost_and_not_as_answered() {
     assert!(lost.iter().all(|line| line[3] == "-"));
     let names: HashSet<&String> = answered.iter().chain(&lost).map(|line| &line[0]).collect();
     assert_eq!(names.len(), 50);
-    assert_eq!(sent_ids(&server).into_values().max(), Some(1), "nothing is sent again");
+    assert_eq!(sent_ids(&server).into_values().max(), Some(1), "no request is sent again");
 }
 
 #[test]
-fn a_server_that_comes_back_is_found_again() {
-    // An address of its own: no other test's server can take the port in between.
+fn a_restarted_server_is_found_again() {
+    // No other test uses this address, so no other server can take the port in between.
     let first = Server::start_at("127.0.0.7:0".parse().unwrap(), |_| CREATED);
     let address = first.address;
     let run = std::thread::spawn(move || {
@@ -242,8 +242,8 @@ fn a_server_that_comes_back_is_found_again() {
     }
     drop(first);
     std::thread::sleep(Duration::from_millis(50));
-    // The second one refuses, which ends the run: so an ended run with this reason has come back.
-    let second = Server::start_at(address, |_| Reply::Answer(507, "full"));
+    // Only the second server responds with 507. A run that ends with this reason has therefore reconnected.
+    let second = Server::start_at(address, |_| Reply::Respond(507, "full"));
     let output = run.join().unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(stderr(&output).contains("507: full"), "{output:?}");
@@ -254,7 +254,7 @@ fn a_server_that_comes_back_is_found_again() {
 }
 
 #[test]
-fn a_wrong_command_line_is_told_apart_from_a_failed_run() {
+fn a_wrong_command_line_has_another_exit_code_than_a_failed_run() {
     let output = bench("http://127.0.0.1:1", "--on-error retry");
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     let output = bench("http://127.0.0.1:1", "--no-such-option");
@@ -262,7 +262,7 @@ fn a_wrong_command_line_is_told_apart_from_a_failed_run() {
 }
 
 #[test]
-fn an_open_loop_keeps_its_rate_and_counts_answers_from_when_their_requests_were_due() {
+fn an_open_loop_keeps_its_rate_and_measures_latency_from_when_requests_were_due() {
     let stalled = std::sync::atomic::AtomicBool::new(false);
     let server = Server::start(move |_| {
         if !stalled.swap(true, std::sync::atomic::Ordering::Relaxed) {
@@ -273,13 +273,13 @@ fn an_open_loop_keeps_its_rate_and_counts_answers_from_when_their_requests_were_
     let output = push(&server, "--duration 1 --rate 100 --connections 1 --threads 1");
     assert!(output.status.success(), "{output:?}");
     let report = report(&output);
-    // Sixty of the hundred were due while the server stood still. A closed loop would have sent one.
+    // Sixty of the hundred requests were due while the server stalled. A closed loop would have sent one.
     assert!(report["requests"].as_u64().unwrap() <= 100, "{report}");
     assert!(report["latency_us"]["p50"].as_f64().unwrap() > 20_000.0, "{report}");
 }
 
 #[test]
-fn a_run_ends_in_time_though_a_request_is_due_much_later() {
+fn a_run_ends_in_time_although_a_request_is_due_much_later() {
     let server = Server::start(|_| CREATED);
     let started = Instant::now();
     let output = push(&server, "--duration 1 --rate 1 --connections 100 --threads 1");
@@ -290,8 +290,8 @@ fn a_run_ends_in_time_though_a_request_is_due_much_later() {
 }
 
 #[test]
-fn held_connections_are_let_go_of_when_standard_input_ends() {
-    let server = Server::start(|_| Reply::Answer(200, "{}\n"));
+fn held_connections_are_closed_when_standard_input_ends() {
+    let server = Server::start(|_| Reply::Respond(200, "{}\n"));
     let mut child = Command::new(env!("CARGO_BIN_EXE_forebay-bench"))
         .args(["hold", "--connections", "20", "--url", &format!("http://{}", server.address)])
         .stdin(std::process::Stdio::piped())

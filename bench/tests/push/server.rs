@@ -1,4 +1,4 @@
-//! A tiny real HTTP server for the tests: a thread a connection, scripted answers, and a memory of what it was sent.
+//! A small HTTP server for the tests. It has one thread per connection, replies by a script, and keeps all requests.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -6,19 +6,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
-/// What to do with a request.
+/// How the server reacts to a request.
 pub(crate) enum Reply {
-    /// Answer and read on.
-    Answer(u16, &'static str),
-    /// Answer with `Connection: close`, and close.
-    AnswerAndClose(u16, &'static str),
-    /// Close without an answer.
+    /// Respond and read on.
+    Respond(u16, &'static str),
+    /// Respond with `Connection: close`, and close.
+    RespondAndClose(u16, &'static str),
+    /// Close without a response.
     HangUp,
-    /// Read on without an answer.
+    /// Read on without a response.
     Silence,
 }
 
-/// One request as it came.
+/// A request.
 #[derive(Clone)]
 pub(crate) struct Request {
     pub(crate) head: String,
@@ -35,7 +35,7 @@ struct Shared {
     stopping: AtomicBool,
 }
 
-/// The server; it ends when it is dropped.
+/// The server. Dropping it stops it.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     shared: Arc<Shared>,
@@ -43,7 +43,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Listens on a free port; `script` is asked with each request's number, from 0.
+    /// Listens on a free port. `script` is called with each request's number, from 0.
     pub(crate) fn start(script: impl Fn(u64) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_at("127.0.0.1:0".parse().unwrap(), script)
     }
@@ -63,7 +63,7 @@ impl Server {
         Self { address, shared, acceptor: Some(acceptor) }
     }
 
-    /// All requests read so far.
+    /// All requests received so far.
     pub(crate) fn requests(&self) -> Vec<Request> {
         self.shared.requests.lock().unwrap().clone()
     }
@@ -77,10 +77,10 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        // Wakes the acceptor; whether this connection succeeds does not matter.
+        // Wakes the acceptor. It does not matter whether the connect succeeds.
         drop(TcpStream::connect(self.address));
         for socket in self.shared.sockets.lock().unwrap().iter() {
-            // A socket that the peer closed already is as good as shut down.
+            // An error says that the peer has closed the socket already.
             drop(socket.shutdown(Shutdown::Both));
         }
         self.acceptor.take().unwrap().join().unwrap();
@@ -103,34 +103,36 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-/// Serves one connection until either side closes it.
+/// Serves a connection until either side closes it.
 fn serve(socket: &TcpStream, shared: &Shared) {
     let mut reader = BufReader::new(socket);
     while let Some(request) = read_request(&mut reader) {
-        // One lock over both, so that a request's number is its place in the memory.
+        // One lock for both, so that a request's number is its index.
         let number = {
             let mut requests = shared.requests.lock().unwrap();
             requests.push(request);
             shared.counter.fetch_add(1, Ordering::SeqCst)
         };
         let (status, body, closes) = match (shared.script)(number) {
-            Reply::Answer(status, body) => (status, body, false),
-            Reply::AnswerAndClose(status, body) => (status, body, true),
+            Reply::Respond(status, body) => (status, body, false),
+            Reply::RespondAndClose(status, body) => (status, body, true),
             Reply::HangUp => break,
             Reply::Silence => continue,
         };
         let connection = if closes { "Connection: close\r\n" } else { "" };
-        let answer = format!("HTTP/1.1 {status} X\r\n{connection}Content-Length: {}\r\n\r\n{body}", body.len());
-        // In two writes, so that the client meets answers in pieces.
-        let (first, second) = answer.as_bytes().split_at(answer.len() / 2);
+        let response = format!("HTTP/1.1 {status} X\r\n{connection}Content-Length: {}\r\n\r\n{body}", body.len());
+        // Two writes, so that the client receives the response in pieces.
+        let (first, second) = response.as_bytes().split_at(response.len() / 2);
         let mut writer = socket;
         if writer.write_all(first).and_then(|()| writer.write_all(second)).is_err() || closes {
             break;
         }
     }
+    // An error says that the peer has closed the socket already.
     drop(socket.shutdown(Shutdown::Both));
 }
 
+/// The next request; none if the connection ends before a whole one.
 fn read_request(reader: &mut BufReader<&TcpStream>) -> Option<Request> {
     let mut head = String::new();
     let mut length = 0;
