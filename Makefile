@@ -1,4 +1,4 @@
-# Every target works as root (as in a container) and as an ordinary user with sudo.
+# Every target works as root, as in a container, and as an ordinary user with sudo.
 .POSIX:
 .NOTPARALLEL:
 .PHONY: help run test lint fmt clippy doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain fuzz soak-log mutate-log deps deps-test oha clean
@@ -7,24 +7,24 @@
 ARGS =
 # How long each fuzz target runs, in seconds.
 FUZZ_SECONDS = 30
-# Where cargo puts what it builds.
+# Cargo's build directory.
 TARGET_DIR = $${CARGO_TARGET_DIR:-target}
 
 help:
-	@echo 'make run    install what is missing, build, start the daemon (ARGS=... go to "forebay serve")'
-	@echo 'make test   install what is missing, run every test'
-	@echo 'make lint   rustfmt, clippy, rustdoc, and licences and sources where cargo-deny is installed'
-	@echo 'make bench  compare the HTTP edge with nginx'
-	@echo 'make bench-edge-all  the same at 32, 128 and 512 connections, and at 128 without syncs'
-	@echo 'make bench-bounds  measure the edge with large requests, one connection, an open loop, idle ones, two cores'
-	@echo 'make bench-log  compare the log with the bare disk (fio), one run, a few minutes'
-	@echo 'make bench-drain  compare the drain with a bare client that COPYs the same rows, a quarter of an hour'
-	@echo 'make fuzz   run each fuzz target for FUZZ_SECONDS (30)'
-	@echo 'make soak-log  walk the log through SEEDS (100000) simulated disks that lie'
-	@echo 'make mutate-log  break the log on purpose and see that the simulated disk notices'
-	@echo 'make oha    install oha if missing (minutes) and push with it'
-	@echo 'make deny   install cargo-deny if missing (minutes), check licences, sources and advisories'
-	@echo 'make clean  remove what was built; the data directory stays'
+	@echo 'make run             install missing packages, build and start the daemon (ARGS=... is passed to "forebay serve")'
+	@echo 'make test            install missing packages and run all tests'
+	@echo 'make lint            rustfmt, clippy, rustdoc; licences and sources if cargo-deny is installed'
+	@echo 'make bench           compare the HTTP edge with nginx'
+	@echo 'make bench-edge-all  the same with 32, 128 and 512 connections, and with 128 without syncs'
+	@echo 'make bench-bounds    measure the edge with large requests, one connection, an open loop, idle connections, two cores'
+	@echo 'make bench-log       compare the log with the bare disk (fio), a few minutes'
+	@echo 'make bench-drain     compare the drain with a bare client that COPYs the same rows, a quarter of an hour'
+	@echo 'make fuzz            run each fuzz target for FUZZ_SECONDS (30)'
+	@echo 'make soak-log        test the log on SEEDS (100000) simulated disks that fail'
+	@echo 'make mutate-log      check that the tests on the simulated disk detect faults in the log'
+	@echo 'make oha             install oha if missing (minutes) and run its test'
+	@echo 'make deny            install cargo-deny if missing (minutes); check licences, sources and advisories'
+	@echo 'make clean           remove everything that was built; the data directory stays'
 
 run: deps
 	cargo build --release -p forebay --locked
@@ -45,8 +45,8 @@ clippy: deps
 doc: deps
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked
 
-# The part that needs no network and does not change with the day's news. Building cargo-deny takes minutes, so it is
-# used where it is and not installed here.
+# The checks that need no network and do not depend on the latest advisories. cargo-deny is not installed here, because
+# building it takes minutes.
 deny-quick:
 	@if command -v cargo-deny >/dev/null; then cargo deny --locked check --hide-inclusion-graph bans licenses sources; \
 	else echo 'cargo-deny is not installed; "make deny" installs it'; fi
@@ -76,19 +76,19 @@ bench-log: deps
 bench-drain: deps
 	@bench/drain.sh
 
-# How many seeds of the simulated disk `make soak-log` walks through.
+# Number of seeds of the simulated disk for `make soak-log`.
 SEEDS = 100000
 
-# Prints `N passed, N failed`; a failing seed is replayed with FOREBAY_SEED=N.
+# Prints `N passed, N failed`. FOREBAY_SEED=N repeats the run with a failing seed.
 soak-log:
 	FOREBAY_SEEDS=$(SEEDS) cargo test --release -p forebay-wal --test simulated --locked -- --nocapture
 
-# Breaks the log in two dozen ways; the simulated disk must notice each.
+# Introduces two dozen faults into the log, one at a time. The tests on the simulated disk must detect each.
 mutate-log:
 	@wal/tests/mutate.sh
 
-# No sanitizer: they need a nightly compiler, and the targets are safe Rust that panics where it is wrong. Coverage
-# guidance and the debug assertions that cargo-fuzz switches on stay.
+# Without sanitizers, which need a nightly compiler: the targets are safe Rust, where a fault shows as a panic. Coverage
+# guidance and debug assertions are on.
 fuzz:
 	@scripts/install-deps.sh c++
 	@command -v cargo-fuzz >/dev/null || cargo install cargo-fuzz --locked
@@ -101,13 +101,13 @@ fuzz:
 deps:
 	@scripts/install-deps.sh
 
-# What only tests need: clients to push with, and schemathesis in an environment of its own below the build's directory.
+# Dependencies of tests only: clients to push with, and schemathesis in its own environment in the build directory.
 deps-test:
 	@scripts/install-deps.sh tests
 	@scripts/install-schemathesis.sh "$(TARGET_DIR)/python"
 
-# A load generator that is no package of the distribution's. Building it takes minutes, so `make test` does without; its test
-# runs where it is installed.
+# oha is a load generator that is not in the distribution. `make test` does not install it, because building it takes minutes;
+# its test runs if it is installed.
 oha:
 	@command -v oha >/dev/null || cargo install oha --locked
 	cargo test -p forebay --locked --test clients oha

@@ -1,19 +1,32 @@
 #!/usr/bin/env bash
-# Whether a change costs or gains anything: builds of the daemon in turn, each on one pinned core with PostgreSQL away and a
-# new log, wrk on another core. Prints a Markdown table for each number of connections on standard output, progress on
-# standard error.
+# Compares builds of the daemon: does a change make pushes faster or slower? Each round runs every build in turn, with an
+# empty log and without PostgreSQL. The daemon runs on one core, wrk on another.
 #
-#   cp target/release/forebay /tmp/before; (change something, build); bench/builds.sh /tmp/before target/release/forebay
-#   CONNECTIONS=8,32 ROUNDS=9 bench/builds.sh BEFORE AFTER...
+# Usage: bench/builds.sh BEFORE AFTER...
 #
-# CONNECTIONS        open connections (32,128); several numbers with commas between have a table each
+# BEFORE and AFTER are two or more executables of the daemon. A relative path is relative to the repository's root. To
+# compare two commits:
+#
+#   git switch --detach OLD; cargo build --release -p forebay --locked; cp target/release/forebay /tmp/before
+#   git switch -; cargo build --release -p forebay --locked; bench/builds.sh /tmp/before target/release/forebay
+#
+# The result is a Markdown table per number of connections on standard output, with the ratios to the first build below
+# it. A ratio is computed for each round, and the median, least and greatest are printed: a slow disk or a busy machine
+# slows both builds of a round. Progress is on standard error. The defaults take about two minutes for two builds.
+#
+# Environment variables, with their defaults in parentheses:
+#
+# CONNECTIONS        open connections, several numbers separated by commas (32,128)
 # MODE               the log's --sync: direct, fdatasync or none (direct)
-# ROUNDS, SECONDS_PER_ROUND   rounds of each build, and the length of one (7 and 2); WARM_UP_SECONDS before each (1)
-# SERVER_CORE, LOAD_CORE      the two cores (the one at which the disk's interrupts arrive, and another)
-# SCRATCH            where the logs are kept: on a real disk, in a directory that is made and removed (target/builds)
+# ROUNDS             rounds of each build (7)
+# SECONDS_PER_ROUND  length of a round (2)
+# WARM_UP_SECONDS    load before each round that is not measured (1)
+# SERVER_CORE        core of the daemon (the core that handles the disk's interrupts)
+# LOAD_CORE          core of wrk (another one)
+# SCRATCH            directory for the logs, on a disk (target/builds); the script removes what it writes
 #
-# Ratios are to the first build, medians of the rounds' own: what makes a round slow is in both. Everything is on loopback,
-# bounded in time, and stopped by its process id.
+# The script needs wrk and curl and installs them if they are missing and apt-get is there. It uses loopback only. All
+# programs are bounded in time, and stopped by their process ids.
 set -euo pipefail
 export LC_ALL=C
 
@@ -39,13 +52,13 @@ trap clean_up_forebay EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# A build's column beside the first build's, round by round.
-beside_first() {
+# Median (least–greatest) of the ratios of a column of build $1 to that of the first build, round by round.
+ratio_to_first() {
   paste -d' ' <(cut -d' ' -f"$2" "$scratch/1.rounds") <(cut -d' ' -f"$2" "$scratch/$1.rounds") |
     awk '{ print $2 / $1 }' | spread_of 1 2
 }
 
-# The table for CONNECTIONS, which is one number here.
+# Measures the builds and prints the table. CONNECTIONS is a single number here.
 compare() {
   local round number build
   for ((round = 1; round <= ROUNDS; round++)); do
@@ -64,8 +77,8 @@ compare() {
   for ((number = 1; number <= $#; number++)); do row "$number" "${!number}"; done
   printf '\n'
   for ((number = 2; number <= $#; number++)); do
-    printf '%s beside the first: requests/s %s, CPU a request %s, p50 %s\n' "${!number}" "$(beside_first "$number" 1)" \
-      "$(beside_first "$number" 2)" "$(beside_first "$number" 3)"
+    printf '%s relative to %s: requests/s %s, CPU per request %s, p50 %s\n' "${!number}" "$1" "$(ratio_to_first "$number" 1)" \
+      "$(ratio_to_first "$number" 2)" "$(ratio_to_first "$number" 3)"
   done
   rm "$scratch"/*.rounds
 }
@@ -74,8 +87,8 @@ main() {
   local build separator=''
   install_missing wrk:wrk curl:curl
   check_rounds
-  [ $# -ge 2 ] || die "name two builds of the daemon, or more"
-  for build in "$@"; do [ -x "$build" ] || die "$build is not there"; done
+  [ $# -ge 2 ] || die "usage: bench/builds.sh BEFORE AFTER..."
+  for build in "$@"; do [ -x "$build" ] || die "$build is not an executable file"; done
   make_scratch
   pick_cores
   for CONNECTIONS in ${CONNECTIONS//,/ }; do

@@ -1,38 +1,38 @@
-# Which core serves and which loads. Sourced after common.sh; `scratch` is there when `pick_cores` is called.
+# Chooses the cores of server and load. Sourced after common.sh. `make_scratch` must be called before `pick_cores`.
 # shellcheck shell=bash
-# shellcheck disable=SC2154 # scratch is common.sh's
+# shellcheck disable=SC2154 # common.sh sets scratch
 
-# Sets SERVER_CORE and LOAD_CORE, unless they are set, and says which they are. The server's is the one at which the disk's interrupts
-# arrive: elsewhere each write wakes a kernel thread on the load's core, and waits there until the load lets it run.
+# Sets SERVER_CORE and LOAD_CORE, unless they are set, and reports them. The server gets the core that handles the disk's
+# interrupts. On another core, each write would wake a kernel thread on the load's core and wait until the load yields.
 pick_cores() {
   local cores
   cores=$(allowed_cores)
   SERVER_CORE=${SERVER_CORE:-$(disk_core)}
   SERVER_CORE=${SERVER_CORE:-$(head -n 1 <<<"$cores")}
   LOAD_CORE=${LOAD_CORE:-$(grep -vx "$SERVER_CORE" <<<"$cores" | head -n 1)}
-  [ -n "$LOAD_CORE" ] && [ "$SERVER_CORE" != "$LOAD_CORE" ] || die "the server and the load need a core each"
+  [ -n "$LOAD_CORE" ] && [ "$SERVER_CORE" != "$LOAD_CORE" ] || die "server and load need different cores"
   taskset -c "$SERVER_CORE,$LOAD_CORE" true || die "cores $SERVER_CORE and $LOAD_CORE are not both available"
-  say "the server on core $SERVER_CORE, the load on core $LOAD_CORE"
+  say "server on core $SERVER_CORE, load on core $LOAD_CORE"
 }
 
-# The cores that this process may use, one a line.
+# The cores that this process may use, one per line.
 allowed_cores() {
   local range
   for range in $(taskset -cp $$ | sed 's/.*: //; s/,/ /g'); do seq "${range%-*}" "${range#*-}"; done
 }
 
-# The core that had most of the interrupts of the disk on which `scratch` is, of those that this process may use; nothing where
-# that is not to be found out.
+# Of the cores that this process may use, the one that has handled most interrupts of the disk with `scratch`. Prints
+# nothing if that cannot be determined.
 disk_core() {
   local device
   device=$(basename "$(readlink -f "$(df --output=source "$scratch" | tail -n 1)")")
   device=$(readlink -f "/sys/class/block/$device")
-  # A partition's disk is the directory above, the controller that has the interrupts one further up.
+  # The parent directory of a partition is its disk; the controller, which has the interrupts, is further up.
   while [ ! -d "$device/msi_irqs" ]; do
     [ "$device" != / ] || return 0
     device=$(dirname "$device")
   done
-  # The first line names the cores, the others begin with an interrupt's number and how often it came at each.
+  # The first line names the cores. Each other line begins with an interrupt's number and its count per core.
   awk -v irqs="$(ls "$device/msi_irqs")" -v allowed="$(allowed_cores)" '
     BEGIN {
       split(irqs, list); for (i in list) is_wanted[list[i] ":"]

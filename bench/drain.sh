@@ -1,20 +1,23 @@
 #!/usr/bin/env bash
-# The drain beside a bare client that COPYs the same rows in the same batches into an identical table; and plain pushes. Both
-# sides in turn, on a PostgreSQL of its own. Prints Markdown tables on standard output, progress on standard error.
+# Compares the drain with a bare client that COPYs the same rows in the same batches into an identical table. Also measures
+# plain pushes. The two sides run in turn on a private PostgreSQL. Prints Markdown tables on standard output and progress on
+# standard error.
 #
 #   bench/drain.sh                          all scenarios, 3 rounds of 1,000,000 messages each: a quarter of an hour
 #   ONLY=small,wide ROUNDS=5 bench/drain.sh
 #
-# ONLY       scenarios, by name, with commas between (all)
-# ROUNDS     rounds of each (3)
+# Environment variables, with their defaults in parentheses:
+#
+# ONLY       scenarios, separated by commas (all)
+# ROUNDS     rounds of each scenario (3)
 # MESSAGES   messages of a backlog (1000000)
-# TMPDIR     where logs and clusters lie (the former on the disk that holds the build, the latter in /tmp); in memory (a directory
-#            in /dev/shm that everybody may write to) plain pushes show what they take besides the disk
+# TMPDIR     directory of logs and clusters (logs: the disk with the build; clusters: /tmp). A directory in memory, such as one in
+#            /dev/shm that all accounts may write to, shows what plain pushes cost without the disk
 #
-# Scenarios: small wide kib few-duplicates half-duplicates no-ids plain. With `plain` goes where the CPU went, of which thread or
-# process, and how long PostgreSQL's syncs took.
+# Scenarios: small wide kib few-duplicates half-duplicates no-ids plain. The scenario `plain` also reports the CPU time of each
+# thread and process, and the duration of PostgreSQL's syncs.
 #
-# It needs 8 GiB on the disk that holds the build, is bounded in time, and talks to loopback and a unix socket only.
+# The benchmark needs 8 GiB on the disk with the build. It uses loopback and a unix socket only, and is bounded in time.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 

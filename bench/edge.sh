@@ -1,18 +1,23 @@
 #!/usr/bin/env bash
-# What a durable push costs beside nginx saying nothing: the same one-message POST, on one pinned core, from wrk on
-# another, the two servers in turn. Prints Markdown tables on standard output, progress on standard error.
+# Compares a durable push with an empty response from nginx. Both servers get the same POST of one message from wrk, in turn.
+# The servers run on one core, wrk on another. Prints Markdown tables on standard output and progress on standard error.
 #
 #   bench/edge.sh                                       128 connections, --sync direct
 #   CONNECTIONS=32,512 MODE=fdatasync ROUNDS=3 SECONDS_PER_ROUND=5 bench/edge.sh
 #
-# CONNECTIONS        open connections (128); several numbers with commas between have a table each, with servers started anew
-# MODE               the log's --sync: direct, fdatasync or none (direct)
-# ROUNDS, SECONDS_PER_ROUND   rounds of each server, and the length of one (5 and 5); WARM_UP_SECONDS before them (3)
-# SERVER_CORE, LOAD_CORE      the two cores (the one at which the disk's interrupts arrive, and another)
-# FOREBAY            the daemon (target/release/forebay)
-# SCRATCH            where the log is kept: on a real disk, in a directory that is made and removed (target/edge)
+# Environment variables, with their defaults in parentheses:
 #
-# Everything is on loopback, bounded in time, and stopped by its process id.
+# CONNECTIONS        open connections, several numbers separated by commas (128); the servers are restarted for each
+# MODE               the log's --sync: direct, fdatasync or none (direct)
+# ROUNDS             rounds of each server (5)
+# SECONDS_PER_ROUND  length of a round (5)
+# WARM_UP_SECONDS    load before the rounds that is not measured (3)
+# SERVER_CORE        core of the servers (the core that handles the disk's interrupts)
+# LOAD_CORE          core of wrk (another one)
+# FOREBAY            the daemon (target/release/forebay)
+# SCRATCH            directory for the log, on a disk (target/edge); the script removes what it writes
+#
+# The benchmark uses loopback only. All programs are bounded in time, and stopped by their process ids.
 set -euo pipefail
 export LC_ALL=C
 
@@ -49,7 +54,7 @@ start_nginx() {
   nginx=$(command -v nginx || echo /usr/sbin/nginx)
   nginx_port=$(free_port)
   mkdir -p "$scratch/nginx/temp"
-  # Nothing is logged, no connection is closed for its age or its requests, one worker as there is one core.
+  # No log, no limit on the age or requests of a connection, and one worker because there is one core.
   cat >"$scratch/nginx/nginx.conf" <<CONF
 daemon off;
 worker_processes 1;
@@ -102,18 +107,18 @@ print_report() {
     "$SERVER_CORE" "$LOAD_CORE" "$CONNECTIONS" "$ROUNDS" "$SECONDS_PER_ROUND"
   head_row server
   row nginx 'nginx, `return 204`'
-  row forebay "forebay, \`--sync $MODE\`, PostgreSQL away"
+  row forebay "forebay, \`--sync $MODE\`, without PostgreSQL"
   printf '\nOther processes used at most %s %% of a core during a round' \
     "$(cut -d' ' -f6 "$scratch/nginx.rounds" "$scratch/forebay.rounds" | sort -n | tail -n 1)"
-  printf ' (above 10: measure again on an idle machine). wrk at 100 %% of its core: the server could do more.\n'
-  printf '\nforebay / nginx: %s of the requests/s, %s of the CPU a request; p99 %s times the median\n' \
+  printf ' (if above 10: repeat on an idle machine). If wrk uses 100 %% of its core, the server could do more.\n'
+  printf '\nforebay / nginx: requests/s %s, CPU per request %s; forebay'"'"'s p99 / p50: %s\n' \
     "$(ratio "$(median forebay 1)" "$(median nginx 1)")" "$(ratio "$(median forebay 2)" "$(median nginx 2)")" \
     "$(ratio "$(median forebay 4)" "$(median forebay 3)")"
 }
 
 nginx_version() { { nginx -v || /usr/sbin/nginx -v; } 2>&1 | sed -n 's/^nginx version: //p' | head -n 1; }
 
-# The table for CONNECTIONS, which is one number here.
+# Measures the servers and prints the table. CONNECTIONS is a single number here.
 compare() {
   local round
   start_nginx
@@ -139,7 +144,7 @@ main() {
   trap 'exit 143' TERM
   install_missing nginx:nginx-light wrk:wrk curl:curl
   check_rounds
-  [ -x "$FOREBAY" ] || die "$FOREBAY is not there: cargo build --release -p forebay"
+  [ -x "$FOREBAY" ] || die "$FOREBAY is missing: cargo build --release -p forebay"
   make_scratch
   pick_cores
   local separator=''

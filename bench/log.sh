@@ -1,21 +1,26 @@
 #!/usr/bin/env bash
-# What the log costs beside the bare disk: its groups against fio's writes, its scan against plain reads, in turn and in one
-# run. Prints Markdown tables with the ratios and the bars on standard output, progress on standard error.
+# Compares the log with the bare disk: its group commits with fio's writes, its scan with plain reads. The two sides run in
+# turn. Prints Markdown tables with ratios and bars on standard output and progress on standard error.
 #
-#   cargo build --release -p forebay && bench/log.sh                all of it, in five minutes
-#   ONLY='append latency' ROUNDS=15 bench/log.sh                    some of it
+#   cargo build --release -p forebay && bench/log.sh                all parts, five minutes
+#   ONLY='append latency' ROUNDS=15 bench/log.sh                    some parts
 #
-# ONLY               which of: append latency framing recover partial (all)
-# ROUNDS             rounds of each side, in turn (7); SECONDS_PER_ROUND of each that is bounded by time (0.5)
+# Environment variables, with their defaults in parentheses:
+#
+# ONLY               parts, of append latency framing recover partial (all)
+# ROUNDS             rounds of each side (7)
+# SECONDS_PER_ROUND  length of a round that is bounded by time (0.5)
 # LOG_BYTES          size of the log that is read (2 GiB)
 # FOREBAY            the daemon, for `forebay wal verify` (target/release/forebay)
-# SCRATCH            where files are written: on a real disk, in a directory that is made and removed (target/log)
+# SCRATCH            directory for the files, on a disk (target/log); the script removes what it writes
+# CALM_TRIES, ROUND_TRIES   how often to probe the disk before a round, and to repeat a round, as explained below (10, 3)
 #
-# Installs fio, jq and GNU time where they are missing. Virtual disks are throttled after much writing, whoever wrote, and
-# that is nobody's figure: before each round it waits, within bounds, until small writes take no more than twice the least
-# seen, and a round after which they take more is done again. Where the disk never rests, ROUND_TRIES=1 CALM_TRIES=1 and more
-# rounds say more.
-# shellcheck disable=SC2016,SC2154 # the backquotes are Markdown; bench_NAME are set by build
+# The script installs fio, jq and GNU time if they are missing.
+#
+# Virtual disks are throttled after much writing, also by other machines, which would distort the figures. Before each round
+# the script therefore probes the disk, until small writes take at most twice the least time seen. If they take longer after
+# the round, the round is repeated. If the disk is always busy, use ROUND_TRIES=1 CALM_TRIES=1 and more rounds.
+# shellcheck disable=SC2016,SC2154 # the backquotes are Markdown; build sets bench_NAME
 set -euo pipefail
 export LC_ALL=C
 
@@ -30,9 +35,9 @@ SCRATCH=${SCRATCH:-target/log}
 
 IN_FLIGHT=64
 RECORD_BYTES=1024
-FIO_FILE_BYTES=$((128 << 20)) # as much as a lane writes to in turn
-CALM_TRIES=${CALM_TRIES:-10} # probes of the disk, a second apart, until a round is run on a slow one
-ROUND_TRIES=${ROUND_TRIES:-3} # times a round is done until it counts whatever the disk does
+FIO_FILE_BYTES=$((128 << 20)) # four segments, about what a lane writes to in turn
+CALM_TRIES=${CALM_TRIES:-10}  # probes of the disk, a second apart; then the round is run on a slow disk
+ROUND_TRIES=${ROUND_TRIES:-3} # attempts at a round; the last one counts even if the disk became slow
 PROGRAM_SECONDS_MAX=120
 RECORDS_PER_GROUP=64          # as in wal/benches/framing.rs
 PARTIAL_RECORD_BYTES=200
@@ -42,7 +47,7 @@ scratch='' least_us='' repeated=0 slow=0 block_bytes=''
 # shellcheck source=bench/common.sh
 source bench/common.sh
 
-# ---- what is needed ----------------------------------------------------------------------------------------------
+# ---- preparation -------------------------------------------------------------------------------------------------
 
 install_missing() {
   local packages=() sudo=()
@@ -64,9 +69,9 @@ check_settings() {
     die "SECONDS_PER_ROUND must be a positive number, not '$SECONDS_PER_ROUND'"
   [[ $LOG_BYTES =~ ^[1-9][0-9]{7,11}$ ]] || die "LOG_BYTES must be a number of bytes of at least 10 MB, not '$LOG_BYTES'"
   for name in $ONLY; do
-    case $name in append | latency | framing | recover | partial) ;; *) die "ONLY knows no '$name'" ;; esac
+    case $name in append | latency | framing | recover | partial) ;; *) die "ONLY: there is no part '$name'" ;; esac
   done
-  ! wants recover || [ -x "$FOREBAY" ] || die "$FOREBAY is not there: cargo build --release -p forebay"
+  ! wants recover || [ -x "$FOREBAY" ] || die "$FOREBAY is missing: cargo build --release -p forebay"
 }
 
 wants() { case " $ONLY " in *" $1 "*) return 0 ;; *) return 1 ;; esac; }
@@ -76,7 +81,7 @@ clean_up() {
   [ ! -d "$SCRATCH" ] || rmdir --ignore-fail-on-non-empty "$SCRATCH"
 }
 
-# Builds the benchmarks; `bench_NAME` is then the program of wal/benches/NAME.rs.
+# Builds the benchmarks. Sets `bench_NAME` to the program of wal/benches/NAME.rs.
 build() {
   local name program
   say "building"
@@ -87,17 +92,18 @@ build() {
     "$scratch/build.json")
 }
 
-# No program of ours gets longer than this, whatever the disk does.
+# Runs a program, and kills it if the disk makes it take too long.
 bounded() { timeout "$PROGRAM_SECONDS_MAX" "$@"; }
 
 # ---- the bare disk -----------------------------------------------------------------------------------------------
 
-# A file like a segment: zeros that stand on the disk, written over from then on.
+# Creates a file like the log's segments: zeros on the disk, which the benchmark overwrites.
 make_fio_file() {
   [ -e "$scratch/fio" ] || dd if=/dev/zero of="$scratch/fio" bs=1M count=$((FIO_FILE_BYTES >> 20)) conv=fsync status=none
 }
 
-# One write at a time, each durable before the next: prints "bytes/s p50-in-µs mean-in-µs", both of write and sync together.
+# Runs fio with one write at a time, each durable before the next. Prints bytes/s, and p50 and mean in µs of write and sync
+# together.
 run_fio() {
   local sync=$1 block_bytes=$2 ms how=(--direct=1 --sync=dsync)
   ms=$(awk -v seconds="$3" 'BEGIN { printf "%d", seconds * 1000 }')
@@ -110,7 +116,7 @@ run_fio() {
     ($write.mean + ($sync.mean // 0)) / 1000)"' "$scratch/fio.json"
 }
 
-# Whether small writes take, on average, no more than twice the least seen.
+# Whether small writes take, on average, at most twice the least time seen.
 is_calm() {
   local us
   us=$(run_fio direct 4096 0.2 | cut -d' ' -f3) || exit 1
@@ -119,7 +125,7 @@ is_calm() {
   [ "$us" -le $((2 * least_us)) ]
 }
 
-# What a small write takes at best is not known from one look at a disk that others use as well.
+# Finds the least time of a small write. One probe is not enough, because others use the disk as well.
 learn_calm() {
   local probe
   make_fio_file
@@ -137,7 +143,8 @@ await_calm() {
   done
 }
 
-# Does a round, which adds a line to each of these files; again if the disk had become slow meanwhile.
+# Runs a round: the command "$@" after the first argument, which adds a line to each of the files in $1. Repeats the round if
+# the disk has become slow.
 calm_round() {
   local files=$1 try file
   shift
@@ -156,7 +163,7 @@ calm_round() {
 
 # ---- rounds ------------------------------------------------------------------------------------------------------
 
-# Median, least and greatest of the numbers of one column of a file of rounds.
+# Median, least and greatest value of column $2 of the file of rounds $1.
 median() {
   cut -d' ' -f"$2" "$scratch/$1" | sort -n |
     awk '{ v[NR] = $1 } END { print NR % 2 ? v[(NR + 1) / 2] : (v[NR / 2] + v[NR / 2 + 1]) / 2 }'
@@ -164,13 +171,13 @@ median() {
 least() { cut -d' ' -f"$2" "$scratch/$1" | sort -n | head -n 1; }
 greatest() { cut -d' ' -f"$2" "$scratch/$1" | sort -n | tail -n 1; }
 
-# "median (least–greatest)" of a column, divided by a unit, with so many digits.
+# Median (least–greatest) of column $2 of the file $1, divided by $3, with $4 decimal places.
 spread() {
   awk -v m="$(median "$1" "$2")" -v l="$(least "$1" "$2")" -v g="$(greatest "$1" "$2")" -v u="$3" -v d="$4" \
     'BEGIN { printf "%.*f (%.*f–%.*f)", d, m / u, d, l / u, d, g / u }'
 }
 
-# "ratio (least–greatest) | bar | verdict": the median of what the rounds of one side are of those of the other.
+# Three cells of a table: the ratio of our rounds to the other side's, as median (least–greatest); the bar; whether it is met.
 verdict() {
   local ours=$1 other=$2 column=$3 kind=$4 bar=$5
   paste -d' ' <(cut -d' ' -f"$column" "$scratch/$ours") <(cut -d' ' -f"$column" "$scratch/$other") |
@@ -189,7 +196,7 @@ run_append() {
   block_bytes=$(tail -n 1 "$scratch/$file" | awk '{ print int($3 / 4096 + 0.5) * 4096 }')
 }
 
-# The log and fio, who writes blocks as large as the groups were; who was last is first.
+# Runs the log and fio, which writes blocks of the size of the log's groups. The order alternates.
 append_round() {
   local name=$1 sync=$2 in_flight=$3 round=$4
   if [ $((round % 2)) = 1 ]; then
@@ -227,7 +234,7 @@ report_append() {
 
 report_latency() {
   local sync
-  printf '\n**One record at a time**, from before the append until it is known to be durable, against fio'"'"'s 4 KiB write and sync:\n\n'
+  printf '\n**One record at a time**, from the append until the record is durable, against fio'"'"'s 4 KiB write and sync:\n\n'
   printf '| sync | the log, p50 µs | fio, p50 µs | log / fio | bar | |\n|---|---|---|---|---|---|\n'
   for sync in direct fdatasync; do
     printf '| %s | %s | %s | %s |\n' "$sync" "$(spread latency-$sync 2 1 0)" "$(spread latency-$sync-fio 2 1 0)" \
@@ -244,7 +251,7 @@ measure_framing() {
 report_framing() {
   local payload_bytes bar
   printf '\n**Framing and checksum on one core**, no disk (criterion, medians with their 95 %% intervals):\n\n'
-  printf '| payload, bytes | MB/s of payload | ns a record | bar, MB/s | |\n|---|---|---|---|---|\n'
+  printf '| payload, bytes | MB/s of payload | ns per record | bar, MB/s | |\n|---|---|---|---|---|\n'
   for payload_bytes in 64 1024 16384; do
     case $payload_bytes in 64) bar=200 ;; 1024) bar=2000 ;; *) bar=0 ;; esac
     jq -r '.median | "\(.point_estimate) \(.confidence_interval.lower_bound) \(.confidence_interval.upper_bound)"' \
@@ -262,17 +269,17 @@ recover_round() {
     bounded "$bench_recover" mode=$mode dir="$wal" | jq -r '"\(.bytes_per_s) \(.memory_bytes) \(.bytes)"' \
       >>"$scratch/recover-$mode"
   done
-  # The plain read has left nothing of the files in the page cache.
+  # The plain read with O_DIRECT has removed the files from the page cache.
   bytes=$(tail -n 1 "$scratch/recover-plain" | cut -d' ' -f3)
   bounded /usr/bin/time -o "$scratch/time" -f '%e %M' "$FOREBAY" wal verify --data-dir "$scratch/data" \
-    >"$scratch/verify.out" 2>&1 || { cat "$scratch/verify.out" >&2; die "forebay wal verify found something"; }
+    >"$scratch/verify.out" 2>&1 || { cat "$scratch/verify.out" >&2; die "forebay wal verify failed"; }
   awk -v bytes="$bytes" '{ printf "%.0f %d\n", bytes / $1, $2 * 1024 }' "$scratch/time" >>"$scratch/recover-verify"
 }
 
 measure_recover() {
   local round mode wal=$scratch/data/wal figures
   await_calm
-  say "making a log of $((LOG_BYTES >> 20)) MiB"
+  say "writing a log of $((LOG_BYTES >> 20)) MiB"
   mkdir -p "$wal"
   bounded "$bench_recover" mode=make dir="$wal" bytes="$LOG_BYTES" record_bytes=$RECORD_BYTES in_flight=$IN_FLIGHT >&2
   for ((round = 1; round <= ROUNDS; round++)); do
@@ -287,7 +294,7 @@ report_recover() {
   printf '\n**Reading a log of %s MiB** (%s-byte records in groups of %s), against a plain sequential read of the same files with `O_DIRECT`, ' \
     $((LOG_BYTES >> 20)) $RECORD_BYTES $IN_FLIGHT
   printf '1 MiB at a time:\n\n'
-  printf '| | MB/s | of the plain read | bar | | peak memory, MiB | bar | |\n|---|---|---|---|---|---|---|---|\n'
+  printf '| | MB/s | / plain read | bar | | peak memory, MiB | bar | |\n|---|---|---|---|---|---|---|---|\n'
   printf '| plain read | %s | | | | | | |\n' "$(spread recover-plain 1 1e6 0)"
   for mode in scan verify; do
     title='recovery'"'"'s scan (memory: growth)'
@@ -325,10 +332,11 @@ measure_partial() {
 
 report_partial() {
   local sync connections pattern name
-  printf '\n**The rest of a group'"'"'s last block**: zero, and the next group starts on the next block (*pad*, what the log does), or '
-  printf 'written again with the next group behind it (*rewrite*); the bare writes of groups of one %s-byte record a connection:\n\n' \
+  printf '\n**The last block of a group**: filled with zeros, so that the next group starts on a new block (*pad*, as the log does), '
+  printf 'or written again together with the next group (*rewrite*). Plain writes of groups of one %s-byte record per connection:\n\n' \
     "$PARTIAL_RECORD_BYTES"
-  printf '| sync | connections | | records/s | p50 µs | p99 µs | bytes written a record | bytes of log a record |\n|---|---|---|---|---|---|---|---|\n'
+  printf '| sync | connections | | records/s | p50 µs | p99 µs | bytes written per record | bytes of log per record |\n'
+  printf '|---|---|---|---|---|---|---|---|\n'
   for sync in direct fdatasync; do
     for connections in 1 16; do
       for pattern in pad rewrite; do
@@ -344,10 +352,11 @@ print_head() {
   local model
   model=$(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1)
   printf '`ROUNDS=%s SECONDS_PER_ROUND=%s bench/log.sh`, %s\n\n' "$ROUNDS" "$SECONDS_PER_ROUND" "$(date -u +%Y-%m-%d)"
-  printf '%s cores of %s, Linux %s, %s, %s. Sides in turn, %s rounds of %s s; medians (least–greatest).\n' "$(nproc --all)" \
+  printf '%s cores of %s, Linux %s, %s, %s. The sides run in turn, %s rounds of %s s; medians (least–greatest).\n' "$(nproc --all)" \
     "${model:-an unnamed processor}" "$(uname -r)" "$(file_system)" "$(fio --version)" "$ROUNDS" "$SECONDS_PER_ROUND"
-  printf 'Ratios are medians of the rounds'"'"' own. %s rounds were done again and %s counted although the disk had become slow.\n' \
+  printf 'Ratios are medians of the ratios of the rounds. %s rounds were repeated, and %s were counted although the disk had become ' \
     "$repeated" "$slow"
+  printf 'slow.\n'
 }
 
 main() {

@@ -1,18 +1,19 @@
-# Rounds of wrk against a server, kept in files of `scratch` by name: a line a round. Sourced after server.sh, with
-# CONNECTIONS, ROUNDS, SECONDS_PER_ROUND and WARM_UP_SECONDS.
+# Runs rounds of wrk against a server. Each server has a file $scratch/NAME.rounds with a line per round. Sourced after
+# server.sh. The benchmark sets CONNECTIONS, ROUNDS, SECONDS_PER_ROUND and WARM_UP_SECONDS.
 # shellcheck shell=bash
-# shellcheck disable=SC2153,SC2154 # what is set by whoever sources it
+# shellcheck disable=SC2153,SC2154 # the benchmark and server.sh set these
 
-# Dies where a setting is none.
+# Checks the settings, and raises the limit of open files.
 check_rounds() {
   local name most
   for name in ROUNDS SECONDS_PER_ROUND WARM_UP_SECONDS; do
     [[ ${!name} =~ ^[1-9][0-9]{0,4}$ ]] || die "$name must be a positive number, not '${!name}'"
   done
   [[ $CONNECTIONS =~ ^[1-9][0-9]{0,4}(,[1-9][0-9]{0,4})*$ ]] ||
-    die "CONNECTIONS must be positive numbers with commas between, not '$CONNECTIONS'"
+    die "CONNECTIONS must be positive numbers separated by commas, not '$CONNECTIONS'"
   case $MODE in direct | fdatasync | none) ;; *) die "MODE must be direct, fdatasync or none, not '$MODE'" ;; esac
-  # Every connection is a descriptor at both ends. A limit that was lowered may not be raised again: once for all tables.
+  # Every connection needs a descriptor at both ends. The limit is set once for all tables, because a lowered limit cannot be
+  # raised again.
   most=$(tr ',' '\n' <<<"$CONNECTIONS" | sort -n | tail -n 1)
   ulimit -n $((most + 1024)) 2>/dev/null || ulimit -n "$(ulimit -Hn)"
   [ "$(ulimit -n)" -ge $((most + 256)) ] || die "the limit of open files is too low for $most connections"
@@ -26,8 +27,8 @@ run_wrk() {
 
 warm_up_forebay() { run_wrk "$forebay_port" "$WARM_UP_SECONDS" >/dev/null; }
 
-# One round: appends "requests/s, CPU µs a request, p50 µs, p99 µs, % of the loading core that wrk used, % of a core that
-# neither wrk nor the server used" to a file.
+# Runs one round. Appends a line to the file of rounds: requests/s, CPU µs per request, p50 µs, p99 µs, CPU of wrk in % of its
+# core, CPU of other processes in % of a core.
 measure() {
   local name=$1 pid=$2 port=$3 out=$scratch/wrk.out before after busy
   before=$(cpu_ticks "$pid") busy=$(busy_ticks)
@@ -35,7 +36,7 @@ measure() {
   { time run_wrk "$port" "$SECONDS_PER_ROUND" >"$out"; } 2>"$scratch/time.out" ||
     { cat "$out" "$scratch/time.out" >&2; die "wrk failed against $name"; }
   after=$(cpu_ticks "$pid") busy=$(($(busy_ticks) - busy))
-  if grep -q 'Non-2xx' "$out"; then cat "$out" >&2; die "$name gave answers other than 2xx"; fi
+  if grep -q 'Non-2xx' "$out"; then cat "$out" >&2; die "$name sent responses other than 2xx"; fi
   awk -v ticks=$((after - before)) -v busy="$busy" -v hz="$(getconf CLK_TCK)" '
     $1 == "LOAD" { load = $2 + $3 }
     $1 == "FIGURES" {
@@ -46,11 +47,11 @@ measure() {
       done = 1
     }
     END { exit !done }' "$scratch/time.out" "$out" >>"$scratch/$name.rounds" ||
-    { cat "$out" >&2; die "wrk saw errors from $name, or no answer at all"; }
+    { cat "$out" >&2; die "wrk had errors with $name, or got no response at all"; }
   say "$name: $(tail -n 1 "$scratch/$name.rounds") (req/s, CPU µs, p50 µs, p99 µs, wrk %, others %)"
 }
 
-# Median, least and greatest of a column of the rounds.
+# Median, least and greatest value of column $2 of the rounds of $1.
 median() { cut -d' ' -f"$2" "$scratch/$1.rounds" | median_of; }
 least() { cut -d' ' -f"$2" "$scratch/$1.rounds" | sort -n | head -n 1; }
 greatest() { cut -d' ' -f"$2" "$scratch/$1.rounds" | sort -n | tail -n 1; }
@@ -64,5 +65,5 @@ row() {
 }
 
 head_row() {
-  printf '| %s | requests/s | min–max | CPU µs a request | p50 µs | p99 µs | wrk, %% of its core |\n|---|---|---|---|---|---|---|\n' "$1"
+  printf '| %s | requests/s | min–max | CPU µs per request | p50 µs | p99 µs | wrk, %% of its core |\n|---|---|---|---|---|---|---|\n' "$1"
 }

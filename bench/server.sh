@@ -1,19 +1,19 @@
-# The daemon under load: started on one pinned core with PostgreSQL away, its log kept below its quota, stopped, its CPU
-# time. Sourced from the repository's root, after common.sh, with SERVER_CORE, LOAD_CORE, FOREBAY, MODE, SCRATCH and
-# the name of a function `warm_up_forebay`. What the daemon is started with besides, and how it is asked then, stands in
-# `forebay_options`, `scheme` and `headers`.
+# Starts and stops the daemon, keeps its log below its quota, and measures its CPU time. The daemon runs on one core, without
+# PostgreSQL. Sourced after common.sh in the repository's root. The benchmark sets SERVER_CORE, LOAD_CORE, FOREBAY, MODE and
+# SCRATCH, and defines a function `warm_up_forebay`. It may set `forebay_options`, additional options of the daemon, and
+# `scheme` and `headers` for requests to it.
 # shellcheck shell=bash
-# shellcheck disable=SC2153,SC2154 # what is set by whoever sources it
+# shellcheck disable=SC2153,SC2154 # the benchmark and common.sh set these
 
-MAX_WAL_BYTES=$((40 << 30)) # above what one run writes; half of the free space where that is less
-START_SECONDS=30            # how long a server may take to answer
-STOP_SECONDS=15             # how long one may take to stop before it is killed
+MAX_WAL_BYTES=$((40 << 30)) # more than one run writes; but at most half of the free space is used
+START_SECONDS=30            # how long a server may take until it responds
+STOP_SECONDS=15             # how long a server may take to stop until it is killed
 BODY='{"items":[{"queue":"bench","payload":{"n":1234567890}}],"bufferMs":100,"bufferMax":100}' # as in wrk/push.lua
 
 scratch='' forebay_pid='' forebay_options=() scheme=http headers=()
 
-# Installs the packages, as COMMAND:PACKAGE, whose commands are missing; a service that comes with one is neither started now
-# nor at the next boot.
+# Installs the packages whose commands are missing. Each argument is COMMAND:PACKAGE. A service in a package is not started,
+# neither now nor at the next boot.
 install_missing() {
   local packages=() sudo=() policy=/usr/sbin/policy-rc.d made_policy='' wanted
   for wanted in "$@"; do
@@ -38,7 +38,7 @@ install_missing() {
   [ $status = 0 ] || die "the packages could not be installed"
 }
 
-# A port of 127.0.0.1 on which nobody listens, outside the range that clients' ports are picked from.
+# A free port of 127.0.0.1, outside the range of ephemeral ports.
 free_port() {
   local port
   for port in $(shuf -i 20000-29999 -n 200); do
@@ -56,7 +56,7 @@ stop_pid() {
   while kill -0 "$pid" 2>/dev/null; do
     tenths=$((tenths + 1))
     if [ $tenths -gt $((STOP_SECONDS * 10)) ]; then
-      say "process $pid does not stop: killed"
+      say "process $pid does not stop; killing it"
       kill -KILL "$pid" 2>/dev/null || true
       break
     fi
@@ -65,19 +65,19 @@ stop_pid() {
   wait "$pid" 2>/dev/null || true
 }
 
-# Stops the daemon and removes what it wrote.
+# Stops the daemon and removes its files.
 clean_up_forebay() {
   [ -z "$forebay_pid" ] || stop_pid "$forebay_pid"
   [ -z "$scratch" ] || rm -rf "$scratch"
   [ ! -d "$SCRATCH" ] || rmdir --ignore-fail-on-non-empty "$SCRATCH"
 }
 
-# Waits until a server answers a push with the status it should, on a connection that it keeps open after a POST.
+# Waits until a server responds to a push with the expected status, and keeps the connection open after it.
 await_server() {
   local name=$1 pid=$2 port=$3 expected=$4 log=$5 tries=0 seen
   local url=$scheme://127.0.0.1:$port/api/v1/push
   while :; do
-    # A second request in the same call counts no new connection if the first one's was kept.
+    # The second request of the call needs no new connection if the server has kept the first one open.
     seen=$(curl -s -k -m 5 -o /dev/null -o /dev/null -w '%{http_code}/%{num_connects} ' \
       -H 'Content-Type: application/json' "${headers[@]}" --data-binary "$BODY" "$url" "$url") || true
     [ "$seen" != "$expected/1 $expected/0 " ] || return 0
@@ -85,13 +85,13 @@ await_server() {
     tries=$((tries + 1))
     if [ $tries -gt $((START_SECONDS * 5)) ]; then
       tail -n 20 "$log" >&2
-      die "$name answered '$seen', not '$expected/1 $expected/0 ' (status/new connections)"
+      die "$name responded '$seen', not '$expected/1 $expected/0 ' (status/new connections)"
     fi
     sleep 0.2
   done
 }
 
-# Starts the daemon on an empty data directory, with PostgreSQL away (nothing listens on port 1).
+# Starts the daemon with an empty data directory and an unreachable PostgreSQL: nothing listens on port 1.
 start_forebay() {
   forebay_port=$(free_port)
   local free_bytes
@@ -110,19 +110,19 @@ stop_forebay() {
   rm -rf "$scratch/data"
 }
 
-# Keeps the log below half of its quota: beyond it a round would measure refusals.
+# Replaces the log by an empty one if it has reached half of its quota. With a full log, a round would measure refusals.
 renew_forebay_when_full() {
   local used_bytes
   used_bytes=$(du -s -B1 "$scratch/data" | cut -f1)
   if [ "$used_bytes" -gt $((wal_bytes / 2)) ]; then
-    say "the log holds $((used_bytes >> 20)) MiB: starting over with an empty one"
+    say "the log has $((used_bytes >> 20)) MiB; restarting with an empty one"
     stop_forebay
     start_forebay
     warm_up_forebay
   fi
 }
 
-# A process and all below it.
+# The ids of a process and all its descendants.
 process_tree() {
   local child
   printf '%s\n' "$1"
@@ -130,13 +130,13 @@ process_tree() {
   for child in $(cat /proc/"$1"/task/*/children 2>/dev/null); do process_tree "$child"; done
 }
 
-# CPU time of a process tree, in ticks: utime and stime, the 12th and 13th field behind the name in parentheses.
+# CPU time of a process and its descendants, in ticks: utime and stime, the 12th and 13th field after the name in parentheses.
 cpu_ticks() {
   local pid
   for pid in $(process_tree "$1"); do sed 's/.*) //' "/proc/$pid/stat"; done | awk '{ sum += $12 + $13 } END { print sum }'
 }
 
-# Busy time of the two cores, whoever used it, in ticks.
+# Busy time of the two cores, in ticks, including other processes.
 busy_ticks() {
   awk -v a="cpu$SERVER_CORE" -v b="cpu$LOAD_CORE" '$1 == a || $1 == b { sum += $2 + $3 + $4 + $7 + $8 + $9 }
     END { print sum }' /proc/stat

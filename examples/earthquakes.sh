@@ -1,18 +1,19 @@
 #!/usr/bin/env bash
-# Loads earthquakes.ndjson into the queue `quakes` of a running daemon with one curl, waits until PostgreSQL has all of
-# it, and asks PostgreSQL for the ten strongest quakes. Run it as often as you like: each line has a transaction id, so
-# a second run adds nothing.
+# Pushes earthquakes.ndjson to the queue `quakes` of a running daemon with one call of curl, waits until all records are in
+# PostgreSQL, and queries PostgreSQL for the ten strongest earthquakes. The script can be run repeatedly: each line has a
+# transaction id, so a second run adds nothing.
 #
-# FOREBAY_URL       the daemon (default http://127.0.0.1:6632)
-# FOREBAY_PSQL      psql (default: the one in PATH, else the newest of the distribution's)
-# FOREBAY_POSTGRES, DATABASE_URL, PGHOST …   the database, in this order, as for the daemon; without them its private
-#                   PostgreSQL in FOREBAY_DATA_DIR (default ./forebay-data, else forebay-data beside this directory)
+# FOREBAY_URL       address of the daemon (default http://127.0.0.1:6632)
+# FOREBAY_PSQL      psql (default: the one in PATH, else the newest of the distribution's packages)
+# FOREBAY_POSTGRES, DATABASE_URL, PGHOST …   the database; the first that is set counts, as for the daemon. Default: the
+#                   daemon's private PostgreSQL in FOREBAY_DATA_DIR (default ./forebay-data, else forebay-data beside this
+#                   directory)
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 file=$here/earthquakes.ndjson
 url=${FOREBAY_URL:-http://127.0.0.1:6632}
-# First part of the transaction ids: the line's number follows it.
+# Prefix of the transaction ids, followed by the line's number.
 key=earthquakes.ndjson
 drain_wait_s=60
 
@@ -21,7 +22,7 @@ die() {
   exit 1
 }
 
-# The number behind a key in an answer.
+# The number after the key $1 in a reply.
 number() { sed -n "s/.*\"$1\":\([0-9][0-9]*\).*/\1/p"; }
 
 find_psql() {
@@ -34,7 +35,7 @@ find_psql() {
   fi
 }
 
-# The socket's directory, as the private PostgreSQL was told: its own configuration file names it.
+# The socket directory of the private PostgreSQL, from its configuration file.
 private_socket_dir() {
   local dir conf
   for dir in "${FOREBAY_DATA_DIR:-./forebay-data}" "$here/../forebay-data"; do
@@ -46,7 +47,7 @@ private_socket_dir() {
   return 1
 }
 
-# How to reach the database, as arguments of psql.
+# Sets `database` to the arguments with which psql reaches the database.
 find_database() {
   local named=${FOREBAY_POSTGRES:-${DATABASE_URL:-}} socket_dir
   if [[ -n $named && $named != embedded ]]; then
@@ -66,14 +67,14 @@ psql=$(find_psql)
 find_database
 
 lines=$(grep -c . "$file")
-# `return=minimal`: the count is enough, the list of 500 ids is not needed.
-answer=$(curl -sS --max-time 30 --data-binary "@$file" -H 'Content-Type: application/x-ndjson' \
+# `return=minimal` leaves out the list of 500 ids.
+reply=$(curl -sS --max-time 30 --data-binary "@$file" -H 'Content-Type: application/x-ndjson' \
   -H "Idempotency-Key: $key" -H 'Prefer: return=minimal' "$url/push/quakes") || die "is the daemon running at $url?"
-count=$(number count <<<"$answer")
-[[ $count == "$lines" ]] || die "sent $lines lines, the daemon answered: $answer"
+count=$(number count <<<"$reply")
+[[ $count == "$lines" ]] || die "sent $lines lines, the daemon replied: $reply"
 printf '%s records are durable in the log of %s\n' "$count" "$url"
 
-# Everything in the log, whoever sent it: the queue is empty when PostgreSQL has it all.
+# `pending` counts all messages in the log, also those of other clients.
 deadline=$((SECONDS + drain_wait_s))
 until pending=$(curl -sS --max-time 10 "$url/api/v1/status/buffers" | number pending) && [[ $pending == 0 ]]; do
   ((SECONDS < deadline)) || die "after $drain_wait_s s still ${pending:-an unknown number of} messages not in PostgreSQL"

@@ -1,17 +1,17 @@
 #!/bin/sh
-# Installs what is missing outside cargo: PostgreSQL's server binaries, a C compiler, curl.
-# Does nothing, quickly, where all is there. With the argument `c++` also a C++ compiler, which only fuzzing needs; with
-# `tests` also the clients that the tests push with.
+# Installs the dependencies that cargo does not: PostgreSQL's server binaries, a C compiler, curl, ip and python3. If all are
+# there, it does nothing and is fast. The argument `c++` adds a C++ compiler, which fuzzing needs. The argument `tests` adds
+# the clients that the tests push with.
 set -eu
 
-# As cluster/src/limits.rs.
+# The same as in cluster/src/limits.rs.
 MIN_MAJOR=13
 MAX_MAJOR=18
 
 say() { printf '%s\n' "install-deps: $*" >&2; }
 has() { command -v "$1" >/dev/null 2>&1; }
 
-# Whether the directory $1 holds server binaries of a version that will do.
+# Whether the directory $1 contains server binaries of a supported version.
 is_usable() {
     [ -x "$1/postgres" ] && [ -x "$1/initdb" ] || return 1
     major=$("$1/postgres" --version 2>/dev/null | sed -n 's/.*(PostgreSQL) \([0-9][0-9]*\).*/\1/p')
@@ -31,13 +31,15 @@ has_postgresql() {
     is_usable "$(dirname "$(readlink -f "$binary")")"
 }
 
-# The packages that are missing, by Debian's names.
+# The missing packages, by Debian's names.
 missing_packages() {
     has_postgresql || printf 'postgresql '
     has cc || printf 'gcc libc6-dev '
     has curl || printf 'curl ca-certificates '
-    # A test takes a path away.
+    # A test removes a network route.
     has ip || printf 'iproute2 '
+    # For scripts/lint-source.py.
+    has python3 || printf 'python3 '
     case ${1:-} in
         c++) has c++ || printf 'g++ ' ;;
         tests)
@@ -50,8 +52,7 @@ missing_packages() {
     esac
 }
 
-# Puts the file that decides about a main cluster back as it was, or as the package ships it (which ucf or dpkg laid
-# beside ours).
+# Restores createcluster.conf: the version from before, or else the package's own, which ucf or dpkg has put beside ours.
 restore_cluster_setting() {
     for original in "$CLUSTER_CONF.forebay-saved" "$CLUSTER_CONF.ucf-dist" "$CLUSTER_CONF.dpkg-dist"; do
         if [ -e "$original" ]; then
@@ -62,11 +63,11 @@ restore_cluster_setting() {
     rm -f "$CLUSTER_CONF"
 }
 
-# As root. The package of a server makes a cluster "main" and starts it, unless this file says no beforehand.
+# Runs as root. The package of a server creates a cluster "main" and starts it, unless createcluster.conf forbids it.
 install_packages() {
     CLUSTER_CONF=/etc/postgresql-common/createcluster.conf
     mkdir -p "${CLUSTER_CONF%/*}"
-    # A saved one is there if an earlier run was killed; then what is there now is ours.
+    # If an earlier run was killed, the saved file exists, and the current file is ours.
     if [ -e "$CLUSTER_CONF" ] && [ ! -e "$CLUSTER_CONF.forebay-saved" ] &&
         [ "$(cat "$CLUSTER_CONF")" != "create_main_cluster = false" ]; then
         cp -p "$CLUSTER_CONF" "$CLUSTER_CONF.forebay-saved"
@@ -92,25 +93,25 @@ missing=$(missing_packages "${1:-}")
 [ -n "$missing" ] || exit 0
 
 if ! has apt-get; then
-    say "missing: $missing(Debian's names), and there is no apt-get here to install them"
-    say "install them with your system's package manager; FOREBAY_PG_BINDIR names PostgreSQL's bin directory"
+    say "missing packages (by Debian's names): ${missing% }; there is no apt-get to install them"
+    say "install them with your system's package manager; set FOREBAY_PG_BINDIR to PostgreSQL's bin directory"
     exit 1
 fi
 say "installing $missing"
-# $missing is a list of words.
+# $missing is split into words.
 # shellcheck disable=SC2086
 if [ "$(id -u)" -eq 0 ]; then
     sh "$0" --as-root $missing
 elif has sudo; then
     sudo -- sh "$0" --as-root $missing
 else
-    say "that takes root or sudo, and there is neither; as root: apt-get install $missing"
+    say "this needs root or sudo; run as root: apt-get install $missing"
     exit 1
 fi
 
 missing=$(missing_packages "${1:-}")
 if [ -n "$missing" ]; then
     say "still missing after the installation: $missing"
-    say "PostgreSQL must be of version $MIN_MAJOR to $MAX_MAJOR"
+    say "PostgreSQL $MIN_MAJOR to $MAX_MAJOR is needed"
     exit 1
 fi

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs schemathesis, which holds docs/openapi.yaml against the daemon's answers, into a Python environment of its own.
-# Argument: the environment's directory. Does nothing, quickly, where it is there.
+# Installs schemathesis into a Python environment of its own. Schemathesis checks the daemon's responses against
+# docs/openapi.yaml. The argument is the directory of the environment. If schemathesis is there, the script does nothing and
+# is fast.
 set -eu
 
 VERSION=4.32.5

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs every test of the workspace, also after a failure, and names those that failed at the end.
-# Arguments go to `cargo test`.
+# Runs all tests of the workspace, also after a failure, and lists the failed tests at the end. Arguments are passed to
+# `cargo test`.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit
 
@@ -13,11 +13,11 @@ status=${PIPESTATUS[0]}
 if [ "$status" -ne 0 ]; then
     echo
     echo "make test: failed"
-    # The names that each test program lists before its result, in the last of its two lists.
+    # Each test program prints two lists under "failures:" before its result. The second one contains the names.
     awk '/^failures:$/ { names = "" }
          /^    [^ ]/ { names = names $0 "\n" }
          /^test result: FAILED/ { printf "%s", names }' "$log"
-    # What did not build, and test programs that did not end by themselves.
+    # Errors of the compiler, and test programs that were killed or aborted.
     grep -E '^error(\[|:)|^    `-p ' "$log" | sort -u || true
 fi
 exit "$status"

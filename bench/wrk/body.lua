@@ -1,9 +1,9 @@
--- wrk script: buffered pushes of many messages, the same bytes each time, rendered once; a line of figures at the end.
+-- wrk script: sends buffered pushes of many messages, the same bytes each time. Prints a line of figures at the end.
 --
 --   wrk … -s bench/wrk/body.lua URL -- items 100      100 items of 50 bytes to /api/v1/push
---   wrk … -s bench/wrk/body.lua URL -- lines 1048576  a MiB of lines like an event log's to /push/bench
+--   wrk … -s bench/wrk/body.lua URL -- lines 1048576  1 MiB of lines like those of an event log to /push/bench
 --
--- The answers are asked for without their lists: what is measured is the way in.
+-- Prefer: return=minimal leaves the lists out of the responses, since only the requests are to be measured.
 
 dofile("bench/wrk/figures.lua")
 

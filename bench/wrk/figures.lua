@@ -1,6 +1,6 @@
--- A line of figures at the end of a run, for the scripts that start wrk:
+-- Prints a line of figures at the end of a run, for the scripts that start wrk:
 --
---   FIGURES <requests> <seconds> <p50 µs> <p99 µs> <answers of 400 and above> <socket errors and time-outs>
+--   FIGURES <requests> <seconds> <p50 µs> <p99 µs> <responses with status 400 or above> <socket errors and timeouts>
 
 function done(summary, latency, requests)
   local errors = summary.errors

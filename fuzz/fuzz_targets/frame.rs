@@ -1,10 +1,11 @@
-//! The frame decoder against bytes that nobody wrote and frames that were damaged.
+//! Tests the frame decoder with arbitrary bytes and with damaged frames.
 //!
 //! What must hold:
-//! - any bytes are decoded or refused, without a panic;
-//! - what decodes is the one encoding of what was decoded, and lies within the bytes it was read from;
-//! - what was encoded decodes to the same, and not under another segment's seed;
-//! - with any one bit flipped it never decodes to the same again, and with a bit of header or payload flipped, to nothing.
+//! - No input makes the decoder panic.
+//! - A decoded frame lies within the input, and encoding it again gives the same bytes.
+//! - An encoded frame decodes to the same frame, but not with another segment's seed.
+//! - A frame with a flipped bit in header or payload does not decode. A flipped bit in the padding changes nothing that is
+//!   decoded.
 #![no_main]
 
 use arbitrary::Arbitrary;
@@ -12,7 +13,7 @@ use forebay_wal::frame::{self, Decoded, FrameError, FrameHeader, HEADER_BYTES, S
 use forebay_wal::limits::NUMBER_END;
 use libfuzzer_sys::fuzz_target;
 
-/// Which segment a frame is read as part of.
+/// The segment that a frame is decoded as a part of.
 #[derive(Arbitrary, Clone, Copy, Debug, PartialEq)]
 struct Place {
     log_id: [u8; 16],
@@ -26,7 +27,7 @@ impl Place {
     }
 }
 
-/// A frame to encode, and what is done to it then.
+/// A frame to encode, and the changes to it.
 #[derive(Arbitrary, Debug)]
 struct Structured<'a> {
     number: u64,
@@ -42,14 +43,14 @@ struct Structured<'a> {
     payload: &'a [u8],
 }
 
-/// One input: the same place for raw bytes and for a frame of its own.
+/// One input.
 #[derive(Arbitrary, Debug)]
 enum Input<'a> {
-    /// Bytes as they come.
+    /// Arbitrary bytes.
     Raw(Place, &'a [u8]),
-    /// Bytes behind a header that verifies, as only a collision or a fault of the writer would leave them.
+    /// Arbitrary bytes after a header with a valid checksum, as only a collision or a fault of the writer would produce.
     Sealed(Place, Structured<'a>),
-    /// A whole frame.
+    /// A complete frame.
     Frame(Place, Structured<'a>),
 }
 
@@ -59,7 +60,7 @@ fuzz_target!(|input: Input<'_>| match input {
     Input::Frame(place, parts) => check_frame(place, &parts),
 });
 
-/// Decodes anything; what decodes must be its own encoding.
+/// Decodes arbitrary bytes, and checks what is decoded.
 fn check_raw(place: Place, bytes: &[u8]) {
     let Ok(decoded) = frame::decode(place.seed(), bytes) else { return };
     check_decoded(place, bytes, &decoded);
@@ -68,14 +69,14 @@ fn check_raw(place: Place, bytes: &[u8]) {
 fn check_decoded(place: Place, bytes: &[u8], decoded: &Decoded<'_>) {
     let Decoded { header, payload, frame_len } = *decoded;
     assert!(frame_len <= bytes.len());
-    // The last frame of a buffer may lack some of its padding.
+    // The last frame of a buffer may lack a part of its padding.
     assert_eq!(frame_len, frame::frame_len(payload.len()).min(bytes.len()));
     assert_eq!(payload.len(), header.payload_len as usize);
     assert_eq!(payload, &bytes[HEADER_BYTES..HEADER_BYTES + payload.len()]);
     assert_eq!(frame::encode_header(place.seed(), &header, &[payload]), bytes[..HEADER_BYTES]);
 }
 
-/// A header that verifies before bytes that need not be its payload: too few, too many, or others.
+/// Puts a header with a valid checksum before bytes that differ from its payload in length or content.
 fn check_sealed(place: Place, parts: &Structured<'_>) {
     let split = parts.split as usize % (parts.payload.len() + 1);
     let (claimed, present) = parts.payload.split_at(split);
@@ -83,14 +84,14 @@ fn check_sealed(place: Place, parts: &Structured<'_>) {
     let mut bytes = frame::encode_header(place.seed(), &header, &[claimed]).to_vec();
     bytes.extend_from_slice(present);
     check_raw(place, &bytes);
-    // And with a length that no buffer here can hold.
+    // The same with a length that exceeds every buffer here.
     let huge = FrameHeader { payload_len: parts.flip, ..header };
     let mut bytes = frame::encode_header(place.seed(), &huge, &[claimed]).to_vec();
     bytes.extend_from_slice(claimed);
     check_raw(place, &bytes);
 }
 
-/// Encodes, decodes, damages.
+/// Encodes a frame, decodes it, and decodes it again after damage.
 fn check_frame(place: Place, parts: &Structured<'_>) {
     let seed = place.seed();
     let header = header_of(parts, parts.payload.len());
@@ -102,7 +103,7 @@ fn check_frame(place: Place, parts: &Structured<'_>) {
     bytes.resize(frame_len, 0);
     bytes.extend_from_slice(&parts.behind);
 
-    let Ok(decoded) = frame::decode(seed, &bytes) else { panic!("a frame that was just encoded does not decode") };
+    let Ok(decoded) = frame::decode(seed, &bytes) else { panic!("an encoded frame does not decode") };
     assert_eq!(decoded.header, header);
     assert_eq!(decoded.payload, parts.payload);
     assert_eq!(decoded.frame_len, frame_len);
@@ -111,19 +112,19 @@ fn check_frame(place: Place, parts: &Structured<'_>) {
         matches!(frame::decode(seed, &bytes[..short]), Err(FrameError::Incomplete { needed }) if needed > short && needed <= frame_len),
         "cut to {short} bytes"
     );
-    // Two places share a seed once in 2^32, and then their frames cannot be told apart.
+    // With probability 2^-32 two segments have the same seed. Their frames cannot be distinguished.
     let elsewhere = parts.elsewhere.seed();
     if elsewhere != seed {
-        assert!(frame::decode(elsewhere, &bytes).is_err(), "decodes in another segment");
+        assert!(frame::decode(elsewhere, &bytes).is_err(), "a frame decodes in another segment");
     }
 
     let bit = parts.flip as usize % (frame_len * 8);
     bytes[bit / 8] ^= 1 << (bit % 8);
     match frame::decode(seed, &bytes) {
         Err(_) => {}
-        // Padding is under no checksum: its bits may flip without changing what the frame says.
+        // No checksum covers the padding.
         Ok(damaged) => {
-            assert!(bit / 8 >= covered_bytes, "bit {bit} flipped and it still decodes");
+            assert!(bit / 8 >= covered_bytes, "the frame decodes although bit {bit} is flipped");
             check_decoded(place, &bytes, &damaged);
         }
     }
@@ -131,11 +132,11 @@ fn check_frame(place: Place, parts: &Structured<'_>) {
 
 fn header_of(parts: &Structured<'_>, payload_bytes: usize) -> FrameHeader {
     FrameHeader {
-        // From 2^62 on they belong to no record.
+        // Numbers from 2^62 on are not used for records.
         number: parts.number % NUMBER_END,
         ordinal: parts.ordinal % NUMBER_END,
         payload_len: u32::try_from(payload_bytes).expect("libFuzzer's inputs are far below 4 GiB"),
-        // 0 is never written.
+        // Kind 0 is not used.
         kind: parts.kind.max(1),
         flags: parts.flags,
         batch_remaining: parts.batch_remaining,

@@ -1,10 +1,11 @@
-//! A body, whatever it is: what the edge makes of it, beside serde_json.
+//! Compares the daemon's JSON scanner with serde_json on arbitrary bodies.
 //!
 //! What must hold:
-//! - no panic, and an error's place lies within the body;
-//! - what is kept is JSON; what is refused as no JSON is none for serde_json either;
-//! - a push that is taken is JSON that is kept, its payloads are slices that are kept alone, its names keep their rules;
-//! - where a body of lines is cut changes nothing; a string that is written reads back.
+//! - No body makes the scanner panic, and the position in an error lies within the body.
+//! - What the scanner accepts is JSON. What it refuses as malformed is not JSON for serde_json either.
+//! - A push that is accepted is valid JSON. So is each of its payloads alone, and its names follow their rules.
+//! - Lines are the same wherever the body is divided.
+//! - A string that is written reads back.
 #![no_main]
 
 use forebay::json::{
@@ -20,14 +21,14 @@ fuzz_target!(|body: &[u8]| {
     let validated = validate(body);
     let is_json = serde_json::from_slice::<&RawValue>(body).is_ok();
     match &validated {
-        Ok(()) => assert!(is_json, "kept, and no JSON"),
+        Ok(()) => assert!(is_json, "accepted, but not JSON"),
         Err(error) => {
             assert!(error.offset <= body.len());
-            assert!(error.kind.is_not_storable() || !is_json, "refused as no JSON: {error}");
+            assert!(error.kind.is_not_storable() || !is_json, "refused as malformed, but JSON: {error}");
         }
     }
     if let Ok(request) = push::parse(body, &PushLimits { max_items: 64 }) {
-        assert_eq!(validated, Ok(()), "a push that is taken is JSON");
+        assert_eq!(validated, Ok(()), "an accepted push is not JSON");
         assert!(request.items.len() <= 64);
         for item in &request.items {
             assert_eq!(validate(item.payload), Ok(()));
@@ -40,7 +41,7 @@ fuzz_target!(|body: &[u8]| {
             }
         }
     }
-    as_lines(body);
+    check_lines(body);
     if let Ok(text) = std::str::from_utf8(body) {
         let mut written = Vec::new();
         json_string(&mut written, text);
@@ -48,7 +49,8 @@ fuzz_target!(|body: &[u8]| {
     }
 });
 
-fn as_lines(body: &[u8]) {
+/// Divides the body at a position that its first byte determines.
+fn check_lines(body: &[u8]) {
     let whole: Vec<(u64, &[u8])> = lines(body).collect();
     let cut = body.first().map_or(0, |byte| usize::from(*byte) % (body.len() + 1));
     let taken = whole_lines_bytes(&body[..cut]);
@@ -56,5 +58,5 @@ fn as_lines(body: &[u8]) {
     let mut parted: Vec<(u64, &[u8])> = first.by_ref().collect();
     let next = first.next_line();
     parted.extend(lines_from(&body[taken..], next));
-    assert_eq!(whole, parted, "a cut changes the lines");
+    assert_eq!(whole, parted, "the lines depend on where the body is divided");
 }

@@ -1,9 +1,9 @@
-//! A push from its bytes to the records of the log: head, route, body, JSON, message; all but the sockets and the log.
+//! Follows a push from its bytes to the records of the log: head, route, body, JSON, message. Sockets and log are left out.
 //!
 //! What must hold:
-//! - no panic, whatever comes;
-//! - a push that is well-formed is routed to where its path says, with the body that was sent;
-//! - each message that is made of it reads back from its record as it was, and its payload is JSON that is kept.
+//! - No input leads to a panic.
+//! - A well-formed push reaches the route of its path, with the body that was sent.
+//! - Each of its messages reads back unchanged from its record, and its payload is valid JSON.
 #![no_main]
 
 use arbitrary::Arbitrary;
@@ -25,28 +25,28 @@ const LIMITS: Limits = Limits::new(64 << 10);
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
-    way: Way<'a>,
+    target: Target<'a>,
     key: Option<&'a str>,
-    body: Sent<'a>,
+    body: Content<'a>,
     chunk_bytes: Option<u8>,
 }
 
 #[derive(Arbitrary, Debug)]
-enum Way<'a> {
+enum Target<'a> {
     Items,
     Path(&'a str),
     PathAndPartition(&'a str, &'a str),
     Lines(&'a str),
-    /// A head that may be none.
+    /// An arbitrary head.
     Raw(&'a [u8]),
 }
 
 #[derive(Arbitrary, Debug)]
-enum Sent<'a> {
+enum Content<'a> {
     Raw(&'a [u8]),
-    /// Items whose texts are anything.
+    /// Items with arbitrary texts.
     Items(Vec<Item<'a>>, Option<u32>),
-    /// Lines that may be JSON.
+    /// Lines that may or may not be JSON.
     Lines(Vec<&'a str>),
 }
 
@@ -65,19 +65,19 @@ fuzz_target!(|input: Input<'_>| {
     let bytes = request(&input, &body);
     let Ok(Parsed::Head(head)) = request::parse(&bytes, &LIMITS) else { return };
     let Some(content) = content(&head, &bytes[head.head_len..]) else { return };
-    if !matches!(input.way, Way::Raw(_)) {
-        assert_eq!(content, body, "the body is what was sent");
+    if !matches!(input.target, Target::Raw(_)) {
+        assert_eq!(content, body, "the body differs from what was sent");
     }
     let Ok(route) = route(head.method, head.path) else { return };
     match &route {
         Route::PushJson => items(&content),
         Route::PushByPath { queue, partition } => {
-            match &input.way {
-                Way::Path(sent) | Way::Lines(sent) => assert_eq!((&**queue, partition), (*sent, &None)),
-                Way::PathAndPartition(sent, other) => {
+            match &input.target {
+                Target::Path(sent) | Target::Lines(sent) => assert_eq!((&**queue, partition), (*sent, &None)),
+                Target::PathAndPartition(sent, other) => {
                     assert_eq!((&**queue, partition.as_deref()), (*sent, Some(*other)));
                 }
-                Way::Items | Way::Raw(_) => {}
+                Target::Items | Target::Raw(_) => {}
             }
             by_path(&head, queue, partition.as_deref(), &content);
         }
@@ -85,7 +85,7 @@ fuzz_target!(|input: Input<'_>| {
     }
 });
 
-/// A text as a segment of a path.
+/// A text, percent-encoded for a segment of a path.
 fn segment(text: &str) -> String {
     text.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }
@@ -94,11 +94,11 @@ fn quoted(text: &str) -> String {
     serde_json::to_string(text).expect("a string is JSON")
 }
 
-fn body(sent: &Sent<'_>) -> Vec<u8> {
-    match sent {
-        Sent::Raw(bytes) => bytes.to_vec(),
-        Sent::Lines(lines) => lines.join("\n").into_bytes(),
-        Sent::Items(items, buffer_ms) => {
+fn body(content: &Content<'_>) -> Vec<u8> {
+    match content {
+        Content::Raw(bytes) => bytes.to_vec(),
+        Content::Lines(lines) => lines.join("\n").into_bytes(),
+        Content::Items(items, buffer_ms) => {
             let items: Vec<String> = items.iter().map(item).collect();
             let buffer_ms = buffer_ms.map(|ms| format!(",\"bufferMs\":{ms}")).unwrap_or_default();
             format!("{{\"items\":[{}]{buffer_ms}}}", items.join(",")).into_bytes()
@@ -121,20 +121,20 @@ fn item(item: &Item<'_>) -> String {
 }
 
 fn request(input: &Input<'_>, body: &[u8]) -> Vec<u8> {
-    let line = match &input.way {
-        Way::Items => "POST /api/v1/push HTTP/1.1\r\nHost: h\r\n".to_owned(),
-        Way::Path(queue) => format!("POST /push/{} HTTP/1.1\r\nHost: h\r\n", segment(queue)),
-        Way::PathAndPartition(queue, partition) => {
+    let line = match &input.target {
+        Target::Items => "POST /api/v1/push HTTP/1.1\r\nHost: h\r\n".to_owned(),
+        Target::Path(queue) => format!("POST /push/{} HTTP/1.1\r\nHost: h\r\n", segment(queue)),
+        Target::PathAndPartition(queue, partition) => {
             format!("POST /push/{}/{} HTTP/1.1\r\nHost: h\r\n", segment(queue), segment(partition))
         }
-        Way::Lines(queue) => {
+        Target::Lines(queue) => {
             format!("POST /push/{} HTTP/1.1\r\nHost: h\r\nContent-Type: application/x-ndjson\r\n", segment(queue))
         }
-        Way::Raw(bytes) => return [*bytes, body].concat(),
+        Target::Raw(bytes) => return [*bytes, body].concat(),
     };
     let mut bytes = line.into_bytes();
     if let Some(key) = input.key {
-        // What may stand in a header and is no framing of its own.
+        // A control character would end the header line.
         let key: String = key.chars().filter(|character| !character.is_control()).collect();
         bytes.extend_from_slice(format!("Idempotency-Key: {key}\r\n").as_bytes());
     }
@@ -156,7 +156,7 @@ fn request(input: &Input<'_>, body: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The request's body, if all of it is there.
+/// The request's body, if it is complete.
 fn content(head: &Head<'_>, wire: &[u8]) -> Option<Vec<u8>> {
     match head.framing {
         Body::None => None,
@@ -221,7 +221,7 @@ fn by_path(head: &Head<'_>, queue: &str, partition: Option<&str>, body: &[u8]) {
             trace_id: None,
             namespace: "",
             task: "",
-            // A record of the later version.
+            // A record of version 2.
             producer_sub: "somebody",
             awaited: false,
             payload,
@@ -235,9 +235,9 @@ fn check(message: &Message<'_>) {
     let mut record = Vec::new();
     message.encode_head(&mut record);
     record.extend_from_slice(message.payload);
-    assert_eq!(Message::decode(&record).as_ref(), Ok(message), "a message reads back from its record");
+    assert_eq!(Message::decode(&record).as_ref(), Ok(message), "the message does not read back from its record");
     for length in 0..record.len() - message.payload.len() {
-        // A record cut in its head is not the message.
+        // A record that ends in its head is not the message.
         assert_ne!(Message::decode(&record[..length]).as_ref(), Ok(message));
     }
 }

@@ -1,10 +1,10 @@
-//! Recovery and reading of a log whose files hold anything.
+//! Recovers and reads a log whose files have arbitrary content.
 //!
-//! What must hold, whatever stands in the files:
-//! - no panic, and no memory beyond a bound that the log's size does not move;
-//! - every record handed out verifies by a checksum computed here, from the file's own bytes;
-//! - ordinals rise from record to record, so that nothing is handed out twice;
-//! - recovering twice is recovering once, and the reader hands out what recovery counted.
+//! What must hold for all contents:
+//! - No panic. Memory stays below a bound that does not depend on the size of the log.
+//! - The checksums of every record that is read match those computed here from the bytes of the file.
+//! - Ordinals increase from record to record, so that no record is read twice.
+//! - A second recovery gives the same result as the first, and the reader reads as many records as recovery counted.
 #![no_main]
 
 use arbitrary::Arbitrary;
@@ -36,10 +36,10 @@ const LOG_ID: [u8; 16] = *b"a log to recover";
 const LANE: u16 = 1;
 const SEGMENT_BYTES: usize = SEGMENT_BYTES_MIN as usize;
 
-/// What a recovery and a reading may hold at once: two windows, and some for names and findings.
+/// Most memory that a recovery and a reading may allocate at once: two read buffers, and some more for names and findings.
 const MEMORY_MAX_BYTES: usize = 2 << 20;
 
-/// Counts what is allocated.
+/// An allocator that counts bytes.
 struct Counting;
 
 static ALLOCATED_BYTES: AtomicUsize = AtomicUsize::new(0);
@@ -48,53 +48,42 @@ static PEAK_BYTES: AtomicUsize = AtomicUsize::new(0);
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-// SAFETY: everything is the system's allocator's, which keeps the contract; the counters allocate nothing.
+// SAFETY: all calls go to the system's allocator, which keeps the contract. The counters allocate nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: MemoryLayout) -> *mut u8 {
         let allocated = ALLOCATED_BYTES.fetch_add(layout.size(), Ordering::Relaxed) + layout.size();
         PEAK_BYTES.fetch_max(allocated, Ordering::Relaxed);
-        // SAFETY: the caller's promise is passed on.
+        // SAFETY: the caller keeps the contract of `alloc`, which is the same here.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: MemoryLayout) {
         ALLOCATED_BYTES.fetch_sub(layout.size(), Ordering::Relaxed);
-        // SAFETY: as above.
+        // SAFETY: the caller keeps the contract of `dealloc`, and `alloc` above returns the system allocator's pointers.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
 
-/// What the files hold.
+/// The content of the files: batches, then edits.
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
-    /// Batches that were written in good order before anything else happened, by the sizes of their records.
+    /// Batches that the log writes before the edits, each as the sizes of its records.
     batches: Vec<Vec<u16>>,
-    /// Whether the lane was sealed at its end.
+    /// Whether the log seals the lane after the batches.
     sealed: bool,
     edits: Vec<Edit<'a>>,
 }
 
-/// Something done to the files.
+/// A change of the files.
 #[derive(Arbitrary, Debug)]
 enum Edit<'a> {
-    /// Bytes somewhere.
-    Overwrite {
-        segment: u8,
-        at: u16,
-        bytes: &'a [u8],
-    },
-    /// One bit.
-    Flip {
-        segment: u8,
-        at: u16,
-        bit: u8,
-    },
+    /// Arbitrary bytes.
+    Overwrite { segment: u8, at: u16, bytes: &'a [u8] },
+    /// A flipped bit.
+    Flip { segment: u8, at: u16, bit: u8 },
     /// A block of zeros.
-    Zero {
-        segment: u8,
-        block: u8,
-    },
-    /// A frame that verifies, with a header that nobody would write.
+    Zero { segment: u8, block: u8 },
+    /// A frame with a valid checksum and an arbitrary header.
     Forge {
         segment: u8,
         at: u16,
@@ -106,44 +95,21 @@ enum Edit<'a> {
         remaining: u32,
         group_block: u32,
     },
-    /// A segment's header that verifies.
-    ForgeHeader {
-        segment: u8,
-        number: u8,
-        unfinished_block: u32,
-        base_number: u64,
-        base_ordinal: u64,
-        zeroed: bool,
-    },
-    /// Bytes of the log at another place.
-    Copy {
-        segment: u8,
-        from: u16,
-        to_segment: u8,
-        to: u16,
-        length: u16,
-    },
-    /// A file of another length.
-    Truncate {
-        segment: u8,
-        length: u16,
-    },
-    Remove {
-        segment: u8,
-    },
-    /// A file with these bytes only.
-    Whole {
-        number: u8,
-        bytes: &'a [u8],
-    },
-    /// A block that the disk cannot read.
-    Unreadable {
-        segment: u8,
-        block: u8,
-    },
+    /// A segment header with a valid checksum.
+    ForgeHeader { segment: u8, number: u8, unfinished_block: u32, base_number: u64, base_ordinal: u64, zeroed: bool },
+    /// Bytes of the log, copied to another position.
+    Copy { segment: u8, from: u16, to_segment: u8, to: u16, length: u16 },
+    /// A shorter file.
+    Truncate { segment: u8, length: u16 },
+    /// A missing file.
+    Remove { segment: u8 },
+    /// A file with arbitrary content.
+    Whole { number: u8, bytes: &'a [u8] },
+    /// A block that gives a read error.
+    Unreadable { segment: u8, block: u8 },
 }
 
-/// A directory with one lane in memory.
+/// A directory in memory, with one lane.
 #[derive(Clone, Default)]
 struct Memory(Arc<BTreeMap<String, Content>>);
 
@@ -178,9 +144,9 @@ impl Storage for Memory {
         Ok(self.0.keys().cloned().collect())
     }
     fn open(&self, path: &Path) -> io::Result<(MemoryFile, u64)> {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-        let length = self.0.get(&name).ok_or(io::ErrorKind::NotFound)?.bytes.len() as u64;
-        Ok((MemoryFile(self.clone(), name), length))
+        let name = path.file_name().and_then(|name| name.to_str()).ok_or(io::ErrorKind::NotFound)?;
+        let length = self.0.get(name).ok_or(io::ErrorKind::NotFound)?.bytes.len() as u64;
+        Ok((MemoryFile(self.clone(), name.to_owned()), length))
     }
     fn create_dir(&self, _dir: &Path) -> io::Result<()> {
         read_only()
@@ -227,13 +193,13 @@ fuzz_target!(|input: Input<'_>| {
 fn check(memory: &Memory) {
     let layout = Layout::new("/log");
     let options = RecoverOptions { log_id: LOG_ID, segment_bytes: SEGMENT_BYTES as u64, sync: true };
-    // A newer format, or a disk that fails as a whole, is refused.
+    // A newer format is refused, and so is a disk that only gives errors.
     let Ok(recovered) = recover_lane(memory, &layout, LANE, options) else { return };
     let Ok(again) = recover_lane(memory, &layout, LANE, options) else { panic!("the second recovery failed") };
     assert_eq!(format!("{recovered:?}"), format!("{again:?}"));
     let counted: u64 = recovered.segments.iter().map(|found| found.records).sum();
     let read = read(memory, &layout, &recovered);
-    assert_eq!(read, counted, "records read, and counted by recovery");
+    assert_eq!(read, counted, "the reader and recovery count different records");
 }
 
 fn read(memory: &Memory, layout: &Layout, recovered: &RecoveredLane) -> u64 {
@@ -244,23 +210,26 @@ fn read(memory: &Memory, layout: &Layout, recovered: &RecoveredLane) -> u64 {
             Ok(Some(Event::Record(header))) => {
                 check_record(memory, &header, reader.position().segment, reader.position().offset, reader.payload());
                 let is_in_order = last.is_none_or(|last| last < header.ordinal);
-                // Segments that were exchanged are read by their names.
-                assert!(is_in_order || reader.position().segment > recovered.segments[0].segment, "ordinals rise");
+                // Edits may exchange the content of segments, which are read in the order of their names.
+                assert!(
+                    is_in_order || reader.position().segment > recovered.segments[0].segment,
+                    "ordinals do not increase"
+                );
                 last = Some(header.ordinal);
                 count += 1;
             }
             Ok(Some(Event::Sealed { .. } | Event::Damaged { .. })) => {}
             Ok(None) => return count,
-            Err(error) => panic!("recovery read what the reader does not: {error}"),
+            Err(error) => panic!("the reader fails on a log that recovery could read: {error}"),
         }
     }
 }
 
-/// Computes the checksums of the frame that ends at `end` by another way.
+/// Computes the checksums of the frame that ends at `end` independently of the crate under test.
 fn check_record(memory: &Memory, header: &FrameHeader, segment: u64, end: u32, payload: &[u8]) {
     let bytes = &memory.0[&file_name(segment)].bytes;
     let length = frame::frame_len(payload.len()).min(HEADER_BYTES + payload.len() + 7);
-    // The last frame's padding may be cut off.
+    // The padding of the last frame may be missing.
     let at = (end as usize - (HEADER_BYTES + payload.len())) / 8 * 8;
     let at = if end as usize % 8 == 0 { end as usize - length } else { at };
     let crc = |parts: &[&[u8]]| {
@@ -276,7 +245,7 @@ fn check_record(memory: &Memory, header: &FrameHeader, segment: u64, end: u32, p
     assert_eq!(frame[16..24], header.number.to_le_bytes());
 }
 
-/// Segments by their numbers, as the log itself writes them.
+/// Segments by number, as the log writes them.
 fn write_log(input: &Input<'_>) -> BTreeMap<u64, Content> {
     let mut files = BTreeMap::new();
     let start = Start {
@@ -322,7 +291,7 @@ fn write_groups(commit: &mut GroupCommit, files: &mut BTreeMap<u64, Content>) {
     while let Some(group) = commit.next_group() {
         let at = group.start();
         let bytes: Vec<u8> = group.unwritten().flatten().copied().collect();
-        let file = files.get_mut(&at.segment).expect("groups go to segments that are ready");
+        let file = files.get_mut(&at.segment).expect("a group is in a segment that is not ready");
         file.bytes[at.offset as usize..][..bytes.len()].copy_from_slice(&bytes);
         assert!(matches!(commit.completed(group, Ok(bytes.len())), Ok(Step::Durable)));
     }
@@ -376,7 +345,7 @@ fn apply(files: &mut BTreeMap<u64, Content>, edit: &Edit<'_>) {
             };
             let segment = number_of(segment);
             let seed = SegmentSeed::new(LOG_ID, LANE, segment);
-            // The payload verifies where the length is that of nothing.
+            // With length 0 the payload's checksum is valid as well.
             put(segment, usize::from(at) / 8 * 8, &frame::encode_header(seed, &header, &[]));
         }
         Edit::ForgeHeader { segment, number, unfinished_block, base_number, base_ordinal, zeroed } => {

@@ -1,8 +1,9 @@
-//! A connection's bytes, cut anywhere: heads, bodies by length and in chunks, one request behind the other.
+//! Parses the bytes of a connection, divided at arbitrary positions: heads, bodies with a length or in chunks, and several
+//! requests in sequence.
 //!
 //! What must hold:
-//! - no panic; a head says no more bytes than there are; a refusal of a head closes;
-//! - where the bytes are cut changes nothing: the same requests, and a refusal in the same place.
+//! - No input leads to a panic. A head is not longer than the input. A refused head closes the connection.
+//! - The requests, and the position of a refusal, do not depend on where the bytes are divided.
 #![no_main]
 
 use arbitrary::Arbitrary;
@@ -17,20 +18,20 @@ struct Input<'a> {
     parts: Vec<Part<'a>>,
 }
 
-/// What a client sends.
+/// A part of what a client sends.
 #[derive(Arbitrary, Debug)]
 enum Part<'a> {
-    /// Bytes as they come.
+    /// Arbitrary bytes.
     Raw(&'a [u8]),
-    /// A start of a head that is one.
+    /// A valid request line and a `Host` header.
     Line(u8, &'a str),
-    /// A header that the daemon reads.
+    /// A header that the daemon reads, with an arbitrary value.
     Header(u8, &'a str),
-    /// A length, and a body of that length.
+    /// A `Content-Length`, and a body of that length.
     Sized(&'a [u8]),
-    /// Chunks.
+    /// A chunked body, each chunk with an optional extension.
     Chunks(Vec<(&'a [u8], Option<&'a str>)>),
-    /// The end of a head.
+    /// The empty line that ends a head.
     End,
 }
 
@@ -84,97 +85,99 @@ fuzz_target!(|input: Input<'_>| {
     let mut stream = Vec::new();
     input.parts.iter().for_each(|part| encode(part, &mut stream));
     let whole = converse(&stream, &[]);
-    let cut = converse(&stream, &input.cuts);
-    assert_eq!(whole, cut, "a cut changes the conversation");
+    let divided = converse(&stream, &input.cuts);
+    assert_eq!(whole, divided, "the requests depend on where the bytes are divided");
     let bytes = converse(&stream, &[1]);
-    assert_eq!(whole, bytes, "single bytes change the conversation");
+    assert_eq!(whole, bytes, "the requests differ if the bytes come one by one");
 });
 
-/// Takes requests from the bytes as a connection does, and gives all that could be seen of them.
+/// Takes requests from the bytes as a connection does. Returns a description of each.
 fn converse(stream: &[u8], cuts: &[u8]) -> Vec<String> {
-    let (mut seen, mut buffer) = (Vec::new(), Vec::new());
+    let (mut requests, mut buffer) = (Vec::new(), Vec::new());
     let mut chunks: Option<Chunks> = None;
-    let (mut rest, mut lengths) = (stream, cuts.iter().cycle());
-    while !rest.is_empty() {
-        let length = lengths.next().map_or(rest.len(), |cut| usize::from(*cut).max(1)).min(rest.len());
-        buffer.extend_from_slice(&rest[..length]);
-        rest = &rest[length..];
+    let (mut unread, mut lengths) = (stream, cuts.iter().cycle());
+    while !unread.is_empty() {
+        let length = lengths.next().map_or(unread.len(), |cut| usize::from(*cut).max(1)).min(unread.len());
+        buffer.extend_from_slice(&unread[..length]);
+        unread = &unread[length..];
         loop {
             match take(&buffer, &mut chunks) {
-                Taken::More => break,
-                Taken::Request(length, request) => {
+                Parse::Incomplete => break,
+                Parse::Request(length, request) => {
                     drop(buffer.drain(..length));
-                    seen.push(request);
+                    requests.push(request);
                 }
-                Taken::Refused => {
-                    seen.push("refused".to_owned());
-                    return seen;
+                Parse::Refused => {
+                    requests.push("refused".to_owned());
+                    return requests;
                 }
             }
         }
     }
-    seen
+    requests
 }
 
-enum Taken {
-    More,
+/// What the beginning of a buffer contains.
+enum Parse {
+    Incomplete,
+    /// A request: its length in bytes, and its description.
     Request(usize, String),
     Refused,
 }
 
-/// A chunked body that is still coming.
+/// A chunked body that is still incomplete.
 struct Chunks {
     decoder: Decoder,
     body: Vec<u8>,
-    fed: usize,
+    fed_bytes: usize,
 }
 
-fn take(buffer: &[u8], chunks: &mut Option<Chunks>) -> Taken {
+fn take(buffer: &[u8], chunks: &mut Option<Chunks>) -> Parse {
     let head = match request::parse(buffer, &LIMITS) {
         Ok(Parsed::Partial) => {
-            assert!(buffer.len() < LIMITS.max_head_bytes, "a head that is waited for without end");
-            return Taken::More;
+            assert!(buffer.len() < LIMITS.max_head_bytes, "an incomplete head is not bounded");
+            return Parse::Incomplete;
         }
         Ok(Parsed::Head(head)) => head,
         Err(refusal) => {
             assert!(refusal.close && (400..600).contains(&refusal.status));
-            return Taken::Refused;
+            return Parse::Refused;
         }
     };
     assert!(head.head_len <= buffer.len() && buffer[..head.head_len].ends_with(b"\r\n\r\n"));
     let wire = &buffer[head.head_len..];
     match head.framing {
-        Body::None => Taken::Request(head.head_len, show(&head, b"")),
+        Body::None => Parse::Request(head.head_len, show(&head, b"")),
         Body::Length(length) => {
             assert!(length <= LIMITS.max_body_bytes);
             match wire.get(..length as usize) {
-                Some(body) => Taken::Request(head.head_len + body.len(), show(&head, body)),
-                None => Taken::More,
+                Some(body) => Parse::Request(head.head_len + body.len(), show(&head, body)),
+                None => Parse::Incomplete,
             }
         }
         Body::Chunked => {
             let state = chunks.get_or_insert_with(|| Chunks {
                 decoder: Decoder::new(LIMITS.max_body_bytes),
                 body: Vec::new(),
-                fed: 0,
+                fed_bytes: 0,
             });
-            let Ok(progress) = state.decoder.feed(&wire[state.fed..], &mut state.body) else {
-                return Taken::Refused;
+            let Ok(progress) = state.decoder.feed(&wire[state.fed_bytes..], &mut state.body) else {
+                return Parse::Refused;
             };
-            assert!(state.body.len() as u64 <= LIMITS.max_body_bytes, "the body is bounded");
-            state.fed += progress.consumed;
+            assert!(state.body.len() as u64 <= LIMITS.max_body_bytes, "the body exceeds its limit");
+            state.fed_bytes += progress.consumed;
             if !progress.is_done {
-                return Taken::More;
+                return Parse::Incomplete;
             }
-            let length = head.head_len + state.fed;
+            let length = head.head_len + state.fed_bytes;
             let shown = show(&head, &state.body);
             *chunks = None;
-            Taken::Request(length, shown)
+            Parse::Request(length, shown)
         }
     }
 }
 
-/// All that the daemon makes of a request.
+/// Everything that the daemon derives from a request.
 fn show(head: &Head<'_>, body: &[u8]) -> String {
     let segments: Vec<_> = path::segments(head.path).map(|segment| segment.map_err(|refusal| refusal.status)).collect();
     let pairs: Vec<_> = path::query_pairs(head.query).map(|pair| pair.map_err(|refusal| refusal.status)).collect();

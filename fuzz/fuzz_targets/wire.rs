@@ -1,11 +1,11 @@
-//! PostgreSQL's side of the wire, said by anybody: each exchange of the client against any bytes, cut anywhere.
+//! Runs each exchange of the PostgreSQL client against a server that sends arbitrary bytes, divided at arbitrary positions.
 //!
-//! What must hold, whatever comes:
-//! - no panic, and nothing kept beyond the bounds in `core::limits`;
-//! - where the stream is cut changes nothing: the same messages, the same answers, the same end;
-//! - the password leaves in clear only where the server asks for it over TLS or a unix socket;
-//! - whoever has begun SCRAM, or requires binding, is never told that he is in without the server's proof;
-//! - a row that was taken can be read, by every getter, to a value or an error.
+//! What must hold for all inputs:
+//! - No panic. The client keeps no more than the bounds in `core::limits`.
+//! - Messages, replies and the end of the exchange do not depend on where the stream is divided.
+//! - The password is sent in clear only if the server asks for it over TLS or a unix socket.
+//! - A log-in with SCRAM, or with channel binding required, never succeeds without the server's proof.
+//! - Every getter can be applied to a received row, and gives a value or an error.
 #![no_main]
 
 use arbitrary::Arbitrary;
@@ -17,24 +17,30 @@ use forebay_pgwire::core::{
 use forebay_pgwire::{ChannelBinding, Column, Format, Row};
 use libfuzzer_sys::fuzz_target;
 
-/// Nothing that a server would say by itself.
+/// A text that the server does not send by chance.
 const PASSWORD: &str = "a password that no server knows";
 
-/// Bound of a message here: above what the inputs hold, and low enough to be met.
+/// Largest message here: larger than most inputs' messages, and small enough that some exceed it.
 const MESSAGE_MAX_BYTES: usize = 2048;
 
-/// What the client is about to do.
+/// The exchange that the client runs.
 #[derive(Arbitrary, Debug)]
-enum Asked {
-    Startup { channel: u8, binding: u8 },
+enum Operation {
+    Startup {
+        channel: u8,
+        binding: u8,
+    },
     Simple,
-    Extended(Vec<Asking>),
-    Copy { ended_after: u8 },
+    Extended(Vec<PipelineStep>),
+    /// A COPY that the client ends after so many messages of the server.
+    Copy {
+        ended_after: u8,
+    },
 }
 
 /// A step of a pipeline.
 #[derive(Arbitrary, Clone, Copy, Debug)]
-enum Asking {
+enum PipelineStep {
     Parse,
     Bind,
     DescribeStatement,
@@ -44,38 +50,38 @@ enum Asking {
     Close,
 }
 
-/// What the server says.
+/// A part of what the server sends.
 #[derive(Arbitrary, Debug)]
-enum Said<'a> {
-    /// Bytes as they come.
+enum Sent<'a> {
+    /// Arbitrary bytes.
     Raw(&'a [u8]),
-    /// A message whose length is right.
+    /// A message with the right length and an arbitrary body.
     Message(u8, &'a [u8]),
-    /// A row's description, with types that the getters know.
+    /// A description of columns: type and format of each.
     Columns(Vec<(u8, bool)>),
     /// A row.
     Values(Vec<Option<&'a [u8]>>),
-    /// An error or notice of such fields.
+    /// An error or notice with these fields.
     Diagnostic {
         notice: bool,
         fields: Vec<(u8, &'a str)>,
     },
-    /// The number of an authentication request, and what goes with it.
+    /// An authentication request: its number and its data.
     Authentication(u8, &'a [u8]),
-    /// An offer of mechanisms.
+    /// The SASL mechanisms that the server offers.
     Mechanisms {
         plus: bool,
         plain: bool,
         other: Option<&'a str>,
     },
-    /// The client's own nonce, said back with more.
+    /// The client's nonce with a suffix.
     Challenge {
         more: &'a [u8],
         iterations: u16,
     },
-    /// A command's tag.
+    /// A CommandComplete with this tag.
     Complete(&'a str),
-    /// The end of an exchange.
+    /// A ReadyForQuery.
     Ready(u8),
     Parameter(&'a str, &'a str),
     Notification(&'a str, &'a str),
@@ -83,22 +89,22 @@ enum Said<'a> {
 
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
-    asked: Asked,
+    operation: Operation,
     cuts: Vec<u8>,
-    said: Vec<Said<'a>>,
+    sent: Vec<Sent<'a>>,
 }
 
 fuzz_target!(|input: Input<'_>| {
-    let stream: Vec<u8> = input.said.iter().flat_map(encode).collect();
-    // Any bytes may stand where the answer to the request for TLS is.
-    let answer = ssl_answer(&stream);
-    assert!(stream.len() != 1 || answer.is_ok() == b"SNE".contains(&stream[0]));
-    match &input.asked {
-        Asked::Startup { channel, binding } => startup(security(*channel, *binding), &input),
-        asked => {
-            let whole = converse(asked, &stream, &[]);
-            let cut = converse(asked, &stream, &input.cuts);
-            assert_eq!(whole, cut, "a cut changes the conversation");
+    let stream: Vec<u8> = input.sent.iter().flat_map(encode).collect();
+    // Arbitrary bytes as the reply to the request for TLS.
+    let reply = ssl_answer(&stream);
+    assert!(stream.len() != 1 || reply.is_ok() == b"SNE".contains(&stream[0]));
+    match &input.operation {
+        Operation::Startup { channel, binding } => startup(security(*channel, *binding), &input),
+        operation => {
+            let whole = converse(operation, &stream, &[]);
+            let divided = converse(operation, &stream, &input.cuts);
+            assert_eq!(whole, divided, "the exchange depends on where the stream is divided");
         }
     }
 });
@@ -116,14 +122,14 @@ fn count(length: usize) -> [u8; 2] {
     (length as u16).to_be_bytes()
 }
 
-/// Types that the getters tell apart, and one that nobody knows.
+/// The types that the getters distinguish, and an unknown one.
 const TYPES: [u32; 17] = [16, 17, 20, 21, 23, 25, 26, 701, 1184, 2950, 3802, 1001, 1007, 1009, 1016, 2951, 99_999];
 
-fn encode(said: &Said<'_>) -> Vec<u8> {
-    match said {
-        Said::Raw(bytes) => bytes.to_vec(),
-        Said::Message(tag, body) => message(*tag, body),
-        Said::Columns(columns) => {
+fn encode(sent: &Sent<'_>) -> Vec<u8> {
+    match sent {
+        Sent::Raw(bytes) => bytes.to_vec(),
+        Sent::Message(tag, body) => message(*tag, body),
+        Sent::Columns(columns) => {
             let mut body = count(columns.len()).to_vec();
             for (kind, binary) in columns {
                 let type_oid = TYPES[usize::from(*kind) % TYPES.len()];
@@ -134,7 +140,7 @@ fn encode(said: &Said<'_>) -> Vec<u8> {
             }
             message(b'T', &body)
         }
-        Said::Values(values) => {
+        Sent::Values(values) => {
             let mut body = count(values.len()).to_vec();
             for value in values {
                 let length = value.map_or(-1, |value| value.len() as i32);
@@ -143,7 +149,7 @@ fn encode(said: &Said<'_>) -> Vec<u8> {
             }
             message(b'D', &body)
         }
-        Said::Diagnostic { notice, fields } => {
+        Sent::Diagnostic { notice, fields } => {
             let mut body = Vec::new();
             for (field, value) in fields {
                 body.push(*field);
@@ -152,44 +158,44 @@ fn encode(said: &Said<'_>) -> Vec<u8> {
             body.push(0);
             message(if *notice { b'N' } else { b'E' }, &body)
         }
-        Said::Authentication(kind, body) => message(b'R', &[&u32::from(*kind % 14).to_be_bytes()[..], body].concat()),
-        Said::Mechanisms { plus, plain, other } => {
+        Sent::Authentication(kind, body) => message(b'R', &[&u32::from(*kind % 14).to_be_bytes()[..], body].concat()),
+        Sent::Mechanisms { plus, plain, other } => {
             let mut body = 10_u32.to_be_bytes().to_vec();
             let offered = [plus.then_some("SCRAM-SHA-256-PLUS"), plain.then_some("SCRAM-SHA-256"), *other];
             offered.into_iter().flatten().for_each(|name| body.extend(text(name)));
             body.push(0);
             message(b'R', &body)
         }
-        // The nonce is put in when it is known.
-        Said::Challenge { .. } => Vec::new(),
-        Said::Complete(tag) => message(b'C', &text(tag)),
-        Said::Ready(status) => message(b'Z', &[b"ITE"[usize::from(*status) % 3]]),
-        Said::Parameter(name, value) => message(b'S', &[text(name), text(value)].concat()),
-        Said::Notification(channel, payload) => {
+        // Encoded by `challenge` when the nonce is known.
+        Sent::Challenge { .. } => Vec::new(),
+        Sent::Complete(tag) => message(b'C', &text(tag)),
+        Sent::Ready(status) => message(b'Z', &[b"ITE"[usize::from(*status) % 3]]),
+        Sent::Parameter(name, value) => message(b'S', &[text(name), text(value)].concat()),
+        Sent::Notification(channel, payload) => {
             message(b'A', &[vec![0, 0, 0, 1], text(channel), text(payload)].concat())
         }
     }
 }
 
-/// The stream in pieces of these lengths, over and over; whole without any.
+/// The stream in pieces of these lengths, which repeat. One piece if there are no lengths.
 fn pieces<'a>(stream: &'a [u8], cuts: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-    let mut rest = stream;
+    let mut unread = stream;
     let mut lengths = cuts.iter().cycle();
     std::iter::from_fn(move || {
-        let length = lengths.next().map_or(rest.len(), |cut| usize::from(*cut).max(1)).min(rest.len());
-        let (piece, after) = rest.split_at(length);
-        rest = after;
+        let length = lengths.next().map_or(unread.len(), |cut| usize::from(*cut).max(1)).min(unread.len());
+        let (piece, after) = unread.split_at(length);
+        unread = after;
         (!piece.is_empty()).then_some(piece)
     })
 }
 
-/// Runs an exchange over the stream, and gives all that could be seen of it.
-fn converse(asked: &Asked, stream: &[u8], cuts: &[u8]) -> Vec<String> {
+/// Runs an exchange on the stream. Returns a description of everything that a caller can observe.
+fn converse(operation: &Operation, stream: &[u8], cuts: &[u8]) -> Vec<String> {
     let (mut received, mut session, mut seen) = (ReadBuffer::new(), Session::default(), Vec::new());
     received.set_message_max_bytes(MESSAGE_MAX_BYTES);
-    let mut talk = Talk::new(asked);
+    let mut running = Running::new(operation);
     'stream: for (place, piece) in pieces(stream, cuts).enumerate() {
-        // As a read by the kernel does it, and as a look beside it does.
+        // The two ways in which the client fills its buffer.
         if place % 2 == 0 {
             received.push(piece);
         } else {
@@ -208,13 +214,13 @@ fn converse(asked: &Asked, stream: &[u8], cuts: &[u8]) -> Vec<String> {
             };
             let Some(message) = session.absorb(message) else { continue };
             seen.push(message.name().to_owned());
-            if !talk.on_message(message, &mut seen) {
+            if !running.on_message(message, &mut seen) {
                 break 'stream;
             }
         }
-        assert!(received.len() <= MESSAGE_MAX_BYTES, "less than a message is kept");
+        assert!(received.len() <= MESSAGE_MAX_BYTES, "more than a message is kept");
     }
-    talk.end(&mut seen);
+    running.end(&mut seen);
     let (notices, dropped) = session.take_notices();
     assert!(notices.len() <= limits::NOTICES_MAX);
     let (notifications, dropped_too) = session.take_notifications();
@@ -223,23 +229,25 @@ fn converse(asked: &Asked, stream: &[u8], cuts: &[u8]) -> Vec<String> {
     seen
 }
 
-/// An exchange, and what reads its results.
-enum Talk {
+/// An exchange that is running.
+enum Running {
     Simple(SimpleQuery),
     Extended(Extended),
     Copy { exchange: CopyInExchange, ended_after: u8 },
 }
 
-impl Talk {
-    fn new(asked: &Asked) -> Self {
-        match asked {
-            Asked::Extended(steps) => Self::Extended(Extended::new(steps.iter().map(step).collect::<Vec<_>>())),
-            Asked::Copy { ended_after } => Self::Copy { exchange: CopyInExchange::new(), ended_after: *ended_after },
-            Asked::Simple | Asked::Startup { .. } => Self::Simple(SimpleQuery::default()),
+impl Running {
+    fn new(operation: &Operation) -> Self {
+        match operation {
+            Operation::Extended(steps) => Self::Extended(Extended::new(steps.iter().map(step).collect::<Vec<_>>())),
+            Operation::Copy { ended_after } => {
+                Self::Copy { exchange: CopyInExchange::new(), ended_after: *ended_after }
+            }
+            Operation::Simple | Operation::Startup { .. } => Self::Simple(SimpleQuery::default()),
         }
     }
 
-    /// `false` when the conversation is over.
+    /// Returns whether the exchange continues.
     fn on_message(&mut self, message: forebay_pgwire::core::Backend, seen: &mut Vec<String>) -> bool {
         let progress = match self {
             Self::Simple(query) => query.on_message(message),
@@ -261,12 +269,15 @@ impl Talk {
 
     fn end(self, seen: &mut Vec<String>) {
         match self {
-            Self::Simple(query) => {
-                for result in query.into_results().unwrap_or_default() {
-                    seen.push(result.tag.as_str().to_owned());
-                    seen.extend(result.rows.iter().map(read));
+            Self::Simple(query) => match query.into_results() {
+                Ok(results) => {
+                    for result in results {
+                        seen.push(result.tag.as_str().to_owned());
+                        seen.extend(result.rows.iter().map(read));
+                    }
                 }
-            }
+                Err(error) => seen.push(error.to_string()),
+            },
             Self::Extended(query) => {
                 let (results, described, failure) = query.into_parts();
                 seen.push(format!("{described:?} {failure:?}"));
@@ -280,22 +291,22 @@ impl Talk {
     }
 }
 
-fn step(asking: &Asking) -> Step {
-    match asking {
-        Asking::Parse => Step::Parse,
-        Asking::Bind => Step::Bind,
-        Asking::DescribeStatement => Step::DescribeStatement,
-        Asking::DescribePortal => Step::DescribePortal,
-        Asking::Execute => Step::Execute { columns: None },
-        Asking::ExecuteKnown => {
+fn step(step: &PipelineStep) -> Step {
+    match step {
+        PipelineStep::Parse => Step::Parse,
+        PipelineStep::Bind => Step::Bind,
+        PipelineStep::DescribeStatement => Step::DescribeStatement,
+        PipelineStep::DescribePortal => Step::DescribePortal,
+        PipelineStep::Execute => Step::Execute { columns: None },
+        PipelineStep::ExecuteKnown => {
             let column = Column { name: "c".to_owned(), type_oid: 20, format: Format::Binary };
             Step::Execute { columns: Some([column].into()) }
         }
-        Asking::Close => Step::Close,
+        PipelineStep::Close => Step::Close,
     }
 }
 
-/// Reads a row by every getter, also behind its end.
+/// Applies every getter to every column of a row, and to one column too many.
 fn read(row: &Row) -> String {
     let width = row.columns().len();
     let readable = |index| {
@@ -315,7 +326,7 @@ fn read(row: &Row) -> String {
             row.get::<Vec<Option<&[u8]>>>(index).is_ok(),
         ]
     };
-    assert!(readable(width).iter().all(|read| !read), "nothing is there to read");
+    assert!(readable(width).iter().all(|read| !read), "a column that does not exist is read");
     format!("{:?}", (0..width).map(readable).collect::<Vec<_>>())
 }
 
@@ -331,18 +342,18 @@ fn security(channel: u8, binding: u8) -> Security {
     Security { channel, channel_binding }
 }
 
-/// Logs in to whoever is there.
+/// Logs in to the server of the input.
 fn startup(security: Security, input: &Input<'_>) {
     let credentials = Credentials { user: "somebody".to_owned(), password: Some(PASSWORD.to_owned()) };
     let mut send = BytesMut::new();
     let begun = Startup::begin(credentials, security.clone(), [("user", "somebody")], &mut send);
-    let mut startup = begun.expect("the parameters hold no NUL");
+    let mut startup = begun.expect("the parameters contain no NUL");
     let (mut received, mut session) = (ReadBuffer::new(), Session::default());
     let mut scram = false;
-    for said in &input.said {
-        let bytes = match said {
-            Said::Challenge { more, iterations } => challenge(&send, more, *iterations),
-            said => encode(said),
+    for sent in &input.sent {
+        let bytes = match sent {
+            Sent::Challenge { more, iterations } => challenge(&send, more, *iterations),
+            sent => encode(sent),
         };
         for piece in pieces(&bytes, &input.cuts) {
             received.push(piece);
@@ -357,13 +368,16 @@ fn startup(security: Security, input: &Input<'_>) {
             send.clear();
             let progress = startup.on_message(message, &mut send);
             let clear = contains(&send, PASSWORD.as_bytes());
-            assert!(!clear || security.channel != Channel::Open, "the password is on its way in the open");
-            assert!(!clear || security.channel_binding != ChannelBinding::Require, "to whom is not known");
+            assert!(!clear || security.channel != Channel::Open, "the password is sent in clear over an open channel");
+            assert!(
+                !clear || security.channel_binding != ChannelBinding::Require,
+                "the password is sent to a server that is not authenticated"
+            );
             scram |= contains(&send, b"SCRAM-SHA-256");
             match progress {
                 Ok(StartupProgress::More) => {}
                 Ok(StartupProgress::Ready { .. }) => {
-                    assert!(!scram, "nobody here knows the password");
+                    assert!(!scram, "a server that does not know the password is accepted");
                     assert_ne!(security.channel_binding, ChannelBinding::Require);
                     return;
                 }
@@ -373,7 +387,7 @@ fn startup(security: Security, input: &Input<'_>) {
     }
 }
 
-/// A challenge to what was just sent, if that holds a nonce.
+/// A challenge with the nonce in the client's last message, if there is one.
 fn challenge(sent: &[u8], more: &[u8], iterations: u16) -> Vec<u8> {
     let nonce = sent.windows(3).rposition(|window| window == b",r=").map_or(&[][..], |place| &sent[place + 3..]);
     let rest = format!(",s=QSXCR+Q6sek8bf92,i={}", iterations % 64);
