@@ -48,7 +48,7 @@ pub(crate) async fn connect(config: &Config) -> Result<Connection, Error> {
 /// Whether the failure is of this one host. As with libpq, one that refuses us is the last: the others would, too.
 fn another_may_do(error: &Error) -> bool {
     match error {
-        Error::Connect { .. } | Error::Io { .. } | Error::Timeout { .. } | Error::NotWanted { .. } => true,
+        Error::Connect { .. } | Error::Io { .. } | Error::Timeout { .. } | Error::TargetSessionMismatch { .. } => true,
         _ => error.sqlstate() == Some(SqlState::CANNOT_CONNECT_NOW),
     }
 }
@@ -73,7 +73,7 @@ async fn connect_to(
     }
     let (cancel_key, pass_file_warning) = log_in(&mut wire, channel, endpoint, config, deadline).await?;
     if !session_kind::is_wanted(&mut wire, config.target_session, deadline).await? {
-        return Err(Error::NotWanted { address: way.address.to_string(), wanted: config.target_session });
+        return Err(Error::TargetSessionMismatch { address: way.address.to_string(), wanted: config.target_session });
     }
     let token = CancelToken { way, key: cancel_key, timeout: config.connect_timeout };
     Ok(Connection::open(wire, token, pass_file_warning, config.statement_deadline))

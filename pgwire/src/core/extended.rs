@@ -150,7 +150,7 @@ impl Extended {
             }
             Backend::CommandComplete(tag) => tag,
             Backend::EmptyQuery => CommandTag::empty(),
-            Backend::CopyInResponse | Backend::CopyOutResponse => return Err(ProtocolError::CopyNotAsked),
+            Backend::CopyInResponse | Backend::CopyOutResponse => return Err(ProtocolError::CopyNotExpected),
             other => return Err(ProtocolError::unexpected(&other, DURING)),
         };
         self.results.push(QueryResult { columns, rows: std::mem::take(&mut self.rows), tag });

@@ -61,7 +61,7 @@ impl Exchange for SimpleQuery {
             Backend::CommandComplete(tag) => self.complete(tag),
             Backend::EmptyQuery => self.complete(CommandTag::empty()),
             Backend::Error(error) => self.error = Some(error),
-            Backend::CopyInResponse | Backend::CopyOutResponse => return Err(ProtocolError::CopyNotAsked),
+            Backend::CopyInResponse | Backend::CopyOutResponse => return Err(ProtocolError::CopyNotExpected),
             other => return Err(ProtocolError::unexpected(&other, DURING)),
         }
         Ok(Progress::More)

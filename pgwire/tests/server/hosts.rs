@@ -109,7 +109,7 @@ fn the_server_of_the_kind_that_is_wanted_is_found_among_others() {
         let config = behind([], &server);
         for wanted in [TargetSession::Standby, TargetSession::ReadOnly] {
             let error = shown(&config, wanted).await.unwrap_err();
-            assert!(matches!(error, Error::NotWanted { wanted: said, .. } if said == wanted), "{error}");
+            assert!(matches!(error, Error::TargetSessionMismatch { wanted: said, .. } if said == wanted), "{error}");
         }
     });
 }
@@ -126,7 +126,7 @@ fn a_server_that_does_not_report_its_kind_is_asked() {
             let (config, thread) = proxy(&server, usize::MAX, before_14);
             match shown(&config, wanted).await {
                 Ok(kind) => assert!(given && kind == (false, false), "{wanted}"),
-                Err(Error::NotWanted { .. }) => assert!(!given, "{wanted}"),
+                Err(Error::TargetSessionMismatch { .. }) => assert!(!given, "{wanted}"),
                 Err(error) => panic!("{wanted}: {error}"),
             }
             thread.join().unwrap();
