@@ -1,4 +1,4 @@
-//! Simple and extended queries, and errors between them.
+//! Simple and extended queries, with errors between them.
 
 use forebay_pgwire::{Connection, Error, Param, ProtocolError, Severity, SqlClass, SqlState, TransactionStatus, oid};
 
