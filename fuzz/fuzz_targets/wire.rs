@@ -256,7 +256,7 @@ impl Running {
                 let progress = exchange.on_message(message);
                 if exchange.is_streaming() {
                     if *ended_after == 0 {
-                        exchange.ended();
+                        exchange.data_ended();
                     }
                     *ended_after = ended_after.saturating_sub(1);
                 }

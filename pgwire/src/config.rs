@@ -1,20 +1,22 @@
-//! Where the server is, who we are to it, and how long we wait.
+//! The settings of a connection.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::config_url;
+use crate::env;
 use crate::error::{ConfigError, Error};
 use crate::options::{RootCert, SslMode, TargetSession, TcpOptions, TlsOptions};
+use crate::settings::Settings;
 
-/// Port of a server that does not say otherwise.
+/// The port if none is set.
 pub const DEFAULT_PORT: u16 = 5432;
 
-/// Directory of the unix socket on Debian and its kin, taken where an address names no host.
+/// The directory of the unix socket if no host is set, as on Debian and its derivatives.
 pub const DEFAULT_SOCKET_DIR: &str = "/var/run/postgresql";
 
-/// Time to connect and log in where nothing else is set.
+/// The time to connect and log in if none is set.
 pub const DEFAULT_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where the server listens.
@@ -26,53 +28,53 @@ pub enum Host {
     Unix(PathBuf),
 }
 
-/// One more place where the server may be.
+/// A host and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Where it listens.
+    /// Where the server listens.
     pub host: Host,
-    /// Its port, as [`Config::port`].
+    /// The port, as [`Config::port`].
     pub port: u16,
 }
 
-/// How to reach a server and log in.
+/// How to reach a server, and how to log in.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Config {
     /// Where the server listens.
     pub host: Host,
-    /// Its port; for a unix socket, the number in the socket's name.
+    /// The port. For a unix socket it is the number in the socket's file name.
     pub port: u16,
-    /// Further places, tried in order where the one before cannot be reached, is starting up, or is not of the kind
-    /// that [`Config::target_session`] names.
+    /// Further hosts, tried in order. The next one is tried if the one before cannot be reached, is starting up, or
+    /// does not provide the kind of session that [`Config::target_session`] asks for.
     pub more_hosts: Vec<Endpoint>,
-    /// Which of them is wanted.
+    /// The required kind of session.
     pub target_session: TargetSession,
     /// The role to log in as.
     pub user: String,
-    /// Its password.
+    /// The role's password.
     pub password: Option<String>,
-    /// File to look for the password in, at each connect, where none is set: libpq's `~/.pgpass`. One that others may
-    /// read is not used; see [`crate::Connection::pass_file_warning`].
+    /// The password file, such as libpq's `~/.pgpass`. If no password is set, it is read at each connect. A file that
+    /// other users may access is ignored; see [`crate::Connection::pass_file_warning`].
     pub passfile: Option<PathBuf>,
-    /// The database; the role's name if none is set.
+    /// The database. If none is set, it is the one with the role's name.
     pub database: Option<String>,
-    /// What `pg_stat_activity` shows for us.
+    /// The name that `pg_stat_activity` shows for the session.
     pub application_name: Option<String>,
-    /// Time for everything from the look-up of the name to the end of the log-in, over all hosts and all addresses of a
-    /// name together (libpq's is for each of them); `None` waits for ever.
+    /// The time from the look-up of the name to the end of the log-in, for all hosts and all of their addresses
+    /// together. (In libpq it applies to each of them.) `None` sets no limit.
     pub connect_timeout: Option<Duration>,
-    /// Time for each operation, until [`crate::Connection::set_deadline`] says otherwise; `None` waits for ever.
+    /// The time for each operation, until [`crate::Connection::set_deadline`] changes it. `None` sets no limit.
     pub statement_deadline: Option<Duration>,
     /// How TCP connections are encrypted.
     pub tls: TlsOptions,
-    /// When silent TCP connections are given up.
+    /// When a TCP connection counts as lost.
     pub tcp: TcpOptions,
-    /// Run-time parameters to begin the session with, for example `("lock_timeout", "2s")`.
+    /// Run-time parameters for the start of the session, for example `("lock_timeout", "2s")`.
     pub options: Vec<(String, String)>,
 }
 
 impl Config {
-    /// A server at this place for this role, and all else as by default.
+    /// A host and a role, and the default for everything else.
     pub fn new(host: Host, user: impl Into<String>) -> Self {
         Self {
             host,
@@ -92,33 +94,60 @@ impl Config {
         }
     }
 
-    /// Reads `postgres://user:password@host:port/database?parameter=value&…`, every part percent-encoded.
+    /// Reads `postgres://user:password@host:port/database?parameter=value&…`. Every part is percent-encoded.
     ///
-    /// A unix socket is `?host=/directory` or the directory percent-encoded in the host's place; an empty host is
-    /// [`DEFAULT_SOCKET_DIR`]. Several hosts are parted by commas (`a:1,b:2`, or `?host=a,b&port=1,2`).
+    /// A unix socket is written as `?host=/directory`, or as the percent-encoded directory in place of the host. An
+    /// empty host stands for [`DEFAULT_SOCKET_DIR`]. Commas separate several hosts: `a:1,b:2`, or `?host=a,b&port=1,2`.
     ///
-    /// Parameters: `host`, `port`, `user`, `password`, `passfile`, `dbname`, `application_name`, `connect_timeout` (whole
-    /// seconds, 0 for ever), `options` (as `-c name=value`), `sslmode`, `sslrootcert` (a file, or `system`), `sslcert`,
-    /// `sslkey`, `channel_binding`, `target_session_attrs`, `keepalives`, `keepalives_idle`, `keepalives_interval`,
-    /// `keepalives_count`, `tcp_user_timeout`; their meaning is with the fields of [`Config`]. The last of several
-    /// counts. Nothing is read but the address: [`Config::from_url_and_env`] does as libpq does. An address without a
-    /// user is read; [`Config::validate`], and so connecting, wants one.
+    /// Parameters: `host`, `port`, `user`, `password`, `passfile`, `dbname`, `application_name`, `connect_timeout`
+    /// (whole seconds, 0 for no limit), `options` (as `-c name=value`), `sslmode`, `sslrootcert` (a file, or `system`),
+    /// `sslcert`, `sslkey`, `channel_binding`, `target_session_attrs`, `keepalives`, `keepalives_idle`,
+    /// `keepalives_interval`, `keepalives_count`, `tcp_user_timeout`. The fields of [`Config`] explain them. If a
+    /// parameter is given more than once, the last one counts.
+    ///
+    /// This function reads the URL only. [`Config::from_url_and_env`] reads the environment, too, as libpq does. The
+    /// URL may lack a user, but [`Config::validate`] and [`crate::Connection::connect`] require one.
     ///
     /// # Errors
-    /// [`Error::Config`], naming what cannot be read; an unknown parameter is an error, not ignored.
+    /// [`Error::Config`], which names the part that is wrong. An unknown parameter is an error.
     pub fn from_url(url: &str) -> Result<Self, Error> {
         Ok(config_url::settings(url)?.into_config()?)
     }
 
-    /// The address with the password masked, for logs.
+    /// Reads libpq's variables: `PGHOST`, `PGPORT`, `PGUSER`, `PGPASSWORD`, `PGPASSFILE`, `PGDATABASE`, `PGAPPNAME`,
+    /// `PGCONNECT_TIMEOUT`, `PGOPTIONS`, `PGSSLMODE`, `PGSSLROOTCERT`, `PGSSLCERT`, `PGSSLKEY`, `PGCHANNELBINDING`,
+    /// `PGTARGETSESSIONATTRS`. Their values are those of the parameters of a URL ([`Config::from_url`]).
+    ///
+    /// As libpq does, it uses `.pgpass`, `.postgresql/root.crt`, `.postgresql/postgresql.crt` and
+    /// `.postgresql/postgresql.key` below `HOME` if they exist and no other file is set. If no user is set, it uses the
+    /// account that the process runs as.
+    ///
+    /// `variable` returns the value of a variable, for example `|name| std::env::var(name).ok()`.
+    ///
+    /// # Errors
+    /// [`Error::Config`], which names the variable that has an invalid value, or that this client does not support.
+    pub fn from_env(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        env::complete(Settings::default(), &variable)
+    }
+
+    /// Reads a URL as [`Config::from_url`] does, and takes what the URL leaves out from the environment as
+    /// [`Config::from_env`] does. libpq reads a URL in this way.
+    ///
+    /// # Errors
+    /// As [`Config::from_url`] and [`Config::from_env`].
+    pub fn from_url_and_env(url: &str, variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        env::complete(config_url::settings(url)?, &variable)
+    }
+
+    /// The settings as a URL with the password masked, for logs.
     pub fn masked_url(&self) -> String {
         config_url::render_masked(self)
     }
 
-    /// Checks what can be checked without the server.
+    /// Checks the settings as far as that is possible without the server.
     ///
     /// # Errors
-    /// [`Error::Config`], naming the setting.
+    /// [`Error::Config`], which names the setting that is wrong.
     pub fn validate(&self) -> Result<(), Error> {
         let value_error = |name, reason| Err(ConfigError::Value { name, reason }.into());
         if self.user.is_empty() {
@@ -153,13 +182,13 @@ impl Config {
         Ok(())
     }
 
-    /// All places in order.
+    /// All hosts in order.
     pub(crate) fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
         let first = Endpoint { host: self.host.clone(), port: self.port };
         std::iter::once(first).chain(self.more_hosts.iter().cloned())
     }
 
-    /// The run-time parameters of the StartupMessage.
+    /// The run-time parameters for the StartupMessage.
     pub(crate) fn startup_parameters(&self) -> Vec<(&str, &str)> {
         let mut parameters = vec![("user", self.user.as_str()), ("client_encoding", "UTF8")];
         parameters.extend(self.database.as_deref().map(|database| ("database", database)));
@@ -179,7 +208,7 @@ impl fmt::Debug for Config {
     }
 }
 
-/// The socket's path in its directory.
+/// The path of the unix socket in its directory.
 pub(crate) fn socket_path(dir: &Path, port: u16) -> PathBuf {
     dir.join(format!(".s.PGSQL.{port}"))
 }

@@ -1,4 +1,4 @@
-//! `postgres://` addresses, as libpq reads them ("Connection URIs" in its documentation).
+//! `postgres://` URLs, as libpq reads them ("Connection URIs" in its documentation).
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use crate::error::ConfigError;
 use crate::options::{ChannelBinding, RootCert, SslMode, TargetSession, TcpOptions};
 use crate::settings::Settings;
 
-/// Takes an address apart.
+/// The settings in a URL.
 pub(crate) fn settings(url: &str) -> Result<Settings, ConfigError> {
     let rest =
         url.strip_prefix("postgres://").or_else(|| url.strip_prefix("postgresql://")).ok_or(ConfigError::Scheme)?;
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
-    // The last `@`: an unencoded one in a password is common, and a host never has one.
-    let (login, place) = authority.rsplit_once('@').unwrap_or(("", authority));
+    // The last `@` counts: passwords often contain one that is not encoded, but host names never do.
+    let (login, hosts) = authority.rsplit_once('@').unwrap_or(("", authority));
 
     let mut settings = Settings::default();
     let (user, password) = match login.split_once(':') {
@@ -30,7 +30,7 @@ pub(crate) fn settings(url: &str) -> Result<Settings, ConfigError> {
     if !database.is_empty() {
         settings.set("dbname", decode(database, "database")?)?;
     }
-    set_places(place, &mut settings)?;
+    set_hosts(hosts, &mut settings)?;
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
         let (name, value) = (decode(name, "parameter")?, decode(value, "parameter")?);
@@ -43,13 +43,13 @@ pub(crate) fn settings(url: &str) -> Result<Settings, ConfigError> {
 }
 
 /// Sets the lists of hosts and ports.
-fn set_places(places: &str, settings: &mut Settings) -> Result<(), ConfigError> {
-    if places.is_empty() {
+fn set_hosts(list: &str, settings: &mut Settings) -> Result<(), ConfigError> {
+    if list.is_empty() {
         return Ok(());
     }
     let (mut hosts, mut ports) = (Vec::new(), Vec::new());
-    for place in places.split(',') {
-        let (host, port) = host_and_port(place)?;
+    for host_and_port in list.split(',') {
+        let (host, port) = split_port(host_and_port)?;
         hosts.push(decode(host, "host")?);
         ports.push(port);
     }
@@ -62,9 +62,9 @@ fn set_places(places: &str, settings: &mut Settings) -> Result<(), ConfigError> 
     Ok(())
 }
 
-fn host_and_port(place: &str) -> Result<(&str, &str), ConfigError> {
-    let Some(bracketed) = place.strip_prefix('[') else {
-        return Ok(place.rsplit_once(':').unwrap_or((place, "")));
+fn split_port(host_and_port: &str) -> Result<(&str, &str), ConfigError> {
+    let Some(bracketed) = host_and_port.strip_prefix('[') else {
+        return Ok(host_and_port.rsplit_once(':').unwrap_or((host_and_port, "")));
     };
     let (host, after) =
         bracketed.split_once(']').ok_or(ConfigError::Value { name: "host", reason: "a '[' is not closed" })?;
@@ -75,7 +75,7 @@ fn host_and_port(place: &str) -> Result<(&str, &str), ConfigError> {
     }
 }
 
-/// Undoes percent-encoding.
+/// Decodes percent-encoding.
 fn decode(text: &str, name: &'static str) -> Result<String, ConfigError> {
     let error = |reason| ConfigError::Value { name, reason };
     let mut bytes = Vec::with_capacity(text.len());
@@ -88,7 +88,7 @@ fn decode(text: &str, name: &'static str) -> Result<String, ConfigError> {
         }
         let digits = rest.split_off(..2).ok_or_else(|| error("a '%' without two digits"))?;
         match (hex(digits[0]), hex(digits[1])) {
-            (Some(0), Some(0)) => return Err(error("holds a NUL (%00)")),
+            (Some(0), Some(0)) => return Err(error("contains a NUL (%00)")),
             (Some(high), Some(low)) => bytes.push(high << 4 | low),
             _ => return Err(error("a '%' without two hexadecimal digits")),
         }
@@ -112,6 +112,7 @@ fn encode(text: &str) -> String {
     out
 }
 
+/// The settings as a URL with the password masked.
 pub(crate) fn render_masked(config: &Config) -> String {
     let mut url = String::from("postgres://");
     url.push_str(&encode(&config.user));
@@ -119,8 +120,8 @@ pub(crate) fn render_masked(config: &Config) -> String {
         url.push_str(":***");
     }
     url.push('@');
-    for (place, Endpoint { host, port }) in config.endpoints().enumerate() {
-        if place > 0 {
+    for (index, Endpoint { host, port }) in config.endpoints().enumerate() {
+        if index > 0 {
             url.push(',');
         }
         match host {
@@ -142,7 +143,7 @@ pub(crate) fn render_masked(config: &Config) -> String {
     url
 }
 
-/// The parameters that say what is not as by default; the time to connect is always said.
+/// The parameters with the settings that differ from their defaults. The time to connect is always among them.
 fn parameters(config: &Config) -> Vec<(&'static str, String)> {
     let seconds = |time: Option<Duration>| time.map_or(0, |time| time.as_secs()).to_string();
     let path = |path: &std::path::Path| path.to_string_lossy().into_owned();
@@ -162,17 +163,17 @@ fn parameters(config: &Config) -> Vec<(&'static str, String)> {
     all.extend(config.passfile.as_deref().map(|file| ("passfile", path(file))));
     let wanted = config.target_session;
     all.extend((wanted != TargetSession::Any).then(|| ("target_session_attrs", wanted.to_string())));
-    let (tcp, usual) = (&config.tcp, TcpOptions::default());
+    let (tcp, default) = (&config.tcp, TcpOptions::default());
     all.extend((!tcp.keepalives).then(|| ("keepalives", "0".to_owned())));
-    for (name, set, usual) in [
-        ("keepalives_idle", tcp.keepalives_idle, usual.keepalives_idle),
-        ("keepalives_interval", tcp.keepalives_interval, usual.keepalives_interval),
+    for (name, set, default) in [
+        ("keepalives_idle", tcp.keepalives_idle, default.keepalives_idle),
+        ("keepalives_interval", tcp.keepalives_interval, default.keepalives_interval),
     ] {
-        all.extend((set != usual).then(|| (name, seconds(set))));
+        all.extend((set != default).then(|| (name, seconds(set))));
     }
     let count = tcp.keepalives_count;
-    all.extend((count != usual.keepalives_count).then(|| ("keepalives_count", count.unwrap_or(0).to_string())));
+    all.extend((count != default.keepalives_count).then(|| ("keepalives_count", count.unwrap_or(0).to_string())));
     let timeout = tcp.user_timeout.map_or(0, |timeout| timeout.as_millis());
-    all.extend((tcp.user_timeout != usual.user_timeout).then(|| ("tcp_user_timeout", timeout.to_string())));
+    all.extend((tcp.user_timeout != default.user_timeout).then(|| ("tcp_user_timeout", timeout.to_string())));
     all
 }

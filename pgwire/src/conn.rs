@@ -9,10 +9,12 @@ use postgres_protocol::message::frontend;
 use crate::config::Config;
 use crate::connect::{self, CancelToken};
 use crate::copy_in::CopyIn;
+use crate::core::limits::SEND_BUFFER_KEEP_BYTES;
 use crate::core::{Extended, Notification, QueryResult, SimpleQuery, StatementResult, TransactionStatus};
 use crate::db_error::DbError;
 use crate::deadline::Deadline;
 use crate::error::{Error, PassFileWarning, usage};
+use crate::link::Link;
 use crate::pipeline::{Pipeline, PipelineOutcome};
 use crate::request::Request;
 use crate::statement::Statement;
@@ -21,179 +23,191 @@ use crate::types::{Param, Row};
 use crate::wire::Wire;
 
 const QUERY: &str = "a query";
+const LISTEN: &str = "LISTEN";
 
-/// Room kept for the next request, in bytes; a larger buffer is let go once it was sent.
-const SEND_BUFFER_KEEP_BYTES: usize = 256 * 1024;
-
-/// Tells connections apart, for statements that are used on the wrong one.
+/// The id of the next connection. A statement knows the connection that it belongs to by this id.
 static NEXT_CONNECTION_ID: AtomicU64 = AtomicU64::new(0);
 
-/// A session with a PostgreSQL server, for one request at a time, on the thread that opened it.
+/// A session with a PostgreSQL server. It carries one request at a time, on the thread that opened it.
 ///
-/// An operation that fails on the connection itself (see [`Error::ends_connection`]), and one whose future is dropped
-/// before its end, leaves the connection broken: [`Connection::is_broken`] says so, and each later operation gives
-/// [`Error::Closed`]. An error of the server leaves it usable.
+/// A failure of the connection itself (see [`Error::ends_connection`]) breaks the connection. So does a future that is
+/// dropped before it has completed. [`Connection::is_broken`] is true then, and every later operation returns
+/// [`Error::Closed`]. After an error of the server the connection can still be used.
 ///
-/// Dropping it says good-bye to the server, without waiting.
+/// Dropping a connection sends Terminate to the server, without waiting.
 pub struct Connection {
-    pub(crate) wire: Wire,
-    pub(crate) send: BytesMut,
-    token: CancelToken,
+    link: Link,
+    /// The memory for the next request.
+    send_buffer: BytesMut,
+    cancel_token: CancelToken,
     pass_file_warning: Option<PassFileWarning>,
-    deadline: Option<Duration>,
     id: u64,
     statements_prepared: u64,
-    /// From the beginning of an operation to its end: still set when a future was dropped between.
-    busy: bool,
-    broken: bool,
 }
 
 impl Connection {
-    /// Connects and logs in, within `connect_timeout`. Each host is tried in turn, and each address of its name.
+    /// Connects and logs in, within `connect_timeout`. The hosts are tried in turn, and so are the addresses of a host.
     ///
-    /// A host's name is looked up by the system's resolver, on a thread of its own. Files of certificates, keys and
-    /// passwords are read by the calling thread, at each connect. The thread must run a monoio runtime on io_uring with
-    /// its timer enabled.
+    /// The system's resolver looks up a host's name, on a separate thread. The calling thread reads the files of
+    /// certificates, keys and passwords at each connect. The thread must run a monoio runtime on io_uring with its
+    /// timer enabled.
     ///
     /// # Errors
-    /// [`Error::Config`] if the settings cannot work, [`Error::Connect`] and [`Error::Timeout`] if nobody answers,
-    /// [`Error::Tls`] if the connection cannot be encrypted as asked, [`Error::Server`] if the server refuses us (28P01 for a wrong password, 3D000 for an unknown database, 57P03
-    /// while it starts, 53300 when it is full), [`Error::Auth`] if we refuse the server.
+    /// - [`Error::Config`] if the settings cannot work,
+    /// - [`Error::Connect`] or [`Error::Timeout`] if no server answers,
+    /// - [`Error::Tls`] if the connection cannot be encrypted as required,
+    /// - [`Error::Server`] if the server refuses the log-in: 28P01 for a wrong password, 3D000 for an unknown database,
+    ///   57P03 while the server starts, 53300 if it has no free connection slot,
+    /// - [`Error::Auth`] if the client refuses the server,
+    /// - [`Error::TargetSessionMismatch`] if no session is of the kind that `target_session_attrs` asks for.
     pub async fn connect(config: &Config) -> Result<Self, Error> {
         connect::connect(config).await
     }
 
     pub(crate) fn open(
         wire: Wire,
-        token: CancelToken,
+        cancel_token: CancelToken,
         pass_file_warning: Option<PassFileWarning>,
-        deadline: Option<Duration>,
+        operation_timeout: Option<Duration>,
     ) -> Self {
         Self {
-            wire,
-            send: BytesMut::new(),
-            token,
+            link: Link::new(wire, operation_timeout),
+            send_buffer: BytesMut::new(),
+            cancel_token,
             pass_file_warning,
-            deadline,
             id: NEXT_CONNECTION_ID.fetch_add(1, Ordering::Relaxed),
             statements_prepared: 0,
-            busy: false,
-            broken: false,
         }
     }
 
-    /// Sets the time each later operation may take; `None` waits for ever. A COPY has this time for each of its steps.
+    /// Sets the time that each later operation may take; `None` sets no limit. For a COPY or a
+    /// [`Flight`](crate::Flight) the limit applies to each step.
     ///
-    /// The deadline ends the connection, not the statement: the server may go on with it, locks and all, until it
-    /// notices. Set `statement_timeout`, and `client_connection_check_interval` from PostgreSQL 14 on, through
-    /// [`Config::options`] to bound that too.
+    /// The deadline closes the connection, but it does not cancel the statement. The server may continue to run the
+    /// statement and hold its locks until it notices. To limit that time too, set `statement_timeout` in
+    /// [`Config::options`], and from PostgreSQL 14 on `client_connection_check_interval`.
     pub fn set_deadline(&mut self, deadline: Option<Duration>) {
-        self.deadline = deadline;
+        self.link.set_operation_timeout(deadline);
     }
 
-    /// Whether the connection is of no more use.
+    /// Whether the connection can no longer be used.
     pub fn is_broken(&self) -> bool {
-        self.broken || self.busy
+        self.link.is_broken()
     }
 
-    /// Whether a transaction is open, as the server said at the end of the last operation.
+    /// The status of the transaction, as reported at the end of the last operation.
     pub fn transaction_status(&self) -> TransactionStatus {
-        self.wire.session.transaction_status()
+        self.link.wire().session().transaction_status()
     }
 
-    /// A run-time parameter that the server reports by itself, such as `server_version`, as last heard.
+    /// The last reported value of a run-time parameter that the server reports on its own, such as `server_version`.
     pub fn parameter(&self, name: &str) -> Option<&str> {
-        self.wire.session.parameter(name)
+        self.link.wire().session().parameter(name)
     }
 
-    /// Process id of the session's backend, as in `pg_stat_activity`, if the server told it.
+    /// The process id of the session's backend, as in `pg_stat_activity`, if the server reported it.
     pub fn process_id(&self) -> Option<i32> {
-        self.token.process_id()
+        self.cancel_token.process_id()
     }
 
-    /// Whether what is sent and received is encrypted.
+    /// Whether the connection is encrypted.
     pub fn is_encrypted(&self) -> bool {
-        self.wire.is_encrypted()
+        self.link.wire().is_encrypted()
     }
 
-    /// Why the file of passwords ([`Config::passfile`]) was not used, if it is there and could not be. The server let
-    /// us in without a password.
+    /// Why the password file ([`Config::passfile`]) was ignored, if it exists and was ignored. The server did not ask
+    /// for a password.
     pub fn pass_file_warning(&self) -> Option<&PassFileWarning> {
         self.pass_file_warning.as_ref()
     }
 
-    /// The notices that came with the operations since the last call, oldest first, and how many older ones were
-    /// dropped: at most [`crate::core::limits::NOTICES_MAX`] are kept.
+    /// The notices since the last call, oldest first, and the number of older notices that were dropped. At most
+    /// [`crate::core::limits::NOTICES_MAX`] notices are kept.
     pub fn take_notices(&mut self) -> (Vec<DbError>, u64) {
-        self.wire.session.take_notices()
+        self.link.wire_mut().session_mut().take_notices()
     }
 
-    /// The notifications that came with the operations since the last call, as [`Connection::take_notices`].
+    /// The notifications since the last call, oldest first, and the number of older notifications that were dropped. At
+    /// most [`crate::core::limits::NOTIFICATIONS_MAX`] notifications are kept.
     pub fn take_notifications(&mut self) -> (Vec<Notification>, u64) {
-        self.wire.session.take_notifications()
+        self.link.wire_mut().session_mut().take_notifications()
     }
 
-    /// What is needed to cancel an operation of this connection while it is under way.
-    pub fn cancel_token(&self) -> CancelToken {
-        self.token.clone()
-    }
-
-    /// Runs a string of statements, without parameters, and gives each one's result with values as text.
+    /// Waits for the next notification on a channel that this session listens to (by `LISTEN channel`), at most this
+    /// long; `None` waits without a limit. Returns `Ok(None)` if none has arrived. The connection can then still be
+    /// used.
     ///
-    /// Without BEGIN in it the string is one transaction.
+    /// Notifications that arrived during other operations come first. The future may be dropped without loss.
     ///
     /// # Errors
-    /// The server's error ends the string; results before it are not given.
-    pub async fn simple(&mut self, sql: &str) -> Result<Vec<StatementResult>, Error> {
-        let deadline = self.begin()?;
-        let result = self.run_simple(sql, deadline).await;
-        self.end(result)
-    }
-
-    /// Has the server parse a statement, to be run any number of times. Types that are 0, or missing at the end, are
-    /// left to the server.
-    ///
-    /// # Errors
-    /// As for any operation.
-    pub async fn prepare(&mut self, sql: &str, types: &[Oid]) -> Result<Statement, Error> {
-        let name = format!("forebay_{}", self.statements_prepared);
-        self.statements_prepared += 1;
-        let mut request = self.request();
-        request.prepare(&name, sql, types)?;
-        let (_, described, failure) = self.run(request).await?.into_parts();
-        match (described, failure) {
-            (_, Some(failure)) => Err(Error::Server(failure.error)),
-            (Some(described), None) => Ok(Statement::new(self.id, name, described)),
-            // Not reached: a pipeline is ready only when each of its steps was answered.
-            (None, None) => Err(Error::Closed),
+    /// [`Error::Server`] if the server ends the session, and failures of the connection. Each of them breaks the
+    /// connection.
+    pub async fn wait_for_notification(&mut self, wait: Option<Duration>) -> Result<Option<Notification>, Error> {
+        if let Some(notification) = self.link.wire_mut().session_mut().pop_notification() {
+            return Ok(Some(notification));
         }
+        if self.is_broken() {
+            return Err(Error::Closed);
+        }
+        let waited = self.link.wire_mut().wait_for_notification(Deadline::after(wait), LISTEN).await;
+        self.link.end_on_error(waited)?;
+        Ok(self.link.wire_mut().session_mut().pop_notification())
+    }
+
+    /// A token that can cancel an operation of this connection while the operation is in progress.
+    pub fn cancel_token(&self) -> CancelToken {
+        self.cancel_token.clone()
+    }
+
+    /// Runs a string of statements, without parameters. Returns a result for each statement, with values in text
+    /// format.
+    ///
+    /// The string is one transaction, unless it contains transaction commands.
+    ///
+    /// # Errors
+    /// [`Error::Server`] if a statement fails. The statements after it do not run, and the results before it are lost.
+    /// Also failures of the connection.
+    pub async fn simple(&mut self, sql: &str) -> Result<Vec<StatementResult>, Error> {
+        let deadline = self.link.begin()?;
+        let result = self.run_simple(sql, deadline).await;
+        self.link.end(result)
+    }
+
+    /// Lets the server parse a statement, which can then be run any number of times. The server chooses the types of
+    /// parameters whose type is 0 or missing at the end.
+    ///
+    /// # Errors
+    /// [`Error::Server`], [`Error::Usage`], and failures of the connection.
+    pub async fn prepare(&mut self, sql: &str, types: &[Oid]) -> Result<Statement, Error> {
+        let name = self.next_statement_name();
+        let mut request = self.request();
+        request.prepare(name, sql, types)?;
+        Ok(only(self.run(request).await?.into_success()?.statements))
     }
 
     /// Frees a prepared statement on the server.
     ///
     /// # Errors
-    /// As for any operation.
+    /// As [`Connection::prepare`].
     pub async fn close_statement(&mut self, statement: Statement) -> Result<(), Error> {
-        statement.belongs_to(self.id)?;
+        statement.check_connection(self.id)?;
         let mut request = self.request();
         request.close(statement.name())?;
-        match self.run(request).await?.into_parts() {
-            (_, _, Some(failure)) => Err(Error::Server(failure.error)),
-            _ => Ok(()),
-        }
+        self.run(request).await?.into_success().map(drop)
     }
 
-    /// Runs a prepared statement and gives its rows, with values in binary.
+    /// Runs a prepared statement. Returns its rows, with values in binary format.
     ///
     /// # Errors
-    /// [`Error::Usage`], with nothing sent, if the parameters do not fit; else as for any operation.
+    /// [`Error::Usage`], with nothing sent, if the parameters do not match the statement; [`Error::Server`]; failures
+    /// of the connection.
     pub async fn query(&mut self, statement: &Statement, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
         let mut request = self.request();
         request.execute(self.id, statement, params)?;
         Ok(self.run_one(request).await?.rows)
     }
 
-    /// Runs a prepared statement and gives the number of rows its command tag counts.
+    /// Runs a prepared statement. Returns the number of rows in its command tag.
     ///
     /// # Errors
     /// As [`Connection::query`].
@@ -203,121 +217,109 @@ impl Connection {
         Ok(self.run_one(request).await?.tag.rows())
     }
 
-    /// Runs a statement once, in one round trip, and gives its rows, with values in binary. The parameters' types are
-    /// those of the values.
+    /// Parses and runs a statement in one round trip. Returns its rows, with values in binary format. The values
+    /// determine the types of the parameters.
     ///
     /// # Errors
-    /// As for any operation.
+    /// As [`Connection::query`].
     pub async fn query_once(&mut self, sql: &str, params: &[Param<'_>]) -> Result<Vec<Row>, Error> {
         let mut request = self.request();
         request.execute_once(sql, params)?;
         Ok(self.run_one(request).await?.rows)
     }
 
-    /// Runs a statement once, in one round trip, and gives the number of rows its command tag counts.
+    /// Parses and runs a statement in one round trip. Returns the number of rows in its command tag.
     ///
     /// # Errors
-    /// As for any operation.
+    /// As [`Connection::query`].
     pub async fn execute_once(&mut self, sql: &str, params: &[Param<'_>]) -> Result<u64, Error> {
         let mut request = self.request();
         request.execute_once(sql, params)?;
         Ok(self.run_one(request).await?.tag.rows())
     }
 
-    /// Gathers statements to be run in one round trip.
+    /// Starts a pipeline: statements that run in one round trip.
     pub fn pipeline(&mut self) -> Pipeline<'_> {
         Pipeline::new(self)
     }
 
-    /// Begins a `COPY … FROM STDIN`.
+    /// Starts a `COPY … FROM STDIN`.
     ///
     /// # Errors
-    /// As for any operation; [`Error::Protocol`] if the statement is something else.
+    /// [`Error::Server`] if the server refuses the statement, [`Error::Protocol`] if the statement is not a COPY FROM
+    /// STDIN, and failures of the connection.
     pub async fn copy_in(&mut self, sql: &str) -> Result<CopyIn<'_>, Error> {
-        CopyIn::begin(self, sql).await
+        CopyIn::begin(&mut self.link, sql).await
     }
 
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
+    pub(crate) fn link_mut(&mut self) -> &mut Link {
+        &mut self.link
+    }
+
+    /// A name that no other statement of this connection has.
+    pub(crate) fn next_statement_name(&mut self) -> String {
+        let name = format!("forebay_{}", self.statements_prepared);
+        self.statements_prepared += 1;
+        name
+    }
+
     pub(crate) fn request(&mut self) -> Request {
-        Request::in_buffer(std::mem::take(&mut self.send))
+        Request::in_buffer(std::mem::take(&mut self.send_buffer))
     }
 
-    /// Sends a request with its Sync and takes all answers.
-    pub(crate) async fn run(&mut self, request: Request) -> Result<Extended, Error> {
-        let deadline = self.begin()?;
+    /// Sends a request with its Sync, and waits for all replies.
+    pub(crate) async fn run(&mut self, request: Request) -> Result<PipelineOutcome, Error> {
+        let deadline = self.link.begin()?;
         let result = self.run_extended(request, deadline).await;
-        self.end(result)
-    }
-
-    /// Begins an operation: from here to [`Connection::end`] the connection counts as broken.
-    pub(crate) fn begin(&mut self) -> Result<Deadline, Error> {
-        if self.is_broken() {
-            self.break_off();
-            return Err(Error::Closed);
-        }
-        self.busy = true;
-        Ok(self.deadline())
-    }
-
-    /// Ends an operation.
-    pub(crate) fn end<T>(&mut self, result: Result<T, Error>) -> Result<T, Error> {
-        self.busy = false;
-        if result.as_ref().is_err_and(Error::ends_connection) {
-            self.break_off();
-        }
-        result
-    }
-
-    /// Whether an earlier failure has closed it.
-    pub(crate) fn is_given_up(&self) -> bool {
-        self.broken
-    }
-
-    pub(crate) fn deadline(&self) -> Deadline {
-        Deadline::after(self.deadline)
+        self.link.end(result)
     }
 
     async fn run_simple(&mut self, sql: &str, deadline: Deadline) -> Result<Vec<StatementResult>, Error> {
-        self.send.clear();
-        frontend::query(sql, &mut self.send).map_err(usage("the statement"))?;
-        self.wire.send(&mut self.send, deadline, QUERY).await?;
+        self.send_buffer.clear();
+        frontend::query(sql, &mut self.send_buffer).map_err(usage("the statement"))?;
+        let wire = self.link.wire_mut();
+        wire.send(&mut self.send_buffer, deadline, QUERY).await?;
         let mut exchange = SimpleQuery::default();
-        self.wire.drive(&mut exchange, deadline, QUERY).await?;
+        wire.drive(&mut exchange, deadline, QUERY).await?;
         exchange.into_results().map_err(Error::Server)
     }
 
-    async fn run_extended(&mut self, mut request: Request, deadline: Deadline) -> Result<Extended, Error> {
-        frontend::sync(&mut request.buffer);
-        self.wire.send(&mut request.buffer, deadline, QUERY).await?;
+    async fn run_extended(&mut self, mut request: Request, deadline: Deadline) -> Result<PipelineOutcome, Error> {
+        request.sync();
+        let wire = self.link.wire_mut();
+        wire.send(&mut request.buffer, deadline, QUERY).await?;
         if request.buffer.capacity() <= SEND_BUFFER_KEEP_BYTES {
-            self.send = request.buffer;
+            self.send_buffer = request.buffer;
         }
         let mut exchange = Extended::new(request.steps);
-        self.wire.drive(&mut exchange, deadline, QUERY).await?;
-        Ok(exchange)
+        wire.drive(&mut exchange, deadline, QUERY).await?;
+        Ok(PipelineOutcome::new(exchange, self.id, request.statement_names))
     }
 
     async fn run_one(&mut self, request: Request) -> Result<QueryResult, Error> {
-        let outcome = PipelineOutcome::new(self.run(request).await?);
-        // One Execute was sent, so one result or an error is there, and the fallback is not reached.
-        outcome.into_results()?.pop().ok_or(Error::Closed)
+        Ok(only(self.run(request).await?.into_results()?))
     }
+}
 
-    fn break_off(&mut self) {
-        self.broken = true;
-        self.wire.socket.shutdown();
+/// The only element of the outcome of a request with one statement.
+fn only<T>(elements: Vec<T>) -> T {
+    match <[T; 1]>::try_from(elements) {
+        Ok([element]) => element,
+        // The core reports success only after the server has answered every step.
+        Err(elements) => unreachable!("{} results of one statement that succeeded", elements.len()),
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
         if !self.is_broken() {
-            self.send.clear();
-            frontend::terminate(&mut self.send);
-            self.wire.try_send_once(&self.send);
+            self.send_buffer.clear();
+            frontend::terminate(&mut self.send_buffer);
+            self.link.wire_mut().try_send_once(&self.send_buffer);
         }
     }
 }
@@ -325,7 +327,7 @@ impl Drop for Connection {
 impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Connection")
-            .field("token", &self.token)
+            .field("cancel_token", &self.cancel_token)
             .field("transaction_status", &self.transaction_status())
             .field("is_broken", &self.is_broken())
             .finish_non_exhaustive()

@@ -1,4 +1,4 @@
-//! What the server says in an ErrorResponse or NoticeResponse.
+//! The content of an ErrorResponse or NoticeResponse.
 //!
 //! Source of the fields: PostgreSQL documentation, "Error and Notice Message Fields".
 
@@ -7,10 +7,11 @@ use std::fmt;
 use crate::core::limits::DIAGNOSTIC_FIELD_MAX_BYTES;
 use crate::sqlstate::SqlState;
 
-/// How grave it is, from the field that is never translated (`V`, PostgreSQL 9.6 and later).
+/// The severity of an error or notice. It comes from the field that is never translated (`V`, PostgreSQL 9.6 and
+/// later).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Severity {
-    /// The whole server goes down with it.
+    /// All sessions of the server end.
     Panic,
     /// The session ends.
     Fatal,
@@ -21,16 +22,16 @@ pub enum Severity {
     Warning,
     /// A notice.
     Notice,
-    /// For information.
+    /// Information that the client asked for.
     Info,
-    /// For the server's log.
+    /// A message for the server's log.
     Log,
-    /// For debugging.
+    /// A message for debugging.
     Debug,
 }
 
 impl Severity {
-    /// Whether the server closes the connection after it.
+    /// Whether the server closes the connection after an error of this severity.
     pub fn ends_session(self) -> bool {
         matches!(self, Self::Fatal | Self::Panic)
     }
@@ -65,31 +66,34 @@ impl fmt::Display for Severity {
     }
 }
 
-/// An error or notice of the server. Texts are cut at [`DIAGNOSTIC_FIELD_MAX_BYTES`], and bytes that are not UTF-8 are
-/// replaced. They may hold what users sent: do not log `detail` and `context` without thought.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An error or notice of the server.
+///
+/// Each text is cut off at [`DIAGNOSTIC_FIELD_MAX_BYTES`], and bytes that are not UTF-8 are replaced. `detail` and
+/// `context` may contain user data, so do not log them whole.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{severity} {sqlstate}: {message}{}", HintSuffix(.hint.as_deref()))]
 pub struct DbError {
-    /// How grave it is.
+    /// The severity.
     pub severity: Severity,
-    /// Its code: the ground for decisions.
+    /// The code. Decisions depend on this field only.
     pub sqlstate: SqlState,
-    /// The message, for people; may be translated.
+    /// The message, for people. The server may translate it.
     pub message: String,
-    /// More about it.
+    /// Details.
     pub detail: Option<String>,
-    /// What to do about it.
+    /// A suggestion for how to solve the problem.
     pub hint: Option<String>,
-    /// Where it happened: a stack of lines, such as the row of a COPY.
+    /// The place of the error: a stack of lines, such as the row of a COPY.
     pub context: Option<String>,
-    /// The schema it is about.
+    /// The schema that the error concerns.
     pub schema: Option<String>,
-    /// The table it is about.
+    /// The table that the error concerns.
     pub table: Option<String>,
-    /// The column it is about.
+    /// The column that the error concerns.
     pub column: Option<String>,
-    /// The constraint that was violated.
+    /// The violated constraint.
     pub constraint: Option<String>,
-    /// Where in the statement, in characters from 1.
+    /// The position in the statement, in characters from 1.
     pub position: Option<u32>,
 }
 
@@ -112,10 +116,12 @@ impl Default for DbError {
 }
 
 impl DbError {
-    /// The row of a COPY that was refused, from 1, by the line of CONTEXT that begins with `COPY table, `.
+    /// The number, from 1, of the row that made a COPY into this table fail. It comes from the line of the context that
+    /// begins with `COPY table, `.
     ///
-    /// The line is translated but its order is not: the row's number is the first one after the table's name. `None`
-    /// where there is no such line: an error of a trigger function outside the row, a foreign key, a protocol error.
+    /// The server translates that line, but in every language the row's number is the first number after the table's
+    /// name. `None` if there is no such line, as after a foreign key violation, a protocol error, or an error in a
+    /// statement-level trigger.
     pub fn copy_row(&self, table: &str) -> Option<u64> {
         let context = self.context.as_deref()?;
         context.lines().find_map(|line| {
@@ -139,29 +145,28 @@ impl DbError {
             b't' => self.table = Some(bounded_text(value)),
             b'c' => self.column = Some(bounded_text(value)),
             b'n' => self.constraint = Some(bounded_text(value)),
+            // A position that is not a number is as good as none: no decision depends on it.
             b'P' => self.position = std::str::from_utf8(value).ok().and_then(|position| position.parse().ok()),
-            // `S` is the translated severity, the others are places in the server's source; new kinds are allowed.
+            // `S` is the translated severity. The other fields are places in the server's source. Servers may add
+            // fields.
             _ => {}
         }
     }
 }
 
-/// Text of at most the bound. A cut inside a character leaves a replacement character, which is not worth a search.
+/// The text, cut off at the limit. A cut inside a character leaves a replacement character at the end.
 fn bounded_text(value: &[u8]) -> String {
     String::from_utf8_lossy(&value[..value.len().min(DIAGNOSTIC_FIELD_MAX_BYTES)]).into_owned()
 }
 
-impl fmt::Display for DbError {
+/// The hint as the end of an error's text; nothing if there is none.
+struct HintSuffix<'a>(Option<&'a str>);
+
+impl fmt::Display for HintSuffix<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}: {}", self.severity, self.sqlstate, self.message)?;
-        if let Some(hint) = &self.hint {
-            write!(f, " (hint: {hint})")?;
-        }
-        Ok(())
+        self.0.map_or(Ok(()), |hint| write!(f, " (hint: {hint})"))
     }
 }
-
-impl std::error::Error for DbError {}
 
 #[cfg(test)]
 mod tests {

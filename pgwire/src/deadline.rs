@@ -1,8 +1,9 @@
 //! Deadlines of operations.
 //!
-//! monoio gives no way to take back a read that is under way: dropping its future asks the kernel to cancel it, and
-//! bytes that had arrived by then are lost. So a deadline ends an operation by `shutdown(2)` on its socket, which makes
-//! every read and write of it complete; the connection is then broken for good, and the caller is told so.
+//! monoio cannot take back a read that is in progress: dropping its future only asks the kernel to cancel the read, and
+//! bytes that have arrived by then are lost. Therefore a deadline ends an operation by `shutdown(2)` on its socket,
+//! which completes every read and write of that socket. The connection is closed for good, and the caller gets an
+//! error.
 
 use std::future::Future;
 use std::pin::pin;
@@ -12,11 +13,11 @@ use monoio::time::{Instant, timeout_at};
 
 use crate::error::Error;
 
-/// How long an operation may go on after its socket was shut down. It ends at once in practice; the bound keeps a
-/// caller from hanging should it not, at the price of leaving the buffer to the runtime until the kernel lets go.
+/// How long an operation may take to end after its socket was shut down. In practice it ends at once. If it does not,
+/// this limit keeps the caller from hanging, and the runtime keeps the buffer until the kernel releases it.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(1);
 
-/// When an operation has to be over.
+/// The time by which an operation must have ended.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Deadline {
     at: Option<Instant>,
@@ -24,17 +25,23 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// Begins to count; `None` is never. A time too far for the clock is never, too.
+    /// A deadline this long from now. Without a duration, and beyond the range of the clock, there is no deadline.
     pub(crate) fn after(after: Option<Duration>) -> Self {
         let at = after.and_then(|after| Instant::now().checked_add(after));
         Self { at, after: after.unwrap_or_default() }
     }
 
-    /// The earlier of this deadline and `share` of the time left to it; for trying several addresses in turn.
-    pub(crate) fn share(self, share: u32) -> Self {
+    /// A deadline at this instant, which may have passed already.
+    pub(crate) fn at(at: std::time::Instant) -> Self {
+        let at = Instant::from_std(at);
+        Self { at: Some(at), after: at.saturating_duration_since(Instant::now()) }
+    }
+
+    /// A deadline after one of `shares` equal parts of the remaining time, for trying several addresses in turn.
+    pub(crate) fn share(self, shares: u32) -> Self {
         let at = self.at.map(|at| {
             let now = Instant::now();
-            now + at.saturating_duration_since(now) / share.max(1)
+            now + at.saturating_duration_since(now) / shares.max(1)
         });
         Self { at, ..self }
     }
@@ -51,7 +58,7 @@ impl Deadline {
         }
     }
 
-    /// Waits for a future that must not be dropped; when the time is over, `end` has to make it complete.
+    /// Waits for a future that must not be dropped. After the deadline, `end` must make the future complete.
     pub(crate) async fn bound_or_end<F: Future>(
         self,
         during: &'static str,
@@ -64,7 +71,7 @@ impl Deadline {
             return Ok(output);
         }
         end();
-        // What it returns now is of no use: the operation is late either way.
+        // The output is not used: the operation is late in any case.
         drop(timeout_at(Instant::now() + SHUTDOWN_GRACE, future).await);
         Err(self.error(during))
     }

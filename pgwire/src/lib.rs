@@ -1,51 +1,57 @@
 //! A PostgreSQL client for the monoio runtime on io_uring.
 //!
 //! ```text
-//!   Connection ── Pipeline, Flight, CopyIn, Statement, CancelToken  operations (conn, pipeline, flight, copy_in, notify)
+//!   Connection ── Pipeline, Flight, CopyIn, Statement, CancelToken  operations (conn, pipeline, flight, copy_in)
 //!       │             connect: hosts, addresses, log-in           (connect, resolve, passfile, session_kind)
-//!      Wire ──────────────── Deadline                             driver: bytes between both sides (wire, deadline)
+//!      Link                                                       one operation at a time (link)
+//!       │
+//!      Wire ──────────────── Deadline                             driver: bytes from socket to core (wire, deadline)
 //!       │    │    │
 //!    Socket  │    core: ReadBuffer ► Backend ► Session, exchanges the protocol without I/O (core)
-//!       │   Tls   │                                               records in, bytes out, and back (tls)
+//!       │   Tls   │                                               plain text in, records out, and back (tls)
 //!    io_uring   types: Param, Row, BinaryCopy                     values (types)
 //!
-//!   Config ◄── settings ◄── address, environment                  where, as whom, how (config_url, env, options)
+//!   Config ◄── settings ◄── URL, environment                      settings (config_url, env, options)
 //! ```
 //!
 //! # What it does
-//! - Unix sockets and TCP; TLS 1.2 and 1.3 by `sslmode`, with certificates on both sides; trust, cleartext, MD5,
-//!   SCRAM-SHA-256 and SCRAM-SHA-256-PLUS; several hosts and `target_session_attrs`.
-//! - Simple queries; prepared and unnamed statements with parameters and results in binary; pipelines; COPY FROM STDIN;
-//!   notices, notifications and parameters; cancelling; deadlines for every operation.
-//! - Addresses, libpq's variables and `~/.pgpass`, as libpq reads them.
+//! - Unix sockets and TCP; TLS 1.2 and 1.3 according to `sslmode`, with server and client certificates; the
+//!   authentication methods trust, password, MD5, SCRAM-SHA-256 and SCRAM-SHA-256-PLUS; several hosts and
+//!   `target_session_attrs`.
+//! - Simple queries; prepared and unnamed statements with parameters and results in binary format; pipelines; COPY FROM
+//!   STDIN; notices, notifications and run-time parameters; cancel requests; deadlines for all operations.
+//! - URLs, libpq's environment variables and `~/.pgpass`, read as libpq reads them.
 //!
 //! # What it promises
-//! - No bytes of a server make it panic, and none make it keep more than [`core::limits`] says, besides the rows that
-//!   were asked for.
-//! - An operation ends: with its result, an error, or [`Error::Timeout`] soon after its deadline. The deadline shuts
-//!   the socket down, so the connection is broken afterwards, and says so. Without a deadline it waits for ever, but
-//!   for a TCP peer that has gone silent, which the kernel notices after about a minute ([`TcpOptions`]).
-//! - After an error of the server the connection is in step and usable; after a failure of the connection every
-//!   operation gives [`Error::Closed`].
-//! - Decisions can be made by [`SqlState`]; no text has to be read.
-//! - A connection that has to be encrypted is so before anything is said but the wish for it, and bytes slipped in
-//!   before do not count. A password leaves in clear through TLS or a unix socket only.
-//! - A COPY of any size passes through memory of one size: [`CopyIn::write`] returns when the kernel has taken all.
-//! - The thread is not held up by the look-up of a name, which is made beside it.
+//! - No bytes from a server cause a panic. [`core::limits`] bounds the memory that they occupy, except for the requested
+//!   rows.
+//! - Every operation with a deadline ends: with its result, with an error, or with [`Error::Timeout`] soon after its
+//!   deadline. The deadline shuts the socket down, so the connection is broken afterwards. An operation without a
+//!   deadline may wait forever, but the kernel ends a TCP connection whose peer has been silent for about a minute
+//!   ([`TcpOptions`]).
+//! - After an error of the server, the connection can be used. After a failure of the connection, every operation
+//!   returns [`Error::Closed`].
+//! - Decisions need only the [`SqlState`] of an error, never its text.
+//! - A connection that must be encrypted is encrypted before anything except the TLS request is sent. Bytes that arrive
+//!   unencrypted before that are refused. A password in clear is sent through TLS or a unix socket only.
+//! - A COPY of any size needs a constant amount of memory: [`CopyIn::write`] returns when the kernel has taken all
+//!   data.
+//! - The look-up of a host name does not block the calling thread.
 //!
 //! # What it refuses
-//! - A SCRAM server that does not prove itself, SASL mechanisms other than SCRAM, GSSAPI.
-//! - A server's certificate that is an authority's own, or that names its host as common name only.
-//! - COPY TO, and COPY outside of [`Connection::copy_in`]: the connection is given up.
-//! - Threads: a connection stays on the thread, and in the runtime, that opened it.
+//! - SCRAM with a server that does not prove its identity, SASL mechanisms other than SCRAM, and GSSAPI.
+//! - A server certificate that is itself a certificate authority's, or that contains its host name only as common name.
+//! - COPY TO, and any COPY outside of [`Connection::copy_in`] and [`Flight::copy_in`]. Either one closes the connection.
+//! - Use from several threads. A connection stays on the thread, and in the runtime, that opened it.
 //!
-//! # Where it departs from libpq
-//! - `sslmode=allow` is `prefer`. `prefer` goes on in the open where the server says that it has no TLS, not where TLS
-//!   fails, and never looks at a certificate.
-//! - A file that `sslrootcert` names has to be there, with `require` as well.
-//! - A password in clear is not sent over TCP in the open.
-//! - `connect_timeout` is for all hosts together, 10 s by default; keep-alive and `tcp_user_timeout` are on.
-//! - A variable or parameter that it does not know and that says where to connect or whom to trust is an error.
+//! # How it differs from libpq
+//! - `sslmode=allow` means `prefer`. `prefer` continues without encryption if the server says that it has no TLS, but
+//!   not if TLS fails. It never verifies a certificate.
+//! - A file that `sslrootcert` names must exist, with `require`, too.
+//! - A password in clear is not sent over unencrypted TCP.
+//! - `connect_timeout` applies to all hosts together and is 10 s by default. Keep-alive and `tcp_user_timeout` are on
+//!   by default.
+//! - An unknown variable or parameter that determines where to connect or whom to trust is an error.
 //!
 //! # Example
 //! ```
@@ -69,10 +75,10 @@
 //!             encoder.clear();
 //!         }
 //!     }
-//!     let sent = encoder.finish()?;
+//!     let row_count = encoder.finish()?;
 //!     copy.write(encoder.bytes()).await?;
 //!     let stored = copy.finish().await?;
-//!     assert_eq!(sent, stored);
+//!     assert_eq!(row_count, stored);
 //!     conn.simple("COMMIT").await?;
 //!     Ok(stored)
 //! }
@@ -101,7 +107,7 @@ mod deadline;
 mod env;
 mod error;
 mod flight;
-mod notify;
+mod link;
 mod options;
 mod passfile;
 mod pipeline;
@@ -131,5 +137,6 @@ pub use options::{ChannelBinding, RootCert, SslMode, TargetSession, TcpOptions, 
 pub use pipeline::{Pipeline, PipelineOutcome};
 pub use sqlstate::{SqlClass, SqlState};
 pub use statement::Statement;
+pub use tls::TlsRecords;
 pub use types::oid::{self, Oid};
 pub use types::{BinaryCopy, Column, Format, Param, Row};

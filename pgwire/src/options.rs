@@ -1,64 +1,65 @@
-//! Choices of a [`Config`](crate::Config): encryption, what TCP does in silence, which session is wanted.
+//! Options of a [`Config`](crate::Config): encryption, TCP timeouts, the required kind of session.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Whether a TCP connection is encrypted, and what the server has to show: libpq's `sslmode`.
+/// Whether a TCP connection is encrypted, and whether the server's certificate is verified: libpq's `sslmode`.
 ///
-/// A unix socket is never encrypted, whatever the mode, as with libpq: the kernel says who is on the other side.
+/// As in libpq, a unix socket is never encrypted, because its directory's permissions decide who may listen there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SslMode {
     /// Not encrypted.
     Disable,
-    /// As [`SslMode::Prefer`]: where libpq tries without encryption first, this client tries with it.
+    /// As [`SslMode::Prefer`]. (libpq first tries to connect without encryption.)
     Allow,
-    /// Encrypted if the server can, else in the open. The certificate is not looked at. It stops nobody who can change
-    /// what passes: he answers that there is no TLS.
+    /// Encrypted if the server has TLS, else not encrypted. The certificate is not verified. This mode does not protect
+    /// from an attacker who can change the traffic: the attacker can answer that there is no TLS.
     Prefer,
-    /// Encrypted, or no connection. The certificate is looked at only where a root certificate is set, and then as
-    /// with [`SslMode::VerifyCa`].
+    /// Encrypted. The certificate is verified only if a root certificate is set, and then as in [`SslMode::VerifyCa`].
     Require,
-    /// Encrypted, with a certificate that leads to a root certificate of ours.
+    /// Encrypted, with a certificate whose chain ends at a trusted root certificate.
     VerifyCa,
-    /// The same, made out for the host's name or address (as subject alternative name; the common name is not read).
+    /// As [`SslMode::VerifyCa`], and the certificate must have the host's name or address as a subject alternative
+    /// name. The common name is not read.
     VerifyFull,
 }
 
-/// Which certificates are trusted to vouch for a server: libpq's `sslrootcert`.
+/// The trusted root certificates: libpq's `sslrootcert`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RootCert {
-    /// Those of the system (`sslrootcert=system`), with [`SslMode::VerifyFull`] only: anybody can get a certificate
-    /// from them for a name of his own.
+    /// The root certificates of the system (`sslrootcert=system`). They require [`SslMode::VerifyFull`], because
+    /// anybody can get a certificate from these authorities for a host name of their own.
     System,
-    /// Those in a PEM file.
+    /// The root certificates in a PEM file.
     File(PathBuf),
 }
 
-/// Whether the proof of SCRAM is bound to the server's certificate, so that nobody between can pass it on: libpq's
-/// `channel_binding`.
+/// Whether SCRAM authentication is bound to the server's certificate, so that an attacker in the middle cannot relay
+/// it: libpq's `channel_binding`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ChannelBinding {
-    /// Never.
+    /// It is not bound.
     Disable,
-    /// Where the connection is encrypted, and the server and its certificate allow it.
+    /// It is bound if the connection is encrypted, and the server and its certificate allow it.
     Prefer,
-    /// Or no log-in: not by another method, not without TLS.
+    /// It is bound. Other authentication methods, and connections without TLS, are refused.
     Require,
 }
 
-/// How a TCP connection is encrypted. The files are read at each connect, so that they may be renewed.
+/// How a TCP connection is encrypted. The files are read at each connect, so they can be replaced at any time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsOptions {
-    /// Whether, and with whom. [`SslMode::Prefer`] by default.
+    /// Whether the connection is encrypted and the server verified. [`SslMode::Prefer`] by default.
     pub mode: SslMode,
-    /// Whom to trust; needed from [`SslMode::VerifyCa`] on.
+    /// The trusted root certificates. Required from [`SslMode::VerifyCa`] on.
     pub root_cert: Option<RootCert>,
-    /// Our own certificate, with the intermediate ones behind it, in PEM; together with `key`.
+    /// The client's certificate, followed by the intermediate certificates, in PEM. Requires `key`.
     pub cert: Option<PathBuf>,
-    /// Its private key in PEM, not encrypted. Nobody but its owner may read it, or root's group if it is root's.
+    /// The certificate's private key in PEM, not encrypted. Only the file's owner may have access to it. If root owns
+    /// it, its group may read it, too.
     pub key: Option<PathBuf>,
-    /// Whether SCRAM is bound to the certificate. [`ChannelBinding::Prefer`] by default.
+    /// Whether SCRAM authentication is bound to the server's certificate. [`ChannelBinding::Prefer`] by default.
     pub channel_binding: ChannelBinding,
 }
 
@@ -68,21 +69,22 @@ impl Default for TlsOptions {
     }
 }
 
-/// When the kernel gives a silent TCP peer up. `None` leaves a value to the system (keep-alive after two hours).
+/// When the kernel ends a TCP connection whose peer is silent. `None` stands for the system's value, which for
+/// keep-alive is two hours.
 ///
-/// Unlike libpq's, the defaults notice a lost machine after about a minute.
+/// With the defaults, the loss of the server's machine is noticed after about a minute. libpq uses the system's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TcpOptions {
-    /// Whether the kernel probes a silent peer at all.
+    /// Whether the kernel probes a silent peer.
     pub keepalives: bool,
-    /// Silence before the first probe, in whole seconds. 30 s.
+    /// The silence before the first probe, in whole seconds. 30 s by default.
     pub keepalives_idle: Option<Duration>,
-    /// Time between probes, in whole seconds. 10 s.
+    /// The time between probes, in whole seconds. 10 s by default.
     pub keepalives_interval: Option<Duration>,
-    /// Probes without answer after which the connection is dead. 3.
+    /// The number of unanswered probes after which the connection ends. 3 by default.
     pub keepalives_count: Option<u32>,
-    /// Time that sent bytes may stay unacknowledged, in whole milliseconds. 60 s: about what silence is given, so that
-    /// a lost machine is noticed as soon while writing.
+    /// The time that sent bytes may stay unacknowledged, in whole milliseconds. 60 s by default: a peer that is lost
+    /// during a write is noticed about as soon as a silent one.
     pub user_timeout: Option<Duration>,
 }
 
@@ -98,26 +100,26 @@ impl Default for TcpOptions {
     }
 }
 
-/// Which server of several is wanted: libpq's `target_session_attrs`, without `prefer-standby`.
+/// The required kind of session: libpq's `target_session_attrs`, without `prefer-standby`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TargetSession {
-    /// The first that lets us in.
+    /// Any session.
     Any,
-    /// One whose transactions may write: not in recovery, and not read-only by default.
+    /// A session whose transactions may write. The server is not in recovery, and not read-only by default.
     ReadWrite,
-    /// One whose transactions may not write.
+    /// A session whose transactions may not write.
     ReadOnly,
-    /// One that is not in recovery.
+    /// A session on a server that is not in recovery.
     Primary,
-    /// One that is in recovery.
+    /// A session on a server that is in recovery.
     Standby,
 }
 
-/// Gives an option its words, as libpq spells them.
+/// Defines the words for an option's values, as libpq spells them.
 macro_rules! words {
     ($option:ty, $($variant:ident = $word:literal),+) => {
         impl $option {
-            /// The word for it in an address.
+            /// The word for this value in a URL.
             pub fn word(self) -> &'static str {
                 match self { $(Self::$variant => $word),+ }
             }

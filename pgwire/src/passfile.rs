@@ -1,7 +1,8 @@
-//! The file of passwords, `~/.pgpass`, as libpq reads it ("The Password File" in its documentation).
+//! The password file, `~/.pgpass`, as libpq reads it ("The Password File" in its documentation).
 //!
-//! A line is `host:port:database:user:password`, each of the first four may be `*`, and `\` takes a `:` or `\` as it is.
-//! The first line that fits counts. A host is as it was named, `localhost` for the default socket directory.
+//! A line is `host:port:database:user:password`. Each of the first four fields may be `*`. A `\` escapes a `:` or `\`.
+//! The first line that matches counts. The host must match the configured name, which is `localhost` for the default
+//! socket directory.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read};
@@ -12,10 +13,10 @@ use crate::config::{DEFAULT_SOCKET_DIR, Host};
 use crate::core::limits::PASS_FILE_MAX_BYTES;
 use crate::error::PassFileWarning;
 
-/// Permission bits that nobody but the owner may have.
+/// The permission bits that a password file must not have: those of users other than its owner.
 const OTHERS: u32 = 0o077;
 
-/// Whom a password is for.
+/// The log-in that needs a password.
 pub(crate) struct Login<'a> {
     pub(crate) host: &'a Host,
     pub(crate) port: u16,
@@ -23,7 +24,7 @@ pub(crate) struct Login<'a> {
     pub(crate) user: &'a str,
 }
 
-/// Finds the password, if the file is there and has one. One that cannot be used is as good as none, and told.
+/// Finds the password for a log-in. `None` if the file does not exist or has no line that matches.
 pub(crate) fn find(path: &Path, login: &Login<'_>) -> Result<Option<String>, PassFileWarning> {
     let unreadable = |reason: String| PassFileWarning::Unreadable { path: path.to_owned(), reason };
     let metadata = match fs::metadata(path) {
@@ -60,13 +61,14 @@ fn password_in(content: &[u8], login: &Login<'_>) -> Option<String> {
         if line.starts_with(b"#") {
             return None;
         }
-        let password = wanted.iter().try_fold(line, |rest, wanted| behind(rest, wanted.as_bytes()))?;
-        String::from_utf8(unescaped(password)).ok()
+        let password = wanted.iter().try_fold(line, |rest, wanted| after_field(rest, wanted.as_bytes()))?;
+        // A password that is not UTF-8 cannot be sent, so its line is skipped.
+        String::from_utf8(unescape(password)).ok()
     })
 }
 
-/// What is behind the line's first field, if that fits.
-fn behind<'a>(line: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
+/// The rest of the line after its first field, if that field matches.
+fn after_field<'a>(line: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
     if let Some(rest) = line.strip_prefix(b"*:") {
         return Some(rest);
     }
@@ -83,7 +85,7 @@ fn behind<'a>(line: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
     }
 }
 
-fn unescaped(password: &[u8]) -> Vec<u8> {
+fn unescape(password: &[u8]) -> Vec<u8> {
     let mut bytes = password.iter();
     let mut plain = Vec::with_capacity(password.len());
     while let Some(&byte) = bytes.next() {

@@ -1,5 +1,7 @@
-//! Addresses of a host. The system's resolver blocks, for as long as `/etc/resolv.conf` lets it, so that it runs on a
-//! thread of its own, and the look-up can be given up while it goes on there.
+//! Look-ups of host names.
+//!
+//! The system's resolver blocks its thread, for as long as `/etc/resolv.conf` allows. Therefore each look-up runs on a
+//! thread of its own. If its caller times out, the look-up continues there.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -17,26 +19,26 @@ use crate::socket::Address;
 
 const LOOK_UP: &str = "the look-up of the host";
 
-/// Look-ups under way in this process, also those that were given up.
+/// The number of threads in this process that look up a name, including those whose caller has timed out.
 static LOOK_UPS: AtomicUsize = AtomicUsize::new(0);
 
-/// Counts a look-up for as long as it is there.
-struct Counted;
+/// Permission to run a look-up. It counts in [`LOOK_UPS`] until it is dropped.
+struct Permit;
 
-impl Counted {
-    fn begin() -> Option<Self> {
+impl Permit {
+    fn acquire() -> Option<Self> {
         let fits = |count| (count < LOOK_UPS_MAX).then_some(count + 1);
         LOOK_UPS.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok().then_some(Self)
     }
 }
 
-impl Drop for Counted {
+impl Drop for Permit {
     fn drop(&mut self) {
         LOOK_UPS.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// Finds the addresses of a host, in the system's order of preference.
+/// The addresses of a host, in the system's order of preference.
 pub(crate) async fn resolve(host: &Host, port: u16, deadline: Deadline) -> Result<Vec<Address>, Error> {
     let name = match host {
         Host::Unix(dir) => return Ok(vec![Address::Unix(socket_path(dir, port))]),
@@ -64,30 +66,32 @@ async fn look_up(
     deadline: Deadline,
     resolver: impl FnOnce(&str, u16) -> io::Result<Vec<SocketAddr>> + Send + 'static,
 ) -> Result<io::Result<Vec<SocketAddr>>, Error> {
-    let began = async {
-        let counted =
-            Counted::begin().ok_or_else(|| io::Error::other("too many look-ups of names are under way already"))?;
-        let (ours, theirs) = Pipe::pair()?;
-        let done = UnixStream::from_std(ours)?;
-        let (answer, answered) = mpsc::channel();
+    let start = || -> io::Result<_> {
+        let permit =
+            Permit::acquire().ok_or_else(|| io::Error::other("too many look-ups of host names are in progress"))?;
+        let (caller_end, thread_end) = Pipe::pair()?;
+        let done = UnixStream::from_std(caller_end)?;
+        let (sender, receiver) = mpsc::channel();
         std::thread::Builder::new().name("pgwire-look-up".to_owned()).spawn(move || {
-            let _counted = counted;
-            // Nobody waits for it any more if this fails.
-            drop(answer.send(resolver(&name, port)));
-            // Closed, also by a panic, it wakes the one who waits.
-            drop(theirs);
+            let _permit = permit;
+            let addresses = resolver(&name, port);
+            // Sending fails if the caller has timed out. Then nobody needs the addresses.
+            drop(sender.send(addresses));
+            // Closing this end wakes the caller. A panic closes it, too.
+            drop(thread_end);
         })?;
-        Ok((done, answered))
+        Ok((done, receiver))
     };
-    let (done, answered) = match began.await {
-        Ok(began) => began,
+    let (done, receiver) = match start() {
+        Ok(started) => started,
         Err(error) => return Ok(Err(error)),
     };
     match deadline.bound(LOOK_UP, done.readable(false)).await? {
         Ok(()) => {}
         Err(error) => return Ok(Err(error)),
     }
-    Ok(answered.recv().unwrap_or_else(|_| Err(io::Error::other("the resolver failed"))))
+    // There is no answer if the thread has panicked.
+    Ok(receiver.recv().unwrap_or_else(|_| Err(io::Error::other("the resolver failed"))))
 }
 
 #[cfg(test)]

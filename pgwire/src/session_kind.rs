@@ -1,4 +1,4 @@
-//! Which kind of session a server gives, for `target_session_attrs`.
+//! The kind of session that a server provides, for `target_session_attrs`.
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
@@ -9,10 +9,10 @@ use crate::error::{Error, usage};
 use crate::options::TargetSession;
 use crate::wire::Wire;
 
-const LOOK: &str = "the look at the session's kind";
+const KIND_CHECK: &str = "the check of target_session_attrs";
 
 /// Whether a session that was just opened is of this kind.
-pub(crate) async fn is_wanted(wire: &mut Wire, wanted: TargetSession, deadline: Deadline) -> Result<bool, Error> {
+pub(crate) async fn is_of_kind(wire: &mut Wire, wanted: TargetSession, deadline: Deadline) -> Result<bool, Error> {
     Ok(match wanted {
         TargetSession::Any => true,
         TargetSession::Primary => !in_recovery(wire, deadline).await?,
@@ -24,7 +24,7 @@ pub(crate) async fn is_wanted(wire: &mut Wire, wanted: TargetSession, deadline: 
 
 async fn in_recovery(wire: &mut Wire, deadline: Deadline) -> Result<bool, Error> {
     match reported(wire, "in_hot_standby") {
-        Some(said) => Ok(said),
+        Some(in_recovery) => Ok(in_recovery),
         None => ask(wire, "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'on' ELSE 'off' END", deadline).await,
     }
 }
@@ -36,17 +36,18 @@ async fn is_read_only(wire: &mut Wire, deadline: Deadline) -> Result<bool, Error
     }
 }
 
-/// What the server reports by itself, from PostgreSQL 14 on.
+/// A parameter that the server reports on its own from PostgreSQL 14 on.
 fn reported(wire: &Wire, parameter: &str) -> Option<bool> {
-    wire.session.parameter(parameter).map(|value| value == "on")
+    wire.session().parameter(parameter).map(|value| value == "on")
 }
 
+/// Runs a query that returns `on` or `off`.
 async fn ask(wire: &mut Wire, sql: &str, deadline: Deadline) -> Result<bool, Error> {
     let mut send = BytesMut::new();
     frontend::query(sql, &mut send).map_err(usage("the statement"))?;
-    wire.send(&mut send, deadline, LOOK).await?;
+    wire.send(&mut send, deadline, KIND_CHECK).await?;
     let mut query = SimpleQuery::default();
-    wire.drive(&mut query, deadline, LOOK).await?;
+    wire.drive(&mut query, deadline, KIND_CHECK).await?;
     let results = query.into_results().map_err(Error::Server)?;
     let row = results.first().and_then(|result| result.rows.first());
     Ok(row.map(|row| row.get_str(0)).transpose()? == Some("on"))

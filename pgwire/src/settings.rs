@@ -1,4 +1,5 @@
-//! libpq's keywords: their variables, and what each sets. Addresses and the environment both end here.
+//! libpq's keywords, their variables, and their effect on the settings. URLs and the environment are both read into
+//! them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,12 +31,12 @@ const KEYWORDS: [(&str, Option<&str>); 21] = [
     ("keepalives_interval", None),
     ("keepalives_count", None),
     ("tcp_user_timeout", None),
-    // Read for the sake of addresses that say it everywhere; there is no GSSAPI to encrypt with.
+    // Accepted because some URLs always contain it. This client has no GSSAPI encryption.
     ("gssencmode", Some("PGGSSENCMODE")),
 ];
 
-/// Variables that say where to connect, or whom to trust, in a way that this client does not know. To pass over them
-/// would be to connect elsewhere, or less strictly, than was asked for.
+/// Variables that change where libpq connects or whom it trusts, and that this client does not support. If it ignored
+/// them, it might connect to another server than intended, or with weaker security.
 const VARIABLES_NOT_SUPPORTED: [&str; 8] = [
     "PGSERVICE",
     "PGHOSTADDR",
@@ -47,12 +48,12 @@ const VARIABLES_NOT_SUPPORTED: [&str; 8] = [
     "PGSSLNEGOTIATION",
 ];
 
-/// Values by keyword, with the name to blame for each.
+/// Values by keyword. With each value is the name of the parameter or variable that it comes from, for errors.
 #[derive(Default)]
 pub(crate) struct Settings(BTreeMap<&'static str, (String, &'static str)>);
 
 impl Settings {
-    /// Sets a keyword; the last value of several counts.
+    /// Sets a keyword, and replaces an earlier value.
     pub(crate) fn set(&mut self, keyword: &str, value: String) -> Result<(), ConfigError> {
         let known = KEYWORDS.iter().find(|(known, _)| *known == keyword);
         let (keyword, _) = known.ok_or_else(|| ConfigError::UnknownParameter { name: keyword.to_owned() })?;
@@ -60,7 +61,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Takes from libpq's variables what is not set. An empty variable is as good as none.
+    /// Sets the keywords that are not set from libpq's variables. An empty variable counts as not set.
     pub(crate) fn add_variables(&mut self, variable: &dyn Fn(&str) -> Option<String>) -> Result<(), ConfigError> {
         let variable = |name: &str| variable(name).filter(|value| !value.is_empty());
         if let Some(name) = VARIABLES_NOT_SUPPORTED.into_iter().find(|name| variable(name).is_some()) {
@@ -75,7 +76,7 @@ impl Settings {
         Ok(())
     }
 
-    /// Takes what libpq looks for below the home directory, where it is there and nothing else is set.
+    /// Sets the files that libpq looks for below the home directory, if they exist and no other file is set.
     pub(crate) fn add_home(&mut self, home: &Path) {
         self.0.entry("passfile").or_insert_with(|| (home.join(".pgpass").to_string_lossy().into_owned(), "passfile"));
         let in_home = |name: &str| Some(home.join(".postgresql").join(name)).filter(|path| path.exists());
@@ -88,26 +89,26 @@ impl Settings {
         }
     }
 
-    /// Takes a user if none is set.
+    /// Sets the user if none is set.
     pub(crate) fn add_user(&mut self, user: String) {
         self.0.entry("user").or_insert((user, "user"));
     }
 
     pub(crate) fn into_config(mut self) -> Result<Config, ConfigError> {
         let mut config = Config::new(Host::Unix(PathBuf::from(DEFAULT_SOCKET_DIR)), "");
-        self.take_places(&mut config)?;
+        self.take_endpoints(&mut config)?;
         for (keyword, (value, name)) in self.0 {
             apply(keyword, value, name, &mut config)?;
         }
-        // `system` by itself means the only mode that makes sense with it, as with libpq.
+        // As in libpq, `sslrootcert=system` implies the only mode that makes sense with it.
         if config.tls.root_cert == Some(RootCert::System) && config.tls.mode == SslMode::Prefer {
             config.tls.mode = SslMode::VerifyFull;
         }
         Ok(config)
     }
 
-    /// Takes hosts and ports, which are lists.
-    fn take_places(&mut self, config: &mut Config) -> Result<(), ConfigError> {
+    /// Moves the lists of hosts and ports into the configuration.
+    fn take_endpoints(&mut self, config: &mut Config) -> Result<(), ConfigError> {
         let (hosts, _) = self.0.remove("host").unwrap_or_default();
         let (ports, port_name) = self.0.remove("port").unwrap_or((String::new(), "port"));
         let hosts: Vec<&str> = hosts.split(',').collect();
@@ -115,10 +116,10 @@ impl Settings {
         if ports.len() != 1 && ports.len() != hosts.len() {
             return Err(ConfigError::Value { name: port_name, reason: "must be one, or one for each host" });
         }
-        let port_at = |place: usize| ports.get(place).or(ports.first()).copied().unwrap_or_default();
+        let port_at = |index: usize| if ports.len() == 1 { ports[0] } else { ports[index] };
         let mut endpoints = Vec::new();
-        for (place, host) in hosts.iter().enumerate() {
-            endpoints.push(Endpoint { host: host_of(host), port: port_of(port_at(place), port_name)? });
+        for (index, host) in hosts.iter().enumerate() {
+            endpoints.push(Endpoint { host: parse_host(host), port: parse_port(port_at(index), port_name)? });
         }
         let first = endpoints.remove(0);
         (config.host, config.port, config.more_hosts) = (first.host, first.port, endpoints);
@@ -126,6 +127,7 @@ impl Settings {
     }
 }
 
+/// Applies a keyword other than `host` and `port` to the configuration.
 fn apply(keyword: &str, value: String, name: &'static str, config: &mut Config) -> Result<(), ConfigError> {
     match keyword {
         "user" => config.user = value,
@@ -135,7 +137,7 @@ fn apply(keyword: &str, value: String, name: &'static str, config: &mut Config) 
         "application_name" => config.application_name = Some(value),
         "options" => config.options.push(("options".to_owned(), value)),
         "connect_timeout" => {
-            config.connect_timeout = seconds(&value, name, "must be a whole number of seconds, 0 for ever")?;
+            config.connect_timeout = seconds(&value, name, "must be a whole number of seconds, 0 for no limit")?;
         }
         "sslrootcert" if value == "system" => config.tls.root_cert = Some(RootCert::System),
         "sslrootcert" => config.tls.root_cert = Some(RootCert::File(PathBuf::from(value))),
@@ -156,7 +158,9 @@ fn apply(keyword: &str, value: String, name: &'static str, config: &mut Config) 
         }
         "gssencmode" => match value.as_str() {
             "disable" | "prefer" => {}
-            _ => return Err(ConfigError::Value { name, reason: "must be disable or prefer: there is no GSSAPI" }),
+            _ => {
+                return Err(ConfigError::Value { name, reason: "must be disable or prefer: GSSAPI is not supported" });
+            }
         },
         _ => return apply_tcp(keyword, &value, name, config),
     }
@@ -183,7 +187,7 @@ fn apply_tcp(keyword: &str, value: &str, name: &'static str, config: &mut Config
             let millis = number(value, name, "must be a whole number of milliseconds, 0 for the system's value")?;
             config.tcp.user_timeout = (millis > 0).then(|| Duration::from_millis(millis.into()));
         }
-        _ => return Err(ConfigError::UnknownParameter { name: keyword.to_owned() }),
+        _ => unreachable!("{keyword} is in KEYWORDS and has no effect"),
     }
     Ok(())
 }
@@ -197,7 +201,7 @@ fn seconds(value: &str, name: &'static str, reason: &'static str) -> Result<Opti
     Ok((seconds > 0).then(|| Duration::from_secs(seconds.into())))
 }
 
-fn host_of(host: &str) -> Host {
+fn parse_host(host: &str) -> Host {
     match host {
         "" => Host::Unix(PathBuf::from(DEFAULT_SOCKET_DIR)),
         dir if dir.starts_with('/') => Host::Unix(PathBuf::from(dir)),
@@ -205,7 +209,7 @@ fn host_of(host: &str) -> Host {
     }
 }
 
-fn port_of(port: &str, name: &'static str) -> Result<u16, ConfigError> {
+fn parse_port(port: &str, name: &'static str) -> Result<u16, ConfigError> {
     match port.trim() {
         "" => Ok(DEFAULT_PORT),
         port => match port.parse() {

@@ -1,7 +1,7 @@
-//! Sockets: made and connected here, by readiness, then read through the ring.
+//! Sockets. They are connected by readiness and read through the ring.
 //!
-//! Writes are tried at once with `MSG_DONTWAIT`, since a request nearly always fits the socket's buffer; where it does
-//! not, the driver waits for readiness through the ring. Both polls can be dropped without loss, which a `send`
+//! A write is tried at once with `MSG_DONTWAIT`, because a request nearly always fits into the socket's buffer. If it
+//! does not fit, the driver waits for readiness through the ring. Such a wait can be dropped without loss, but a `send`
 //! operation of the ring cannot.
 
 use std::io::{self, IoSlice};
@@ -26,13 +26,14 @@ use crate::deadline::Deadline;
 use crate::error::Error;
 use crate::options::TcpOptions;
 
-/// Pause before a unix socket whose backlog is full is tried again: it has no readiness to wait for.
+/// The pause before another attempt to connect to a unix socket whose backlog is full. There is no readiness to wait
+/// for.
 const BACKLOG_RETRY: Duration = Duration::from_millis(10);
 
-/// Bytes taken at once while looking for an answer during a write.
+/// The bytes read at once without waiting, as during a write.
 const TRY_RECV_BYTES: usize = 16 * 1024;
 
-/// Where to connect to: one address, resolved.
+/// A resolved address to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Address {
     Tcp(SocketAddr),
@@ -56,15 +57,15 @@ enum Stream {
 /// A connected socket.
 pub(crate) struct Socket {
     stream: Stream,
-    /// The same socket under a second descriptor, for calls beside the ring: the runtime owns the first.
+    /// A second descriptor of the same socket, for system calls outside of the ring. The runtime owns the first one.
     control: Rc<OwnedFd>,
 }
 
 impl Drop for Socket {
-    /// A read left under way by a dropped future keeps the runtime's descriptor open until it completes. monoio asks
-    /// the kernel to cancel it, but lets go of that request when its queue is full; this makes it complete for sure.
+    /// Completes a read whose future was dropped. Until it completes, it keeps the runtime's descriptor open. monoio
+    /// asks the kernel to cancel such a read, but drops that request if its queue is full.
     fn drop(&mut self) {
-        shutdown(&self.control);
+        shut_down(&self.control);
     }
 }
 
@@ -83,14 +84,14 @@ impl Socket {
         };
         let connected = Self::wrap(socket, address).map_err(failed)?;
         if pending {
-            // Ready for writing means connected or refused. On a timeout the poll is dropped, and the socket closed.
+            // A writable socket is connected or refused. After a timeout, the wait is dropped and the socket is closed.
             deadline.bound("connect", connected.writable()).await?.map_err(failed)?;
         }
         match sockopt::socket_error(&connected.control) {
             Ok(Ok(())) => {}
             Ok(Err(errno)) | Err(errno) => return Err(failed(errno.into())),
         }
-        // The ring waits by itself on a blocking socket, and gives EAGAIN on one that is not.
+        // The ring waits on a blocking socket, but fails with EAGAIN on a non-blocking one.
         rustix::fs::fcntl_setfl(&connected.control, OFlags::empty()).map_err(|errno| failed(errno.into()))?;
         Ok(connected)
     }
@@ -104,8 +105,8 @@ impl Socket {
         Ok(Self { stream, control })
     }
 
-    /// Reads what is there, at least one byte, behind what the buffer holds; 0 at the end of the stream. It must not
-    /// be dropped before its end.
+    /// Reads at least one byte and appends what was read to the buffer. 0 at the end of the stream. The future must not
+    /// be dropped before it has completed.
     pub(crate) async fn read(&mut self, buffer: BytesMut) -> (io::Result<usize>, BytesMut) {
         let (begin, end) = (buffer.len(), buffer.capacity());
         let room = SliceMut::new(buffer, begin, end);
@@ -116,7 +117,7 @@ impl Socket {
         (result, room.into_inner())
     }
 
-    /// Sends what fits of two pieces, without waiting; `None` if nothing does.
+    /// Sends as much of two pieces as the socket takes, without waiting. `None` if it takes nothing.
     pub(crate) fn try_send(&self, first: &[u8], second: &[u8]) -> io::Result<Option<usize>> {
         let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
         loop {
@@ -130,7 +131,8 @@ impl Socket {
         }
     }
 
-    /// Takes what has arrived, without waiting; `None` if nothing has, 0 bytes at the end of the stream.
+    /// Reads some of the bytes that have arrived, without waiting. `None` if there are none, 0 at the end of the
+    /// stream.
     pub(crate) fn try_recv(&self, mut take: impl FnMut(&[u8])) -> io::Result<Option<usize>> {
         let mut chunk = [0; TRY_RECV_BYTES];
         loop {
@@ -146,7 +148,7 @@ impl Socket {
         }
     }
 
-    /// Waits until something can be sent.
+    /// Waits until the socket takes bytes.
     pub(crate) async fn writable(&self) -> io::Result<()> {
         match &self.stream {
             Stream::Tcp(stream) => stream.writable(false).await,
@@ -154,7 +156,7 @@ impl Socket {
         }
     }
 
-    /// Waits until something has arrived.
+    /// Waits until bytes have arrived.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match &self.stream {
             Stream::Tcp(stream) => stream.readable(false).await,
@@ -162,7 +164,7 @@ impl Socket {
         }
     }
 
-    /// Waits until something can be sent or has arrived.
+    /// Waits until the socket takes bytes, or until bytes have arrived.
     pub(crate) async fn writable_or_readable(&self) -> io::Result<()> {
         monoio::select! {
             result = self.writable() => result,
@@ -170,20 +172,21 @@ impl Socket {
         }
     }
 
-    /// Ends both directions: whatever is under way on the socket completes.
-    pub(crate) fn shutdown(&self) {
-        shutdown(&self.control);
+    /// Closes both directions, so that every operation on the socket completes.
+    pub(crate) fn shut_down(&self) {
+        shut_down(&self.control);
     }
 
-    /// What [`Socket::shutdown`] needs, while a read borrows the socket.
+    /// The descriptor for [`shut_down`], for use while a read borrows the socket.
     pub(crate) fn control(&self) -> Rc<OwnedFd> {
         Rc::clone(&self.control)
     }
 }
 
-pub(crate) fn shutdown(control: &OwnedFd) {
-    // It fails only where the peer has closed already, and then there is nothing left to end.
-    let _already_closed = rustix::net::shutdown(control, Shutdown::Both);
+/// Closes both directions of a socket.
+pub(crate) fn shut_down(control: &OwnedFd) {
+    // It fails only if the connection has ended already, and then there is nothing to do.
+    let _ignored = rustix::net::shutdown(control, Shutdown::Both);
 }
 
 fn open(address: &Address, options: &TcpOptions) -> rustix::io::Result<OwnedFd> {
@@ -196,12 +199,12 @@ fn open(address: &Address, options: &TcpOptions) -> rustix::io::Result<OwnedFd> 
     let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
     if matches!(address, Address::Tcp(_)) {
         sockopt::set_tcp_nodelay(&socket, true)?;
-        set_silence(&socket, options)?;
+        set_tcp_timeouts(&socket, options)?;
     }
     Ok(socket)
 }
 
-fn set_silence(socket: &OwnedFd, options: &TcpOptions) -> rustix::io::Result<()> {
+fn set_tcp_timeouts(socket: &OwnedFd, options: &TcpOptions) -> rustix::io::Result<()> {
     sockopt::set_socket_keepalive(socket, options.keepalives)?;
     if options.keepalives {
         options.keepalives_idle.map(|idle| sockopt::set_tcp_keepidle(socket, idle)).transpose()?;

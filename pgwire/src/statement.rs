@@ -2,33 +2,35 @@
 
 use std::sync::Arc;
 
-use crate::core::Described;
+use crate::core::StatementDescription;
 use crate::error::Error;
 use crate::types::oid::Oid;
 use crate::types::{Column, Param};
 
-/// A statement the server has parsed for one connection. It stays there until the connection ends or
-/// [`crate::Connection::close_statement`]; dropping the value frees nothing on the server.
+/// A statement that the server has parsed for one connection.
+///
+/// The server keeps it until the connection ends, or until [`crate::Connection::close_statement`]. Dropping this value
+/// frees nothing on the server.
 #[derive(Debug, Clone)]
 pub struct Statement {
     connection_id: u64,
     name: Arc<str>,
-    described: Described,
+    description: StatementDescription,
 }
 
 impl Statement {
-    pub(crate) fn new(connection_id: u64, name: String, described: Described) -> Self {
-        Self { connection_id, name: name.into(), described }
+    pub(crate) fn new(connection_id: u64, name: String, description: StatementDescription) -> Self {
+        Self { connection_id, name: name.into(), description }
     }
 
-    /// Types of its parameters, as the server settled them.
+    /// The types of its parameters, as the server determined them.
     pub fn params(&self) -> &[Oid] {
-        &self.described.params
+        &self.description.params
     }
 
-    /// Columns of its rows; empty if it returns none.
+    /// The columns of its rows; empty for a statement that returns no rows.
     pub fn columns(&self) -> &[Column] {
-        &self.described.columns
+        &self.description.columns
     }
 
     pub(crate) fn name(&self) -> &str {
@@ -36,19 +38,22 @@ impl Statement {
     }
 
     pub(crate) fn shared_columns(&self) -> Arc<[Column]> {
-        Arc::clone(&self.described.columns)
+        Arc::clone(&self.description.columns)
     }
 
-    pub(crate) fn belongs_to(&self, connection_id: u64) -> Result<(), Error> {
+    pub(crate) fn check_connection(&self, connection_id: u64) -> Result<(), Error> {
         if self.connection_id == connection_id {
             return Ok(());
         }
         Err(Error::Usage { what: "a statement prepared on another connection".to_owned() })
     }
 
-    /// Checked here because the server would take eight bytes for a `smallint` as garbage, not as a mistake.
+    /// Checks that the statement can be run on this connection with these parameters.
+    ///
+    /// The client checks the types because the server cannot: it would take the bytes of a `timestamptz` for a `bigint`
+    /// without an error.
     pub(crate) fn check(&self, connection_id: u64, params: &[Param<'_>]) -> Result<(), Error> {
-        self.belongs_to(connection_id)?;
+        self.check_connection(connection_id)?;
         let expected = self.params();
         if params.len() != expected.len() {
             let what = format!("{} parameters for a statement of {}", params.len(), expected.len());
@@ -56,9 +61,9 @@ impl Statement {
         }
         match params.iter().zip(expected).position(|(param, &oid)| !param.fits(oid)) {
             None => Ok(()),
-            Some(place) => {
-                let (given, wanted) = (params[place].oid(), expected[place]);
-                let what = format!("parameter ${} is of type {given}, the statement wants {wanted} (oids)", place + 1);
+            Some(index) => {
+                let (given, wanted) = (params[index].oid(), expected[index]);
+                let what = format!("parameter ${} is of type {given}, the statement wants {wanted} (oids)", index + 1);
                 Err(Error::Usage { what })
             }
         }

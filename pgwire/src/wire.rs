@@ -1,41 +1,64 @@
-//! The driver: moves bytes between a socket and the core, within deadlines, and through TLS where there is any.
+//! The driver: moves bytes between a socket and the protocol's core, through TLS where it is used, within deadlines.
 
 use bytes::{Buf, BytesMut};
 
-use crate::core::{Backend, Exchange, Progress, ReadBuffer, Session};
+use crate::core::{Backend, Exchange, Progress, ReadBuffer, Session, SslAnswer};
 use crate::deadline::Deadline;
 use crate::error::{Error, ProtocolError};
 use crate::socket::{self, Socket};
 use crate::tls::Tls;
 
-/// A socket with what was read from it.
+/// A socket, the bytes that were read from it, and the state of its session.
 pub(crate) struct Wire {
-    pub(crate) socket: Socket,
-    pub(crate) received: ReadBuffer,
-    pub(crate) session: Session,
-    /// Between `received` and the socket, where the connection is encrypted.
+    socket: Socket,
+    read_buffer: ReadBuffer,
+    session: Session,
+    /// Stands between the socket and `read_buffer` on an encrypted connection.
     tls: Option<Box<Tls>>,
 }
 
 impl Wire {
     pub(crate) fn new(socket: Socket) -> Self {
-        Self { socket, received: ReadBuffer::new(), session: Session::default(), tls: None }
+        Self { socket, read_buffer: ReadBuffer::new(), session: Session::default(), tls: None }
     }
 
-    /// Waits until something was received.
-    pub(crate) async fn read_first(&mut self, deadline: Deadline, during: &'static str) -> Result<(), Error> {
-        while self.received.is_empty() {
+    pub(crate) fn session(&self) -> &Session {
+        &self.session
+    }
+
+    pub(crate) fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+
+    /// Sets the length of the longest message that the server may send, in bytes.
+    pub(crate) fn set_message_max_bytes(&mut self, bytes: usize) {
+        self.read_buffer.set_message_max_bytes(bytes);
+    }
+
+    /// Closes both directions of the socket, so that every operation on it ends.
+    pub(crate) fn shut_down(&self) {
+        self.socket.shut_down();
+    }
+
+    /// Waits for the server's answer to the TLS request.
+    pub(crate) async fn read_ssl_answer(
+        &mut self,
+        deadline: Deadline,
+        during: &'static str,
+    ) -> Result<SslAnswer, Error> {
+        while self.read_buffer.is_empty() {
             self.read(deadline, during).await?;
         }
-        Ok(())
+        Ok(self.read_buffer.take_ssl_answer()?)
     }
 
-    /// Encrypts all that follows. What was received before must have been taken out.
-    pub(crate) async fn begin_tls(&mut self, tls: Tls, deadline: Deadline, during: &'static str) -> Result<(), Error> {
+    /// Performs the TLS handshake. All later bytes are encrypted.
+    pub(crate) async fn start_tls(&mut self, tls: Tls, deadline: Deadline, during: &'static str) -> Result<(), Error> {
+        assert!(self.read_buffer.is_empty(), "bytes from before TLS do not count as bytes under TLS");
         self.tls = Some(Box::new(tls));
         loop {
-            self.send_sealed(&mut &[][..], deadline, during).await?;
-            if self.tls.as_ref().is_none_or(|tls| !tls.is_handshaking()) {
+            self.send_encrypted(&[], deadline, during).await?;
+            if !self.tls.as_ref().is_some_and(|tls| tls.is_handshaking()) {
                 return Ok(());
             }
             self.read(deadline, during).await?;
@@ -46,12 +69,12 @@ impl Wire {
         self.tls.is_some()
     }
 
-    /// Hash of the server's certificate to bind to; `None` without one.
+    /// The hash of the server's certificate for channel binding, if there is one.
     pub(crate) fn end_point_hash(&self) -> Option<Vec<u8>> {
         self.tls.as_ref().and_then(|tls| tls.end_point_hash())
     }
 
-    /// Sends all of the buffer and empties it.
+    /// Sends the buffer's content and empties the buffer.
     pub(crate) async fn send(
         &mut self,
         buffer: &mut BytesMut,
@@ -63,8 +86,10 @@ impl Wire {
         result
     }
 
-    /// Sends two pieces. While the socket is full it takes what the server says: were it left, a server that answers
-    /// much before it reads on (rows, notices) would wait for us as we wait for it.
+    /// Sends two pieces, one after the other.
+    ///
+    /// While the socket is full, it reads what the server sends. Otherwise a server that sends many rows or notices
+    /// before it reads on would wait for the client while the client waits for the server.
     pub(crate) async fn send_pieces(
         &mut self,
         mut first: &[u8],
@@ -73,8 +98,8 @@ impl Wire {
         during: &'static str,
     ) -> Result<(), Error> {
         if self.tls.is_some() {
-            self.send_sealed(&mut first, deadline, during).await?;
-            return self.send_sealed(&mut second, deadline, during).await;
+            self.send_encrypted(first, deadline, during).await?;
+            return self.send_encrypted(second, deadline, during).await;
         }
         while !(first.is_empty() && second.is_empty()) {
             match self.socket.try_send(first, second) {
@@ -83,105 +108,133 @@ impl Wire {
                     first.advance(of_first);
                     second.advance(sent_bytes - of_first);
                 }
-                Ok(None) => self.listen_until_writable(deadline, during).await?,
-                Err(source) => return Err(self.last_words(Error::Io { during, source })),
+                Ok(None) => self.read_until_writable(deadline, during).await?,
+                Err(source) => return Err(self.final_error(Error::Io { during, source })),
             }
         }
         Ok(())
     }
 
-    /// Sends what is sealed, then seals and sends the piece.
-    async fn send_sealed(&mut self, piece: &mut &[u8], deadline: Deadline, during: &'static str) -> Result<(), Error> {
+    /// Sends the pending TLS records, then encrypts and sends the piece.
+    async fn send_encrypted(
+        &mut self,
+        mut piece: &[u8],
+        deadline: Deadline,
+        during: &'static str,
+    ) -> Result<(), Error> {
         while let Some(tls) = &mut self.tls {
-            let sealed = tls.sealed();
-            if sealed.is_empty() {
+            let records = tls.outgoing_records();
+            if records.is_empty() {
                 if piece.is_empty() {
                     break;
                 }
-                let taken = tls.seal(piece)?;
-                piece.advance(taken);
+                let encrypted_bytes = tls.encrypt(piece)?;
+                piece.advance(encrypted_bytes);
                 continue;
             }
-            match self.socket.try_send(sealed, &[]) {
-                Ok(Some(sent_bytes)) => tls.sent(sent_bytes),
-                Ok(None) => self.listen_until_writable(deadline, during).await?,
-                Err(source) => return Err(self.last_words(Error::Io { during, source })),
+            match self.socket.try_send(records, &[]) {
+                Ok(Some(sent_bytes)) => tls.consume_outgoing(sent_bytes),
+                Ok(None) => self.read_until_writable(deadline, during).await?,
+                Err(source) => return Err(self.final_error(Error::Io { during, source })),
             }
         }
         Ok(())
     }
 
-    async fn listen_until_writable(&mut self, deadline: Deadline, during: &'static str) -> Result<(), Error> {
-        self.answer_has_begun(during)?;
+    async fn read_until_writable(&mut self, deadline: Deadline, during: &'static str) -> Result<(), Error> {
+        // Besides reading, this takes notices out of the buffer, so that a flood of them does not fill memory.
+        self.has_reply(during)?;
         let ready = deadline.bound(during, self.socket.writable_or_readable()).await?;
         ready.map_err(|source| Error::Io { during, source })
     }
 
-    /// Sends what fits the socket, as a courtesy to a server that is left.
+    /// Sends as much of the piece as the socket takes at once. Failures are ignored: the server then sees the end of
+    /// the stream instead.
     pub(crate) fn try_send_once(&mut self, piece: &[u8]) {
-        // Where it does not fit, or is not possible any more, the server sees the end of the stream instead.
-        let _courtesy = match &mut self.tls {
+        let _ignored = match &mut self.tls {
             None => self.socket.try_send(piece, &[]),
-            Some(tls) => match tls.seal(piece) {
-                Ok(_) => self.socket.try_send(tls.sealed(), &[]),
+            Some(tls) => match tls.encrypt(piece) {
+                Ok(_) => self.socket.try_send(tls.outgoing_records(), &[]),
                 Err(_) => return,
             },
         };
     }
 
-    /// Takes what has arrived, without waiting; `None` if nothing has, 0 at the end of the stream.
-    fn take_arrived(&mut self, during: &'static str) -> Result<Option<usize>, Error> {
-        let Self { socket, received, tls, .. } = self;
-        let mut opened = Ok(());
-        let arrived = socket.try_recv(|bytes| match tls {
-            None => received.push(bytes),
-            Some(tls) => opened = tls.open(bytes, received),
-        });
-        opened?;
-        // The peer may have said good-bye under TLS and left the socket open.
-        if tls.as_mut().is_some_and(|tls| tls.is_ended()) {
-            return Ok(Some(0));
+    /// Reads the bytes that have arrived, without waiting.
+    fn take_arrived_bytes(&mut self, during: &'static str) -> Result<(), Error> {
+        match self.try_recv(during) {
+            Ok(Some(0)) => Err(self.final_error(Error::end_of_stream(during))),
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.final_error(error)),
         }
-        arrived.map_err(|source| Error::Io { during, source })
     }
 
-    /// Takes what has arrived, without waiting. `true` if a message is there that is not asynchronous: the server has
-    /// begun to answer.
-    pub(crate) fn answer_has_begun(&mut self, during: &'static str) -> Result<bool, Error> {
-        match self.take_arrived(during) {
-            Ok(Some(0)) => return Err(self.last_words(Error::end_of_stream(during))),
-            Ok(_) => {}
-            Err(error) => return Err(self.last_words(error)),
+    /// Reads some of the bytes that have arrived, without waiting. `None` if there are none, 0 at the end of the
+    /// stream.
+    fn try_recv(&mut self, during: &'static str) -> Result<Option<usize>, Error> {
+        let Self { socket, read_buffer, tls, .. } = self;
+        let mut decrypted = Ok(());
+        let received = socket.try_recv(|bytes| match tls {
+            None => read_buffer.push(bytes),
+            Some(tls) => decrypted = tls.decrypt(bytes, read_buffer),
+        });
+        decrypted?;
+        // The server may have ended the TLS session and left the socket open.
+        if tls.as_mut().is_some_and(|tls| tls.is_closed_by_peer()) {
+            return Ok(Some(0));
         }
-        while let Some(tag) = self.received.peek_tag()? {
+        received.map_err(|source| Error::Io { during, source })
+    }
+
+    /// Reads what has arrived, without waiting. Returns whether the server has begun to reply: whether the next message
+    /// is complete and not an asynchronous one.
+    pub(crate) fn has_reply(&mut self, during: &'static str) -> Result<bool, Error> {
+        self.take_arrived_bytes(during)?;
+        while let Some(tag) = self.read_buffer.peek_tag()? {
             if !Backend::is_asynchronous_tag(tag) {
                 return Ok(true);
             }
-            if let Some(message) = self.received.next_message()? {
-                // Nothing comes back: the tag said that the session keeps it.
-                self.session.absorb(message);
-            }
+            let message = self.read_buffer.next_message()?;
+            let reply = message.and_then(|message| self.session.absorb(message));
+            assert!(reply.is_none(), "the session keeps every message with an asynchronous tag");
         }
         Ok(false)
     }
 
-    /// The next message that is not asynchronous.
+    /// The next message that has arrived and is not asynchronous, without waiting. Errors as for [`Wire::next`].
+    pub(crate) fn try_next(&mut self, during: &'static str) -> Result<Option<Backend>, Error> {
+        if let Some(message) = self.next_in_buffer()? {
+            return Ok(Some(message));
+        }
+        self.take_arrived_bytes(during)?;
+        self.next_in_buffer()
+    }
+
+    /// Waits for the next message that is not asynchronous.
     ///
-    /// A FATAL error is an error here: the server closes the connection after it, and ReadyForQuery never comes.
+    /// A FATAL error is returned as an error, because the server closes the connection after it and does not send
+    /// ReadyForQuery.
     pub(crate) async fn next(&mut self, deadline: Deadline, during: &'static str) -> Result<Backend, Error> {
         loop {
-            while let Some(message) = self.received.next_message()? {
-                match self.session.absorb(message) {
-                    Some(Backend::Error(error)) if error.severity.ends_session() => return Err(Error::Server(error)),
-                    Some(message) => return Ok(message),
-                    None => {}
-                }
+            if let Some(message) = self.next_in_buffer()? {
+                return Ok(message);
             }
             self.read(deadline, during).await?;
         }
     }
 
-    /// Feeds an exchange until it is ready or wants CopyData.
+    fn next_in_buffer(&mut self) -> Result<Option<Backend>, Error> {
+        while let Some(message) = self.read_buffer.next_message()? {
+            match self.session.absorb(message) {
+                Some(Backend::Error(error)) if error.severity.ends_session() => return Err(Error::Server(error)),
+                Some(message) => return Ok(Some(message)),
+                None => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Passes messages to an exchange until it is ready or wants CopyData.
     pub(crate) async fn drive(
         &mut self,
         exchange: &mut impl Exchange,
@@ -197,57 +250,54 @@ impl Wire {
         }
     }
 
-    /// Waits until a notification is there, or the time is over. It may be dropped at any point without loss.
-    pub(crate) async fn notified(&mut self, wait: Deadline, during: &'static str) -> Result<bool, Error> {
+    /// Waits until a notification has arrived, or the time has passed. The future may be dropped at any point without
+    /// loss.
+    pub(crate) async fn wait_for_notification(&mut self, wait: Deadline, during: &'static str) -> Result<(), Error> {
         loop {
-            if self.answer_has_begun(during)? {
-                return match self.received.next_message()? {
-                    Some(Backend::Error(error)) if error.severity.ends_session() => Err(Error::Server(error)),
-                    Some(other) => Err(ProtocolError::unexpected(&other, during).into()),
-                    // A tag is seen only of a message that is here whole.
-                    None => Ok(false),
-                };
+            if let Some(message) = self.try_next(during)? {
+                return Err(ProtocolError::unexpected(&message, during).into());
             }
             if self.session.has_notifications() {
-                return Ok(true);
+                return Ok(());
             }
             match wait.bound(during, self.socket.readable()).await {
                 Ok(ready) => ready.map_err(|source| Error::Io { during, source })?,
-                Err(_) => return Ok(false),
+                Err(_time_has_passed) => return Ok(()),
             }
         }
     }
 
-    /// Reads until the end of the stream, and drops what comes.
+    /// Reads until the end of the stream, and discards the bytes. A connection that the server resets has ended, too.
     pub(crate) async fn read_to_end(&mut self, deadline: Deadline, during: &'static str) -> Result<(), Error> {
         loop {
             match self.read(deadline, during).await {
-                Ok(()) => self.received.restore(BytesMut::new()),
+                Ok(()) => self.read_buffer.restore(BytesMut::new()),
                 Err(Error::Io { .. }) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
     }
 
+    /// Waits for bytes, and decrypts them if the connection is encrypted.
     async fn read(&mut self, deadline: Deadline, during: &'static str) -> Result<(), Error> {
-        let lent = match &mut self.tls {
-            None => self.received.lend(),
+        let buffer = match &mut self.tls {
+            None => self.read_buffer.lend(),
             Some(tls) => {
-                if tls.is_ended() {
+                if tls.is_closed_by_peer() {
                     return Err(Error::end_of_stream(during));
                 }
                 tls.lend()
             }
         };
         let control = self.socket.control();
-        let (result, lent) =
-            deadline.bound_or_end(during, self.socket.read(lent), || socket::shutdown(&control)).await?;
+        let (result, buffer) =
+            deadline.bound_or_end(during, self.socket.read(buffer), || socket::shut_down(&control)).await?;
         match &mut self.tls {
-            None => self.received.restore(lent),
+            None => self.read_buffer.restore(buffer),
             Some(tls) => {
-                if let Err(error) = tls.restore(lent, &mut self.received) {
-                    // The server's log says why, too, if the alert gets through.
-                    let _courtesy = self.socket.try_send(tls.sealed(), &[]);
+                if let Err(error) = tls.restore(buffer, &mut self.read_buffer) {
+                    // The alert lets the server log the reason, too. Nothing is lost if it cannot be sent.
+                    let _ignored = self.socket.try_send(tls.outgoing_records(), &[]);
                     return Err(error);
                 }
             }
@@ -259,17 +309,18 @@ impl Wire {
         }
     }
 
-    /// What the server said before it closed, if it said why; else the failure itself.
-    fn last_words(&mut self, failure: Error) -> Error {
-        // Bounded: what the socket's buffer holds, and no more is coming.
+    /// The error to report after a failure: the FATAL error or TLS alert that the server sent before it closed the
+    /// connection, if there is one, else the failure.
+    fn final_error(&mut self, failure: Error) -> Error {
+        // The loop ends: the socket's buffer is bounded, and the server sends no more.
         let alert = loop {
-            match self.take_arrived("the last words") {
+            match self.try_recv("the last messages") {
                 Ok(Some(1..)) => {}
                 Err(alert @ Error::Tls(_)) => break Some(alert),
                 _ => break None,
             }
         };
-        while let Ok(Some(message)) = self.received.next_message() {
+        while let Ok(Some(message)) = self.read_buffer.next_message() {
             match self.session.absorb(message) {
                 Some(Backend::Error(error)) if error.severity.ends_session() => return Error::Server(error),
                 _ => {}

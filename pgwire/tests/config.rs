@@ -1,4 +1,4 @@
-//! Addresses of servers.
+//! Settings from URLs and from the environment.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of tests fails as a test does: by a panic")]
 
 use std::path::PathBuf;
@@ -224,7 +224,7 @@ fn settings_that_cannot_work_are_found_before_connecting() {
     }
 }
 
-/// A lookup of variables.
+/// A function that looks up these variables.
 fn variables<'a>(set: &'a [(&'a str, &'a str)]) -> impl Fn(&str) -> Option<String> + 'a {
     |name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
 }

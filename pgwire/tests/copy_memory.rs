@@ -1,4 +1,4 @@
-//! A COPY far larger than memory is passed through little of it. Alone in its process, since it measures it.
+//! The memory that a large COPY needs. The test has its own process, because it measures the memory of the process.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of tests fails as a test does: by a panic")]
 
 mod common;
@@ -6,23 +6,23 @@ mod common;
 use forebay_cluster::{TestCluster, TestOptions};
 use forebay_pgwire::{Config, Connection, Host, SslMode};
 
-/// What is sent, in bytes.
+/// The size of the COPY, in bytes.
 const TOTAL_BYTES: u64 = 1 << 30;
 
-/// What the process may grow by meanwhile, in bytes.
+/// How much the process may grow during the COPY, in bytes.
 const GROWTH_MAX_BYTES: u64 = 16 << 20;
 
-/// One row, in bytes.
+/// The size of a row, in bytes.
 const ROW_BYTES: usize = 256 * 1024;
 
-/// A figure of `/proc/self/status`, in bytes.
+/// A value in `/proc/self/status`, in bytes.
 fn memory(name: &str) -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim_matches(|letter: char| !letter.is_ascii_digit()).parse::<u64>().unwrap() * 1024
 }
 
-/// Sends rows that no table keeps, and gives how far the process grew above what it held before.
+/// Sends rows that a trigger discards. Returns by how many bytes the process has grown.
 async fn growth_of_copying(config: &Config) -> u64 {
     let mut conn = Connection::connect(config).await.unwrap();
     conn.simple(
@@ -37,7 +37,7 @@ async fn growth_of_copying(config: &Config) -> u64 {
     .unwrap();
     let mut row = vec![b'x'; ROW_BYTES];
     row[ROW_BYTES - 1] = b'\n';
-    // From here on the peak is counted anew.
+    // This resets the peak of the memory, VmHWM.
     std::fs::write("/proc/self/clear_refs", "5").unwrap();
     let before = memory("VmRSS:");
     let mut copy = conn.copy_in("COPY t FROM STDIN").await.unwrap();
@@ -51,7 +51,7 @@ async fn growth_of_copying(config: &Config) -> u64 {
     growth
 }
 
-/// A server with a certificate that nobody verifies, and how to reach it.
+/// A server with a certificate that is not verified, and the settings to reach it.
 fn encrypted() -> (TestCluster, Config) {
     let key = rcgen::KeyPair::generate().unwrap();
     let cert = rcgen::CertificateParams::new(["h".to_owned()]).unwrap().self_signed(&key).unwrap();

@@ -1,4 +1,4 @@
-//! The core against any bytes: it gives messages or a typed error, and never panics.
+//! The core with arbitrary bytes: it returns messages or a typed error, and never panics.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of tests fails as a test does: by a panic")]
 
 use bytes::BytesMut;
@@ -9,7 +9,7 @@ use forebay_pgwire::core::{
 use forebay_pgwire::{AuthError, ChannelBinding, Error, ProtocolError, Row, TlsError, oid};
 use proptest::prelude::*;
 
-/// Tags of the protocol, and one that is none.
+/// The tags of the protocol, and one byte that is not a tag.
 const TAGS: &[u8] = b"123ACDEGHIKNRSTZcdnstW!";
 
 const TYPES: [u32; 17] = [
@@ -47,12 +47,12 @@ fn begin(security: Security, send: &mut BytesMut) -> Startup {
     Startup::begin(credentials("secret"), security, [("user", "somebody")], send).unwrap()
 }
 
-/// TCP in the open, without a wish for binding.
+/// TCP without encryption, with the default channel binding.
 fn open() -> Security {
     Security { channel: Channel::Open, channel_binding: ChannelBinding::Prefer }
 }
 
-/// Feeds a stream, as a driver does, until the exchange fails; readiness begins the next one.
+/// Passes a stream to exchanges, as a driver does, until one fails. A new exchange follows each one that is ready.
 fn drive(bytes: &[u8], mut new: impl FnMut() -> Box<dyn Exchange>) {
     let (mut received, mut session, mut exchange) = (ReadBuffer::new(), Session::default(), new());
     received.push(bytes);
@@ -66,7 +66,7 @@ fn drive(bytes: &[u8], mut new: impl FnMut() -> Box<dyn Exchange>) {
     }
 }
 
-/// Feeds a stream to everything that takes one.
+/// Passes a stream to every kind of exchange.
 fn drive_all(bytes: &[u8]) {
     drive(bytes, || Box::new(SimpleQuery::default()));
     drive(bytes, || Box::new(CopyInExchange::new()));
@@ -75,7 +75,7 @@ fn drive_all(bytes: &[u8]) {
         once.into_iter().chain([Step::DescribeStatement, Step::Close])
     };
     drive(bytes, || Box::new(Extended::new(steps())));
-    // Each step by itself: a stream seldom gets through many.
+    // Each step alone, because a random stream seldom completes several steps.
     for step in steps() {
         drive(bytes, || Box::new(Extended::new([step.clone()])));
     }
@@ -91,7 +91,7 @@ fn drive_all(bytes: &[u8]) {
     }
 }
 
-/// Reads a row by every getter, also behind its end, and gives how many could be read.
+/// Reads each column of a row, and the column after the last, with every getter. Returns how many values could be read.
 fn read_all(row: &Row) -> usize {
     let readable = |index| {
         [
@@ -115,7 +115,7 @@ fn read_all(row: &Row) -> usize {
     (0..width).flat_map(readable).filter(|read| *read).count()
 }
 
-/// A result of one row under one column, by the simple protocol's messages.
+/// The rows of a result with one column and one row, from messages of the simple protocol.
 fn rows_of(type_oid: u32, format: u16, value: &[u8]) -> Vec<Row> {
     let mut description = vec![0, 1, b'c', 0];
     description.extend_from_slice(&[0; 6]);
@@ -205,7 +205,7 @@ fn a_length_that_cannot_be_is_refused_by_the_header_alone() {
         received.push(&length.to_be_bytes());
         let refused = received.next_message();
         assert!(matches!(refused, Err(ProtocolError::MessageLength { tag: b'D', .. })), "{length}: {refused:?}");
-        assert!(received.lend().capacity() <= limits::READ_CHUNK_BYTES * 2, "no room is made for it");
+        assert!(received.lend().capacity() <= limits::READ_CHUNK_BYTES * 2, "no memory is reserved for it");
     }
 }
 
@@ -242,10 +242,10 @@ fn what_a_session_remembers_is_bounded() {
     set(&mut session, "p0".to_owned(), "new".to_owned());
     assert_eq!(session.parameter("p0"), Some("new"));
     set(&mut session, "p0".to_owned(), "x".repeat(limits::PARAMETER_VALUE_MAX_BYTES + 1));
-    assert_eq!(session.parameter("p0"), None, "forgotten, so that it is not wrong");
+    assert_eq!(session.parameter("p0"), None, "it is absent, and not wrong");
 }
 
-/// Begins SCRAM and gives the client's first message.
+/// Starts SCRAM, and returns the client's first message.
 fn begin_scram(send: &mut BytesMut) -> (Startup, String) {
     let mut startup = begin(open(), send);
     send.clear();
@@ -268,7 +268,7 @@ fn a_server_that_skips_its_proof_or_forges_it_is_refused() {
 
     for forged in [None, Some(&b"v=AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="[..]), Some(b"v="), Some(b"e=no")] {
         let (mut startup, sent) = begin_scram(&mut send);
-        // A nonce has no comma, but it may have an `r=`.
+        // A nonce contains no comma, but it may contain `r=`.
         let (_, nonce) = sent.split_once(",r=").unwrap();
         let challenge = format!("r={nonce}server,s=QSXCR+Q6sek8bf92,i=4096");
         let challenge = Authentication::SaslContinue(challenge.into_bytes().into());
@@ -330,7 +330,7 @@ fn scram_is_bound_where_it_can_be_and_says_so_where_it_could_have_been() {
             }
             None => {
                 assert!(matches!(result, Err(Error::Auth(AuthError::NotBound))), "{result:?}");
-                assert!(send.is_empty(), "nothing was given away: {sent:?}");
+                assert!(send.is_empty(), "nothing was sent: {sent:?}");
             }
         }
     }
@@ -366,7 +366,7 @@ fn a_password_in_clear_goes_through_tls_and_unix_sockets_only() {
             assert_eq!(&send[..], b"p\0\0\0\x0bsecret\0");
         } else {
             assert!(matches!(result, Err(Error::Auth(AuthError::CleartextInTheOpen))), "{result:?}");
-            assert!(send.is_empty(), "the password stayed here");
+            assert!(send.is_empty(), "the password was not sent");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! Connections that end, in whatever way, leave no file descriptor behind. Alone in its process, since it counts them.
+//! Connections leave no file descriptor open, however they end. The test has its own process, because it counts the
+//! descriptors of the process.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a helper of tests fails as a test does: by a panic")]
 
 mod common;
@@ -11,7 +12,7 @@ fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }
 
-/// Waits until no more descriptors are open than before: the runtime closes them by operations of the ring.
+/// Waits until no more descriptors are open than before. The runtime closes them with operations of the ring.
 async fn wait_until_closed(before: usize) {
     while open_descriptors() > before {
         monoio::time::sleep(Duration::from_millis(10)).await;
@@ -22,7 +23,7 @@ async fn wait_until_closed(before: usize) {
 fn connections_that_end_leave_no_descriptor_behind() {
     common::with_server(|server| async move {
         for config in [server.config(), server.tcp_config(common::SUPERUSER, None)] {
-            // The first one may open what stays, such as the runtime's own descriptors.
+            // The first connection may open descriptors that stay open, such as the runtime's.
             drop(server.connect().await);
             monoio::time::sleep(Duration::from_millis(100)).await;
             let before = open_descriptors();

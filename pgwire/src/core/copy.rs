@@ -1,7 +1,7 @@
 //! COPY FROM STDIN over the simple query protocol.
 //!
-//! The simple protocol is used because it recovers by itself: after an error the server says ReadyForQuery at once and
-//! ignores what of the COPY is still on its way, so nothing has to be sent to get back in step.
+//! The simple protocol is used because it recovers on its own. After an error the server sends ReadyForQuery at once
+//! and ignores the COPY data that is still to come, so the client has nothing to send.
 
 use super::message::Backend;
 use super::{Exchange, Progress};
@@ -18,7 +18,7 @@ enum State {
     AwaitReady,
 }
 
-/// A COPY FROM STDIN under way.
+/// A COPY FROM STDIN in progress.
 #[derive(Debug)]
 pub struct CopyInExchange {
     state: State,
@@ -33,22 +33,26 @@ impl Default for CopyInExchange {
 }
 
 impl CopyInExchange {
-    /// A COPY whose Query message was sent.
+    /// A COPY whose Query was sent.
     pub fn new() -> Self {
         Self { state: State::AwaitResponse, rows: 0, error: None }
     }
 
-    /// Whether the server waits for CopyData.
+    /// Whether the server is waiting for CopyData.
     pub fn is_streaming(&self) -> bool {
         self.state == State::Streaming
     }
 
-    /// To be called when CopyDone or CopyFail was sent.
-    pub fn ended(&mut self) {
+    /// Notes that the data ends here: CopyDone or CopyFail is sent next.
+    ///
+    /// # Panics
+    /// If the server is not waiting for CopyData.
+    pub fn data_ended(&mut self) {
+        assert!(self.is_streaming(), "the data of a COPY ends once, after the server has asked for it");
         self.state = State::AwaitComplete;
     }
 
-    /// Rows the server counted.
+    /// The number of rows that the server has taken.
     ///
     /// # Errors
     /// The error that ended the COPY.
@@ -57,11 +61,6 @@ impl CopyInExchange {
             Some(error) => Err(error),
             None => Ok(self.rows),
         }
-    }
-
-    /// Takes the error that ended the COPY.
-    pub fn take_error(&mut self) -> Option<Box<DbError>> {
-        self.error.take()
     }
 }
 
@@ -83,7 +82,7 @@ impl Exchange for CopyInExchange {
                 self.state = State::AwaitReady;
                 Ok(Progress::More)
             }
-            // A COPY's count is worth nothing if an error follows, at the implicit commit (a deferred constraint).
+            // The implicit commit may fail after the COPY is complete, for example by a deferred constraint.
             (State::AwaitReady, Backend::Error(error)) if self.error.is_none() => {
                 self.error = Some(error);
                 Ok(Progress::More)

@@ -1,4 +1,4 @@
-//! The extended query protocol: a pipeline of steps up to one Sync.
+//! The extended query protocol: a pipeline of steps up to a Sync.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,98 +13,106 @@ use crate::types::{Column, Row};
 
 const DURING: &str = "an extended query";
 
-/// A message sent whose answer is awaited.
+/// A sent message that expects a reply.
 #[derive(Debug, Clone)]
 pub enum Step {
-    /// Parse, answered by ParseComplete.
+    /// Parse. The reply is ParseComplete.
     Parse,
-    /// Bind, answered by BindComplete.
+    /// Bind. The reply is BindComplete.
     Bind,
-    /// Describe of a statement, answered by ParameterDescription and RowDescription or NoData.
+    /// Describe of a statement. The reply is ParameterDescription, then RowDescription or NoData.
     DescribeStatement,
-    /// Describe of a portal, answered by RowDescription or NoData.
+    /// Describe of a portal. The reply is RowDescription or NoData.
     DescribePortal,
-    /// Execute, answered by rows and CommandComplete.
+    /// Execute. The reply is rows and CommandComplete.
     Execute {
-        /// The rows' columns where a prepared statement knows them, else those of the DescribePortal before.
+        /// The columns of the rows. `None` stands for those of the preceding DescribePortal.
         columns: Option<Arc<[Column]>>,
     },
-    /// Execute of a COPY FROM STDIN, answered by CopyInResponse and, once its data has ended, CommandComplete.
+    /// Execute of a COPY FROM STDIN. The reply is CopyInResponse and, after the end of the data, CommandComplete.
     CopyIn,
-    /// Close, answered by CloseComplete.
+    /// Close. The reply is CloseComplete.
     Close,
 }
 
-/// What one Execute gave.
+/// The result of an Execute.
 #[derive(Debug, Clone)]
 pub struct QueryResult {
     /// Its columns; empty for a statement that returns no rows.
     pub columns: Arc<[Column]>,
-    /// Its rows, with every value in binary.
+    /// Its rows, with all values in binary format.
     pub rows: Vec<Row>,
     /// Its command tag.
     pub tag: CommandTag,
 }
 
-/// What DescribeStatement gave.
+/// The result of a DescribeStatement.
 #[derive(Debug, Clone)]
-pub struct Described {
-    /// Types of the parameters.
+pub struct StatementDescription {
+    /// The types of the parameters.
     pub params: Arc<[Oid]>,
-    /// Columns of the rows; empty if it returns none.
+    /// The columns of the rows; empty for a statement that returns no rows.
     pub columns: Arc<[Column]>,
 }
 
 /// The error that ended a pipeline.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Failure {
-    /// How many statements had completed before it: the place, from 0, of the one that failed.
+    /// The index, from 0, of the statement that failed: the number of statements that completed before it. The
+    /// preparation of a statement counts as a statement.
     pub statement: usize,
-    /// What the server said.
+    /// The server's error.
     pub error: Box<DbError>,
 }
 
-/// A pipeline under way.
+/// A pipeline in progress.
 #[derive(Debug, Default)]
 pub struct Extended {
+    /// The steps whose reply is not complete.
     steps: VecDeque<Step>,
+    /// The columns from the last DescribePortal, until its Execute takes them.
     portal_columns: Option<Arc<[Column]>>,
+    /// The rows of the current Execute.
     rows: Vec<Row>,
     results: Vec<QueryResult>,
-    described_params: Option<Vec<Oid>>,
-    described: Option<Described>,
+    /// The parameter types of the current DescribeStatement.
+    param_types: Option<Vec<Oid>>,
+    descriptions: Vec<StatementDescription>,
     failure: Option<Failure>,
 }
 
 impl Extended {
-    /// A pipeline whose messages, followed by one Sync, were sent in this order.
+    /// A pipeline whose steps, followed by a Sync, were sent in this order.
     pub fn new(steps: impl IntoIterator<Item = Step>) -> Self {
         Self { steps: steps.into_iter().collect(), ..Self::default() }
     }
 
-    /// Notes that one more message was sent, before the Sync.
+    /// Adds a step that was sent before the Sync.
     pub fn expect(&mut self, step: Step) {
         self.steps.push_back(step);
     }
 
-    /// Whether the server has refused a statement, and skips everything up to the Sync.
+    /// Whether a statement has failed. The server then skips all steps up to the Sync.
     pub fn has_failed(&self) -> bool {
         self.failure.is_some()
     }
 
-    /// The results of the statements that completed, the last DescribeStatement's answer, and the error that ended the
-    /// pipeline early if one did.
-    pub fn into_parts(self) -> (Vec<QueryResult>, Option<Described>, Option<Failure>) {
-        (self.results, self.described, self.failure)
+    /// The results of the statements that completed, the results of the DescribeStatements that completed, and the
+    /// error that ended the pipeline early, if there was one.
+    ///
+    /// If the exchange is ready and there is no error, all steps have completed.
+    pub fn into_parts(self) -> (Vec<QueryResult>, Vec<StatementDescription>, Option<Failure>) {
+        (self.results, self.descriptions, self.failure)
     }
 
     fn on_step(&mut self, step: Step, message: Backend) -> Result<(), ProtocolError> {
-        let again = match (step, message) {
+        // The step stays at the front while its reply is not complete.
+        let unfinished = match (step, message) {
             (Step::Parse, Backend::ParseComplete)
             | (Step::Bind, Backend::BindComplete)
             | (Step::Close, Backend::CloseComplete) => None,
-            (Step::DescribeStatement, Backend::ParameterDescription(params)) if self.described_params.is_none() => {
-                self.described_params = Some(params);
+            (Step::DescribeStatement, Backend::ParameterDescription(params)) if self.param_types.is_none() => {
+                self.param_types = Some(params);
                 Some(Step::DescribeStatement)
             }
             (Step::DescribeStatement, Backend::RowDescription(columns)) => self.describe(&columns)?,
@@ -125,19 +133,20 @@ impl Extended {
             }
             (_, other) => return Err(ProtocolError::unexpected(&other, DURING)),
         };
-        if let Some(step) = again {
+        if let Some(step) = unfinished {
             self.steps.push_front(step);
         }
         Ok(())
     }
 
-    /// Ends a DescribeStatement; its columns arrive marked as text, and are asked for in binary.
+    /// Completes a DescribeStatement. The server reports the columns in text format, but the client will ask for their
+    /// values in binary format.
     fn describe(&mut self, columns: &[Column]) -> Result<Option<Step>, ProtocolError> {
-        let Some(params) = self.described_params.take() else {
+        let Some(params) = self.param_types.take() else {
             return Err(ProtocolError::Unexpected { message: "RowDescription", during: DURING });
         };
         let columns = columns.iter().map(Column::in_binary).collect();
-        self.described = Some(Described { params: params.into(), columns });
+        self.descriptions.push(StatementDescription { params: params.into(), columns });
         Ok(None)
     }
 
@@ -150,7 +159,7 @@ impl Extended {
             }
             Backend::CommandComplete(tag) => tag,
             Backend::EmptyQuery => CommandTag::empty(),
-            Backend::CopyInResponse | Backend::CopyOutResponse => return Err(ProtocolError::CopyNotAsked),
+            Backend::CopyInResponse | Backend::CopyOutResponse => return Err(ProtocolError::CopyNotExpected),
             other => return Err(ProtocolError::unexpected(&other, DURING)),
         };
         self.results.push(QueryResult { columns, rows: std::mem::take(&mut self.rows), tag });
@@ -168,7 +177,7 @@ impl Exchange for Extended {
             _ if self.failure.is_some() => return Err(ProtocolError::unexpected(&message, DURING)),
             Backend::Error(error) => {
                 self.rows.clear();
-                self.failure = Some(Failure { statement: self.results.len(), error });
+                self.failure = Some(Failure { statement: self.results.len() + self.descriptions.len(), error });
             }
             message => match self.steps.pop_front() {
                 Some(step) => self.on_step(step, message)?,

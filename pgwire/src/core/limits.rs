@@ -1,58 +1,65 @@
-//! Every bound of the client, in one place, with its reason.
+//! All limits of the client, with their reasons.
 
-/// Longest backend message taken once a session is authenticated, in bytes, header included.
+/// Longest message accepted from the server after authentication, in bytes, header included.
 ///
-/// A row may hold a large payload, so this is generous; it stops a corrupt length word from reserving gigabytes.
+/// A row may hold a large payload, so the limit is generous. It keeps a corrupt length word from reserving gigabytes.
 pub const MESSAGE_MAX_BYTES: usize = 256 * 1024 * 1024;
 
-/// Longest backend message taken before authentication has ended, in bytes.
+/// Longest message accepted from the server before authentication has ended, in bytes, header included.
 ///
-/// Whoever answers is not yet known to be PostgreSQL. An HTTP server's `HTTP/1.1 400` reads as a message of 1.4 GB and
-/// is refused by this bound.
+/// At that point it is not known whether the server is PostgreSQL. The `HTTP/1.1 400` of an HTTP server looks like a
+/// message of 1.4 GB, and this limit refuses it.
 pub const STARTUP_MESSAGE_MAX_BYTES: usize = 64 * 1024;
 
-/// Smallest room offered to the kernel for a read, in bytes.
+/// Smallest free space in the buffer for a read, in bytes.
 pub const READ_CHUNK_BYTES: usize = 32 * 1024;
 
-/// Bytes sealed at once on an encrypted connection: four records of TLS. More waits until these were sent.
-pub const TLS_SEAL_BYTES: usize = 64 * 1024;
+/// Plain text encrypted at once, in bytes: four TLS records. More waits until these records were sent, so that memory
+/// does not grow with the size of what is sent.
+pub const TLS_ENCRYPT_BYTES: usize = 64 * 1024;
 
-/// Longest text kept of one field of an error or notice, in bytes; the rest is cut off.
+/// Largest buffer kept for the next request, in bytes. A larger one is freed after its request was sent.
 ///
-/// PostgreSQL puts whole values into DETAIL, and whatever is kept here ends in logs and dead letters.
+/// It holds the requests of a busy connection, and the COPY data that a flight adds to them.
+pub const SEND_BUFFER_KEEP_BYTES: usize = 1024 * 1024;
+
+/// Longest text kept of a field of an error or notice, in bytes. The rest is cut off.
+///
+/// PostgreSQL puts whole values into DETAIL, and the text ends up in logs and dead letters.
 pub const DIAGNOSTIC_FIELD_MAX_BYTES: usize = 16 * 1024;
 
-/// Notices kept for `take_notices`; the oldest go first, and are counted.
+/// Notices kept for `take_notices`. The oldest are dropped first, and counted.
 pub const NOTICES_MAX: usize = 64;
 
-/// Notifications kept for `take_notifications`; the oldest go first, and are counted.
+/// Notifications kept for `take_notifications`. The oldest are dropped first, and counted.
 pub const NOTIFICATIONS_MAX: usize = 64;
 
-/// Run-time parameters remembered; a server reports about 15.
+/// Run-time parameters kept. A server reports about 15.
 pub const PARAMETERS_MAX: usize = 128;
 
-/// Longest run-time parameter remembered, in bytes; a longer one is forgotten, so that it is absent instead of wrong.
+/// Longest run-time parameter kept, in bytes. A longer one is dropped, so that it is absent and not wrong.
 pub const PARAMETER_VALUE_MAX_BYTES: usize = 4 * 1024;
 
-/// Largest payload of one CopyData message, in bytes. COPY is a byte stream, so longer buffers are cut anywhere.
+/// Largest payload of a CopyData message, in bytes. COPY data is a byte stream, so longer buffers are cut anywhere.
 ///
-/// Between two messages the client looks whether the server has refused the COPY: this bounds what is sent in vain.
+/// Between two messages the client checks whether the server has refused the COPY, so this limits what is sent in vain.
 pub const COPY_DATA_MAX_BYTES: usize = 1024 * 1024;
 
-/// Look-ups of host names under way at once in a process. One that was given up occupies a thread until the resolver
-/// gives up as well, so that reconnecting to a name whose servers are away must not heap up threads.
+/// Concurrent look-ups of host names in the process. A look-up whose caller has timed out occupies a thread until the
+/// resolver times out, too. Without the limit, repeated connection attempts while name servers are away would pile up
+/// threads.
 pub const LOOK_UPS_MAX: usize = 16;
 
-/// Longest file of passwords read, in bytes.
+/// Longest password file that is read, in bytes. A real one has a few lines.
 pub const PASS_FILE_MAX_BYTES: u64 = 1024 * 1024;
 
-/// Most parameters one statement can bear: the count is 16 bits wide on the wire.
+/// Most parameters of a statement: their number has 16 bits on the wire.
 pub const PARAMS_MAX: usize = u16::MAX as usize;
 
 const _: () = assert!(STARTUP_MESSAGE_MAX_BYTES < MESSAGE_MAX_BYTES);
 const _: () = assert!(READ_CHUNK_BYTES < MESSAGE_MAX_BYTES);
-// The length word of the protocol is signed.
+// The protocol's length word is signed.
 const _: () = assert!(MESSAGE_MAX_BYTES < i32::MAX as usize);
 const _: () = assert!(COPY_DATA_MAX_BYTES < MESSAGE_MAX_BYTES);
-// A notice is kept whole, so the two bounds together are what a flood can occupy (13 fields each).
+// A notice is kept whole and has at most 13 fields, so this is the memory that a flood of notices can occupy.
 const _: () = assert!(NOTICES_MAX * DIAGNOSTIC_FIELD_MAX_BYTES * 13 <= 16 * 1024 * 1024);

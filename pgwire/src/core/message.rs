@@ -1,7 +1,7 @@
-//! Backend messages, decoded and checked as a whole.
+//! The server's messages, decoded and checked as a whole.
 //!
-//! `postgres-protocol` leaves lists inside a message to lazy iterators. Here they are walked once, on arrival, so that
-//! a malformed message is one typed error in one place.
+//! `postgres-protocol` decodes the lists inside a message lazily. This module walks them once, on arrival, so that a
+//! malformed message causes one typed error in one place.
 
 use std::sync::Arc;
 
@@ -16,37 +16,38 @@ use crate::db_error::DbError;
 use crate::error::ProtocolError;
 use crate::types::{Column, DataRow, Format};
 
-/// What the server wants, or says, about who we are.
+/// An authentication request of the server, or its result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Authentication {
-    /// We are in.
+    /// The log-in succeeded.
     Ok,
-    /// It wants the password as it is.
+    /// The server asks for the password in clear.
     CleartextPassword,
-    /// It wants the password hashed with MD5 and this salt.
+    /// The server asks for the password hashed with MD5 and this salt.
     Md5Password([u8; 4]),
-    /// It wants SASL, by one of these mechanisms.
+    /// The server asks for SASL with one of these mechanisms.
     Sasl(Vec<String>),
-    /// Its challenge.
+    /// The server's SASL challenge.
     SaslContinue(Bytes),
-    /// Its proof that it knows the password too.
+    /// The server's proof that it knows the password.
     SaslFinal(Bytes),
-    /// A method this client does not have, by name.
+    /// A method that the client does not implement, by name.
     Unsupported(&'static str),
 }
 
-/// The tag of a completed command, for example `INSERT 0 5`.
+/// The tag of a command that completed, for example `INSERT 0 5`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommandTag(String);
 
 impl CommandTag {
-    /// The tag as the server sent it; empty for an empty query.
+    /// The tag's text; empty for an empty query.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Rows the command inserted, updated, deleted, selected or copied; 0 where the command counts none.
+    /// The number of rows that the command inserted, updated, deleted, selected or copied; 0 for other commands.
     pub fn rows(&self) -> u64 {
+        // A tag without a number at its end, such as `BEGIN`, counts no rows.
         self.0.rsplit(' ').next().and_then(|count| count.parse().ok()).unwrap_or(0)
     }
 
@@ -55,65 +56,65 @@ impl CommandTag {
     }
 }
 
-/// A message of the server.
+/// A message from the server.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Backend {
-    /// A step of the log-in.
+    /// An authentication request, or its result.
     Authentication(Authentication),
-    /// What a cancel request has to name.
+    /// The data of a cancel request.
     BackendKey {
-        /// Process id of the session's backend.
+        /// The process id of the session's backend.
         process_id: i32,
-        /// Its secret.
+        /// The session's secret.
         secret_key: i32,
     },
-    /// A run-time parameter's value.
+    /// The value of a run-time parameter.
     ParameterStatus {
-        /// Its name.
+        /// The parameter's name.
         name: String,
-        /// Its value.
+        /// The parameter's value.
         value: String,
     },
-    /// Parse is done.
+    /// Parse has completed.
     ParseComplete,
-    /// Bind is done.
+    /// Bind has completed.
     BindComplete,
-    /// Close is done.
+    /// Close has completed.
     CloseComplete,
     /// The statement returns no rows.
     NoData,
-    /// Types of the statement's parameters.
+    /// The types of the statement's parameters.
     ParameterDescription(Vec<Oid>),
-    /// Columns of the rows to come.
+    /// The columns of the following rows.
     RowDescription(Arc<[Column]>),
     /// A row.
     DataRow(DataRow),
-    /// A command is done.
+    /// A command has completed.
     CommandComplete(CommandTag),
     /// The query string was empty.
     EmptyQuery,
-    /// Execute stopped at its row limit.
+    /// Execute has reached its row limit.
     PortalSuspended,
-    /// The server waits for CopyData.
+    /// The server is waiting for CopyData.
     CopyInResponse,
-    /// The server is about to send CopyData.
+    /// The server will send CopyData.
     CopyOutResponse,
-    /// A piece of COPY TO.
+    /// Data of a COPY TO.
     CopyData(Bytes),
-    /// The end of COPY TO.
+    /// The end of a COPY TO.
     CopyDone,
     /// An error.
     Error(Box<DbError>),
-    /// A notice, at any time.
+    /// A notice. It may arrive at any time.
     Notice(Box<DbError>),
-    /// A NOTIFY, at any time.
+    /// A notification. It may arrive at any time.
     Notification(Notification),
-    /// The server waits for the next command.
+    /// The server is waiting for the next command.
     ReadyForQuery(TransactionStatus),
 }
 
 impl Backend {
-    /// The message's name in the protocol's documentation.
+    /// The message's name in PostgreSQL's documentation.
     pub fn name(&self) -> &'static str {
         match self {
             Self::Authentication(_) => "Authentication",
@@ -140,7 +141,7 @@ impl Backend {
         }
     }
 
-    /// Whether a message with this tag may come at any time, whatever was asked.
+    /// Whether a message with this tag may arrive at any time, independent of the request.
     pub fn is_asynchronous_tag(tag: u8) -> bool {
         matches!(tag, backend::NOTICE_RESPONSE_TAG | backend::PARAMETER_STATUS_TAG | backend::NOTIFICATION_RESPONSE_TAG)
     }
@@ -200,15 +201,15 @@ fn authentication(message: Message) -> Result<Authentication, ProtocolError> {
         Message::AuthenticationKerberosV5 => Authentication::Unsupported("Kerberos V5"),
         Message::AuthenticationScmCredential => Authentication::Unsupported("SCM credentials"),
         Message::AuthenticationSspi => Authentication::Unsupported("SSPI"),
-        // `Message` is open to growth: a kind this client does not know cannot be handled.
-        _ => return Err(ProtocolError::Malformed { tag: b'?', reason: "a kind of message unknown here".to_owned() }),
+        // `Message` is non-exhaustive. This client cannot handle kinds that it does not know.
+        _ => return Err(ProtocolError::Malformed { tag: b'?', reason: "a message of an unknown kind".to_owned() }),
     })
 }
 
 fn data_row(body: &backend::DataRowBody) -> Result<DataRow, ProtocolError> {
     let mut ranges = body.ranges();
     let fields = ranges.size_hint().0;
-    // Walked to the end: a row that passes here can be read without further checks of its shape.
+    // After this walk to the end, the row can be read without further checks of its form.
     while ranges.next().map_err(malformed(backend::DATA_ROW_TAG))?.is_some() {}
     Ok(DataRow::checked(fields, body.buffer_bytes().clone()))
 }

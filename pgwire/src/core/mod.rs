@@ -1,16 +1,16 @@
 //! The protocol without I/O: bytes in, typed messages and effects out.
 //!
 //! ```text
-//!   1 byte ─► ssl_answer (go on under TLS, go on in the open, give up)
+//!   1 byte ─► ssl_answer (start TLS, continue without TLS, or fail)
 //!   bytes ──► ReadBuffer ──► Backend ──► Session (notices, parameters, notifications)
 //!                                  └───► Startup | SimpleQuery | Extended | CopyInExchange
-//!                                              └──► Progress (go on, send, ready) and a result
+//!                                              └──► Progress (more, send, ready) and a result
 //! ```
 //!
-//! Nothing here touches a socket, a clock or the runtime, so it can be driven by a test or a fuzzer with any bytes.
+//! Nothing here uses a socket, a clock or the runtime, so that tests and fuzzers can pass in any bytes.
 //!
-//! **Invariant:** no input makes it panic, where it is cut changes nothing, and memory stays within [`limits`] plus the
-//! result that was asked for. Held by `tests/core_bytes.rs` and the fuzz target `wire`.
+//! **Invariant:** no input causes a panic, it does not matter where the input is cut, and memory stays within
+//! [`limits`] plus the requested result. `tests/core_bytes.rs` and the fuzz target `wire` check this.
 
 mod copy;
 mod extended;
@@ -23,7 +23,7 @@ mod ssl;
 mod startup;
 
 pub use copy::CopyInExchange;
-pub use extended::{Described, Extended, Failure, QueryResult, Step};
+pub use extended::{Extended, Failure, QueryResult, StatementDescription, Step};
 pub use message::{Authentication, Backend, CommandTag};
 pub use read_buffer::ReadBuffer;
 pub use session::{Notification, Session};
@@ -33,33 +33,33 @@ pub use startup::{CancelKey, Channel, Credentials, Security, Startup, StartupPro
 
 use crate::error::ProtocolError;
 
-/// What a block of statements stands in, as the last ReadyForQuery said.
+/// The state of the transaction, as the last ReadyForQuery reported it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransactionStatus {
     /// No transaction is open.
     Idle,
-    /// A transaction is open and sound.
+    /// A transaction is open and has not failed.
     InTransaction,
-    /// A transaction is open and has failed: the server refuses everything up to ROLLBACK.
+    /// A transaction is open and has failed. The server refuses all statements until ROLLBACK.
     Failed,
 }
 
-/// What the driver has to do after an exchange has taken a message.
+/// What the driver must do after an exchange has taken a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// Feed the next message.
+    /// Pass the next message to the exchange.
     More,
-    /// The server waits for CopyData.
+    /// The server is waiting for CopyData.
     CopyIn,
-    /// The exchange is over, and the server waits for the next one.
+    /// The exchange is complete, and the server is waiting for the next one.
     Ready(TransactionStatus),
 }
 
-/// A request under way: it is fed each message that is not asynchronous, until it is ready.
+/// A request in progress. It takes each message that is not asynchronous, until it is ready.
 pub trait Exchange {
-    /// Takes the next message of the server.
+    /// Takes the server's next message.
     ///
     /// # Errors
-    /// The message does not belong here: the connection is out of step and of no more use.
+    /// The message is not allowed at this point. The state of the connection is then unknown, so it must be closed.
     fn on_message(&mut self, message: Backend) -> Result<Progress, ProtocolError>;
 }

@@ -1,4 +1,4 @@
-//! What a session knows besides the request under way: parameters, notices, notifications.
+//! The state of a session that is independent of the request in progress: parameters, notices, notifications.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -7,18 +7,18 @@ use super::limits::{NOTICES_MAX, NOTIFICATIONS_MAX, PARAMETER_VALUE_MAX_BYTES, P
 use super::message::Backend;
 use crate::db_error::DbError;
 
-/// A NOTIFY that reached this session.
+/// A notification that reached this session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notification {
-    /// Process id of the session that sent it.
+    /// The process id of the session that sent it.
     pub process_id: i32,
     /// Its channel.
     pub channel: String,
-    /// Its payload, at most 8,000 bytes by the server's own rule.
+    /// Its payload. The server allows at most 8,000 bytes.
     pub payload: String,
 }
 
-/// State of a session that outlives a request. All of it is bounded by [`super::limits`].
+/// The state of a session that outlives a request. [`super::limits`] bounds all of it.
 #[derive(Debug)]
 pub struct Session {
     parameters: BTreeMap<String, String>,
@@ -43,7 +43,7 @@ impl Default for Session {
 }
 
 impl Session {
-    /// Keeps an asynchronous message for itself; gives every other one back.
+    /// Keeps an asynchronous message, and returns any other message.
     pub fn absorb(&mut self, message: Backend) -> Option<Backend> {
         match message {
             Backend::Notice(notice) => {
@@ -66,17 +66,17 @@ impl Session {
         }
     }
 
-    /// A run-time parameter the server reports, such as `server_version`.
+    /// The value of a run-time parameter that the server reports on its own, such as `server_version`.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(String::as_str)
     }
 
-    /// The notices kept, oldest first, and how many older ones had to go since the last call.
+    /// The notices since the last call, oldest first, and the number of older notices that were dropped.
     pub fn take_notices(&mut self) -> (Vec<DbError>, u64) {
         (std::mem::take(&mut self.notices).into(), std::mem::take(&mut self.notices_dropped))
     }
 
-    /// The notifications kept, oldest first, and how many older ones had to go since the last call.
+    /// The notifications since the last call, oldest first, and the number of older notifications that were dropped.
     pub fn take_notifications(&mut self) -> (Vec<Notification>, u64) {
         (std::mem::take(&mut self.notifications).into(), std::mem::take(&mut self.notifications_dropped))
     }
@@ -86,18 +86,18 @@ impl Session {
         self.notifications.pop_front()
     }
 
-    /// Whether a notification is there to take.
+    /// Whether there is a notification to take.
     pub fn has_notifications(&self) -> bool {
         !self.notifications.is_empty()
     }
 
-    /// What the last ReadyForQuery said.
+    /// The status in the last ReadyForQuery.
     pub fn transaction_status(&self) -> TransactionStatus {
         self.transaction_status
     }
 
     fn set_parameter(&mut self, name: String, value: String) {
-        // Forgotten, not cut: half a value is worse than none.
+        // Half a value is worse than none.
         if name.len() > PARAMETER_VALUE_MAX_BYTES || value.len() > PARAMETER_VALUE_MAX_BYTES {
             self.parameters.remove(&name);
         } else if self.parameters.len() < PARAMETERS_MAX || self.parameters.contains_key(&name) {
@@ -106,7 +106,7 @@ impl Session {
     }
 }
 
-/// Appends, and returns how many had to go for it.
+/// Appends an item, and returns how many items were dropped for it.
 fn push_bounded<T>(queue: &mut VecDeque<T>, item: T, max: usize) -> u64 {
     let dropped = if queue.len() >= max {
         queue.pop_front();

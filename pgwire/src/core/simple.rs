@@ -1,4 +1,4 @@
-//! The simple query protocol: one string, any number of statements, rows as text.
+//! The simple query protocol: one string with any number of statements, and values in text format.
 
 use std::sync::Arc;
 
@@ -10,18 +10,18 @@ use crate::types::{Column, Row};
 
 const DURING: &str = "a simple query";
 
-/// What one statement of a simple query gave.
+/// The result of a statement in a simple query.
 #[derive(Debug, Clone)]
 pub struct StatementResult {
     /// Its columns; empty for a statement that returns no rows.
     pub columns: Arc<[Column]>,
-    /// Its rows, with every value as text.
+    /// Its rows, with all values in text format.
     pub rows: Vec<Row>,
     /// Its command tag.
     pub tag: CommandTag,
 }
 
-/// A simple query under way.
+/// A simple query in progress.
 #[derive(Debug, Default)]
 pub struct SimpleQuery {
     results: Vec<StatementResult>,
@@ -31,10 +31,11 @@ pub struct SimpleQuery {
 }
 
 impl SimpleQuery {
-    /// The results in order, or the error that ended the string of statements.
+    /// The results in order.
     ///
     /// # Errors
-    /// The server's error. Statements before it are rolled back with it, unless they committed themselves.
+    /// The server's error, which ended the string of statements. Earlier statements are rolled back, unless the string
+    /// contains a COMMIT after them.
     pub fn into_results(self) -> Result<Vec<StatementResult>, Box<DbError>> {
         match self.error {
             Some(error) => Err(error),
@@ -61,7 +62,7 @@ impl Exchange for SimpleQuery {
             Backend::CommandComplete(tag) => self.complete(tag),
             Backend::EmptyQuery => self.complete(CommandTag::empty()),
             Backend::Error(error) => self.error = Some(error),
-            Backend::CopyInResponse | Backend::CopyOutResponse => return Err(ProtocolError::CopyNotAsked),
+            Backend::CopyInResponse | Backend::CopyOutResponse => return Err(ProtocolError::CopyNotExpected),
             other => return Err(ProtocolError::unexpected(&other, DURING)),
         }
         Ok(Progress::More)

@@ -1,32 +1,33 @@
-//! Before the first message: the request for TLS, and its answer of one byte.
+//! Before the first message: the TLS request, and its answer of one byte.
 
 use bytes::BytesMut;
 use postgres_protocol::message::frontend;
 
 use crate::error::TlsError;
 
-/// What the server says to the request for TLS.
+/// The server's answer to the TLS request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SslAnswer {
-    /// The next byte of either side belongs to TLS.
+    /// The next byte of each side belongs to TLS.
     Accepted,
-    /// There is no TLS. Anybody on the way can say so.
+    /// The server has no TLS. Anybody between the client and the server can send this answer.
     Refused,
-    /// The server cannot serve us now; what it says to that is not to be trusted, and not read.
+    /// The server reports an error. The text after it is not authenticated, so the client does not read it.
     Failed,
 }
 
-/// Appends the request for TLS.
+/// Appends the TLS request.
 pub fn ssl_request(send: &mut BytesMut) {
     frontend::ssl_request(send);
 }
 
-/// Reads the answer from all that was received since the request; `None` until there is something.
+/// Reads the answer from all bytes received since the request; `None` if there are none.
 ///
 /// # Errors
-/// [`TlsError::BytesBeforeTls`] if there is more than the one byte. A server has nothing to say before we go on, so the
-/// rest was put there by somebody who wants it taken for words of the server's under TLS, or before the log-in.
-/// [`TlsError::BadAnswer`] for a byte that is no answer.
+/// - [`TlsError::BytesBeforeTls`] if more than the one byte was received. A server waits for the client at this point.
+///   So somebody else has sent the rest, and wants it to be mistaken for bytes that the server sent under TLS, or
+///   before the log-in.
+/// - [`TlsError::BadAnswer`] for a byte that is not an answer.
 pub fn ssl_answer(received: &[u8]) -> Result<Option<SslAnswer>, TlsError> {
     let Some((&byte, rest)) = received.split_first() else { return Ok(None) };
     match byte {

@@ -1,11 +1,11 @@
-//! From the first byte to the first ReadyForQuery: who we are, and who the server is.
+//! Start-up: from the first byte to the first ReadyForQuery. It authenticates the client, and with SCRAM the server.
 //!
-//! Refused:
-//! - an AuthenticationOk in the middle of SCRAM. The server has to prove that it knows the password as well; one that
-//!   skips its proof may be anybody;
-//! - the password in clear over a connection that is open to everybody between. A unix socket is not: the kernel
-//!   carries it, and who may listen there is a matter of the directory's permissions, so that it is sent there;
-//! - with `channel_binding=require`, every log-in but SCRAM bound to the server's certificate.
+//! The client refuses:
+//! - an AuthenticationOk in the middle of SCRAM. The server must prove that it knows the password, too. A server that
+//!   skips its proof may be an impostor.
+//! - a request for the password in clear over an unencrypted TCP connection. Over a unix socket the password is sent:
+//!   only the kernel sees it, and the directory's permissions decide who may listen there.
+//! - with `channel_binding=require`, every authentication except SCRAM bound to the server's certificate.
 
 use std::fmt;
 
@@ -21,12 +21,12 @@ use crate::options::ChannelBinding;
 
 const DURING: &str = "start-up";
 
-/// What a cancel request has to name.
+/// The data of a cancel request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct CancelKey {
-    /// Process id of the session's backend.
+    /// The process id of the session's backend.
     pub process_id: i32,
-    /// Its secret.
+    /// The session's secret.
     pub secret_key: i32,
 }
 
@@ -36,12 +36,12 @@ impl fmt::Debug for CancelKey {
     }
 }
 
-/// Who logs in.
+/// The user who logs in.
 #[derive(Clone)]
 pub struct Credentials {
     /// The role.
     pub user: String,
-    /// Its password, if there is one.
+    /// The password, if one is set.
     pub password: Option<String>,
 }
 
@@ -51,40 +51,40 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// What carries the start-up.
+/// The kind of channel that the start-up uses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Channel {
     /// A unix socket.
     Local,
-    /// TCP in the open.
+    /// TCP without encryption.
     Open,
     /// TLS.
     Tls {
-        /// Hash of the server's certificate, as RFC 5929's `tls-server-end-point` has it; `None` if the certificate's
-        /// signature names no hash, so that there is nothing to bind to.
+        /// The hash of the server's certificate for channel binding, as in RFC 5929, `tls-server-end-point`. `None` if
+        /// the certificate's signature algorithm has no hash function, so that binding is impossible.
         end_point_hash: Option<Vec<u8>>,
     },
 }
 
-/// How far the channel is to be trusted.
+/// The security of the start-up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Security {
-    /// What carries the start-up.
+    /// The kind of channel.
     pub channel: Channel,
-    /// Whether the log-in is bound to it.
+    /// Whether the authentication is bound to the channel.
     pub channel_binding: ChannelBinding,
 }
 
-/// What the driver has to do after a message of the start-up.
+/// What the driver must do after a message of the start-up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StartupProgress {
-    /// Send what was appended to the buffer, if anything, and feed the next message.
+    /// Send the buffer's content, if there is any, and pass in the next message.
     More,
     /// The session is open.
     Ready {
-        /// The key to cancel with; absent if the server gave none (a pooler may not).
+        /// The key for cancel requests; `None` if the server sent none, as some poolers do.
         cancel_key: Option<CancelKey>,
-        /// What the first ReadyForQuery said.
+        /// The status in the first ReadyForQuery.
         transaction_status: TransactionStatus,
     },
 }
@@ -95,9 +95,11 @@ enum State {
     AwaitProof(ScramSha256),
     AwaitOk,
     Authenticated,
+    /// Every further authentication request is refused.
+    Failed,
 }
 
-/// A start-up under way.
+/// A start-up in progress.
 pub struct Startup {
     credentials: Credentials,
     security: Security,
@@ -112,10 +114,11 @@ impl fmt::Debug for Startup {
 }
 
 impl Startup {
-    /// Begins: appends the StartupMessage with these run-time parameters (which must include `user`) to `send`.
+    /// Begins a start-up: appends the StartupMessage with these run-time parameters, which must include `user`, to
+    /// `send`.
     ///
     /// # Errors
-    /// [`Error::Usage`] if a parameter holds a NUL.
+    /// [`Error::Usage`] if a parameter contains a NUL.
     pub fn begin<'a>(
         credentials: Credentials,
         security: Security,
@@ -126,11 +129,12 @@ impl Startup {
         Ok(Self { credentials, security, state: State::AwaitRequest, cancel_key: None })
     }
 
-    /// Takes the server's next message, which must not be an asynchronous one, and appends the answer to `send`.
+    /// Takes the server's next message, which must not be asynchronous, and appends the reply to `send`.
     ///
     /// # Errors
-    /// [`Error::Server`] if the server refuses us, [`Error::Auth`] if we refuse the server or lack a password or
-    /// method, [`Error::Protocol`] if the message does not belong here.
+    /// - [`Error::Server`] if the server refuses the log-in,
+    /// - [`Error::Auth`] if the client refuses the server, or lacks the password or the authentication method,
+    /// - [`Error::Protocol`] if the message is not allowed at this point.
     pub fn on_message(&mut self, message: Backend, send: &mut BytesMut) -> Result<StartupProgress, Error> {
         match message {
             Backend::Error(error) => return Err(Error::Server(error)),
@@ -153,8 +157,8 @@ impl Startup {
         {
             return Err(AuthError::NotBound.into());
         }
-        // Left at AwaitOk on an error too; the start-up is over then anyway.
-        let state = std::mem::replace(&mut self.state, State::AwaitOk);
+        // The state stays `Failed` if one of the following steps returns an error.
+        let state = std::mem::replace(&mut self.state, State::Failed);
         self.state = match (state, request) {
             (State::AwaitRequest | State::AwaitOk, Authentication::Ok) => State::Authenticated,
             (State::AwaitRequest, Authentication::CleartextPassword) => {
@@ -206,7 +210,7 @@ impl Startup {
         Ok(State::AwaitChallenge(scram))
     }
 
-    /// The mechanism to use, and what it says about binding.
+    /// The SASL mechanism to use, and the channel binding flag to send.
     fn binding(&self, server_binds: bool) -> (&'static str, sasl::ChannelBinding) {
         let hash = match &self.security {
             Security { channel_binding: ChannelBinding::Disable, .. } => None,
@@ -217,7 +221,8 @@ impl Startup {
             Some(hash) if server_binds => {
                 (SCRAM_SHA_256_PLUS, sasl::ChannelBinding::tls_server_end_point(hash.clone()))
             }
-            // "We would have": a server that offered to bind learns that somebody between took the offer away.
+            // This flag says that the client can bind, and that the server has not offered it. A server that has
+            // offered it then knows that somebody removed the offer.
             Some(_) => (SCRAM_SHA_256, sasl::ChannelBinding::unrequested()),
             None => (SCRAM_SHA_256, sasl::ChannelBinding::unsupported()),
         }

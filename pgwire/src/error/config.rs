@@ -1,46 +1,56 @@
 //! Settings that cannot work.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 
 use crate::options::SslMode;
 
-/// Settings that cannot work.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why settings cannot work.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The address does not begin with `postgres://` or `postgresql://`.
+    /// The URL does not begin with `postgres://` or `postgresql://`.
+    #[error("the address must begin with postgres:// or postgresql://")]
     Scheme,
-    /// A parameter this client does not know.
+    /// The URL has a parameter that this client does not know.
+    #[error("unknown parameter '{name}'")]
     UnknownParameter {
-        /// Its name.
+        /// The parameter.
         name: String,
     },
-    /// A variable of libpq's that this client cannot heed, and which would change where it connects or whom it trusts.
+    /// The environment has a libpq variable that this client does not support, and that changes where libpq connects or
+    /// whom it trusts.
+    #[error("{name} is set, which this client does not read; unset it and name the server in full")]
     VariableNotSupported {
-        /// Its name.
+        /// The variable.
         name: &'static str,
     },
-    /// A value that cannot be read.
+    /// A setting has an invalid value.
+    #[error("{name}: {reason}")]
     Value {
-        /// The parameter or variable it is the value of.
+        /// The parameter or variable.
         name: &'static str,
-        /// Why it cannot be read.
+        /// Why the value is invalid.
         reason: &'static str,
     },
-    /// A file of certificates or keys that cannot be used.
+    /// A file of certificates or keys cannot be used.
+    #[error("{}: {reason}", .path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// Why it cannot be used.
         reason: String,
     },
-    /// The mode asks for a certificate to be verified, and there is none to verify it by.
+    /// The mode requires the server's certificate to be verified, but no root certificate is set.
+    #[error(
+        "sslmode={mode} needs a root certificate: name its file with sslrootcert, or the system's with \
+         sslrootcert=system"
+    )]
     RootCertMissing {
         /// The mode.
         mode: SslMode,
     },
-    /// No user was named.
+    /// No user is set.
+    #[error("no user is named; write postgres://USER@…")]
     UserMissing,
 }
 
@@ -49,25 +59,3 @@ impl ConfigError {
         Self::File { path: path.to_owned(), reason: reason.to_string() }
     }
 }
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Scheme => f.write_str("the address must begin with postgres:// or postgresql://"),
-            Self::UnknownParameter { name } => write!(f, "unknown parameter '{name}'"),
-            Self::VariableNotSupported { name } => {
-                write!(f, "{name} is set, which this client does not read; unset it and name the server in full")
-            }
-            Self::Value { name, reason } => write!(f, "{name}: {reason}"),
-            Self::File { path, reason } => write!(f, "{}: {reason}", path.display()),
-            Self::RootCertMissing { mode } => write!(
-                f,
-                "sslmode={mode} needs a root certificate: name its file with sslrootcert, or the system's with \
-                 sslrootcert=system"
-            ),
-            Self::UserMissing => f.write_str("no user is named; write postgres://USER@…"),
-        }
-    }
-}
-
-impl std::error::Error for ConfigError {}

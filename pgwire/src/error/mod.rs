@@ -1,82 +1,100 @@
-//! Every error of the client, each telling what the operator can do next.
+//! All errors of the client. Each one tells the operator's next step.
 
+mod auth;
+mod column;
 mod config;
+mod protocol;
 mod tls;
 
-use std::fmt;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
 
+pub use auth::{AuthError, PassFileWarning};
+pub use column::{ColumnError, ColumnProblem};
 pub use config::ConfigError;
+pub use protocol::ProtocolError;
 pub use tls::{CertificateProblem, TlsError};
 
-use crate::core::Backend;
 use crate::db_error::DbError;
 use crate::options::TargetSession;
 use crate::sqlstate::SqlState;
 
-/// What went wrong.
-#[derive(Debug)]
+/// Why an operation failed.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The settings cannot work. Next step: mend them.
-    Config(ConfigError),
-    /// No connection could be made. Next step: look whether the server runs there, and the network between.
+    /// The settings cannot work. Next step: correct them.
+    #[error("PostgreSQL settings: {0}")]
+    Config(#[from] ConfigError),
+    /// No connection could be opened. Next step: check that the server runs at this address, and check the network.
+    #[error("cannot connect to PostgreSQL at {address}: {source}")]
     Connect {
-        /// The address last tried.
+        /// The last address tried.
         address: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The connection is not encrypted as it has to be. Next step: mend the certificates, or see who is between.
-    Tls(TlsError),
-    /// The server is there, and not of the kind that was wanted. Next step: wait, or name the one that is.
-    NotWanted {
+    /// The connection cannot be encrypted as required. Next step: correct the certificates or the TLS settings, or find
+    /// out who intercepts the connection.
+    #[error("TLS to PostgreSQL: {0}")]
+    Tls(#[from] TlsError),
+    /// The server answers, but its session is not of the required kind. Next step: wait for a failover, or name the
+    /// right server.
+    #[error("PostgreSQL at {address} is not what target_session_attrs={wanted} asks for")]
+    TargetSessionMismatch {
         /// The server's address.
         address: String,
-        /// The kind wanted.
+        /// The required kind of session.
         wanted: TargetSession,
     },
-    /// An open connection was lost. Next step: connect again; whether a COMMIT under way took effect is unknown.
+    /// An open connection was lost. Next step: connect again. Whether a pending COMMIT took effect is unknown.
+    #[error("connection to PostgreSQL lost during {during}: {source}")]
     Io {
-        /// What was under way.
+        /// The operation that was in progress.
         during: &'static str,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The deadline passed. The connection is gone; the server may go on with the statement for a while. Next step:
-    /// connect again, and look what the server waits for.
+    /// The deadline passed, and the connection was closed. The server may continue to run the statement for a while.
+    /// Next step: connect again, and find out what the server is waiting for.
+    #[error("PostgreSQL: {during} took longer than {after:?}")]
     Timeout {
-        /// What was under way.
+        /// The operation that was in progress.
         during: &'static str,
-        /// The time it was given.
+        /// The time that the operation was allowed to take.
         after: Duration,
     },
-    /// The server refused. Next step: by its SQLSTATE.
-    Server(Box<DbError>),
-    /// The log-in failed on our side. Next step: mend the password, or the server's `pg_hba.conf`.
-    Auth(AuthError),
-    /// The server said what the protocol does not allow. Next step: look what is between us and PostgreSQL.
-    Protocol(ProtocolError),
-    /// This client was called in a way that cannot work; nothing was sent. Next step: report the bug.
+    /// The server reported an error. The next step depends on its SQLSTATE.
+    #[error("PostgreSQL: {0}")]
+    Server(#[source] Box<DbError>),
+    /// The client could not log in, or refused to. Next step: correct the password, or the server's `pg_hba.conf`.
+    #[error("PostgreSQL log-in: {0}")]
+    Auth(#[from] AuthError),
+    /// The server violated the protocol. Next step: look for a proxy between the client and PostgreSQL.
+    #[error("PostgreSQL protocol: {0}")]
+    Protocol(#[from] ProtocolError),
+    /// The caller misused the client, and nothing was sent. Next step: report the bug.
+    #[error("PostgreSQL client misused: {what}")]
     Usage {
-        /// What was wrong.
+        /// The mistake.
         what: String,
     },
-    /// A column is not what the caller took it for. Next step: report the bug, or look for a changed schema.
-    Column(ColumnError),
+    /// A column does not have the type that the caller expects. Next step: report the bug, or look for a changed
+    /// schema.
+    #[error("PostgreSQL result: {0}")]
+    Column(#[from] ColumnError),
     /// An earlier failure closed the connection. Next step: connect again.
+    #[error("the connection to PostgreSQL was closed by an earlier failure")]
     Closed,
 }
 
 impl Error {
-    /// The server's SQLSTATE, if the server said one.
+    /// The SQLSTATE, if the server reported the error.
     pub fn sqlstate(&self) -> Option<SqlState> {
         self.db_error().map(|error| error.sqlstate)
     }
 
-    /// What the server said, if it was the server.
+    /// The server's report, if the server reported the error.
     pub fn db_error(&self) -> Option<&DbError> {
         match self {
             Self::Server(error) => Some(error),
@@ -84,14 +102,14 @@ impl Error {
         }
     }
 
-    /// Whether the connection is of no more use after this error.
+    /// Whether this error closes the connection.
     pub fn ends_connection(&self) -> bool {
         match self {
             Self::Config(_) | Self::Usage { .. } | Self::Column(_) => false,
             Self::Server(error) => error.severity.ends_session(),
             Self::Connect { .. }
             | Self::Tls(_)
-            | Self::NotWanted { .. }
+            | Self::TargetSessionMismatch { .. }
             | Self::Io { .. }
             | Self::Timeout { .. }
             | Self::Auth(_)
@@ -100,274 +118,14 @@ impl Error {
         }
     }
 
-    /// The server closed the connection without a word.
+    /// The server closed the connection without reporting an error.
     pub(crate) fn end_of_stream(during: &'static str) -> Self {
         let source = io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed the connection");
         Self::Io { during, source }
     }
 }
 
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Config(error) => write!(f, "PostgreSQL settings: {error}"),
-            Self::Connect { address, source } => write!(f, "cannot connect to PostgreSQL at {address}: {source}"),
-            Self::Tls(error) => write!(f, "TLS to PostgreSQL: {error}"),
-            Self::NotWanted { address, wanted } => {
-                write!(f, "PostgreSQL at {address} is not what target_session_attrs={wanted} asks for")
-            }
-            Self::Io { during, source } => write!(f, "connection to PostgreSQL lost during {during}: {source}"),
-            Self::Timeout { during, after } => write!(f, "PostgreSQL: {during} took longer than {after:?}"),
-            Self::Server(error) => write!(f, "PostgreSQL: {error}"),
-            Self::Auth(error) => write!(f, "PostgreSQL log-in: {error}"),
-            Self::Protocol(error) => write!(f, "PostgreSQL protocol: {error}"),
-            Self::Usage { what } => write!(f, "PostgreSQL client misused: {what}"),
-            Self::Column(error) => write!(f, "PostgreSQL result: {error}"),
-            Self::Closed => f.write_str("the connection to PostgreSQL was closed by an earlier failure"),
-        }
-    }
-}
-
-impl std::error::Error for Error {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Config(error) => Some(error),
-            Self::Connect { source, .. } | Self::Io { source, .. } => Some(source),
-            Self::Server(error) => Some(error),
-            Self::Tls(error) => Some(error),
-            Self::Auth(error) => Some(error),
-            Self::Protocol(error) => Some(error),
-            Self::Column(error) => Some(error),
-            Self::Timeout { .. } | Self::NotWanted { .. } | Self::Usage { .. } | Self::Closed => None,
-        }
-    }
-}
-
-/// A log-in that failed on our side.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum AuthError {
-    /// The server wants a password and none is set.
-    PasswordMissing,
-    /// The same, and there is a file of passwords that could not be used.
-    PassFileIgnored(PassFileWarning),
-    /// The server wants the password as it is, over a connection that everybody between can read. It was not sent.
-    CleartextInTheOpen,
-    /// `channel_binding=require`, and the server does not bind, or its certificate cannot be bound to.
-    NotBound,
-    /// The server wants a method this client does not have.
-    UnsupportedMethod {
-        /// The method.
-        method: String,
-    },
-    /// The server's side of SCRAM cannot be followed.
-    Scram {
-        /// Why.
-        reason: String,
-    },
-    /// The server did not prove that it knows the password: it may be an impostor.
-    ServerNotProven,
-}
-
-impl fmt::Display for AuthError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PasswordMissing => f.write_str("the server wants a password and none is set"),
-            Self::PassFileIgnored(warning) => write!(f, "the server wants a password and none is set; {warning}"),
-            Self::CleartextInTheOpen => f.write_str(
-                "the server wants the password in clear over a connection that is not encrypted; it was not sent. Use \
-                 sslmode=verify-full, or scram-sha-256 in pg_hba.conf",
-            ),
-            Self::NotBound => f.write_str(
-                "channel_binding=require, and the server does not log us in by SCRAM bound to its certificate",
-            ),
-            Self::UnsupportedMethod { method } => {
-                write!(f, "the server wants {method}; this client has password, md5 and scram-sha-256")
-            }
-            Self::Scram { reason } => write!(f, "SCRAM-SHA-256: {reason}"),
-            Self::ServerNotProven => {
-                f.write_str("the server did not prove that it knows the password; it may be an impostor")
-            }
-        }
-    }
-}
-
-impl std::error::Error for AuthError {}
-
-/// What the protocol does not allow.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ProtocolError {
-    /// A message's length is impossible, or above the bound.
-    MessageLength {
-        /// The message's tag.
-        tag: u8,
-        /// Its length as declared, header included.
-        length_bytes: usize,
-        /// The bound.
-        max_bytes: usize,
-    },
-    /// A message's content is not what its tag promises.
-    Malformed {
-        /// The message's tag.
-        tag: u8,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A sound message at the wrong time.
-    Unexpected {
-        /// Its name.
-        message: &'static str,
-        /// What was under way.
-        during: &'static str,
-    },
-    /// A row with another number of values than columns.
-    RowWidth {
-        /// Values.
-        values: usize,
-        /// Columns.
-        columns: usize,
-    },
-    /// A statement began a COPY outside of `copy_in`. The exchange cannot be mended, so the connection is given up.
-    CopyNotAsked,
-}
-
-impl ProtocolError {
-    pub(crate) fn unexpected(message: &Backend, during: &'static str) -> Self {
-        Self::Unexpected { message: message.name(), during }
-    }
-}
-
-impl fmt::Display for ProtocolError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::MessageLength { tag, length_bytes, max_bytes } => write!(
-                f,
-                "a message '{}' of {length_bytes} bytes (at most {max_bytes}); is this a PostgreSQL server?",
-                tag.escape_ascii()
-            ),
-            Self::Malformed { tag, reason } => write!(f, "malformed message '{}': {reason}", tag.escape_ascii()),
-            Self::Unexpected { message, during } => write!(f, "unexpected {message} during {during}"),
-            Self::RowWidth { values, columns } => write!(f, "a row of {values} values under {columns} columns"),
-            Self::CopyNotAsked => f.write_str("a statement began a COPY outside of copy_in"),
-        }
-    }
-}
-
-impl std::error::Error for ProtocolError {}
-
-/// A column that is not what the caller took it for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ColumnError {
-    /// Its place, from 0.
-    pub index: usize,
-    /// What is wrong.
-    pub problem: ColumnProblem,
-}
-
-/// What is wrong with a column.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum ColumnProblem {
-    /// The row has no such column.
-    Absent,
-    /// The value, or an element of the array, is NULL and the caller did not allow for it.
-    Null,
-    /// The type is another one.
-    WrongType {
-        /// The column's type.
-        type_oid: u32,
-    },
-    /// The value is text, as of a simple query, and was asked for in binary.
-    NotBinary,
-    /// The bytes are not a value of the type.
-    Malformed,
-}
-
-impl fmt::Display for ColumnError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let index = self.index;
-        match self.problem {
-            ColumnProblem::Absent => write!(f, "column {index}: no such column"),
-            ColumnProblem::Null => write!(f, "column {index}: unexpected NULL"),
-            ColumnProblem::WrongType { type_oid } => write!(f, "column {index}: unexpected type (oid {type_oid})"),
-            ColumnProblem::NotBinary => write!(f, "column {index}: a text value, as of a simple query"),
-            ColumnProblem::Malformed => write!(f, "column {index}: malformed value"),
-        }
-    }
-}
-
-impl std::error::Error for ColumnError {}
-
-/// A file of passwords that was not used, as libpq would not.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum PassFileWarning {
-    /// Others than its owner may read it.
-    Permissions {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// It is a directory or something else that is not a file.
-    NotAFile {
-        /// What was named.
-        path: PathBuf,
-    },
-    /// It is there and cannot be read.
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        reason: String,
-    },
-}
-
-impl fmt::Display for PassFileWarning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Permissions { path, mode } => {
-                let path = path.display();
-                write!(f, "{path} is ignored: others may read it (mode {mode:04o}); chmod 0600 {path}")
-            }
-            Self::NotAFile { path } => write!(f, "{} is ignored: it is not a plain file", path.display()),
-            Self::Unreadable { path, reason } => write!(f, "{} is ignored: {reason}", path.display()),
-        }
-    }
-}
-
-impl From<TlsError> for Error {
-    fn from(error: TlsError) -> Self {
-        Self::Tls(error)
-    }
-}
-
-impl From<ConfigError> for Error {
-    fn from(error: ConfigError) -> Self {
-        Self::Config(error)
-    }
-}
-
-impl From<AuthError> for Error {
-    fn from(error: AuthError) -> Self {
-        Self::Auth(error)
-    }
-}
-
-impl From<ProtocolError> for Error {
-    fn from(error: ProtocolError) -> Self {
-        Self::Protocol(error)
-    }
-}
-
-impl From<ColumnError> for Error {
-    fn from(error: ColumnError) -> Self {
-        Self::Column(error)
-    }
-}
-
-/// Maps an encoding failure of `postgres-protocol` (a NUL in a string, a length beyond 31 bits).
+/// Maps an encoding failure of `postgres-protocol`: a NUL in a string, or a length of more than 31 bits.
 pub(crate) fn usage(subject: &'static str) -> impl Fn(io::Error) -> Error {
     move |error| Error::Usage { what: format!("{subject}: {error}") }
 }

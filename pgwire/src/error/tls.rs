@@ -1,70 +1,82 @@
-//! Encryption that did not come about.
-
-use std::fmt;
+//! Connections that cannot be encrypted as required.
 
 use rustls::{AlertDescription, CertificateError};
 
 use crate::options::SslMode;
 
-/// Why there is no encrypted connection. Nothing of ours was sent in the open instead.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Why there is no encrypted connection. The client sent no data in the clear instead.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// The server, or somebody between, says that it has no TLS.
+    /// The server has no TLS, or somebody between the two claims so.
+    #[error("the server has no TLS, and sslmode={mode} or channel_binding=require wants it")]
     Refused {
-        /// The mode that does without it as little as we do.
+        /// The mode that is set. Either it requires TLS, or `channel_binding` does.
         mode: SslMode,
     },
-    /// The answer to the request for TLS is none.
+    /// The answer to the TLS request is not one that the protocol allows.
+    #[error("the answer to the request for TLS begins with '{}'; is this a PostgreSQL server?", .byte.escape_ascii())]
     BadAnswer {
-        /// Its first byte.
+        /// The answer's first byte.
         byte: u8,
     },
-    /// Bytes came in the open behind the answer: somebody slips words of his own into the encrypted conversation.
+    /// Unencrypted bytes follow the answer to the TLS request. Somebody injects data into the connection.
+    #[error("{bytes} bytes came in the open before encryption began; somebody interferes")]
     BytesBeforeTls {
-        /// How many, at least.
+        /// The number of bytes, at least.
         bytes: usize,
     },
-    /// The server's certificate is not one to trust.
+    /// The server's certificate is not trusted.
+    #[error("{problem}: {detail}")]
     Certificate {
-        /// Why not.
+        /// Why it is not trusted.
         problem: CertificateProblem,
-        /// The same with what there is to know.
+        /// The same in the words of the TLS library.
         detail: String,
     },
-    /// The server gave the connection up, for example because it does not accept our certificate.
+    /// The server aborted the TLS connection, for example because it does not accept the client's certificate.
+    #[error("the server ended the connection: {alert}")]
     Alert {
-        /// The word it gave for it.
+        /// The alert's name.
         alert: String,
-        /// Whether it is about our certificate, or the lack of one: it will be as long as that is not mended.
+        /// Whether the alert concerns the client's certificate, or the lack of one. If so, a retry fails in the same
+        /// way until the certificate is replaced.
         of_certificate: bool,
     },
-    /// The two have no version, cipher, group, signature or protocol in common, or the server does not know the name that it
-    /// was called by: as either of them says. It will be so until the settings of one are changed.
+    /// The client and the server have no TLS version, cipher suite, group, signature scheme or protocol in common, or
+    /// the server does not know the host name that the client sent. A retry fails in the same way until the settings of
+    /// one side change.
+    #[error("the server and the client find no TLS that both have: {reason}")]
     NothingInCommon {
-        /// What was missed, or the word that the server gave for it.
+        /// What is missing, or the name of the server's alert.
         reason: String,
     },
-    /// Encryption broke off, or what was received is not TLS.
+    /// TLS failed, or the received bytes are not TLS.
+    #[error("{reason}")]
     Failed {
-        /// Why.
+        /// The failure in the words of the TLS library.
         reason: String,
     },
 }
 
 /// What is wrong with a server's certificate.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CertificateProblem {
-    /// It does not lead to a root certificate of ours.
+    /// Its chain does not end at a trusted root certificate.
+    #[error("the server's certificate does not lead to a root certificate of ours")]
     UnknownIssuer,
-    /// Its time, or that of one above it, is over.
+    /// It, or a certificate above it, has expired.
+    #[error("the server's certificate has expired")]
     Expired,
-    /// Its time has not come.
+    /// It, or a certificate above it, is not valid yet.
+    #[error("the server's certificate is not valid yet")]
     NotYetValid,
-    /// It is made out for another name.
+    /// It is issued for another host name.
+    #[error("the server's certificate is issued for another name")]
     WrongName,
-    /// Something else, see the detail.
+    /// Another problem, which the detail describes.
+    #[error("the server's certificate is not valid")]
     Other,
 }
 
@@ -87,20 +99,21 @@ impl From<rustls::Error> for TlsError {
                 };
                 Self::Certificate { problem, detail: error.to_string() }
             }
-            rustls::Error::AlertReceived(alert) if is_of_settings(alert) => {
+            rustls::Error::AlertReceived(alert) if concerns_settings(alert) => {
                 Self::NothingInCommon { reason: format!("{alert:?}") }
             }
             rustls::Error::PeerIncompatible(why) => Self::NothingInCommon { reason: format!("{why:?}") },
             rustls::Error::AlertReceived(alert) => {
-                Self::Alert { alert: format!("{alert:?}"), of_certificate: is_of_certificate(alert) }
+                Self::Alert { alert: format!("{alert:?}"), of_certificate: concerns_certificate(alert) }
             }
             other => Self::Failed { reason: other.to_string() },
         }
     }
 }
 
-/// The alerts of RFC 8446, 6.2, and of its forerunners, that say that a certificate is missing or not accepted.
-fn is_of_certificate(alert: AlertDescription) -> bool {
+/// Whether an alert says that the client's certificate is missing or not accepted. Source: RFC 8446, section 6.2, and
+/// its predecessors.
+fn concerns_certificate(alert: AlertDescription) -> bool {
     matches!(
         alert,
         AlertDescription::NoCertificate
@@ -115,9 +128,9 @@ fn is_of_certificate(alert: AlertDescription) -> bool {
     )
 }
 
-/// The alerts of the same that say that the two cannot agree. A server that wants a certificate and gets none may say
-/// `HandshakeFailure` too, before TLS 1.3.
-fn is_of_settings(alert: AlertDescription) -> bool {
+/// Whether an alert says that the client and the server have nothing in common. Before TLS 1.3, a server may also send
+/// `HandshakeFailure` if it requires a certificate and gets none.
+fn concerns_settings(alert: AlertDescription) -> bool {
     matches!(
         alert,
         AlertDescription::HandshakeFailure
@@ -127,35 +140,6 @@ fn is_of_settings(alert: AlertDescription) -> bool {
             | AlertDescription::NoApplicationProtocol
     )
 }
-
-impl fmt::Display for TlsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused { mode } => {
-                write!(f, "the server has no TLS, and sslmode={mode} or channel_binding=require wants it")
-            }
-            Self::BadAnswer { byte } => write!(
-                f,
-                "the answer to the request for TLS begins with '{}'; is this a PostgreSQL server?",
-                byte.escape_ascii()
-            ),
-            Self::BytesBeforeTls { bytes } => {
-                write!(f, "{bytes} bytes came in the open before encryption began; somebody interferes")
-            }
-            Self::Certificate { problem: CertificateProblem::UnknownIssuer, detail } => {
-                write!(f, "the server's certificate does not lead to a root certificate of ours: {detail}")
-            }
-            Self::Certificate { detail, .. } => write!(f, "the server's certificate: {detail}"),
-            Self::Alert { alert, .. } => write!(f, "the server ended the connection: {alert}"),
-            Self::NothingInCommon { reason } => {
-                write!(f, "the server and the client find no TLS that both have: {reason}")
-            }
-            Self::Failed { reason } => f.write_str(reason),
-        }
-    }
-}
-
-impl std::error::Error for TlsError {}
 
 #[cfg(test)]
 mod tests {

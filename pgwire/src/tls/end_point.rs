@@ -1,12 +1,14 @@
-//! What a log-in over TLS is bound to: RFC 5929's `tls-server-end-point`, the hash of the server's certificate by the
-//! hash function of that certificate's own signature, and by SHA-256 where that is MD5 or SHA-1.
+//! The channel binding data of RFC 5929, `tls-server-end-point`: the hash of the server's certificate.
+//!
+//! The hash function is that of the certificate's signature algorithm, or SHA-256 if that is MD5 or SHA-1.
 
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
 /// A hash function.
 type Hash = fn(&[u8]) -> Vec<u8>;
 
-/// A signature that names its hash function, by the content of its object identifier (RFC 8017, RFC 5758).
+/// The hash functions of signature algorithms, by the content of the algorithm's object identifier (RFC 8017, RFC
+/// 5758).
 const SIGNATURES: [(&[u8], Hash); 9] = [
     // md5WithRSAEncryption, sha1WithRSAEncryption, ecdsa-with-SHA1
     (b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x04", sha256),
@@ -25,8 +27,8 @@ const SIGNATURES: [(&[u8], Hash); 9] = [
 const SEQUENCE: u8 = 0x30;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 
-/// The hash to bind to. `None` where the signature names no hash function, such as Ed25519's, or cannot be read:
-/// servers cannot bind to such a certificate either.
+/// The hash of a certificate in DER. `None` if its signature algorithm has no hash function, such as Ed25519, or cannot
+/// be read. Servers cannot bind to such a certificate, either.
 pub(super) fn hash(certificate: &[u8]) -> Option<Vec<u8>> {
     let signature = signature_algorithm(certificate)?;
     let (_, hash) = SIGNATURES.iter().find(|(identifier, _)| *identifier == signature)?;
@@ -42,7 +44,7 @@ fn signature_algorithm(certificate: &[u8]) -> Option<&[u8]> {
     Some(identifier)
 }
 
-/// Content of the DER element at the front, which must have this tag, and what is behind it.
+/// The content of the first DER element, which must have this tag, and the bytes after the element.
 fn element(tag: u8, bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let (&found, rest) = bytes.split_first()?;
     let (&short, mut rest) = rest.split_first()?;
@@ -99,7 +101,7 @@ mod tests {
         for first in 0..=u8::MAX {
             let mut other = whole.clone();
             other[1] = first;
-            // The outer length alone is changed: it reads as before, or as nothing.
+            // Only the outer length is changed, so the signature algorithm is the same or cannot be read.
             assert!(hash(&other).is_none_or(|hash| hash == Sha256::digest(&other).to_vec()));
         }
     }

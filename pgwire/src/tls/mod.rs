@@ -1,103 +1,93 @@
-//! TLS as bytes: what is to be sealed goes in and records come out, and the other way round. No socket is touched here.
+//! TLS as bytes. No socket is used here.
 //!
-//! rustls does the work, on `ring`: of its two usual foundations the one that needs only a C compiler to build. The
-//! other, aws-lc-rs, wants more tools on some machines, and brings nothing that PostgreSQL's TLS uses.
+//! rustls does the work, with `ring` as its cryptography. The alternative, aws-lc-rs, requires more tools to build on
+//! some machines, and has no algorithm that PostgreSQL's TLS needs and `ring` lacks.
 
 mod end_point;
-mod plan;
+mod records;
+mod settings;
 mod verify;
-
-use std::io::{BufRead, Write};
 
 use bytes::{Buf, BytesMut};
 use rustls::ClientConnection;
 
-pub(crate) use plan::{Plan, Target};
+pub use records::TlsRecords;
+pub(crate) use settings::{HostTls, TlsSettings};
 
 use crate::core::ReadBuffer;
-use crate::core::limits::{READ_CHUNK_BYTES, TLS_SEAL_BYTES};
+use crate::core::limits::READ_CHUNK_BYTES;
 use crate::error::{Error, TlsError};
 
-/// One encrypted conversation.
+/// The client's side of one TLS connection, with its buffers.
 pub(crate) struct Tls {
-    session: ClientConnection,
-    /// Records to send.
-    sealed: BytesMut,
+    records: TlsRecords<ClientConnection>,
+    /// The records to send.
+    outgoing: BytesMut,
     /// The buffer that is lent to reads.
     incoming: BytesMut,
 }
 
 impl Tls {
-    pub(crate) fn new(session: ClientConnection) -> Self {
-        Self { session, sealed: BytesMut::new(), incoming: BytesMut::new() }
+    pub(crate) fn new(connection: ClientConnection) -> Self {
+        Self { records: TlsRecords::new(connection), outgoing: BytesMut::new(), incoming: BytesMut::new() }
     }
 
     pub(crate) fn is_handshaking(&self) -> bool {
-        self.session.is_handshaking()
+        self.records.is_handshaking()
     }
 
-    /// Whether the peer has said that nothing follows.
-    pub(crate) fn is_ended(&mut self) -> bool {
-        // With all that was received taken out, an empty chunk means the end, and no chunk that more may come.
-        self.session.reader().fill_buf().is_ok_and(<[u8]>::is_empty)
+    /// Whether the server has sent a close_notify.
+    pub(crate) fn is_closed_by_peer(&mut self) -> bool {
+        // `decrypt` takes all plain text at once, so the first piece is either missing or the empty one at the end.
+        self.records.plain_text().is_some()
     }
 
-    /// Hash of the server's certificate to bind to, if its signature names one.
+    /// The hash of the server's certificate for channel binding, if the certificate allows it.
     pub(crate) fn end_point_hash(&self) -> Option<Vec<u8>> {
-        end_point::hash(self.session.peer_certificates()?.first()?)
+        end_point::hash(self.records.connection().peer_certificates()?.first()?)
     }
 
-    /// Records that are to be sent: sealed before, or of the protocol's own.
-    pub(crate) fn sealed(&mut self) -> &[u8] {
-        let mut sink = Sink(&mut self.sealed);
-        while self.session.wants_write() {
-            // Into memory, so it does not fail; were it to write nothing, the loop would not end.
-            if !self.session.write_tls(&mut sink).is_ok_and(|written| written > 0) {
-                break;
-            }
-        }
-        &self.sealed
+    /// The records that are to be sent.
+    pub(crate) fn outgoing_records(&mut self) -> &[u8] {
+        self.records.append_records(&mut self.outgoing);
+        &self.outgoing
     }
 
-    /// Lets go of records that were sent.
-    pub(crate) fn sent(&mut self, bytes: usize) {
-        self.sealed.advance(bytes);
+    /// Removes records that were sent.
+    pub(crate) fn consume_outgoing(&mut self, bytes: usize) {
+        self.outgoing.advance(bytes);
     }
 
-    /// Seals a piece, and gives the number of its bytes that were taken: at most [`TLS_SEAL_BYTES`], so that memory does
-    /// not follow the size of what is sent.
-    pub(crate) fn seal(&mut self, piece: &[u8]) -> Result<usize, Error> {
-        let piece = &piece[..piece.len().min(TLS_SEAL_BYTES)];
-        let failed = |reason: String| Error::from(TlsError::Failed { reason });
-        match self.session.writer().write(piece) {
-            // It takes some while nothing waits to be sent, which is when it is asked.
-            Ok(0) if !piece.is_empty() => Err(failed("nothing more can be sealed".to_owned())),
-            Ok(taken) => Ok(taken),
-            Err(error) => Err(failed(error.to_string())),
+    /// Encrypts the beginning of a piece, which is not empty, and returns the length of that beginning in bytes. The
+    /// earlier records must have been taken by [`Tls::outgoing_records`].
+    pub(crate) fn encrypt(&mut self, piece: &[u8]) -> Result<usize, Error> {
+        match self.records.encrypt(piece) {
+            Ok(0) => unreachable!("rustls takes plain text while no records are pending"),
+            Ok(encrypted_bytes) => Ok(encrypted_bytes),
+            Err(error) => Err(TlsError::Failed { reason: error.to_string() }.into()),
         }
     }
 
-    /// Opens records, and appends what was in them to `received`.
-    pub(crate) fn open(&mut self, mut records: &[u8], received: &mut ReadBuffer) -> Result<(), Error> {
-        let failed = |reason: &dyn ToString| TlsError::Failed { reason: reason.to_string() };
+    /// Decrypts records, and appends the plain text to `read_buffer`. Bytes after the server's close_notify are
+    /// ignored.
+    pub(crate) fn decrypt(&mut self, mut records: &[u8], read_buffer: &mut ReadBuffer) -> Result<(), Error> {
         while !records.is_empty() {
-            let taken = self.session.read_tls(&mut records).map_err(|error| failed(&error))?;
-            self.session.process_new_packets().map_err(TlsError::from)?;
-            let mut reader = self.session.reader();
-            while let Ok(chunk @ [_, ..]) = reader.fill_buf() {
-                received.push(chunk);
-                let chunk_bytes = chunk.len();
-                reader.consume(chunk_bytes);
+            let decrypted = self.records.decrypt(records);
+            while let Some(text @ [_, ..]) = self.records.plain_text() {
+                read_buffer.push(text);
+                let text_bytes = text.len();
+                self.records.consume(text_bytes);
             }
-            if taken == 0 {
-                // Nothing is read behind the peer's good-bye.
+            let taken_bytes = decrypted.map_err(TlsError::from)?;
+            if taken_bytes == 0 {
                 return Ok(());
             }
+            records = &records[taken_bytes..];
         }
         Ok(())
     }
 
-    /// Lends a buffer for records to a read.
+    /// Lends a buffer to a read.
     pub(crate) fn lend(&mut self) -> BytesMut {
         let mut lent = std::mem::take(&mut self.incoming);
         lent.clear();
@@ -105,24 +95,10 @@ impl Tls {
         lent
     }
 
-    /// Takes the lent buffer back and opens what is in it.
-    pub(crate) fn restore(&mut self, lent: BytesMut, received: &mut ReadBuffer) -> Result<(), Error> {
-        let result = self.open(&lent, received);
+    /// Takes the lent buffer back, and decrypts its content.
+    pub(crate) fn restore(&mut self, lent: BytesMut, read_buffer: &mut ReadBuffer) -> Result<(), Error> {
+        let result = self.decrypt(&lent, read_buffer);
         self.incoming = lent;
         result
-    }
-}
-
-/// Memory to write to.
-struct Sink<'a>(&'a mut BytesMut);
-
-impl Write for Sink<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! What a server's certificate has to show.
+//! The verification of a server's certificate.
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
@@ -7,21 +7,21 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::{DigitallySignedStruct, Error, RootCertStore, SignatureScheme};
 
-/// How much of it is looked at.
+/// What is verified.
 #[derive(Debug)]
-pub(super) enum Scrutiny {
-    /// Nothing: encryption only.
+pub(super) enum Verification {
+    /// Nothing.
     None,
-    /// Whether it leads to one of these.
+    /// Whether the certificate's chain ends at one of these root certificates.
     Chain(RootCertStore),
-    /// And whether it is made out for the host.
+    /// As `Chain`, and whether the certificate is issued for the host's name.
     ChainAndName(RootCertStore),
 }
 
-/// Judges by as much. In every case the server has to prove that it holds the certificate's key.
+/// Verifies certificates. In every case the server must also prove that it has the certificate's private key.
 #[derive(Debug)]
 pub(super) struct Verifier {
-    pub(super) scrutiny: Scrutiny,
+    pub(super) verification: Verification,
     pub(super) algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -34,10 +34,10 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let (roots, with_name) = match &self.scrutiny {
-            Scrutiny::None => return Ok(ServerCertVerified::assertion()),
-            Scrutiny::Chain(roots) => (roots, false),
-            Scrutiny::ChainAndName(roots) => (roots, true),
+        let (roots, with_name) = match &self.verification {
+            Verification::None => return Ok(ServerCertVerified::assertion()),
+            Verification::Chain(roots) => (roots, false),
+            Verification::ChainAndName(roots) => (roots, true),
         };
         let certificate = ParsedCertificate::try_from(end_entity)?;
         verify_server_cert_signed_by_trust_anchor(&certificate, roots, intermediates, now, self.algorithms.all)?;

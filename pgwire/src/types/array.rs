@@ -1,8 +1,8 @@
-//! Arrays of one dimension in binary.
+//! Arrays of one dimension in binary format.
 //!
-//! Layout, all big-endian (PostgreSQL's `array_recv`): dimensions i32 (0 for an empty array), has-NULL i32, element
-//! type u32; then for the one dimension length i32 and lower bound i32; then each element as length i32 (-1 for NULL)
-//! and bytes.
+//! Layout, all big-endian: number of dimensions i32 (0 for an empty array), has-NULL i32, element type u32; then for
+//! the one dimension its length i32 and lower bound i32; then for each element its length i32 (-1 for NULL) and its
+//! bytes. Source: `array_recv` of PostgreSQL.
 
 use std::io;
 
@@ -10,10 +10,10 @@ use bytes::{Buf, BufMut, BytesMut};
 
 use super::oid::Oid;
 
-/// Header of an array with one dimension, in bytes.
+/// The size of the header of an array with one dimension, in bytes.
 const HEADER_BYTES: usize = 20;
 
-/// Appends an array; `put` appends the bytes of one element.
+/// Appends an array. `put` appends the bytes of one element.
 pub(super) fn put_array<T>(
     out: &mut BytesMut,
     element: Oid,
@@ -50,9 +50,9 @@ fn length_word(length: usize) -> io::Result<i32> {
     i32::try_from(length).map_err(|_| io::Error::new(io::ErrorKind::InvalidInput, "longer than 2 GiB"))
 }
 
-/// Reads an array; `take` reads one element, and gives `None` if its bytes are no value of the type.
+/// Reads an array. `take` reads one element, and returns `None` if its bytes are not a value of the type.
 ///
-/// `None` if the array has another element type, more than one dimension, or is malformed.
+/// `None` if the array has another element type, has more than one dimension, or is malformed.
 pub(super) fn read_array<'a, T>(
     mut bytes: &'a [u8],
     element: Oid,
@@ -70,7 +70,7 @@ pub(super) fn read_array<'a, T>(
     }
     let count = usize::try_from(take_i32(&mut bytes)?).ok()?;
     let _lower_bound = take_i32(&mut bytes)?;
-    // Each element takes at least its length word, so a count that lies reserves nothing.
+    // Each element has at least a length word. This check keeps a wrong count from reserving memory.
     if count > bytes.len() / 4 {
         return None;
     }

@@ -1,4 +1,4 @@
-//! Rows for `COPY … FROM STDIN (FORMAT binary)`, written into one buffer without an allocation per field.
+//! Rows for `COPY … FROM STDIN (FORMAT binary)`, in one buffer, without an allocation for each field.
 //!
 //! Source: PostgreSQL documentation, COPY, "Binary Format".
 
@@ -6,32 +6,34 @@ use super::PG_EPOCH_UNIX_US;
 use super::param::JSONB_VERSION;
 use crate::error::Error;
 
-/// Signature of a binary COPY.
+/// The signature of a binary COPY.
 const SIGNATURE: &[u8; 11] = b"PGCOPY\n\xff\r\n\0";
 
-/// Count of fields that marks the end.
+/// The number of fields that marks the end.
 const TRAILER: i16 = -1;
 
-/// Encodes rows. Declare each with [`BinaryCopy::row`], then write as many fields, in the order of the COPY's columns.
+/// An encoder of rows. Start each row with [`BinaryCopy::row`], then add its fields in the order of the COPY's columns.
 ///
-/// Send [`BinaryCopy::bytes`] whenever enough have gathered (64 KiB to 1 MiB is a good size), then
-/// [`BinaryCopy::clear`]; after [`BinaryCopy::finish`] send what is left. A COPY without its trailer is taken as
-/// complete by the server, so compare [`BinaryCopy::rows`] with the count that `CopyIn::finish` returns.
+/// When there are enough [`BinaryCopy::bytes`] (64 KiB to 1 MiB is a good size), send them and call
+/// [`BinaryCopy::clear`]. After [`BinaryCopy::finish`], send the rest. The server accepts a COPY without a trailer, so
+/// compare [`BinaryCopy::rows`] with the number that `CopyIn::finish` returns.
 #[derive(Debug)]
 pub struct BinaryCopy {
     buffer: Vec<u8>,
     rows: u64,
+    /// The number of fields that the current row lacks; negative if it has too many.
     fields_missing: i64,
+    /// A mistake of the caller, for [`BinaryCopy::finish`] to report.
     defect: Option<&'static str>,
 }
 
 impl BinaryCopy {
-    /// Begins with the signature, in a buffer of its own.
+    /// Starts with the signature, in a new buffer.
     pub fn start() -> Self {
         Self::start_in(Vec::new())
     }
 
-    /// Begins with the signature, in a buffer to use again; its content is dropped.
+    /// Starts with the signature, in an existing buffer whose content is discarded.
     pub fn start_in(mut buffer: Vec<u8>) -> Self {
         buffer.clear();
         buffer.extend_from_slice(SIGNATURE);
@@ -40,7 +42,7 @@ impl BinaryCopy {
         Self { buffer, rows: 0, fields_missing: 0, defect: None }
     }
 
-    /// Begins a row of this many fields.
+    /// Starts a row of this many fields.
     pub fn row(&mut self, fields: u16) {
         self.check_row_complete();
         match i16::try_from(fields) {
@@ -77,7 +79,7 @@ impl BinaryCopy {
         self.field(value);
     }
 
-    /// `text` or `varchar`. The server refuses a NUL in it.
+    /// `text` or `varchar`. The server refuses a text with a NUL.
     pub fn text(&mut self, value: &str) {
         self.field(value.as_bytes());
     }
@@ -87,7 +89,7 @@ impl BinaryCopy {
         self.field(value);
     }
 
-    /// `jsonb`, as JSON text in UTF-8; the server checks it.
+    /// `jsonb`, as JSON text in UTF-8, which the server checks.
     pub fn jsonb(&mut self, json: &[u8]) {
         self.length_word(json.len().saturating_add(1));
         self.buffer.push(JSONB_VERSION);
@@ -99,26 +101,27 @@ impl BinaryCopy {
         self.i64(unix_us.saturating_sub(PG_EPOCH_UNIX_US));
     }
 
-    /// What is written and not yet cleared.
+    /// The encoded bytes since the last [`BinaryCopy::clear`].
     pub fn bytes(&self) -> &[u8] {
         &self.buffer
     }
 
-    /// Empties the buffer after its bytes were sent, and keeps its room.
+    /// Empties the buffer after its bytes were sent, and keeps its memory.
     pub fn clear(&mut self) {
         self.buffer.clear();
     }
 
-    /// Rows begun so far.
+    /// The number of rows so far.
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Ends with the trailer and gives the number of rows; send what is left in [`BinaryCopy::bytes`] before
+    /// Adds the trailer, and returns the number of rows. The rest of [`BinaryCopy::bytes`] must be sent before
     /// `CopyIn::finish`.
     ///
     /// # Errors
-    /// [`Error::Usage`] if a row got more or fewer fields than declared, or a field is too long: give the COPY up.
+    /// [`Error::Usage`] if a row has more or fewer fields than declared, or a field is too long. The COPY must then be
+    /// aborted.
     pub fn finish(&mut self) -> Result<u64, Error> {
         self.check_row_complete();
         self.buffer.extend_from_slice(&TRAILER.to_be_bytes());
@@ -128,7 +131,7 @@ impl BinaryCopy {
         }
     }
 
-    /// The buffer, to start again in.
+    /// The buffer, for [`BinaryCopy::start_in`].
     pub fn into_buffer(self) -> Vec<u8> {
         self.buffer
     }

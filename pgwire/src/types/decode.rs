@@ -1,4 +1,4 @@
-//! Values of a row, from their binary form.
+//! The decoding of values in a row.
 
 use super::array::read_array;
 use super::oid::{self, Oid};
@@ -8,16 +8,16 @@ use crate::error::ColumnProblem;
 
 /// A Rust type that a column can be read as.
 pub trait FromColumn<'a>: Sized {
-    /// Whether the text format can be read too.
+    /// Whether values in text format can be read, too.
     const READS_TEXT: bool = false;
 
-    /// Whether columns of this type can be read.
+    /// Whether a column of this type can be read.
     fn accepts(type_oid: Oid) -> bool;
 
     /// Reads a value that is not NULL.
     ///
     /// # Errors
-    /// [`ColumnProblem::Malformed`] if the bytes are no value of the type.
+    /// [`ColumnProblem::Malformed`] if the bytes are not a value of the type.
     fn decode(type_oid: Oid, format: Format, bytes: &'a [u8]) -> Result<Self, ColumnProblem>;
 }
 
@@ -79,7 +79,7 @@ impl<'a> FromColumn<'a> for &'a str {
     const READS_TEXT: bool = true;
 
     fn accepts(_: Oid) -> bool {
-        // Every type is text in the text format; `decode` refuses the binary forms that are not.
+        // In text format, every type is text. `decode` refuses the binary formats that are not text.
         true
     }
 
@@ -124,7 +124,7 @@ impl FromColumn<'_> for TimestamptzUs {
 
     fn decode(_: Oid, _: Format, bytes: &[u8]) -> Result<Self, ColumnProblem> {
         let since_pg_epoch_us = i64::from_be_bytes(fixed(bytes)?);
-        // The infinities stay what they are.
+        // The infinities are the least and the greatest `i64` in PostgreSQL, too.
         Ok(Self(match since_pg_epoch_us {
             i64::MIN => i64::MIN,
             us => us.saturating_add(PG_EPOCH_UNIX_US),

@@ -1,4 +1,4 @@
-//! Values: parameters going out, rows coming in, rows of a binary COPY.
+//! Values: the parameters of statements, the rows of results, the rows of a binary COPY.
 
 mod array;
 mod copy_rows;

@@ -1,4 +1,4 @@
-//! Object ids of the built-in types. Source: `src/include/catalog/pg_type.dat` of PostgreSQL; they never change.
+//! The object ids of built-in types. They never change. Source: `src/include/catalog/pg_type.dat` of PostgreSQL.
 
 pub use postgres_protocol::Oid;
 
@@ -22,7 +22,7 @@ pub const OID: Oid = 26;
 pub const JSON: Oid = 114;
 /// `double precision`
 pub const FLOAT8: Oid = 701;
-/// `unknown`, as of a literal without a type
+/// `unknown`, the type of a literal without a type
 pub const UNKNOWN: Oid = 705;
 /// `char(n)`
 pub const BPCHAR: Oid = 1042;
@@ -46,10 +46,10 @@ pub const INT8_ARRAY: Oid = 1016;
 /// `uuid[]`
 pub const UUID_ARRAY: Oid = 2951;
 
-/// Types from here on are made by users or extensions, and their meaning is not known here.
+/// Types from this id on are created by users or extensions. This client does not know their meaning.
 pub const FIRST_USER_DEFINED: Oid = 16_384;
 
-/// Whether the binary form of the type is its text.
+/// Whether the type's binary format is its text.
 pub(crate) fn is_text_like(oid: Oid) -> bool {
     matches!(oid, TEXT | VARCHAR | BPCHAR | NAME | UNKNOWN | JSON)
 }

@@ -1,4 +1,4 @@
-//! Parameters of a statement, sent in binary.
+//! The parameters of a statement. They are sent in binary format.
 
 use std::error::Error as StdError;
 
@@ -9,10 +9,10 @@ use super::PG_EPOCH_UNIX_US;
 use super::array::put_array;
 use super::oid::{self, Oid};
 
-/// Version byte in front of a binary `jsonb`.
+/// The version byte at the start of a binary `jsonb`.
 pub(super) const JSONB_VERSION: u8 = 1;
 
-/// A parameter. `…OptArray` has elements that may be NULL; a NULL instead of a whole value is [`Param::Null`].
+/// A parameter. [`Param::Null`] stands for NULL. The elements of an `…OptArray` may be NULL.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[non_exhaustive]
 pub enum Param<'a> {
@@ -24,13 +24,13 @@ pub enum Param<'a> {
     I32(i32),
     /// `bigint`
     I64(i64),
-    /// `text`, and what reads as text: `varchar`, `name`, `json`
+    /// `text`, and the types with the same format: `varchar`, `name`, `json`
     Text(&'a str),
     /// `uuid`
     Uuid([u8; 16]),
     /// `bytea`
     Bytea(&'a [u8]),
-    /// `jsonb`, as JSON text; the server checks it
+    /// `jsonb`, as JSON text, which the server checks
     Jsonb(&'a [u8]),
     /// `timestamptz`, in microseconds since 1970-01-01 00:00:00 UTC
     TimestamptzUs(i64),
@@ -57,7 +57,7 @@ pub enum Param<'a> {
 }
 
 impl Param<'_> {
-    /// The type it is sent as.
+    /// The type that is sent with the parameter.
     pub fn oid(&self) -> Oid {
         match self {
             Self::Null(oid) => *oid,
@@ -77,7 +77,8 @@ impl Param<'_> {
         }
     }
 
-    /// Whether a prepared statement's parameter of this type can take it. Types made by users are left to the server.
+    /// Whether a prepared statement whose parameter has this type accepts the value. For types that users have created,
+    /// the server checks the value.
     pub fn fits(&self, expected: Oid) -> bool {
         match self {
             Self::Null(_) => true,
@@ -87,7 +88,7 @@ impl Param<'_> {
     }
 }
 
-/// Appends a parameter's value for Bind.
+/// Appends the value of a parameter for Bind.
 pub(crate) fn encode(param: &Param<'_>, out: &mut BytesMut) -> Result<IsNull, Box<dyn StdError + Sync + Send>> {
     fn present<T: Copy>(values: &[T]) -> impl ExactSizeIterator<Item = Option<T>> {
         values.iter().copied().map(Some)

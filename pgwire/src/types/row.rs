@@ -1,4 +1,4 @@
-//! Rows of a result.
+//! The rows of a result.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use super::decode::FromColumn;
 use super::oid::Oid;
 use crate::error::{ColumnError, ColumnProblem, Error, ProtocolError};
 
-/// How a value is written on the wire.
+/// The format of a value on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
-    /// As text: results of a simple query.
+    /// Text: the results of a simple query.
     Text,
-    /// In the type's binary form: everything else.
+    /// The type's binary format: all other results.
     Binary,
 }
 
@@ -24,7 +24,7 @@ pub struct Column {
     pub name: String,
     /// Its type.
     pub type_oid: Oid,
-    /// How its values are written.
+    /// The format of its values.
     pub format: Format,
 }
 
@@ -34,53 +34,64 @@ impl Column {
     }
 }
 
-/// The values of a row as received. Its shape was checked when it came.
+/// The values of a row as received.
+///
+/// **Invariant:** `bytes` holds `fields` values, and nothing else. The walk over a DataRow in `core/message.rs` checks
+/// this on arrival.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataRow {
     fields: usize,
-    /// For each field a length i32 (negative for NULL) and its bytes. A slice of the chunk it was read with, which
-    /// lives as long as a row of it does.
+    /// For each value a length as `i32`, which is negative for NULL, and the value's bytes. It is a slice of the chunk
+    /// that the row was read with. The chunk lives as long as one of its rows.
     bytes: Bytes,
 }
 
 impl DataRow {
-    /// Takes bytes that were walked to their end and hold this many fields.
+    /// A row of this many values, whose bytes were checked.
     pub(crate) fn checked(fields: usize, bytes: Bytes) -> Self {
         Self { fields, bytes }
     }
 
-    /// Number of values.
+    /// The number of values.
     pub fn len(&self) -> usize {
         self.fields
     }
 
-    /// Whether it has no values.
+    /// Whether the row has no values.
     pub fn is_empty(&self) -> bool {
         self.fields == 0
     }
 
-    /// The value at a place from 0: `None` if there is no such place, `Some(None)` for NULL.
+    /// The value with this index, from 0. `None` if there is no such value, `Some(None)` for NULL.
     ///
-    /// It walks from the front: rows are narrow, and a table of offsets for each would cost more.
+    /// The search starts at the first value, because rows are narrow and a table of offsets for each row would cost
+    /// more.
     fn field(&self, index: usize) -> Option<Option<&[u8]>> {
         if index >= self.fields {
             return None;
         }
         let mut rest: &[u8] = &self.bytes;
-        for place in 0..=index {
-            let value = match usize::try_from(rest.try_get_i32().ok()?) {
-                Ok(length_bytes) => Some(rest.split_off(..length_bytes)?),
-                Err(_) => None,
-            };
-            if place == index {
-                return Some(value);
-            }
+        for _ in 0..index {
+            take_value(&mut rest);
         }
-        None
+        Some(take_value(&mut rest))
     }
 }
 
-/// A row. Getters check the column's type and never panic.
+/// Takes the first of the values.
+fn take_value<'a>(values: &mut &'a [u8]) -> Option<&'a [u8]> {
+    match usize::try_from(values.get_i32()) {
+        Ok(length_bytes) => {
+            let (value, rest) = values.split_at(length_bytes);
+            *values = rest;
+            Some(value)
+        }
+        // NULL has the length -1.
+        Err(_) => None,
+    }
+}
+
+/// A row. Its getters check the type of the column, and never panic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Row {
     columns: Arc<[Column]>,
@@ -95,12 +106,12 @@ impl Row {
         Ok(Self { columns, data })
     }
 
-    /// Its columns.
+    /// The row's columns.
     pub fn columns(&self) -> &[Column] {
         &self.columns
     }
 
-    /// The bytes of a value as received, of whatever type; `None` for NULL.
+    /// The bytes of a value of any type, as received. `None` for NULL.
     ///
     /// # Errors
     /// [`Error::Column`] if there is no such column.
@@ -111,10 +122,10 @@ impl Row {
     /// The value of a column that may be NULL.
     ///
     /// # Errors
-    /// [`Error::Column`] if there is no such column, or it is of another type.
+    /// [`Error::Column`] if there is no such column, or it has another type.
     pub fn get_opt<'a, T: FromColumn<'a>>(&'a self, index: usize) -> Result<Option<T>, Error> {
         let value = self.raw(index)?;
-        // `raw` has found the place, and there are as many columns as values.
+        // The value exists, and there are as many columns as values.
         let column = &self.columns[index];
         if !T::accepts(column.type_oid) {
             return Err(column_error(index, ColumnProblem::WrongType { type_oid: column.type_oid }));
@@ -129,7 +140,7 @@ impl Row {
     /// The value of a column that is never NULL.
     ///
     /// # Errors
-    /// [`Error::Column`] if there is no such column, it is of another type, or NULL.
+    /// [`Error::Column`] if there is no such column, it has another type, or the value is NULL.
     pub fn get<'a, T: FromColumn<'a>>(&'a self, index: usize) -> Result<T, Error> {
         self.get_opt(index)?.ok_or_else(|| column_error(index, ColumnProblem::Null))
     }
@@ -168,8 +179,8 @@ getters! {
 }
 
 impl Row {
-    /// The value of a `timestamptz` column, in microseconds since 1970-01-01 00:00:00 UTC. The infinities, and what
-    /// would not fit, are the least and greatest `i64`.
+    /// The value of a `timestamptz` column, in microseconds since 1970-01-01 00:00:00 UTC. The infinities, and values
+    /// out of range, are the least and the greatest `i64`.
     ///
     /// # Errors
     /// As [`Row::get`].

@@ -1,4 +1,4 @@
-//! A PostgreSQL server of the tests' own: made in a temporary directory, stopped and removed with the last user.
+//! A PostgreSQL server for the tests. It lives in a temporary directory and is removed after its last user.
 
 use std::future::Future;
 use std::path::PathBuf;
@@ -8,13 +8,13 @@ use std::time::Duration;
 use forebay_cluster::{TestCluster, TestOptions};
 use forebay_pgwire::{Config, Connection, Host};
 
-/// Password of each role that has one.
+/// The password of all roles that have one.
 pub(crate) const PASSWORD: &str = "it's \"p:a@s/s\" €";
 
-/// A superuser who is trusted, and the database of that name.
+/// A superuser who logs in without a password, and the database of the same name.
 pub(crate) const SUPERUSER: &str = "forebay";
 
-/// Further roles by how they have to log in.
+/// Further roles, named after their authentication method.
 pub(crate) const ROLES_SQL: &str = "
     CREATE ROLE trusted LOGIN;
     CREATE ROLE barred LOGIN;
@@ -37,7 +37,7 @@ host all by_md5 127.0.0.1/32 md5
 host all all 127.0.0.1/32 trust
 ";
 
-/// Longest time a test may take: a hang is a failure, not a wait.
+/// The longest time that a test may take. A test that hangs must fail.
 const TEST_LIMIT: Duration = Duration::from_secs(120);
 
 pub(crate) struct TestServer {
@@ -48,7 +48,7 @@ pub(crate) struct TestServer {
 static CURRENT: Mutex<Weak<TestServer>> = Mutex::new(Weak::new());
 
 impl TestServer {
-    /// The server that the tests running now share.
+    /// The server that all running tests share.
     pub(crate) fn shared() -> Arc<Self> {
         let mut current = CURRENT.lock().unwrap();
         current.upgrade().unwrap_or_else(|| {
@@ -97,13 +97,13 @@ impl TestServer {
     }
 }
 
-/// Runs a test in a runtime of its own, on the shared server.
+/// Runs a test on the shared server, in its own runtime.
 pub(crate) fn with_server<F: Future<Output = ()>>(test: impl FnOnce(Arc<TestServer>) -> F) {
     let server = TestServer::shared();
     run(test(server));
 }
 
-/// Runs a future in a runtime of its own.
+/// Runs a future in its own runtime.
 pub(crate) fn run<F: Future>(future: F) -> F::Output {
     let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build().expect("io_uring");
     runtime.block_on(async { monoio::time::timeout(TEST_LIMIT, future).await.expect("the test hangs") })

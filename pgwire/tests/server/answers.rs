@@ -1,4 +1,4 @@
-//! Answers that no friendly server gives: in single bytes, between floods, out of the blue.
+//! Unusual replies of a server: in single bytes, in floods, unexpected.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -9,7 +9,8 @@ use forebay_pgwire::{BinaryCopy, Config, Connection, Error, Host, Param, SqlStat
 
 use crate::common::{SUPERUSER, TestServer, run, with_server};
 
-/// Passes one connection on to the server, and what the server says through `rewrite` and in pieces of one length.
+/// Relays one connection to the server. The server's bytes pass through `rewrite`, and are sent in pieces of one
+/// length.
 pub(crate) fn proxy(
     server: &TestServer,
     piece_bytes: usize,
@@ -43,12 +44,12 @@ pub(crate) fn proxy(
     (config, thread)
 }
 
-/// A message of the server.
+/// A message from the server.
 fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     [&[tag], &(body.len() as u32 + 4).to_be_bytes()[..], body].concat()
 }
 
-/// A bit of everything.
+/// Some operations of each kind.
 async fn work(conn: &mut Connection) {
     conn.simple("CREATE TEMP TABLE t (n bigint, s text)").await.unwrap();
     let mut encoder = BinaryCopy::start();
@@ -86,8 +87,8 @@ fn case_64_answers_in_single_bytes_are_the_same_answers() {
 #[test]
 fn case_64_notices_and_parameters_out_of_the_blue_change_no_answer() {
     with_server(|server| async move {
-        // What is read at once from this server begins with a message, as it is asked one thing at a time and answers
-        // shortly.
+        // Each read from this server starts at the start of a message, because it gets one request at a time and its
+        // replies are short.
         let (config, thread) = proxy(&server, usize::MAX, |bytes| {
             let between = [
                 message(b'N', b"SNOTICE\0VNOTICE\0C00000\0Mout of the blue\0\0"),
@@ -102,7 +103,7 @@ fn case_64_notices_and_parameters_out_of_the_blue_change_no_answer() {
         work(&mut conn).await;
         assert_eq!(conn.parameter("TimeZone"), Some("Nowhere/Else"));
         assert_eq!(conn.parameter("a parameter of tomorrow"), Some("on"));
-        assert_eq!(conn.parameter("long"), None, "too long to be kept, and not cut");
+        assert_eq!(conn.parameter("long"), None, "too long to be kept");
         let (notices, _) = conn.take_notices();
         assert!(notices.iter().any(|notice| notice.message == "out of the blue"));
         assert!(!conn.take_notifications().0.is_empty());
@@ -153,7 +154,7 @@ fn case_64_an_error_too_large_to_be_one_during_the_log_in_is_refused_by_its_leng
         let mut begun = [0; 8];
         client.read_exact(&mut begun).unwrap();
         client.write_all(b"E\x7f\xff\xff\xff").unwrap();
-        // Until he hangs up, which may be by a reset, as more was said to us than we read.
+        // The client closes the connection. That may be a reset, because not all of its bytes were read.
         drop(client.read_to_end(&mut Vec::new()));
     });
     let error = run(Connection::connect(&config)).unwrap_err();

@@ -1,4 +1,4 @@
-//! Logging in.
+//! Log-ins.
 
 use forebay_pgwire::{AuthError, Config, Connection, Error, SqlClass, SqlState, TransactionStatus};
 
@@ -17,7 +17,7 @@ fn every_method_logs_in_with_the_right_password_over_unix_and_tcp() {
     with_server(|server| async move {
         for role in ROLES_WITH_PASSWORD {
             assert_eq!(current_user(&server.unix_config(role, Some(PASSWORD))).await, role);
-            // In the open, and this server has no TLS: see `tls::identities`.
+            // This server has no TLS. `tls::identities` tests a password in clear.
             if role != "by_cleartext" {
                 assert_eq!(current_user(&server.tcp_config(role, Some(PASSWORD))).await, role);
             }

@@ -29,7 +29,7 @@ async fn count(conn: &mut Connection) -> i64 {
     conn.query_once("SELECT count(*) FROM m", &[]).await.unwrap()[0].get_i64(0).unwrap()
 }
 
-/// Copies rows of these sequence numbers and payloads in one piece.
+/// Copies rows with these sequence numbers and payloads, in one piece.
 async fn copy_all(conn: &mut Connection, rows: &[(i64, &[u8])]) -> Result<u64, Error> {
     let mut encoder = BinaryCopy::start();
     rows.iter().for_each(|(seq, payload)| encode_row(&mut encoder, *seq, payload));

@@ -1,4 +1,4 @@
-//! Deadlines, against a server that is slow and against nobody.
+//! Deadlines, with a slow server and without a server.
 
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
@@ -12,7 +12,7 @@ use crate::common::{SUPERUSER, run, with_server};
 
 const DEADLINE: Duration = Duration::from_millis(200);
 
-/// Far below what would have to be waited for, and far above what a busy machine needs.
+/// Much shorter than the statements take, and much longer than a busy machine needs.
 const PROMPTLY: Duration = Duration::from_secs(20);
 
 fn assert_timeout<T: std::fmt::Debug>(result: Result<T, Error>, began: Instant) {
@@ -64,7 +64,7 @@ fn a_server_that_never_stops_talking_is_cut_off_at_the_deadline() {
 fn a_copy_that_the_server_does_not_take_ends_at_the_deadline() {
     with_server(|server| async move {
         let mut conn = server.connect().await;
-        // The first row waits in its trigger, and what follows fills the socket.
+        // The first row waits in its trigger, and the following rows fill the socket's buffers.
         conn.simple(
             "CREATE TEMP TABLE t (s text);
              CREATE FUNCTION pg_temp.wait() RETURNS trigger LANGUAGE plpgsql AS
@@ -108,7 +108,7 @@ fn a_peer_that_accepts_and_says_nothing_is_given_up_at_the_connect_timeout() {
 
 #[test]
 fn a_peer_that_does_not_accept_is_given_up_at_the_connect_timeout() {
-    // A backlog of one, filled: further SYNs are dropped, as by a firewall.
+    // The backlog is full, so further SYNs are dropped, as a firewall would drop them.
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
     rustix::net::bind(&socket, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
     rustix::net::listen(&socket, 0).unwrap();

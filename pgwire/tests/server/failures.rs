@@ -1,4 +1,4 @@
-//! Connections that are lost, and operations that are cancelled.
+//! Lost connections and cancelled operations.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use forebay_pgwire::{BinaryCopy, Config, Connection, Error, Param, SqlState};
 
 use crate::common::{SUPERUSER, TestServer, with_server};
 
-/// Waits until a backend runs a statement, or for a COPY, waits for data.
+/// Waits until a backend runs a statement, or waits for the data of a COPY.
 async fn wait_until_active(server: &TestServer, process_id: i32) {
     let mut watcher = server.connect().await;
     loop {
@@ -18,7 +18,7 @@ async fn wait_until_active(server: &TestServer, process_id: i32) {
     }
 }
 
-/// Ends a backend, and waits until it is gone.
+/// Terminates a backend, and waits until it has ended.
 async fn terminate(server: &TestServer, process_id: i32) {
     let mut killer = server.connect().await;
     let rows = killer.query_once("SELECT pg_terminate_backend($1, 30000)", &[Param::I32(process_id)]).await.unwrap();
@@ -123,7 +123,7 @@ fn a_dropped_operation_leaves_the_connection_broken() {
 fn a_copy_whose_write_was_dropped_halfway_cannot_go_on() {
     with_server(|server| async move {
         let mut conn = server.connect().await;
-        // The first row waits in its trigger, so the socket fills and the write is cut off within a message.
+        // The first row waits in its trigger, so the socket's buffers fill up and the write stops within a message.
         conn.simple(
             "CREATE TEMP TABLE t (s text);
              CREATE FUNCTION pg_temp.wait() RETURNS trigger LANGUAGE plpgsql AS
@@ -162,7 +162,7 @@ fn nobody_listening_is_a_connect_error_that_names_the_address() {
         config.port = 1;
         let error = Connection::connect(&config).await.unwrap_err();
         assert!(matches!(&error, Error::Connect { address, .. } if address.ends_with("/.s.PGSQL.1")), "{error}");
-        // A port bound and not listened on refuses.
+        // A port that is bound without a listener refuses connections.
         let bound =
             rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::STREAM, None).unwrap();
         rustix::net::bind(&bound, &std::net::SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();

@@ -1,4 +1,4 @@
-//! Several hosts, and which of them is wanted.
+//! Several hosts, and the required kind of session.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
@@ -17,7 +17,7 @@ fn tcp(port: u16) -> Endpoint {
     endpoint(Host::Tcp("127.0.0.1".to_owned()), port)
 }
 
-/// The server behind some others.
+/// The server, after some other hosts.
 fn behind(others: impl IntoIterator<Item = Endpoint>, server: &TestServer) -> Config {
     let mut places: Vec<Endpoint> = others.into_iter().collect();
     places.push(endpoint(Host::Unix(server.socket_dir()), server.port));
@@ -39,7 +39,7 @@ fn a_host_that_is_not_there_or_silent_is_passed_over() {
         let config = behind([tcp(closed_port()), absent], &server);
         Connection::connect(&config).await.unwrap();
 
-        // It accepts and says nothing: it gets its share of the time.
+        // This host accepts the connection and sends nothing. It gets its share of the time.
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut config = behind([tcp(silent.local_addr().unwrap().port())], &server);
         config.connect_timeout = Some(Duration::from_secs(4));
@@ -70,7 +70,7 @@ fn when_no_host_is_there_the_last_ones_failure_is_told() {
     });
 }
 
-/// What a session of the kind wanted shows: whether it is in recovery, and whether it may not write.
+/// Connects to a session of this kind. Returns whether its server is in recovery, and whether it is read-only.
 async fn shown(config: &Config, wanted: TargetSession) -> Result<(bool, bool), Error> {
     let mut config = config.clone();
     config.target_session = wanted;
@@ -80,7 +80,7 @@ async fn shown(config: &Config, wanted: TargetSession) -> Result<(bool, bool), E
     Ok((text(0)? == "t", text(1)? == "on"))
 }
 
-/// Hides from the client what servers before PostgreSQL 14 did not report.
+/// Hides the parameters that servers before PostgreSQL 14 do not report.
 fn before_14(mut bytes: Vec<u8>) -> Vec<u8> {
     for name in [&b"in_hot_standby\0"[..], b"default_transaction_read_only\0"] {
         let place = bytes.windows(name.len()).position(|window| window == name);
@@ -109,7 +109,7 @@ fn the_server_of_the_kind_that_is_wanted_is_found_among_others() {
         let config = behind([], &server);
         for wanted in [TargetSession::Standby, TargetSession::ReadOnly] {
             let error = shown(&config, wanted).await.unwrap_err();
-            assert!(matches!(error, Error::NotWanted { wanted: said, .. } if said == wanted), "{error}");
+            assert!(matches!(error, Error::TargetSessionMismatch { wanted: said, .. } if said == wanted), "{error}");
         }
     });
 }
@@ -126,7 +126,7 @@ fn a_server_that_does_not_report_its_kind_is_asked() {
             let (config, thread) = proxy(&server, usize::MAX, before_14);
             match shown(&config, wanted).await {
                 Ok(kind) => assert!(given && kind == (false, false), "{wanted}"),
-                Err(Error::NotWanted { .. }) => assert!(!given, "{wanted}"),
+                Err(Error::TargetSessionMismatch { .. }) => assert!(!given, "{wanted}"),
                 Err(error) => panic!("{wanted}: {error}"),
             }
             thread.join().unwrap();
@@ -153,7 +153,7 @@ fn a_name_that_does_not_exist_is_a_connect_error_that_names_it() {
     let error = run(Connection::connect(&config)).unwrap_err();
     match error {
         Error::Connect { address, .. } => assert_eq!(address, "no-such-host.invalid:5432"),
-        // Where the resolver has nobody to ask, it may take its time.
+        // Without a name server, the resolver may be slow.
         Error::Timeout { .. } => {}
         other => panic!("{other}"),
     }

@@ -1,4 +1,4 @@
-//! LISTEN, and waiting for what comes.
+//! LISTEN, and waiting for notifications.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::common::with_server;
 
 const MOMENT: Duration = Duration::from_millis(100);
 
-/// Far longer than a busy machine needs.
+/// Much longer than a busy machine needs.
 const LONG: Duration = Duration::from_secs(60);
 
 #[test]

@@ -76,7 +76,7 @@ fn a_pipeline_with_a_misfit_sends_nothing() {
     });
 }
 
-/// Without reading while it writes, both sides would wait with full buffers: 32 MiB is more than all of them hold.
+/// If the client did not read while it writes, both sides would wait with full buffers, which hold less than 32 MiB.
 #[test]
 fn a_pipeline_whose_answers_fill_the_socket_before_it_is_sent_does_not_hang() {
     with_server(|server| async move {

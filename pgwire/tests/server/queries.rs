@@ -1,4 +1,4 @@
-//! Simple and extended queries, and errors between them.
+//! Simple and extended queries, with errors between them.
 
 use forebay_pgwire::{Connection, Error, Param, ProtocolError, Severity, SqlClass, SqlState, TransactionStatus, oid};
 
@@ -193,7 +193,7 @@ fn a_copy_that_was_not_asked_for_ends_the_connection_and_not_the_process() {
         for sql in ["COPY (SELECT 1) TO STDOUT", "CREATE TEMP TABLE t (n int); COPY t FROM STDIN"] {
             let mut conn = server.connect().await;
             let error = conn.simple(sql).await.unwrap_err();
-            assert!(matches!(error, Error::Protocol(ProtocolError::CopyNotAsked)), "{error}");
+            assert!(matches!(error, Error::Protocol(ProtocolError::CopyNotExpected)), "{error}");
             assert!(conn.is_broken());
             assert!(matches!(conn.simple("SELECT 1").await, Err(Error::Closed)));
         }

@@ -1,4 +1,4 @@
-//! What a server really sent, cut into pieces in every way.
+//! The recorded bytes of a real server, cut into pieces in every way.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
@@ -9,7 +9,7 @@ use postgres_protocol::message::frontend;
 
 use crate::common::{SUPERUSER, TestServer};
 
-/// Says these bytes, and gives what the server says until it closes.
+/// Sends these bytes, and returns the server's bytes up to the end of the stream.
 fn record(server: &TestServer, say: &[u8]) -> Vec<u8> {
     let mut stream = UnixStream::connect(server.socket_dir().join(format!(".s.PGSQL.{}", server.port))).unwrap();
     stream.write_all(say).unwrap();
@@ -25,7 +25,7 @@ fn startup_of(user: &str) -> BytesMut {
     say
 }
 
-/// A session with something of every message this client takes.
+/// The server's bytes in a session with every message that this client accepts.
 fn record_session(server: &TestServer) -> Vec<u8> {
     let mut say = startup_of(SUPERUSER);
     for sql in [
@@ -55,7 +55,7 @@ fn record_session(server: &TestServer) -> Vec<u8> {
     record(server, &say)
 }
 
-/// A buffer that takes what these small streams hold.
+/// A buffer that accepts all messages of a session.
 fn buffer() -> ReadBuffer {
     let mut buffer = ReadBuffer::new();
     buffer.set_message_max_bytes(limits::MESSAGE_MAX_BYTES);
@@ -116,7 +116,7 @@ fn a_recorded_stream_gives_the_same_messages_however_it_is_cut() {
         received.push(&stream[..cut]);
         take_all(&mut received, &mut in_two);
         assert!(in_two == whole[..in_two.len()], "a prefix of {cut} bytes gives a prefix of the messages");
-        // What is left passes through a driver's hands, with its room.
+        // The rest of the buffer is lent and restored, as a driver does it.
         let lent = received.lend();
         received.restore(lent);
         received.push(&stream[cut..]);

@@ -1,4 +1,4 @@
-//! Parameters going out and values coming back.
+//! Parameters and values.
 
 use forebay_pgwire::types::FromColumn;
 use forebay_pgwire::{ColumnProblem, Connection, Error, Param, Row, oid};
@@ -16,7 +16,7 @@ async fn one(conn: &mut Connection, sql: &str, param: Param<'_>) -> Row {
     rows.pop().unwrap()
 }
 
-/// Sends a value as itself and as the server's text of it.
+/// Sends a value as a parameter. Returns a row with the value, and with the server's text for it.
 async fn echo(conn: &mut Connection, param: Param<'_>) -> Row {
     one(conn, "SELECT $1, $1::text", param).await
 }

@@ -12,7 +12,7 @@ const BOTH: &[u8] = b"SCRAM-SHA-256-PLUS\0SCRAM-SHA-256\0\0";
 
 #[test]
 fn scram_is_bound_by_the_hash_of_the_certificates_own_signature() {
-    // Ed25519 names no hash function, so there is nothing to bind to.
+    // Ed25519 has no hash function, so binding is impossible.
     for (algorithm, can_be_bound) in
         [(&PKCS_ECDSA_P256_SHA256, true), (&PKCS_ECDSA_P384_SHA384, true), (&PKCS_ED25519, false)]
     {
@@ -59,7 +59,7 @@ fn whoever_requires_binding_is_not_let_in_in_another_way() {
 fn somebody_between_who_passes_the_proof_on_is_refused_by_the_server() {
     let server = TlsServer::shared();
     let relayed = |binding| {
-        // His certificate is even a good one: `require` does not look, and the authority may have been deceived.
+        // The attacker's certificate is even valid: `require` does not verify it, and an authority can be deceived.
         let middle = terminate(&server.ca.server(ADDRESS), server.cluster.port(), |bytes| bytes);
         let mut config = server.config_with_password("by_scram");
         (config.port, config.tls.channel_binding) = (middle.port, binding);
@@ -70,7 +70,7 @@ fn somebody_between_who_passes_the_proof_on_is_refused_by_the_server() {
     assert_eq!(relayed(ChannelBinding::Disable).unwrap().0, "by_scram", "the relay as such works");
     for binding in [ChannelBinding::Prefer, ChannelBinding::Require] {
         let error = relayed(binding).unwrap_err();
-        assert!(error.sqlstate().is_some(), "the server says it: {error}");
+        assert!(error.sqlstate().is_some(), "the server reports it: {error}");
     }
 }
 
@@ -80,7 +80,7 @@ fn somebody_between_who_takes_the_offer_to_bind_away_is_found() {
     let stripped = |binding| {
         let strip = |bytes: Vec<u8>| match bytes.windows(BOTH.len()).position(|window| window == BOTH) {
             None => bytes,
-            // The message by itself: tag, length, kind, one mechanism.
+            // The whole message: tag, length, kind, one mechanism.
             Some(_) => [&b"R\0\0\0\x17\0\0\0\x0a"[..], b"SCRAM-SHA-256\0\0"].concat(),
         };
         let middle = terminate(&server.ca.server(ADDRESS), server.cluster.port(), strip);
@@ -91,7 +91,7 @@ fn somebody_between_who_takes_the_offer_to_bind_away_is_found() {
         result
     };
     assert_eq!(stripped(ChannelBinding::Disable).unwrap().0, "by_scram", "the rewritten offer as such works");
-    // The client says that it would have bound, so the server knows that its offer did not arrive.
+    // The client says that it could have bound, so the server knows that its offer was removed.
     let error = stripped(ChannelBinding::Prefer).unwrap_err();
     assert!(error.to_string().contains("channel binding"), "{error}");
     let error = stripped(ChannelBinding::Require).unwrap_err();

@@ -1,4 +1,4 @@
-//! Who we are to the server: passwords by each method and each way, and certificates.
+//! The client's identity: passwords with each method over each kind of connection, and client certificates.
 
 use forebay_pgwire::{AuthError, ChannelBinding, Config, Connection, Error, Host, SqlClass, SslMode, TlsError};
 
@@ -65,7 +65,7 @@ fn case_65_a_wrong_password_is_28p01_on_each_way_and_a_missing_one_is_told_from_
     });
 }
 
-/// The role with its certificate.
+/// The settings for the role with its certificate.
 fn with_certificate(server: &TlsServer, role: &str, ca: &Ca, named: &str) -> Config {
     let identity = ca.client(named);
     let mut config = server.config_with_password(role);
@@ -155,7 +155,7 @@ fn the_password_is_found_in_the_file_of_passwords() {
         config.passfile = Some(file.clone());
         assert_eq!(seen_as(&config).await.unwrap().0, "by_scram");
         config.password = Some("wrong".to_owned());
-        assert!(seen_as(&config).await.is_err(), "a password that is given goes before the file");
+        assert!(seen_as(&config).await.is_err(), "a configured password takes precedence over the file");
 
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
@@ -165,6 +165,6 @@ fn the_password_is_found_in_the_file_of_passwords() {
         assert!(error.to_string().contains("chmod 0600"), "{error}");
         config.user = "trusted".to_owned();
         let conn = Connection::connect(&config).await.unwrap();
-        assert!(conn.pass_file_warning().is_some(), "told also where it was not needed");
+        assert!(conn.pass_file_warning().is_some(), "reported also if no password was needed");
     });
 }

@@ -1,4 +1,4 @@
-//! Somebody between us and the server, who does as he likes.
+//! An attacker between the client and the server.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,23 +12,23 @@ use super::pki::{Ca, Files};
 use super::server::{ADDRESS, TlsServer, seen_as};
 use crate::common::{PASSWORD, run};
 
-/// What a client sends first: length 8 and the number of the request for TLS.
+/// The first bytes of a client: the length 8 and the code of the TLS request.
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
 
-/// A listener for one client, with the thread that treats him. What the thread returns is what it saw.
+/// A listener for one client, with the thread that serves the client. The thread returns the bytes that it saw.
 pub(crate) struct Middle<T> {
     pub(crate) port: u16,
     thread: JoinHandle<T>,
 }
 
 impl<T: Send + 'static> Middle<T> {
-    /// Accepts one client, takes his request for TLS, and goes on by `treat`.
+    /// Accepts one client, reads its TLS request, and continues with `treat`.
     pub(crate) fn start(treat: impl FnOnce(TcpStream) -> T + Send + 'static) -> Self {
         let listener = TcpListener::bind((ADDRESS, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let thread = std::thread::spawn(move || {
             let (mut client, _) = listener.accept().unwrap();
-            // A client that hangs is a failure, not a wait.
+            // If the client hangs, the test must fail.
             client.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
             let mut request = [0; 8];
             client.read_exact(&mut request).unwrap();
@@ -38,21 +38,21 @@ impl<T: Send + 'static> Middle<T> {
         Self { port, thread }
     }
 
-    /// What he saw.
+    /// The bytes that the attacker saw.
     pub(crate) fn saw(self) -> T {
         self.thread.join().unwrap()
     }
 }
 
-/// Everything the client still says until he closes.
+/// All further bytes of the client up to the end of the stream.
 fn read_all(mut client: &TcpStream) -> Vec<u8> {
     let mut said = Vec::new();
-    // A reset ends it as well.
+    // A reset ends the stream, too.
     drop(client.read_to_end(&mut said));
     said
 }
 
-/// Passes bytes both ways until either side closes, and keeps what the client said.
+/// Relays bytes in both directions until one side closes. Returns the client's bytes.
 fn relay(client: TcpStream, server: TcpStream, said: &Mutex<Vec<u8>>) {
     std::thread::scope(|scope| {
         let (mut from_client, mut to_server) = (client.try_clone().unwrap(), server.try_clone().unwrap());
@@ -88,7 +88,7 @@ fn case_65_a_man_in_the_middle_who_answers_n_gets_nothing_from_whoever_requires_
         (config.port, config.tls.mode) = (middle.port, mode);
         let error = run(Connection::connect(&config)).unwrap_err();
         assert!(matches!(error, Error::Tls(TlsError::Refused { mode: said }) if said == mode), "{error}");
-        assert!(middle.saw().is_empty(), "not even who we are");
+        assert!(middle.saw().is_empty(), "not even the role");
     }
 }
 
@@ -111,7 +111,7 @@ fn case_65_a_man_in_the_middle_who_answers_n_to_prefer_never_sees_the_password()
             Err(error) => panic!("{role}: {error}"),
         }
         let said = middle.saw();
-        assert!(holds(&said, role), "he does see who we are");
+        assert!(holds(&said, role), "the attacker sees the role");
         assert!(!holds(&said, PASSWORD), "{role}");
     }
 }
@@ -131,7 +131,7 @@ fn case_65_whoever_requires_binding_does_not_go_on_without_tls() {
     assert!(middle.saw().is_empty());
 }
 
-/// An AuthenticationOk, which would let us believe that we are in.
+/// An AuthenticationOk, which would make the client believe that it is logged in.
 const AUTHENTICATION_OK: [u8; 9] = [b'R', 0, 0, 0, 8, 0, 0, 0, 0];
 
 #[test]
@@ -162,7 +162,7 @@ fn bytes_slipped_in_a_moment_later_do_not_pass_for_tls() {
     let server = TlsServer::shared();
     let middle = Middle::start(|mut client| {
         client.write_all(b"S").unwrap();
-        // The hello has begun, so the answer was taken.
+        // The ClientHello has started, so the client has accepted the answer.
         let mut hello = [0; 1];
         client.read_exact(&mut hello).unwrap();
         client.write_all(&AUTHENTICATION_OK).unwrap();
@@ -209,8 +209,8 @@ fn a_peer_that_falls_silent_or_leaves_during_the_handshake_ends_it_in_time() {
     middle.saw();
 }
 
-/// Ends the TLS of one client with an identity of his own, and relays to the server over TLS, rewriting what the server
-/// says.
+/// Terminates the TLS of one client with another identity, and relays its bytes to the server over TLS. The server's
+/// bytes pass through `rewrite`.
 pub(crate) fn terminate(
     identity: &super::pki::Identity,
     upstream_port: u16,
@@ -252,7 +252,7 @@ pub(crate) fn terminate(
     })
 }
 
-/// Passes on what has come within a tick.
+/// Relays the bytes that arrive within a short time.
 fn pass(from: &mut impl Read, to: &mut impl Write, rewrite: impl Fn(Vec<u8>) -> Vec<u8>) -> std::io::Result<()> {
     let mut chunk = vec![0; 16 * 1024];
     match from.read(&mut chunk) {
@@ -267,7 +267,7 @@ fn pass(from: &mut impl Read, to: &mut impl Write, rewrite: impl Fn(Vec<u8>) -> 
     }
 }
 
-/// Believes everybody.
+/// A verifier that accepts every certificate.
 #[derive(Debug)]
 struct Gullible(Arc<rustls::crypto::CryptoProvider>);
 
@@ -327,7 +327,7 @@ fn a_client_without_anything_to_verify_by_is_refused_and_not_let_through() {
     config.tls.mode = SslMode::VerifyFull;
     let error = run(Connection::connect(&config)).unwrap_err();
     assert!(matches!(error, Error::Config(ConfigError::RootCertMissing { .. })), "{error}");
-    // A file that is no certificate at all.
+    // A file without a valid certificate.
     config.tls.root_cert = Some(RootCert::File(files.put("junk", "-----BEGIN CERTIFICATE-----\nAAAA\n")));
     let error = run(Connection::connect(&config)).unwrap_err();
     assert!(matches!(error, Error::Config(ConfigError::File { .. })), "{error}");
@@ -336,7 +336,7 @@ fn a_client_without_anything_to_verify_by_is_refused_and_not_let_through() {
 #[test]
 fn a_server_that_talks_out_of_turn_under_tls_is_out_of_step() {
     let server = TlsServer::shared();
-    // The server's first words are replaced by the end of a query that was never asked.
+    // The server's first bytes are replaced by the end of a query that was never sent.
     let middle = terminate(&server.ca.server(ADDRESS), server.cluster.port(), |_| b"Z\0\0\0\x05I".to_vec());
     let mut config = server.config("trusted");
     config.port = middle.port;

@@ -1,4 +1,4 @@
-//! TLS, against a real PostgreSQL server with a private certification authority, and against people in the middle.
+//! TLS, with a real PostgreSQL server and a private certificate authority, and with attackers in the middle.
 
 mod binding;
 mod identities;

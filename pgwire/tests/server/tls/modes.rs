@@ -1,4 +1,4 @@
-//! What each `sslmode` takes, and what it refuses.
+//! What each `sslmode` accepts and refuses.
 
 use forebay_pgwire::{
     CertificateProblem, Config, ConfigError, Connection, Error, Host, RootCert, SqlState, SslMode, TlsError,
@@ -44,12 +44,12 @@ fn a_root_that_the_certificate_does_not_lead_to_is_refused_by_whoever_has_one() 
             if mode >= SslMode::Require {
                 assert_eq!(problem(result), CertificateProblem::UnknownIssuer, "{mode}");
             } else {
-                assert_eq!(result.unwrap().1, mode != SslMode::Disable, "{mode} does not look at it");
+                assert_eq!(result.unwrap().1, mode != SslMode::Disable, "{mode} does not verify it");
             }
         }
         let mut config = server.config("trusted");
         (config.tls.mode, config.tls.root_cert) = (SslMode::Require, None);
-        assert!(seen_as(&config).await.unwrap().1, "encrypted, by whomever");
+        assert!(seen_as(&config).await.unwrap().1, "encrypted with any server");
     });
 }
 
@@ -161,7 +161,7 @@ fn the_systems_roots_do_not_vouch_for_a_private_authority() {
         config.tls.root_cert = Some(RootCert::System);
         match seen_as(&config).await {
             Err(Error::Tls(TlsError::Certificate { problem: CertificateProblem::UnknownIssuer, .. })) => {}
-            // A machine without any.
+            // A system without root certificates.
             Err(Error::Config(ConfigError::Value { name: "sslrootcert", .. })) => {}
             other => panic!("{other:?}"),
         }

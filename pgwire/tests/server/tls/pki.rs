@@ -1,4 +1,4 @@
-//! Certificates of the tests' own.
+//! Certificates for the tests.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,12 +9,12 @@ use rcgen::{
     PKCS_ECDSA_P256_SHA256, SignatureAlgorithm,
 };
 
-/// A certification authority that nobody else knows.
+/// A private certificate authority.
 pub(crate) struct Ca {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
-/// A certificate with its key, both in PEM.
+/// A certificate and its private key, both in PEM.
 #[derive(Clone)]
 pub(crate) struct Identity {
     pub(crate) cert_pem: String,
@@ -28,7 +28,7 @@ impl Ca {
         Self::signing_with(name, &PKCS_ECDSA_P256_SHA256)
     }
 
-    /// One whose signatures are of this kind.
+    /// An authority with this signature algorithm.
     pub(crate) fn signing_with(name: &str, algorithm: &'static SignatureAlgorithm) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
@@ -46,7 +46,7 @@ impl Ca {
         self.issue(Self::server_params(name))
     }
 
-    /// One whose time is over.
+    /// An expired certificate.
     pub(crate) fn expired_server(&self, name: &str) -> Identity {
         let mut params = Self::server_params(name);
         params.not_before = (SystemTime::now() - 30 * DAY).into();
@@ -54,7 +54,7 @@ impl Ca {
         self.issue(params)
     }
 
-    /// A certificate of an authority below this one, used as a server's.
+    /// The certificate of a subordinate authority, used as a server certificate.
     pub(crate) fn own_identity(&self, name: &str) -> Identity {
         let mut params = Self::server_params(name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -83,7 +83,7 @@ impl Ca {
     }
 }
 
-/// A directory of files as a client has them.
+/// A directory for the files of a client.
 pub(crate) struct Files(tempfile::TempDir);
 
 impl Files {
@@ -91,7 +91,7 @@ impl Files {
         Self(tempfile::tempdir().unwrap())
     }
 
-    /// Writes a file that only its owner may read, beside all that were written before.
+    /// Writes a file that only its owner may read.
     pub(crate) fn put(&self, name: &str, content: &str) -> PathBuf {
         use std::os::unix::fs::PermissionsExt;
         static WRITTEN: AtomicU32 = AtomicU32::new(0);

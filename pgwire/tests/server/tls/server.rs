@@ -9,11 +9,11 @@ use forebay_pgwire::{Config, Connection, Error, Host, RootCert, SslMode};
 use super::pki::{Ca, Files, Identity};
 use crate::common::{PASSWORD, ROLES_SQL, SUPERUSER};
 
-/// The address that the server's certificate is for. `localhost` is the same server under a name that it is not for.
+/// The address in the server's certificate. `localhost` is the same server under a name that the certificate lacks.
 pub(crate) const ADDRESS: &str = "127.0.0.1";
 pub(crate) const OTHER_NAME: &str = "localhost";
 
-/// Every method over TLS, and a few without.
+/// Every authentication method over TLS, and a few without TLS.
 const HBA: &str = "
 local all by_scram scram-sha-256
 local all by_cleartext password
@@ -35,7 +35,7 @@ const MORE_ROLES_SQL: &str = "
     CREATE ROLE by_scram_and_cert LOGIN PASSWORD :'password';
 ";
 
-/// The server, its authority, and a client's files.
+/// The server, its certificate authority, and the files of a client.
 pub(crate) struct TlsServer {
     pub(crate) cluster: TestCluster,
     pub(crate) ca: Ca,
@@ -46,7 +46,7 @@ pub(crate) struct TlsServer {
 static CURRENT: Mutex<Weak<TlsServer>> = Mutex::new(Weak::new());
 
 impl TlsServer {
-    /// The server that the tests running now share.
+    /// The server that all running tests share.
     pub(crate) fn shared() -> Arc<Self> {
         let mut current = CURRENT.lock().unwrap();
         current.upgrade().unwrap_or_else(|| {
@@ -56,12 +56,12 @@ impl TlsServer {
         })
     }
 
-    /// A server that shows a certificate made by `identity`.
+    /// A server with a certificate from `identity`.
     pub(crate) fn start(identity: impl FnOnce(&Ca) -> Identity) -> Self {
         Self::start_under(Ca::new("an authority of the tests"), identity)
     }
 
-    /// The same under this authority.
+    /// The same with this authority.
     pub(crate) fn start_under(ca: Ca, identity: impl FnOnce(&Ca) -> Identity) -> Self {
         Self::start_with(ca, identity, &[])
     }
@@ -99,7 +99,7 @@ impl TlsServer {
         Self { cluster, ca, files, root }
     }
 
-    /// The role over TCP, with what it takes to be sure of the server.
+    /// The settings for the role over TCP, with `verify-full`.
     pub(crate) fn config(&self, role: &str) -> Config {
         let mut config = Config::new(Host::Tcp(ADDRESS.to_owned()), role);
         config.port = self.cluster.port();
@@ -116,7 +116,7 @@ impl TlsServer {
     }
 }
 
-/// Whether the server sees the session as encrypted, and as whom.
+/// The role of the session, and whether it is encrypted, according to the server.
 pub(crate) async fn seen_as(config: &Config) -> Result<(String, bool), Error> {
     let mut conn = Connection::connect(config).await?;
     let sql = "SELECT current_user::text, coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)";

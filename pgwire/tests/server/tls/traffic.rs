@@ -1,4 +1,4 @@
-//! What goes over an encrypted connection: as much, as cancelled and as late as over an open one.
+//! Encrypted connections under load, with cancel requests and with deadlines.
 
 use std::time::{Duration, Instant};
 
@@ -127,7 +127,7 @@ fn a_notification_arrives_while_nothing_is_asked() {
 #[test]
 fn case_64_answers_are_read_whatever_records_they_come_in() {
     let server = TlsServer::shared();
-    // What the server says is doubled or cut by nobody, but comes in records of another size than it was sent in.
+    // The server's bytes arrive complete, but in records of another size.
     let middle = terminate(&server.ca.server(ADDRESS), server.cluster.port(), |bytes| bytes);
     let mut config = server.config("trusted");
     config.port = middle.port;
