@@ -1,10 +1,10 @@
 //! What is refused as soon as a request's head is there: before its body is read, and before a 100 asks for it.
 
-use super::Route;
+use super::RouteMatch;
 use crate::{
     access,
-    access::{Asked, Grant},
-    http::{Body, Head, Refusal, coding::Coding},
+    access::{AccessRequest, Grant},
+    http::{Body, ErrorCode, Head, Refusal, coding::Coding},
     ingest::Core,
 };
 
@@ -12,30 +12,34 @@ use crate::{
 ///
 /// # Errors
 /// The answer that it gets instead. The connection is closed after it, unless all of the body is at hand.
-pub fn admit(core: &Core, head: &Head<'_>, route: &Route<'_>, cache: &mut access::Cache) -> Result<Grant, Refusal> {
+pub fn admit(
+    core: &Core,
+    head: &Head<'_>,
+    found: &RouteMatch<'_>,
+    cache: &mut access::Cache,
+) -> Result<Grant, Refusal> {
     let gate = &core.shared.gate;
-    let asked = match route {
-        // A browser asks for a page that may ask before it lets it send the token.
-        Route::Options(_) if gate.origins.allow(head.origin).is_some() => Asked::Nothing,
-        route => route.asked(),
-    };
-    let grant = gate.access.check(cache, head.authorization, asked)?;
-    if route.is_push() && head.framing == Body::None {
-        return Err(Refusal::new(411, "length_required", "a push has a body, with Content-Length or in chunks"));
+    let route = found.route;
+    // Before a browser lets a web page send its token, it asks without one whether the page may.
+    let is_preflight = found.is_options() && gate.origins.allow(head.origin).is_some();
+    let request = if is_preflight { AccessRequest::Nothing } else { route.access };
+    let grant = gate.access.check(cache, head.authorization, request)?;
+    if route.body.is_required() && head.framing == Body::None {
+        return Err(ErrorCode::LengthRequired.into());
     }
     Coding::of(head.content_encoding)?;
     let max_body_bytes = core.shared.config.max_body_bytes;
-    if matches!(head.framing, Body::Length(length) if length > max_body_bytes) && !route.takes_lines(head) {
+    if matches!(head.framing, Body::Length(length) if length > max_body_bytes) && !found.takes_lines(head) {
         return Err(Refusal::body_too_large(max_body_bytes));
     }
     if !route.is_push() {
         return Ok(grant);
     }
-    if let Some(queue) = route.queue() {
+    if let Some(queue) = found.queue() {
         check_queue(&grant, queue)?;
     }
     if core.shared.log.has_failed() {
-        return Err(storage_failed());
+        return Err(ErrorCode::StorageFailed.into());
     }
     // Whoever asks first is not told to send what has no room. The others have sent it by the time they are answered, and
     // there may be room for it then.
@@ -51,37 +55,23 @@ pub(super) fn check_queue(grant: &Grant, queue: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     let prefix = grant.queue_prefix().unwrap_or_default();
-    Err(Refusal::new(403, "forbidden", format!("the token is for queues that begin with {prefix:?} only")))
+    Err(Refusal::new(ErrorCode::Forbidden, format!("the token is for queues that begin with {prefix:?} only")))
 }
 
 /// Counts messages that are about to be pushed against the token's rate.
 pub(super) fn check_rate(grant: &Grant, messages: u64) -> Result<(), Refusal> {
-    grant.take(messages).map_err(|wait| {
-        let refusal = Refusal::new(429, "rate_limited", "the token pushes more messages a second than it may");
-        refusal.retry_after_s(wait.as_millis().div_ceil(1000) as u64)
-    })
+    grant
+        .take(messages)
+        .map_err(|wait| Refusal::from(ErrorCode::RateLimited).retry_after_s(wait.as_millis().div_ceil(1000) as u64))
 }
 
 /// The log's quota is reached, or its disk is full.
 pub(super) fn log_full(core: &Core) -> Refusal {
-    let refusal = Refusal::new(507, "log_full", "the log's quota is reached, or its disk is full");
-    refusal.retry_after_s(core.shared.drain.retry_after_s(core.shared.log.segment_bytes))
-}
-
-/// The log takes nothing more.
-pub(super) fn storage_failed() -> Refusal {
-    Refusal::new(503, "storage_failed", "the log cannot be written; nothing was kept").retry_after_s(1)
+    Refusal::from(ErrorCode::LogFull).retry_after_s(core.shared.drain.retry_after_s(core.shared.log.segment_bytes))
 }
 
 /// The log took it, and was then not able to write it.
 #[must_use]
 pub fn storage_failed_meanwhile() -> Refusal {
-    let refusal = Refusal::new(503, "storage_failed", "a write to the log failed; whether this was kept is not known");
-    refusal.retry_after_s(1).closing()
-}
-
-/// The daemon ends, and waits for no body any more.
-#[must_use]
-pub fn shutting_down() -> Refusal {
-    Refusal::new(503, "shutting_down", "the daemon is shutting down").retry_after_s(1)
+    Refusal::new(ErrorCode::StorageFailed, "a write to the log failed; whether this was kept is not known").closing()
 }

@@ -1,48 +1,49 @@
 //! How the daemon is: for people, load balancers and monitoring.
 
-use super::reply::Reply;
+use super::{Request, reply::Reply};
 use crate::{
     http::{
-        Refusal,
+        ErrorCode, Refusal,
         response::{json_string, push_number},
     },
     ids::unix_now,
-    ingest::Core,
     state::{database_health::DatabaseHealth, pulse::Pulse, shared::Shared},
 };
 use std::sync::atomic::Ordering;
 
 /// `GET /health`: the process serves.
-pub(super) fn health<'a>(core: &Core) -> Reply<'a> {
-    let database = match core.shared.health.get() {
+pub(super) fn health<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
+    let database = match request.core.shared.health.get() {
         DatabaseHealth::Connected => "connected",
         DatabaseHealth::Unknown | DatabaseHealth::Disconnected => "disconnected",
     };
     let version = env!("CARGO_PKG_VERSION");
-    Reply::json(200, format!(r#"{{"status":"healthy","database":"{database}","version":"{version}"}}"#).into_bytes())
+    let body = format!(r#"{{"status":"healthy","database":"{database}","version":"{version}"}}"#);
+    Ok(Reply::json(200, body.into_bytes()))
 }
 
 /// `GET /ready`: pushes are accepted.
-pub(super) fn ready<'a>(core: &Core) -> Reply<'a> {
-    let refuse = |code, why: &'static str| Reply::refused(Refusal::new(503, code, why).retry_after_s(1));
+pub(super) fn ready<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
+    let core = request.core;
+    let refuse = |code: ErrorCode| Err(Refusal::from(code).with_status(503));
     if core.is_stopping() {
-        return refuse("shutting_down", "the daemon is shutting down");
+        return refuse(ErrorCode::ShuttingDown);
     }
     if core.shared.log.has_failed() {
-        return refuse("storage_failed", "the log cannot be written");
+        return refuse(ErrorCode::StorageFailed);
     }
     if core.shared.pulses.iter().any(Pulse::is_stalled) {
-        return refuse("core_stalled", "a core does not serve its connections");
+        return refuse(ErrorCode::CoreStalled);
     }
     if core.is_full() || core.shared.log.lanes.iter().any(|lane| lane.lane.is_refusing()) {
-        return refuse("log_full", "the log's quota is reached, or its disk is full");
+        return refuse(ErrorCode::LogFull);
     }
-    Reply::json(200, br#"{"status":"ready"}"#.to_vec())
+    Ok(Reply::json(200, br#"{"status":"ready"}"#.to_vec()))
 }
 
 /// `GET /api/v1/status/buffers`: what is between the producers and PostgreSQL.
-pub(super) fn buffers<'a>(core: &Core) -> Reply<'a> {
-    let shared = &core.shared;
+pub(super) fn buffers<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
+    let shared = &request.core.shared;
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let mut object = Object::new();
     object.number("pending", shared.log.pending());
@@ -75,7 +76,7 @@ pub(super) fn buffers<'a>(core: &Core) -> Reply<'a> {
         lane.finish()
     });
     object.list("lanes", lanes);
-    Reply::json(200, object.finish())
+    Ok(Reply::json(200, object.finish()))
 }
 
 fn oldest_pending_ms(shared: &Shared) -> u64 {

@@ -5,8 +5,8 @@ use super::{CLOSING, Conversation, Next, manner_of};
 use crate::{
     access::Grant,
     api,
-    api::{Ahead, Reply, Route},
-    http::{Body, Head, Limits, Manner, Parsed, Refusal, chunked::Decoder, request},
+    api::{Ahead, Reply, RouteMatch},
+    http::{Body, ErrorCode, Head, Limits, Manner, Parsed, Refusal, chunked::Decoder, request},
     ingest::Core,
     limits::PIPELINED_MAX,
     rt::Transport,
@@ -81,14 +81,14 @@ impl<S: Transport> Conversation<'_, S> {
     }
 
     /// What a request asks for, and what its sender may do, if it may go on.
-    fn admit<'h>(&mut self, head: &Head<'h>, rest: &[u8]) -> Result<(Route<'h>, Grant), Refusal> {
-        let route = api::route(head.method, head.path)?;
+    fn admit<'h>(&mut self, head: &Head<'h>, rest: &[u8]) -> Result<(RouteMatch<'h>, Grant), Refusal> {
+        let route = api::find_route(head.method, head.path)?;
         if let Some(grant) = &self.admitted {
             return Ok((route, grant.clone()));
         }
         let grant = api::admit(self.core, head, &route, &mut self.cache)?;
         if self.core.is_stopping() && whole_request_bytes(head, self.core, rest).is_none() {
-            return Err(api::shutting_down());
+            return Err(ErrorCode::ShuttingDown.into());
         }
         Ok((route, grant))
     }

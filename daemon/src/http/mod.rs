@@ -20,6 +20,7 @@
 pub mod chunked;
 pub mod coding;
 pub mod cors;
+mod error_code;
 mod gzip;
 pub mod incoming;
 mod manner;
@@ -31,9 +32,10 @@ pub mod response;
 #[cfg(test)]
 mod tests;
 
+pub use error_code::{ErrorCode, Retry};
 pub use manner::Manner;
 pub use refusal::Refusal;
-pub use request::{Body, Head, Method, Parsed, Version};
+pub use request::{Body, Head, Method, Methods, Parsed, Version};
 
 /// How many header lines a request may have.
 pub const MAX_HEADERS: usize = 100;
