@@ -173,7 +173,7 @@ fn what_a_sqlstate_leads_to_stands_in_the_page_as_in_the_code() {
 
 #[test]
 fn every_invariant_names_tests_that_exist() {
-    let page = page("architecture.md");
+    let page = page("invariants.md");
     let invariants: Vec<&str> = page.split("**Invariant:**").skip(1).collect();
     assert!(!invariants.is_empty());
     for invariant in invariants {
@@ -196,7 +196,7 @@ fn check_tests(text: &str, of: &str) {
 
 #[test]
 fn every_trap_of_the_peer_s_names_tests_that_exist_or_why_it_cannot() {
-    let page = page("architecture.md");
+    let page = page("invariants.md");
     let table = page.split("\n## Traps\n").nth(1).unwrap().split("\n## ").next().unwrap();
     let rows = table.lines().filter_map(|line| line.strip_prefix("| ")?.strip_suffix(" |"));
     let mut numbers = Vec::new();
