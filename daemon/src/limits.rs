@@ -31,6 +31,9 @@ pub const READ_ROOM_BYTES: usize = 2048;
 /// Default bound of a request's body, in bytes.
 pub const BODY_BYTES_DEFAULT: u64 = 16 << 20;
 
+/// Least value of `--max-body-bytes`: smaller bodies hold no useful push.
+pub const BODY_BYTES_MIN: u64 = 1 << 10;
+
 /// Most room offered to a read of a body that is taken as it comes.
 pub const BODY_READ_BYTES: usize = 64 << 10;
 
@@ -65,7 +68,7 @@ pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(75);
 /// again several times within it.
 pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
-/// Least of both.
+/// Least value of `--idle-timeout` and `--request-timeout`.
 pub const CONNECTION_TIMEOUT_MIN: Duration = CONNECTION_SWEEP_INTERVAL;
 
 /// Bytes that a body must bring in a second, on the average: far less than any line that is up, and enough that nobody holds
@@ -85,6 +88,12 @@ pub const LINGER_BYTES_MAX: usize = 1 << 20;
 /// Bytes of a JWT's `sub`, which is kept with each message: as many as the other names of a message have. A token with a longer
 /// one is refused, for one that was cut might be somebody else's.
 pub const PRODUCER_SUB_BYTES_MAX: usize = 255;
+
+/// Default of `--jwt-leeway`: how far the clocks of daemon and issuer may differ.
+pub const JWT_LEEWAY_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Largest value of `--jwt-leeway`, a day: clocks that differ by more are wrong and must be corrected.
+pub const JWT_LEEWAY_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Turns of the loop for which a group of the log is kept open at least, for those who were just answered: an answer, the next
 /// request's way and its being read take a few each.

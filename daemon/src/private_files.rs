@@ -1,19 +1,19 @@
-//! Files that say who may do what: read only where those who must not have their hands on them cannot.
+//! Files that decide who may do what. They are read only if nobody else can tamper with them, or read what is secret.
 
 use std::{
     fs::File,
     io::{self, Read},
     os::unix::fs::MetadataExt,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
-/// Bytes of such a file at most: some 30,000 tokens. Anything larger was named by mistake.
+/// Largest size of such a file in bytes: some 30,000 tokens. A larger file was named by mistake.
 pub const FILE_BYTES_MAX: u64 = 8 << 20;
 
-/// Who must not have their hands on a file.
+/// Which permissions a file must not give to others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Guard {
-    /// Nobody is kept from it: it is public, and its place in the file system is its own guard.
+    /// Any: the file is public, and its directory protects it.
     None,
     /// Neither the group nor others may write to it.
     Writing,
@@ -22,7 +22,7 @@ pub enum Guard {
 }
 
 impl Guard {
-    /// Permissions that it forbids.
+    /// The permissions that it forbids.
     const fn forbidden(self) -> u32 {
         match self {
             Self::None => 0,
@@ -32,41 +32,69 @@ impl Guard {
     }
 }
 
-/// A complaint that names the file.
-pub fn of_path(path: &Path, what: &dyn std::fmt::Display) -> String {
-    format!("{}: {what}", path.display())
+/// Why a file is not read.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// Others may write to it.
+    #[error("others may write to it (mode {mode:03o}); say chmod go-w")]
+    OthersMayWrite {
+        /// Its permissions.
+        mode: u32,
+    },
+    /// Others may read it or write to it.
+    #[error("others may read or write to it (mode {mode:03o}); say chmod o-r,go-w")]
+    OthersMayRead {
+        /// Its permissions.
+        mode: u32,
+    },
+    /// It has more than [`FILE_BYTES_MAX`] bytes.
+    #[error("it is larger than {FILE_BYTES_MAX} bytes")]
+    TooLarge,
+    /// The file system refused, or the content is not UTF-8.
+    #[error(transparent)]
+    Io(#[from] io::Error),
 }
 
-/// The text of the file at `path`.
-///
-/// # Errors
-/// What is wrong with it, in words that name it.
-pub fn read(path: &Path, guard: Guard) -> Result<String, String> {
-    let mut file = File::open(path).map_err(|error| of_path(path, &error))?;
-    read_open(&mut file, guard).map_err(|what| of_path(path, &what))
+/// An error with the file that it concerns.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {source}", path.display())]
+pub struct AtPath<E: std::error::Error + 'static> {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub source: E,
 }
 
-/// The text of an open file.
-///
-/// # Errors
-/// What is wrong with it, in words that do not name it.
-pub fn read_open(file: &mut File, guard: Guard) -> Result<String, String> {
-    let mode = file.metadata().map_err(|error| error.to_string())?.mode() & 0o777;
-    if mode & guard.forbidden() != 0 {
-        let (what, cure) =
-            if guard == Guard::Reading { ("read or write to", "o-r,go-w") } else { ("write to", "go-w") };
-        return Err(format!("others may {what} it (mode {mode:03o}); say chmod {cure}"));
+impl<E: std::error::Error + 'static> AtPath<E> {
+    /// A function that adds `path` to an error; made for `map_err`.
+    pub fn new(path: &Path) -> impl Fn(E) -> Self {
+        move |source| Self { path: path.to_path_buf(), source }
     }
-    read_bounded(file).map_err(|error| error.to_string())
 }
 
-fn read_bounded(file: &mut File) -> io::Result<String> {
+/// Reads the text of the file at `path`.
+///
+/// # Errors
+/// [`FileError`].
+pub fn read(path: &Path, guard: Guard) -> Result<String, FileError> {
+    read_open(&mut File::open(path)?, guard)
+}
+
+/// Reads the text of an open file.
+///
+/// # Errors
+/// [`FileError`].
+pub fn read_open(file: &mut File, guard: Guard) -> Result<String, FileError> {
+    let mode = file.metadata()?.mode() & 0o777;
+    if mode & guard.forbidden() != 0 {
+        return Err(match guard {
+            Guard::Reading => FileError::OthersMayRead { mode },
+            Guard::None | Guard::Writing => FileError::OthersMayWrite { mode },
+        });
+    }
     let mut text = String::new();
     let read_bytes = file.take(FILE_BYTES_MAX + 1).read_to_string(&mut text)?;
-    if read_bytes as u64 > FILE_BYTES_MAX {
-        return Err(io::Error::other(format!("it is larger than {FILE_BYTES_MAX} bytes")));
-    }
-    Ok(text)
+    if read_bytes as u64 > FILE_BYTES_MAX { Err(FileError::TooLarge) } else { Ok(text) }
 }
 
 #[cfg(test)]
@@ -95,8 +123,9 @@ mod tests {
     fn a_file_that_was_named_by_mistake_is_not_read_to_its_end() {
         let file = tempfile::NamedTempFile::new().unwrap();
         file.as_file().set_len(FILE_BYTES_MAX + 1).unwrap();
-        assert!(read(file.path(), Guard::None).unwrap_err().contains("larger than"));
+        assert!(matches!(read(file.path(), Guard::None), Err(FileError::TooLarge)));
         assert!(read(Path::new("/"), Guard::None).is_err());
-        assert!(read(Path::new("/does/not/exist"), Guard::None).unwrap_err().starts_with("/does/not/exist: "));
+        let error = read(Path::new("/does/not/exist"), Guard::None).map_err(AtPath::new(Path::new("/does/not/exist")));
+        assert!(error.unwrap_err().to_string().starts_with("/does/not/exist: "));
     }
 }

@@ -96,11 +96,11 @@ enum End {
 /// # Errors
 /// See [`ServeError`].
 pub fn run(mut config: Config) -> Result<(), ServeError> {
-    check_io_uring().map_err(ServeError::Setup)?;
+    check_io_uring().map_err(|error| ServeError::Setup(error.to_string()))?;
     let connections_max = raise_descriptor_limit();
     let setup = |error: std::io::Error| ServeError::Setup(error.to_string());
     survive_file_size_limit().map_err(setup)?;
-    let gate = Gate::open(&config).map_err(ServeError::Setup)?;
+    let gate = Gate::open(&config).map_err(|error| ServeError::Setup(error.to_string()))?;
     let cpus = allowed_cpus();
     let cores = config.cores.unwrap_or(cpus.len().clamp(1, usize::from(u16::MAX)) as u16);
     make_room_for_descriptors(connections_max.min(u64::from(cores) * u64::from(CONNECTIONS_PER_CORE_MAX)));

@@ -1,35 +1,49 @@
-//! All that stands between a client and the daemon: tokens, TLS, and which web pages may ask.
+//! What protects the daemon from its clients: tokens, TLS, and the origins of web pages.
 
-use super::Access;
-use crate::http::cors::Origins;
-use crate::{config::Config, tls::Tls};
+use super::{Access, AccessError};
+use crate::{
+    config::Config,
+    http::cors::Origins,
+    tls::{Tls, TlsError},
+};
+
+/// Why the gate does not open.
+#[derive(Debug, thiserror::Error)]
+pub enum GateError {
+    /// Tokens or keys.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+}
 
 /// The daemon's gate, shared by all cores.
 #[derive(Debug)]
 pub struct Gate {
-    /// Who may do what.
+    /// Tokens and keys.
     pub access: Access,
-    /// TLS, if it is spoken.
+    /// TLS, if it is configured.
     pub tls: Option<Tls>,
-    /// Web pages that may ask.
+    /// Origins of web pages that may send requests.
     pub origins: Origins,
 }
 
 impl Gate {
-    /// Reads all files that the settings name, and warns of what can be listened to.
+    /// Reads all files that the settings name, and warns if tokens can be read on the network.
     ///
     /// # Errors
-    /// What is wrong with them, in words.
-    pub fn open(config: &Config) -> Result<Self, String> {
+    /// [`GateError`].
+    pub fn open(config: &Config) -> Result<Self, GateError> {
         let access = Access::open(&config.access)?;
         let tls = config.tls.as_ref().map(Tls::open).transpose()?;
         if !config.listen.ip().is_loopback() && access.is_on() && tls.is_none() {
-            tracing::warn!(address = %config.listen, "tokens can be read on their way: there is no TLS (--tls-cert)");
+            tracing::warn!(address = %config.listen, "tokens can be read on the network: there is no TLS (--tls-cert)");
         }
         Ok(Self { access, tls, origins: Origins::new(&config.cors_origins) })
     }
 
-    /// Reads all files again. What is wrong with one of them is logged, and what it says stays what it was.
+    /// Reads all files again. An error is logged, and what the file said before stays valid.
     pub fn reload(&self) {
         self.access.reload();
         if let Some(tls) = &self.tls {

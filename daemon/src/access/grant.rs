@@ -6,7 +6,7 @@ use super::{
 };
 use std::{rc::Rc, sync::Arc, time::Duration};
 
-/// What the sender of a request may do. Cloning it is cheap.
+/// What the sender of a request may do. A clone shares the rights.
 #[derive(Clone, Debug, Default)]
 pub struct Grant(Option<Rc<Rights>>);
 
@@ -14,16 +14,16 @@ pub struct Grant(Option<Rc<Rights>>);
 #[derive(Debug, Default)]
 pub(super) struct Rights {
     pub(super) scopes: Scopes,
-    /// What the names of queues must begin with.
+    /// The prefix of the queues that it is for.
     pub(super) queue_prefix: Option<Arc<str>>,
-    /// Messages that may be pushed, together with all who have the same token.
+    /// The rate of messages, shared by all who have the same token.
     pub(super) rate: Option<Arc<Rate>>,
-    /// Who it is, as somebody who is trusted says: `sub` of a JWT.
+    /// The `sub` of a valid JWT.
     pub(super) subject: Option<Box<str>>,
 }
 
 impl Grant {
-    /// Everything, as where access is not controlled.
+    /// Everything, as when access is not controlled.
     #[must_use]
     pub const fn everything() -> Self {
         Self(None)
@@ -45,13 +45,13 @@ impl Grant {
         self.queue_prefix().is_none_or(|prefix| queue.starts_with(prefix))
     }
 
-    /// What the names of queues must begin with.
+    /// The prefix that the names of queues must have.
     #[must_use]
     pub fn queue_prefix(&self) -> Option<&str> {
         self.0.as_ref()?.queue_prefix.as_deref()
     }
 
-    /// Who it is, for `producerSub`; at most 255 bytes.
+    /// The sender as a JWT's `sub` names it, for `producerSub`; at most 255 bytes.
     #[must_use]
     pub fn subject(&self) -> Option<&str> {
         self.0.as_ref()?.subject.as_deref()
@@ -60,7 +60,7 @@ impl Grant {
     /// Counts messages that are about to be pushed.
     ///
     /// # Errors
-    /// How long to wait where that is too many for now; then none of them was counted.
+    /// How long to wait if that is too many for now; none of them was counted then.
     pub fn take(&self, messages: u64) -> Result<(), Duration> {
         match self.0.as_ref().and_then(|rights| rights.rate.as_ref()) {
             Some(rate) => rate.take(messages),
@@ -68,7 +68,7 @@ impl Grant {
         }
     }
 
-    /// Counts messages no more that were not pushed after all.
+    /// Takes messages off the count that were not pushed after all.
     pub fn give_back(&self, messages: u64) {
         if let Some(rate) = self.0.as_ref().and_then(|rights| rights.rate.as_ref()) {
             rate.give_back(messages);

@@ -1,7 +1,7 @@
-//! Who may do what: bearer tokens, JSON Web Tokens, and which web pages may ask.
+//! Access control: bearer tokens and JSON Web Tokens.
 //!
-//! A request's token is looked at once its head is there, before its body is read and before anything is done. What it is
-//! for ([`Grant`]) is kept with the connection, so that the next request with the same `Authorization` costs a comparison.
+//! A request's token is checked when its head is complete, before its body is read and before anything is done. The connection
+//! keeps what the token allows ([`Grant`]), so the next request with the same `Authorization` costs one comparison.
 //!
 //! ```text
 //!   Access::check ──> Cache (of the connection) ── the same token, the same generation ──> Grant
@@ -10,8 +10,8 @@
 //!   Access::reload (SIGHUP) puts another State in its place and begins another generation
 //! ```
 //!
-//! Promised: nothing that a request presents is compared with what is kept in a time that depends on where they differ.
-//! Refused: files that others may write to, and a reload from a file that cannot be read, which leaves all as it was.
+//! Promised: no comparison of a token with a known one takes a time that depends on where they differ.
+//! Refused: files that others may write to. A reload from a file that cannot be read changes nothing.
 
 mod gate;
 mod grant;
@@ -19,46 +19,60 @@ pub mod jwt;
 pub mod rate;
 mod scope;
 pub mod token;
+mod token_error;
 pub mod tokens;
 
-pub use gate::Gate;
+pub use gate::{Gate, GateError};
 pub use grant::Grant;
-pub use scope::{Scope, Scopes};
+pub use scope::{NoSuchScope, Scope, Scopes};
+pub use token_error::TokenError;
 
 use crate::{
     config::AccessConfig,
     http::{ErrorCode, Refusal},
     ids::unix_now,
+    private_files::AtPath,
 };
-use jwt::Jwt;
+use jwt::{Jwt, JwtError};
 use std::sync::{
     Arc, PoisonError, RwLock,
     atomic::{AtomicU64, Ordering},
 };
 use subtle::ConstantTimeEq;
-use tokens::Tokens;
+use tokens::{Tokens, file::TokensFileError};
 
-/// What an endpoint asks of whoever calls it.
+/// What an endpoint asks of the sender of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AccessRequest {
-    /// Nothing: everybody may.
+    /// Nothing.
     Nothing,
-    /// A token, whatever it is for.
+    /// Any valid token.
     Token,
-    /// A token for this.
+    /// A token with this scope.
     Scope(Scope),
 }
 
-/// Who may do what in this daemon.
+/// Why tokens or keys are not as they should be.
+#[derive(Debug, thiserror::Error)]
+pub enum AccessError {
+    /// The tokens file.
+    #[error(transparent)]
+    Tokens(AtPath<TokensFileError>),
+    /// Secret or public keys of JWTs.
+    #[error(transparent)]
+    Jwt(#[from] JwtError),
+}
+
+/// The daemon's access control, shared by all cores.
 #[derive(Debug)]
 pub struct Access {
     config: AccessConfig,
-    /// Counts the states, so that a connection sees that what it remembers is of an earlier one.
+    /// Counts the states. A connection's cache is valid for one of them.
     generation: AtomicU64,
     state: RwLock<Arc<State>>,
 }
 
-/// What is known of tokens.
+/// The tokens and keys that are known.
 #[derive(Debug)]
 struct State {
     tokens: Option<Tokens>,
@@ -66,44 +80,47 @@ struct State {
 }
 
 impl State {
-    fn load(config: &AccessConfig, before: Option<&Self>) -> Result<Self, String> {
-        let known = before.and_then(|before| before.tokens.as_ref());
-        let tokens =
-            config.tokens_file.as_ref().map(|path| Ok::<_, String>(Tokens::new(tokens::file::read(path)?, known)));
-        let jwt = config.jwt.as_ref().map(Jwt::load);
-        Ok(Self { tokens: tokens.transpose()?, jwt: jwt.transpose()? })
+    fn load(config: &AccessConfig, before: Option<&Self>) -> Result<Self, AccessError> {
+        let tokens = match &config.tokens_file {
+            Some(path) => {
+                let rows = tokens::file::read(path).map_err(AtPath::new(path)).map_err(AccessError::Tokens)?;
+                Some(Tokens::new(rows, before.and_then(|before| before.tokens.as_ref())))
+            }
+            None => None,
+        };
+        Ok(Self { tokens, jwt: config.jwt.as_ref().map(Jwt::load).transpose()? })
     }
 
-    /// What a token grants, and until when, in seconds since 1970.
-    fn find(&self, token: &str) -> Result<(Grant, u64), &'static str> {
+    /// What a token grants, and when that ends, in seconds since 1970.
+    fn find(&self, token: &str) -> Result<(Grant, u64), TokenError> {
         if let Some(grant) = self.tokens.as_ref().and_then(|tokens| tokens.find(token)) {
             return Ok((grant, u64::MAX));
         }
         match &self.jwt {
             Some(jwt) if token.contains('.') => jwt.verify(token).map(|verified| (verified.grant, verified.until_s)),
-            _ => Err("the token is not known"),
+            _ => Err(TokenError::Unknown),
         }
     }
 
-    fn tell(&self, what: &'static str) {
+    fn log(&self, what: &'static str) {
         let tokens = self.tokens.as_ref().map(Tokens::len);
         let jwt_keys = self.jwt.as_ref().map(Jwt::key_count);
         tracing::info!(tokens, jwt_keys, "{what}");
     }
 }
 
-/// What a connection remembers of its last token.
+/// The last token of a connection, and what it grants.
 #[derive(Debug, Default)]
 pub struct Cache {
     generation: u64,
-    /// The whole header's value; empty: none.
+    /// The header's whole value; empty if there is none.
     authorization: Vec<u8>,
     grant: Grant,
     until_s: u64,
 }
 
 impl Cache {
-    /// Whether there is nothing in it.
+    /// Whether it holds no token.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.authorization.is_empty()
@@ -111,26 +128,26 @@ impl Cache {
 }
 
 impl Access {
-    /// Reads what the settings name.
+    /// Reads the files that the settings name.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
-    pub fn open(config: &AccessConfig) -> Result<Self, String> {
+    /// [`AccessError`].
+    pub fn open(config: &AccessConfig) -> Result<Self, AccessError> {
         let state = State::load(config, None)?;
         if config.is_on() {
-            state.tell("access is controlled");
+            state.log("access is controlled");
         }
-        // 0 is what an unused cache has.
+        // An unused cache has generation 0.
         Ok(Self { config: config.clone(), generation: AtomicU64::new(1), state: RwLock::new(Arc::new(state)) })
     }
 
-    /// Whether anybody needs a token.
+    /// Whether requests need a token.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.config.is_on()
     }
 
-    /// Reads all files again. If one of them is not as it should be, everything stays as it was.
+    /// Reads all files again. If one of them is wrong, nothing changes.
     pub fn reload(&self) {
         if !self.is_on() {
             return;
@@ -138,12 +155,12 @@ impl Access {
         let before = self.state();
         match State::load(&self.config, Some(&before)) {
             Ok(state) => {
-                state.tell("tokens and keys were read again");
+                state.log("tokens and keys were read again");
                 *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
                 self.generation.fetch_add(1, Ordering::Release);
             }
             Err(error) => {
-                tracing::error!(code = "access_not_reloaded", %error, "tokens and keys stay what they were");
+                tracing::error!(code = "access_not_reloaded", %error, "tokens and keys stay as they were");
             }
         }
     }
@@ -152,10 +169,10 @@ impl Access {
         Arc::clone(&self.state.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What the sender of a request with this `Authorization` may do, if that is what is asked.
+    /// What the sender of a request with this `Authorization` may do.
     ///
     /// # Errors
-    /// 401 where nobody is known to have sent it, 403 where whoever did may not.
+    /// 401 if the endpoint asks for a token and this is no valid one, 403 if the token lacks the scope.
     pub fn check(
         &self,
         cache: &mut Cache,
@@ -165,8 +182,8 @@ impl Access {
         if !self.is_on() || request == AccessRequest::Nothing {
             return Ok(Grant::everything());
         }
-        let authorization = authorization.ok_or_else(|| unauthorized("a token is needed: Authorization: Bearer …"))?;
-        let grant = self.grant(cache, authorization).map_err(unauthorized)?;
+        let authorization = authorization.ok_or(TokenError::Missing)?;
+        let grant = self.grant(cache, authorization)?;
         match request {
             AccessRequest::Scope(scope) if !grant.allows(scope) => Err(Refusal::new(
                 ErrorCode::Forbidden,
@@ -176,10 +193,10 @@ impl Access {
         }
     }
 
-    fn grant(&self, cache: &mut Cache, authorization: &str) -> Result<Grant, &'static str> {
-        // Read before the state is: if there is another one meanwhile, what is remembered is believed once too rarely.
+    fn grant(&self, cache: &mut Cache, authorization: &str) -> Result<Grant, TokenError> {
+        // Read before the state: if a reload comes between, the cache is stale at once instead of too late.
         let generation = self.generation.load(Ordering::Acquire);
-        // Behind a proxy a connection may be others' too, who must not find the token by trying.
+        // A proxy may share a connection among clients, and none of them may find another's token by trying.
         if cache.generation == generation
             && bool::from(cache.authorization.ct_eq(authorization.as_bytes()))
             && (cache.until_s == u64::MAX || unix_now().as_secs() <= cache.until_s)
@@ -196,17 +213,13 @@ impl Access {
     }
 }
 
-/// The token of an `Authorization`: behind `Bearer`, in any case of letters, or alone, as Queen takes it too.
-fn bearer(authorization: &str) -> Result<&str, &'static str> {
+/// The token of an `Authorization`: after `Bearer` in any case of letters, or alone, as Queen accepts it.
+fn bearer(authorization: &str) -> Result<&str, TokenError> {
     match authorization.split_once(' ') {
         None => Ok(authorization),
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") => Ok(token.trim_ascii()),
-        Some(_) => Err("the only scheme of Authorization that is understood is Bearer"),
+        Some(_) => Err(TokenError::Scheme),
     }
-}
-
-fn unauthorized(what: &'static str) -> Refusal {
-    Refusal::new(ErrorCode::Unauthorized, what)
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! How many messages a token may push: a token bucket, shared by all cores.
 //!
-//! The bucket is one number, the time at which it will be full again (GCRA: the "theoretical arrival time" of ITU-T I.371
-//! turned round). Taking messages moves that time on; they are refused where it would come to lie further ahead than the
+//! The bucket is one number: the time at which it will be full again (GCRA of ITU-T I.371, with the "theoretical arrival time"
+//! turned round). Taking messages moves that time ahead. Messages are refused if it would then lie further ahead than the
 //! whole bucket takes to fill.
 
 use std::{
@@ -12,7 +12,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Fastest rate, in messages a second: at more a message's share of a second is no whole number of nanoseconds worth the name.
+/// Fastest rate, in messages a second. A message's share of a second is then 100 ns; the time is counted in whole nanoseconds,
+/// so a faster rate would be inexact.
 pub const RATE_MAX: u64 = 10_000_000;
 
 /// Largest bucket, in messages: it fills within 2^63 ns at the slowest rate.
@@ -20,7 +21,7 @@ pub const BURST_MAX: u64 = 1_000_000_000;
 
 const NANOS_PER_S: u64 = 1_000_000_000;
 
-/// What clocks are read against.
+/// The start of the clock.
 static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// A bucket of messages.
@@ -28,14 +29,14 @@ static START: LazyLock<Instant> = LazyLock::new(Instant::now);
 pub struct Rate {
     messages_per_s: u64,
     burst: u64,
-    /// Time that one message's place takes to come back.
+    /// Time in which the bucket gains one message.
     interval_ns: u64,
-    /// When the bucket is full again, since [`START`].
+    /// When the bucket will be full again, in nanoseconds since [`START`].
     full_at_ns: AtomicU64,
 }
 
 impl Rate {
-    /// A full bucket of `burst` messages (1 to [`BURST_MAX`]) that gets `messages_per_s` (1 to [`RATE_MAX`]).
+    /// A full bucket of `burst` messages (1 to [`BURST_MAX`]) that gains `messages_per_s` (1 to [`RATE_MAX`]).
     #[must_use]
     pub fn new(messages_per_s: u64, burst: u64) -> Self {
         debug_assert!((1..=RATE_MAX).contains(&messages_per_s) && (1..=BURST_MAX).contains(&burst));
@@ -48,23 +49,21 @@ impl Rate {
         (self.messages_per_s, self.burst) == (messages_per_s, burst)
     }
 
-    /// Takes `count` messages out, all or none. More than the bucket holds are given to a full one, which is then in debt:
-    /// a large push is slow, not impossible.
+    /// Takes `count` messages out, all or none. A full bucket gives more than it holds and is then in debt, so that a large push
+    /// is slow and not impossible.
     ///
     /// # Errors
-    /// How long it takes until so many can be taken, if nobody else takes any.
+    /// How long to wait until so many can be taken, if nobody else takes any.
     pub fn take(&self, count: u64) -> Result<(), Duration> {
         self.take_at(count, START.elapsed().as_nanos() as u64)
     }
 
-    /// Puts messages back that were taken out and not pushed. The bucket never holds more than its burst by that: whoever takes
-    /// from one that would be full earlier than now finds it full now.
+    /// Puts back messages that were taken out and not pushed. The bucket never holds more than its burst: a time at which it
+    /// would be full that lies in the past counts as now.
     pub fn give_back(&self, count: u64) {
         let taken_ns = count.saturating_mul(self.interval_ns);
-        // It never gives up, so there is nothing to be told.
-        self.full_at_ns
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at_ns| Some(full_at_ns.saturating_sub(taken_ns)))
-            .ok();
+        let earlier = |full_at_ns: u64| full_at_ns.saturating_sub(taken_ns);
+        self.full_at_ns.update(Ordering::Relaxed, Ordering::Relaxed, earlier);
     }
 
     fn take_at(&self, count: u64, now_ns: u64) -> Result<(), Duration> {

@@ -1,7 +1,7 @@
-//! What a token may be for.
+//! Scopes: what a token allows.
 
-/// What an endpoint asks of a token. Words of the contract.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize)]
+/// What an endpoint asks of a token. The names are part of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Pushing messages.
@@ -13,7 +13,7 @@ pub enum Scope {
 }
 
 impl Scope {
-    /// All there are.
+    /// All scopes.
     pub const ALL: [Self; 3] = [Self::Push, Self::Pop, Self::Admin];
 
     /// As it is written.
@@ -33,10 +33,15 @@ impl Scope {
     }
 }
 
+/// A name that is none of a scope.
+#[derive(Debug, thiserror::Error)]
+#[error("there are push, pop and admin")]
+pub struct NoSuchScope;
+
 impl std::str::FromStr for Scope {
-    type Err = String;
-    fn from_str(name: &str) -> Result<Self, String> {
-        Self::by_name(name).ok_or_else(|| "there are push, pop and admin".to_owned())
+    type Err = NoSuchScope;
+    fn from_str(name: &str) -> Result<Self, NoSuchScope> {
+        Self::by_name(name).ok_or(NoSuchScope)
     }
 }
 
@@ -45,7 +50,7 @@ impl std::str::FromStr for Scope {
 pub struct Scopes(u8);
 
 impl Scopes {
-    /// None of them.
+    /// The empty set.
     pub const NONE: Self = Self(0);
 
     /// Adds one.

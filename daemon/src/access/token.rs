@@ -1,30 +1,25 @@
 //! Bearer tokens: how they are made, and the hash that is kept of them.
 //!
-//! A token is 256 random bits. Nobody finds it by trying, from its hash or otherwise, so that a slow hash, which passwords
-//! need because people choose them, would only cost each request time: a token is hashed once, by BLAKE3.
+//! A token is 256 random bits, which nobody finds by trying. A slow hash protects passwords that people choose; here it would
+//! only make each request slower. So a token is hashed once, by BLAKE3.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use ring::rand::{SecureRandom, SystemRandom};
 use subtle::{Choice, ConstantTimeEq};
 
-/// What every token begins with, so that one that was published by mistake is recognized.
+/// What every token begins with, so that a published token is recognized by scanners for secrets.
 pub const PREFIX: &str = "fb_";
 
 /// Random bytes of a token.
 const RANDOM_BYTES: usize = 32;
 
-/// What a hash is written with.
+/// What stands before a hash in the tokens file.
 const HASH_PREFIX: &str = "blake3:";
 
 /// The system gave no random bytes.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
+#[error("the system gives no random bytes")]
 pub struct NoRandomness;
-
-impl std::fmt::Display for NoRandomness {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the system gives no random bytes")
-    }
-}
 
 /// Makes a token.
 ///
@@ -41,22 +36,22 @@ pub fn make() -> Result<String, NoRandomness> {
 pub struct TokenHash([u8; 32]);
 
 impl TokenHash {
-    /// Of what a client presents, whatever it is.
+    /// The hash of what a client presents, whatever it is.
     #[must_use]
     pub fn of(token: &str) -> Self {
         Self(*blake3::hash(token.as_bytes()).as_bytes())
     }
 
-    /// As [`Display`](std::fmt::Display) writes it.
+    /// Reads what [`Display`](std::fmt::Display) writes.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let hash = blake3::Hash::from_hex(text.strip_prefix(HASH_PREFIX)?).ok()?;
         Some(Self(*hash.as_bytes()))
     }
 
-    /// A hash that no token is known to have.
+    /// A hash that no known token has.
     #[must_use]
-    pub const fn nobody_s() -> Self {
+    pub const fn of_no_token() -> Self {
         Self([0; 32])
     }
 
@@ -66,7 +61,7 @@ impl TokenHash {
         self.0.ct_eq(&other.0)
     }
 
-    /// What it is looked up by: a part of it, since the whole is compared afterwards.
+    /// The part of it that serves as the key of a table. The whole hash is compared afterwards.
     #[must_use]
     pub fn short(&self) -> [u8; 16] {
         let mut short = [0; 16];

@@ -1,9 +1,9 @@
-//! A connection to the daemon's database for a command, also to the private one of a stopped daemon.
+//! A connection to the daemon's database for a command, also to the private server of a stopped daemon.
 
 use super::Exit;
 use crate::{
     config::{Config, PostgresTarget},
-    datadir::{DataDir, DataDirError},
+    datadir::DataDir,
     postgres::connect,
     rt,
 };
@@ -11,26 +11,17 @@ use forebay_cluster::{Cluster, ClusterConfig, StopMode};
 use forebay_pgwire::Connection;
 use std::{future::Future, time::Duration};
 
-/// Operations that a command's ring has under way at most.
+/// Most operations that a command's ring has in flight.
 const RING_OPERATIONS: u32 = 64;
 
-/// Time that the private PostgreSQL gets to end, where a command has started it.
+/// Time for the private PostgreSQL to stop after a command that started it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-impl From<DataDirError> for Exit {
-    fn from(error: DataDirError) -> Self {
-        match error {
-            DataDirError::InUse { .. } => Self::in_use(error.to_string()),
-            _ => Self::storage(error.to_string()),
-        }
-    }
-}
-
-/// Runs `work` with a connection to the database that `config` names. A private PostgreSQL that does not run is started for
-/// that long, under the data directory's lock: `held`, or taken here.
+/// Runs `work` with a connection to the database that `config` names. A private PostgreSQL that is not running is started for
+/// the duration, under the data directory's lock: `held`, or taken here.
 ///
 /// # Errors
-/// [`Exit::postgres`] when it cannot be reached, and what `work` returns.
+/// [`Exit::postgres`] when it cannot be reached, and the errors of `work`.
 pub(super) fn with_database<T, W>(
     config: &Config,
     held: Option<&DataDir>,
@@ -49,7 +40,7 @@ where
     };
     let path = held.or(own.as_ref()).map_or_else(|| DataDir::postgres_of(target), DataDir::postgres);
     let private = |error: forebay_cluster::ClusterError| Exit::postgres(format!("the private PostgreSQL: {error}"));
-    // One that runs is taken as it is.
+    // A server that is running is used as it is.
     let cluster = Cluster::open(ClusterConfig::new(path)).map_err(private)?;
     let outcome = match forebay_pgwire::Config::from_url(&cluster.url()) {
         Ok(target) => connect(config, target, work),
@@ -77,7 +68,7 @@ where
     })
 }
 
-/// PostgreSQL refused.
+/// The exit for an error of PostgreSQL.
 pub(super) fn postgres(error: forebay_pgwire::Error) -> Exit {
     Exit::postgres(error.to_string())
 }

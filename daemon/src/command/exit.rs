@@ -1,16 +1,18 @@
 //! Exit codes.
 
-/// An end with a reason. The codes are the contract's.
+use crate::{config::ConfigError, datadir::DataDirError, logging::LoggingError};
+
+/// The end of a command that failed. The codes are part of the contract.
 #[derive(Debug)]
 pub struct Exit {
     /// Exit code.
     pub code: u8,
-    /// For standard error; empty: all is said already.
+    /// Message for standard error; empty if standard output says all.
     pub message: String,
 }
 
 impl Exit {
-    /// 1: what was looked at is not as it should be.
+    /// 1: the command found something that is not as it should be.
     #[must_use]
     pub fn findings() -> Self {
         Self { code: 1, message: String::new() }
@@ -22,7 +24,7 @@ impl Exit {
         Self { code: 2, message: message.into() }
     }
 
-    /// 3: storage failed, or cannot be trusted.
+    /// 3: storage failed, or is damaged.
     #[must_use]
     pub fn storage(message: impl Into<String>) -> Self {
         Self { code: 3, message: message.into() }
@@ -34,9 +36,30 @@ impl Exit {
         Self { code: 4, message: message.into() }
     }
 
-    /// 5: PostgreSQL refused for good.
+    /// 5: PostgreSQL refused, or cannot be reached.
     #[must_use]
     pub fn postgres(message: impl Into<String>) -> Self {
         Self { code: 5, message: message.into() }
+    }
+}
+
+impl From<ConfigError> for Exit {
+    fn from(error: ConfigError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<LoggingError> for Exit {
+    fn from(error: LoggingError) -> Self {
+        Self::usage(error.to_string())
+    }
+}
+
+impl From<DataDirError> for Exit {
+    fn from(error: DataDirError) -> Self {
+        match error {
+            DataDirError::InUse { .. } => Self::in_use(error.to_string()),
+            _ => Self::storage(error.to_string()),
+        }
     }
 }

@@ -12,7 +12,7 @@ mod wal;
 
 pub use exit::Exit;
 
-use crate::config::{Config, ConfigError, args::ServeArgs};
+use crate::config::{Config, args::ServeArgs};
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
@@ -39,22 +39,22 @@ enum Command {
         #[command(subcommand)]
         command: schema::SchemaCommand,
     },
-    /// What PostgreSQL refused, and what to do with it
+    /// Messages that PostgreSQL refused: list, show, retry or drop them
     DeadLetters {
         #[command(subcommand)]
         command: dead_letters::DeadLettersCommand,
     },
-    /// Whether the log and the database belong together, and the decision where they do not
+    /// Whether the log and the database belong together, and the decision if they do not
     Checkpoint {
         #[command(subcommand)]
         command: checkpoint::CheckpointCommand,
     },
-    /// Bearer tokens for those who use the daemon
+    /// Bearer tokens for the daemon's clients
     Token {
         #[command(subcommand)]
         command: token::TokenCommand,
     },
-    /// Look into the log, of a stopped or a running daemon
+    /// Inspect the log of a stopped or a running daemon
     Wal {
         #[command(subcommand)]
         command: wal::WalCommand,
@@ -66,9 +66,7 @@ enum Command {
 pub fn run() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Serve { args, print_config: false } => Config::resolve(*args).map_err(Exit::from).and_then(serve::run),
-        Command::Serve { args, print_config: true } => Config::resolve(*args).map_err(Exit::from).map(|config| {
-            print!("{}", config.print());
-        }),
+        Command::Serve { args, print_config: true } => print_config(*args),
         Command::Schema { command } => schema::run(command),
         Command::DeadLetters { command } => dead_letters::run(command),
         Command::Checkpoint { command } => checkpoint::run(command),
@@ -86,8 +84,7 @@ pub fn run() -> ExitCode {
     }
 }
 
-impl From<ConfigError> for Exit {
-    fn from(error: ConfigError) -> Self {
-        Self::usage(error.0)
-    }
+fn print_config(args: ServeArgs) -> Result<(), Exit> {
+    let text = Config::resolve(args)?.print()?;
+    print::print(|out| out.write_all(text.as_bytes()))
 }

@@ -3,13 +3,13 @@
 use super::Exit;
 use std::io::{self, BufWriter, Write};
 
-/// Prints to standard output. A reader that has seen enough, as `head`, is no failure.
+/// Prints to standard output. A reader that closes the pipe early, as `head` does, is no failure.
 pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Exit> {
     let mut out = BufWriter::new(io::stdout().lock());
     printed(write(&mut out).and_then(|()| out.flush()))
 }
 
-/// The same for what has been printed.
+/// The outcome of printing, with the same exception.
 pub(super) fn printed(outcome: io::Result<()>) -> Result<(), Exit> {
     match outcome {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

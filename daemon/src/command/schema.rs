@@ -9,7 +9,7 @@ use crate::{
 use clap::Subcommand;
 use forebay_pgwire::Connection;
 
-/// Operations that a migration's ring has under way at most.
+/// Most operations that a migration's ring has in flight.
 const RING_OPERATIONS: u32 = 64;
 
 #[derive(Subcommand)]
@@ -39,7 +39,7 @@ pub(super) fn run(command: SchemaCommand) -> Result<(), Exit> {
 
 fn migrate(config: &Config) -> Result<(), Exit> {
     let PostgresTarget::External(target) = &config.postgres else {
-        return Err(Exit::usage("say with --postgres which database; the private one is migrated by `forebay serve`"));
+        return Err(Exit::usage("name the database with --postgres; `forebay serve` migrates the private one"));
     };
     let mut runtime = rt::runtime(RING_OPERATIONS).map_err(|error| Exit::usage(error.to_string()))?;
     runtime.block_on(async {

@@ -1,10 +1,13 @@
 //! `forebay token new`
 
 use super::{Exit, print::print};
-use crate::access::{
-    Scope, token,
-    token::TokenHash,
-    tokens::{append, file},
+use crate::{
+    access::{
+        Scope, token,
+        token::TokenHash,
+        tokens::{append, file},
+    },
+    private_files::AtPath,
 };
 use std::{path::PathBuf, str::FromStr};
 
@@ -15,19 +18,19 @@ pub(super) enum TokenCommand {
         /// The file that `serve` reads; made if it is missing. A running daemon reads it again on SIGHUP
         #[arg(long, env = "FOREBAY_TOKENS_FILE", value_name = "FILE")]
         tokens_file: PathBuf,
-        /// What the token is for: push, pop and admin, with commas between
+        /// What the token allows: push, pop and admin, separated by commas
         #[arg(long, value_name = "SCOPES", value_delimiter = ',', required = true)]
         scopes: Vec<Scope>,
-        /// Let it push only to queues whose names begin so
+        /// Allow pushes only to queues whose names begin with this
         #[arg(long, value_name = "PREFIX")]
         queue_prefix: Option<String>,
-        /// Messages a second that it may push, such as 1000 or 1000/s
+        /// Messages that it may push a second, such as 1000 or 1000/s
         #[arg(long, value_name = "N/s")]
         rate: Option<PerSecond>,
-        /// Messages that it may push at once after quiet [default: a second's worth]
+        /// Messages that it may push at once after a quiet time [default: those of one second]
         #[arg(long, value_name = "N", requires = "rate")]
         burst: Option<u64>,
-        /// What it is called, for people who read the file
+        /// Its name, for people who read the file
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
     },
@@ -37,22 +40,29 @@ pub(super) enum TokenCommand {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PerSecond(u64);
 
+/// A text that is no rate.
+#[derive(Debug, thiserror::Error)]
+#[error("a rate is a number of messages a second, such as 1000/s")]
+pub(super) struct NotARate;
+
 impl FromStr for PerSecond {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
+    type Err = NotARate;
+    fn from_str(text: &str) -> Result<Self, NotARate> {
         let number = text.strip_suffix("/s").unwrap_or(text);
-        number.parse().map(Self).map_err(|_| "a rate is a number of messages a second, such as 1000/s".to_owned())
+        number.parse().map(Self).map_err(|_| NotARate)
     }
 }
 
 pub(super) fn run(command: TokenCommand) -> Result<(), Exit> {
     let TokenCommand::New { tokens_file, scopes, queue_prefix, rate, burst, name } = command;
     let scopes = scopes.into_iter().collect();
-    file::check_rights(scopes, queue_prefix.as_deref()).map_err(Exit::usage)?;
-    let rate = file::check_rate(rate.map(|rate| rate.0), burst).map_err(Exit::usage)?;
+    file::check_rights(scopes, queue_prefix.as_deref()).map_err(|error| Exit::usage(error.to_string()))?;
+    let rate = rate.map(|rate| rate.0);
+    let rate = file::check_rate(rate, burst).map_err(|error| Exit::usage(error.to_string()))?;
     let token = token::make().map_err(|error| Exit::usage(error.to_string()))?;
     let row = file::Row { name, hash: TokenHash::of(&token), scopes, queue_prefix, rate };
-    append::append(&tokens_file, &row).map_err(Exit::usage)?;
-    eprintln!("forebay: keep it, it is not shown again; a running daemon knows it after SIGHUP");
+    let appended = append::append(&tokens_file, &row).map_err(AtPath::new(&tokens_file));
+    appended.map_err(|error| Exit::usage(error.to_string()))?;
+    eprintln!("forebay: keep the token, it is not shown again; a running daemon accepts it after SIGHUP");
     print(|out| writeln!(out, "{token}"))
 }

@@ -1,18 +1,14 @@
-//! Settings of who may do what, and of TLS.
+//! Settings of access control and of TLS.
 
-use super::{Config, ConfigError, args::ServeArgs};
+use super::{ConfigError, args::ServeArgs, printed};
+use crate::limits::{JWT_LEEWAY_DEFAULT, JWT_LEEWAY_MAX};
+use serde::Serialize;
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
-/// How far clocks may differ by which tokens are judged, where nothing else is said.
-const JWT_LEEWAY_DEFAULT: Duration = Duration::from_secs(60);
-
-/// How far at most: a token that expired a day ago is not one whose clock is wrong.
-const JWT_LEEWAY_MAX: Duration = Duration::from_secs(24 * 3600);
-
-/// The environment's variable of the shared secret: what is secret has no flag, which others would see.
+/// The environment variable of the shared secret. The secret has no flag, because other users can read a process's flags.
 pub const JWT_SECRET_VARIABLE: &str = "FOREBAY_JWT_SECRET";
 
-/// Bytes that are not printed.
+/// Bytes that must not be printed.
 #[derive(Clone)]
 pub struct Secret(Vec<u8>);
 
@@ -30,68 +26,72 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// Who may do what.
-#[derive(Clone, Debug, Default)]
+/// Tokens and keys.
+#[derive(Clone, Debug, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub struct AccessConfig {
     /// File of bearer tokens.
+    #[serde(serialize_with = "printed::path_if_set")]
     pub tokens_file: Option<PathBuf>,
-    /// JSON Web Tokens, where there is a key for them.
+    /// JSON Web Tokens, if there is a key to check them.
+    #[serde(flatten)]
     pub jwt: Option<JwtConfig>,
 }
 
 impl AccessConfig {
-    /// Whether anybody needs a token.
+    /// Whether requests need a token.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.tokens_file.is_some() || self.jwt.is_some()
     }
 }
 
-/// Which JSON Web Tokens are taken.
-#[derive(Clone, Debug, Default)]
+/// Which JSON Web Tokens are accepted.
+#[derive(Clone, Debug, Default, Serialize)]
 pub struct JwtConfig {
     /// Shared secret for HS256, from the environment.
+    #[serde(skip)]
     pub secret: Option<Secret>,
     /// File of the shared secret.
+    #[serde(rename = "jwt-secret-file", serialize_with = "printed::path_if_set")]
     pub secret_file: Option<PathBuf>,
     /// File of public keys (JWKS).
+    #[serde(rename = "jwks-file", serialize_with = "printed::path_if_set")]
     pub jwks_file: Option<PathBuf>,
-    /// What `iss` must be.
+    /// The `iss` that a token must have.
+    #[serde(rename = "jwt-issuer")]
     pub issuer: Option<String>,
-    /// What `aud` must be, or hold.
+    /// The `aud` that a token must have, or list.
+    #[serde(rename = "jwt-audience")]
     pub audience: Option<String>,
-    /// How far clocks may differ.
+    /// How far the clocks of daemon and issuer may differ.
+    #[serde(rename = "jwt-leeway", serialize_with = "printed::duration")]
     pub leeway: Duration,
 }
 
 /// TLS of the daemon's own port.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct TlsConfig {
-    /// File of the certificate, those that vouch for it behind it.
+    /// File of the certificate chain, the daemon's own certificate first.
+    #[serde(rename = "tls-cert", serialize_with = "printed::path")]
     pub cert: PathBuf,
     /// File of its key.
+    #[serde(rename = "tls-key", serialize_with = "printed::path")]
     pub key: PathBuf,
-    /// File of the certificates of which one must vouch for each client's.
+    /// File of the authorities of which one must have issued each client's certificate.
+    #[serde(rename = "tls-client-ca", serialize_with = "printed::path_if_set")]
     pub client_ca: Option<PathBuf>,
 }
 
-/// Settings of this page, of one source.
-macro_rules! setting {
-    ($args:ident, $file:ident, $name:ident) => {
-        $args.$name.clone().or($file.$name.clone())
-    };
-}
-
-/// Resolves who may do what.
+/// Resolves tokens and keys.
 ///
 /// # Errors
-/// [`ConfigError`] for what does not go together.
+/// [`ConfigError`] for settings that contradict each other.
 pub(super) fn access(
     args: &ServeArgs,
     file: &ServeArgs,
     environment: impl Fn(&str) -> Option<String>,
 ) -> Result<AccessConfig, ConfigError> {
-    let fail = |what: &str| Err(ConfigError(what.to_owned()));
     let jwt = JwtConfig {
         secret: environment(JWT_SECRET_VARIABLE)
             .filter(|secret| !secret.is_empty())
@@ -103,17 +103,14 @@ pub(super) fn access(
         leeway: setting!(args, file, jwt_leeway).map_or(JWT_LEEWAY_DEFAULT, |leeway| leeway.0),
     };
     if jwt.secret.is_some() && jwt.secret_file.is_some() {
-        return fail("FOREBAY_JWT_SECRET and --jwt-secret-file exclude each other");
+        return Err(ConfigError::JwtSecretTwice);
     }
     if jwt.leeway > JWT_LEEWAY_MAX {
-        return fail("--jwt-leeway must be at most a day");
+        return Err(ConfigError::JwtLeeway);
     }
     let has_key = jwt.secret.is_some() || jwt.secret_file.is_some() || jwt.jwks_file.is_some();
     if !has_key && (jwt.issuer.is_some() || jwt.audience.is_some()) {
-        return fail(
-            "--jwt-issuer and --jwt-audience say which JWTs are taken, and there is no key for any: give --jwks-file, \
-             --jwt-secret-file or FOREBAY_JWT_SECRET",
-        );
+        return Err(ConfigError::JwtWithoutKey);
     }
     Ok(AccessConfig { tokens_file: setting!(args, file, tokens_file), jwt: has_key.then_some(jwt) })
 }
@@ -121,20 +118,20 @@ pub(super) fn access(
 /// Resolves TLS.
 ///
 /// # Errors
-/// [`ConfigError`] for one without the other.
+/// [`ConfigError`] for a certificate without a key, or the other way round.
 pub(super) fn tls(args: &ServeArgs, file: &ServeArgs) -> Result<Option<TlsConfig>, ConfigError> {
     let client_ca = setting!(args, file, tls_client_ca);
     match (setting!(args, file, tls_cert), setting!(args, file, tls_key)) {
         (Some(cert), Some(key)) => Ok(Some(TlsConfig { cert, key, client_ca })),
         (None, None) if client_ca.is_none() => Ok(None),
-        _ => Err(ConfigError("TLS needs --tls-cert and --tls-key, both".to_owned())),
+        _ => Err(ConfigError::TlsIncomplete),
     }
 }
 
-/// Refuses an address that strangers may reach, unless something keeps them out.
+/// Refuses an address that strangers may reach, unless access is controlled.
 ///
 /// # Errors
-/// [`ConfigError`], with the ways out.
+/// [`ConfigError::OpenAddress`].
 pub(super) fn check_reach(
     listen: SocketAddr,
     insecure: bool,
@@ -142,38 +139,6 @@ pub(super) fn check_reach(
     tls: Option<&TlsConfig>,
 ) -> Result<(), ConfigError> {
     let has_control = access.is_on() || tls.is_some_and(|tls| tls.client_ca.is_some());
-    if listen.ip().is_loopback() || insecure || has_control {
-        return Ok(());
-    }
-    Err(ConfigError(format!(
-        "{listen} is not a loopback address: anybody who reaches it could push. Give --tokens-file (forebay token new makes \
-         tokens), JWTs (--jwks-file, --jwt-secret-file) or client certificates (--tls-client-ca); or say --insecure if the \
-         network around it is trusted"
-    )))
-}
-
-/// The settings of this page that are set, each with its value as TOML. The shared secret is none of them.
-pub(super) fn lines(config: &Config) -> Vec<(&'static str, String)> {
-    let text = |text: &str| toml::Value::String(text.to_owned()).to_string();
-    let path = |path: &PathBuf| text(&path.to_string_lossy());
-    let mut lines = Vec::new();
-    let mut line = |name, value: Option<String>| lines.extend(value.map(|value| (name, value)));
-    line("tokens-file", config.access.tokens_file.as_ref().map(path));
-    if let Some(jwt) = &config.access.jwt {
-        line("jwt-secret-file", jwt.secret_file.as_ref().map(path));
-        line("jwks-file", jwt.jwks_file.as_ref().map(path));
-        line("jwt-issuer", jwt.issuer.as_deref().map(text));
-        line("jwt-audience", jwt.audience.as_deref().map(text));
-        line("jwt-leeway", Some(text(&humantime::format_duration(jwt.leeway).to_string())));
-    }
-    if let Some(tls) = &config.tls {
-        line("tls-cert", Some(path(&tls.cert)));
-        line("tls-key", Some(path(&tls.key)));
-        line("tls-client-ca", tls.client_ca.as_ref().map(path));
-    }
-    if !config.cors_origins.is_empty() {
-        let origins: Vec<String> = config.cors_origins.iter().map(|origin| text(origin)).collect();
-        line("cors-origin", Some(format!("[{}]", origins.join(", "))));
-    }
-    lines
+    let is_guarded = listen.ip().is_loopback() || insecure || has_control;
+    if is_guarded { Ok(()) } else { Err(ConfigError::OpenAddress(listen)) }
 }

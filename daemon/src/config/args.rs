@@ -10,10 +10,15 @@ pub const PORT_DEFAULT: u16 = 6632;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bytes(pub u64);
 
+/// A text that is no number of bytes.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}; write a number of bytes, such as 1048576, 64MiB or 2 GB")]
+pub struct NotBytes(String);
+
 impl FromStr for Bytes {
-    type Err = String;
-    fn from_str(text: &str) -> Result<Self, String> {
-        text.parse::<bytesize::ByteSize>().map(|size| Self(size.as_u64()))
+    type Err = NotBytes;
+    fn from_str(text: &str) -> Result<Self, NotBytes> {
+        text.parse::<bytesize::ByteSize>().map(|size| Self(size.as_u64())).map_err(NotBytes)
     }
 }
 
@@ -28,7 +33,7 @@ impl FromStr for Span {
     }
 }
 
-/// In the file a number or text.
+/// A number or text, as the file may have it.
 #[derive(serde::Deserialize)]
 #[serde(untagged)]
 enum NumberOrText {

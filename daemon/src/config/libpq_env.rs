@@ -1,18 +1,18 @@
-//! The server that libpq's environment names, where nothing of our own says where PostgreSQL is.
+//! The server that libpq's environment variables name, if no setting of the daemon names one.
 
 use super::ConfigError;
 use forebay_pgwire::Config;
 
-/// The variables that name a server, and not only how to reach it.
+/// The variables that name a server. The others only say how to reach one.
 const NAMING: [&str; 4] = ["PGHOST", "PGPORT", "PGUSER", "PGDATABASE"];
 
-/// The server that the variables name; `None` if there is none of those that name one.
+/// The server that the variables name, if any of them does.
 ///
 /// # Errors
-/// [`ConfigError`], naming the variable that cannot be read or heeded.
+/// [`ConfigError`], which names the variable that is wrong or not supported.
 pub(super) fn config(variable: impl Fn(&str) -> Option<String>) -> Result<Option<Config>, ConfigError> {
     if NAMING.iter().all(|name| variable(name).is_none()) {
         return Ok(None);
     }
-    Config::from_env(variable).map(Some).map_err(|error| ConfigError(error.to_string()))
+    Ok(Some(Config::from_env(variable)?))
 }

@@ -1,45 +1,39 @@
-//! Which web pages may ask (CORS, <https://fetch.spec.whatwg.org/#http-cors-protocol>).
+//! The origins of web pages that may send requests (CORS, <https://fetch.spec.whatwg.org/#http-cors-protocol>).
 //!
-//! Credentials that a browser adds by itself, cookies and client certificates, are never allowed: a page must say its
-//! token. So `*` is safe to allow.
+//! Credentials that a browser adds by itself, such as cookies and client certificates, are never allowed: a page must send its
+//! token. So it is safe to allow `*`.
 
-/// What a preflight is told, as header lines: methods, headers, and for how many seconds.
+/// Header lines of the answer to a preflight: allowed methods, allowed headers, and how many seconds that is valid.
 pub const PREFLIGHT: &str = "Access-Control-Allow-Methods: GET, HEAD, POST, PUT, DELETE, OPTIONS\r\n\
      Access-Control-Allow-Headers: Authorization, Content-Type, Content-Encoding, Idempotency-Key, Prefer\r\n\
      Access-Control-Max-Age: 86400\r\n";
 
-/// Headers of answers that a page may read.
+/// Response headers that a page may read.
 const EXPOSED: &str = "Forebay-Durability, Forebay-Buffer-Fill, Retry-After";
 
-/// Headers of each answer to a page that may ask.
+/// Headers of each answer to a page of an allowed origin.
 #[must_use]
 pub fn headers(allow_origin: &'static str) -> [(&'static str, &'static str); 3] {
     [
         ("Access-Control-Allow-Origin", allow_origin),
         ("Access-Control-Expose-Headers", EXPOSED),
-        // What is answered to one is not what is answered to another.
+        // The answer depends on the origin, so a cache must keep one for each.
         ("Vary", "Origin"),
     ]
 }
 
-/// The origins that may ask.
+/// The allowed origins.
 #[derive(Clone, Debug, Default)]
 pub struct Origins(Vec<&'static str>);
 
 impl Origins {
-    /// These, or all where one of them is `*`. They are few, and live as long as the process.
+    /// These origins, or all if one of them is `*`. They are few and are never freed.
     #[must_use]
     pub fn new(origins: &[String]) -> Self {
         Self(origins.iter().map(|origin| &*origin.clone().leak()).collect())
     }
 
-    /// Whether there is any.
-    #[must_use]
-    pub fn are_none(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// What `Access-Control-Allow-Origin` says to a page of this origin, if it says anything.
+    /// The value of `Access-Control-Allow-Origin` for a page of this origin, if it is allowed.
     #[must_use]
     pub fn allow(&self, origin: Option<&str>) -> Option<&'static str> {
         if self.0.is_empty() {
@@ -50,11 +44,16 @@ impl Origins {
     }
 }
 
+/// A text that no browser sends as an origin.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an origin: a scheme and a host in lower case, such as https://example.org")]
+pub struct NotAnOrigin(String);
+
 /// Checks an origin as it is configured.
 ///
 /// # Errors
-/// What is wrong, in words.
-pub fn check_origin(origin: &str) -> Result<(), String> {
+/// [`NotAnOrigin`].
+pub fn check_origin(origin: &str) -> Result<(), NotAnOrigin> {
     let is_origin = origin.split_once("://").is_some_and(|(scheme, host)| {
         let is_scheme =
             !scheme.is_empty() && scheme.bytes().all(|byte| byte.is_ascii_lowercase() || b"+-.".contains(&byte));
@@ -62,12 +61,7 @@ pub fn check_origin(origin: &str) -> Result<(), String> {
             && host.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.:[]".contains(&byte));
         is_scheme && is_host
     });
-    if origin == "*" || is_origin {
-        return Ok(());
-    }
-    Err(format!(
-        "--cors-origin {origin:?} is no origin: a scheme and a host, in small letters, such as https://example.org"
-    ))
+    if origin == "*" || is_origin { Ok(()) } else { Err(NotAnOrigin(origin.to_owned())) }
 }
 
 #[cfg(test)]

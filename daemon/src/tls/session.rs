@@ -1,4 +1,4 @@
-//! One conversation as bytes: records come in and plain text goes out, and the other way round. No socket is touched here.
+//! A TLS session as bytes: records in and plain text out, and the other way round. No socket is touched here.
 
 use rustls::{ServerConfig, ServerConnection};
 use std::{
@@ -6,10 +6,10 @@ use std::{
     sync::Arc,
 };
 
-/// Bytes of plain text that are sealed at once, so that memory does not follow the size of an answer.
-const SEAL_BYTES: usize = 64 << 10;
+/// Bytes of plain text that are encrypted at once, so that memory does not grow with the size of an answer.
+const ENCRYPT_BYTES_MAX: usize = 64 << 10;
 
-/// An encrypted conversation, from its first byte.
+/// A TLS session, from its first byte.
 pub struct Session {
     connection: ServerConnection,
 }
@@ -20,20 +20,21 @@ impl Session {
         Ok(Self { connection })
     }
 
-    /// Whether it is not settled yet who talks to whom.
+    /// Whether the handshake is not complete yet.
     #[must_use]
     pub fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
     }
 
-    /// Takes what came from the client, and returns how many bytes of it: all, save for what stands behind its good-bye.
+    /// Takes records that the client sent, and returns how many bytes were taken: all, except those after its `close_notify`.
     ///
     /// # Errors
-    /// When it is not what TLS expects, or the client is not to be trusted. What is then to be sent says why.
+    /// When the records are not what TLS expects, or the client's certificate is not accepted. [`send`](Self::send) then has the
+    /// alert that says why.
     pub fn receive(&mut self, mut records: &[u8]) -> Result<usize, rustls::Error> {
         let all = records.len();
         while !records.is_empty() {
-            // From memory, so it fails only where the plain text that nobody has read yet takes too much room.
+            // Reading from memory fails only when too much plain text waits to be read.
             match self.connection.read_tls(&mut records) {
                 Ok(0) | Err(_) => break,
                 Ok(_) => {}
@@ -43,26 +44,26 @@ impl Session {
         Ok(all - records.len())
     }
 
-    /// Plain text that has come: some bytes of it; none at the end, or where more records must come first (`None`).
+    /// Some of the plain text that has come; empty at the end, `None` if more records must come first.
     pub fn plain(&mut self) -> Option<&[u8]> {
-        // Only an end without a good-bye is an error beside that there is nothing yet, and sockets tell that themselves.
+        // The other error is an end without `close_notify`. The socket reports that end itself.
         self.connection.reader().into_first_chunk().ok()
     }
 
-    /// Lets go of plain text that was read.
+    /// Removes plain text that was read.
     pub fn consume(&mut self, bytes: usize) {
         self.connection.reader().consume(bytes);
     }
 
-    /// Seals the beginning of `plain`, and returns how many bytes of it.
+    /// Encrypts the beginning of `plain`, and returns how many bytes were taken.
     ///
     /// # Errors
-    /// When nothing can be sealed any more.
+    /// When the session takes no more plain text.
     pub fn seal(&mut self, plain: &[u8]) -> io::Result<usize> {
-        self.connection.writer().write(&plain[..plain.len().min(SEAL_BYTES)])
+        self.connection.writer().write(&plain[..plain.len().min(ENCRYPT_BYTES_MAX)])
     }
 
-    /// Says good-bye: nothing is sealed behind it.
+    /// Ends the session with `close_notify`. Nothing is encrypted after it.
     pub fn end(&mut self) {
         self.connection.send_close_notify();
     }
@@ -70,7 +71,7 @@ impl Session {
     /// Appends all records that are to be sent.
     pub fn send(&mut self, out: &mut Vec<u8>) {
         while self.connection.wants_write() {
-            // To memory, so it does not fail; were it to write nothing, the loop would not end.
+            // Writing to memory does not fail. A write of nothing would repeat for ever.
             if !self.connection.write_tls(out).is_ok_and(|written| written > 0) {
                 break;
             }

@@ -1,13 +1,18 @@
 //! What a token says.
 
-use crate::access::scope::{Scope, Scopes};
-use crate::limits::PRODUCER_SUB_BYTES_MAX;
+use crate::{
+    access::{
+        TokenError,
+        scope::{Scope, Scopes},
+    },
+    limits::PRODUCER_SUB_BYTES_MAX,
+};
 use serde_json::Value;
 
-/// What may stand before a scope, so that it is not taken for one of another service.
+/// What may stand before a scope, to tell it from a scope of another service.
 const SCOPE_PREFIX: &str = "forebay:";
 
-/// The claims that the daemon heeds beside those that are checked with the signature.
+/// The claims that the daemon reads, beside those that are checked with the signature.
 #[derive(Debug, serde::Deserialize)]
 pub(super) struct Claims {
     exp: Value,
@@ -32,21 +37,21 @@ impl Claims {
         self.exp.as_u64().or_else(|| self.exp.as_f64().map(|seconds| seconds as u64))
     }
 
-    /// Whom it stands for.
+    /// Whom it stands for, if it says so.
     ///
     /// # Errors
-    /// When that cannot be kept with a message.
-    pub(super) fn subject(&self) -> Result<Option<Box<str>>, &'static str> {
+    /// [`TokenError::Subject`] when that cannot be kept with a message.
+    pub(super) fn subject(&self) -> Result<Option<Box<str>>, TokenError> {
         match &self.sub {
             Value::Null => Ok(None),
             Value::String(subject) if subject.len() <= PRODUCER_SUB_BYTES_MAX && !subject.contains('\0') => {
                 Ok((!subject.is_empty()).then(|| subject.as_str().into()))
             }
-            _ => Err("the token's sub is no text of at most 255 bytes"),
+            _ => Err(TokenError::Subject),
         }
     }
 
-    /// What it is for: scopes by their names, and what its roles stand for.
+    /// The scopes that it names, and those that its roles stand for.
     pub(super) fn scopes(&self) -> Scopes {
         let mut scopes = Scopes::NONE;
         for word in words(&self.scope).chain(words(&self.scp)) {
@@ -61,7 +66,7 @@ impl Claims {
     }
 }
 
-/// `read-only` may look at what is stored in Queen, which no scope stands for yet.
+/// In Queen `read-only` allows to read what is stored, which no scope allows here.
 fn scopes_of_role(role: &str) -> &'static [Scope] {
     match role {
         "admin" => &[Scope::Push, Scope::Pop, Scope::Admin],

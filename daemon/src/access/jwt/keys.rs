@@ -1,10 +1,25 @@
 //! Keys that tokens are signed with.
 
+use crate::private_files::FileError;
 use jsonwebtoken::{
     Algorithm, DecodingKey, DecodingKeyKind,
     jwk::{AlgorithmParameters, EllipticCurve, Jwk, KeyAlgorithm, PublicKeyUse},
 };
 use std::fmt;
+
+/// Why a set of keys cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JwksError {
+    /// Its file is not read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It is not a JWKS.
+    #[error("it is not a JWKS: {0}")]
+    Json(#[from] serde_json::Error),
+    /// None of its keys is of a supported kind.
+    #[error("it has no key for RS256 (2048 to 8192 bits), ES256 or EdDSA (Ed25519)")]
+    NoUsableKey,
+}
 
 /// A key, and the one algorithm that it is for.
 pub(super) struct Key {
@@ -37,18 +52,17 @@ impl Keys {
         self.0.push(Key { id: None, algorithm: Algorithm::HS256, key: DecodingKey::from_secret(secret) });
     }
 
-    /// Adds the keys of a set (RFC 7517 section 5). Those that are for something else, or of a kind that is not known, are
-    /// left out, as the RFC says.
+    /// Adds the keys of a set (RFC 7517 section 5). Keys of another use or of an unknown kind are left out, as the RFC says.
     ///
     /// # Errors
-    /// When it is no set, or no key of it can be used.
-    pub(super) fn add_set(&mut self, text: &str) -> Result<(), String> {
-        let set: Set = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    /// [`JwksError`] when it is no set, or no key of it can be used.
+    pub(super) fn add_set(&mut self, text: &str) -> Result<(), JwksError> {
+        let set: Set = serde_json::from_str(text)?;
         let before = self.0.len();
         let all = set.keys.len();
         self.0.extend(set.keys.into_iter().filter_map(key));
         match self.0.len() - before {
-            0 => Err("it has no key for RS256 (2048 to 8192 bits), ES256 or EdDSA (Ed25519)".to_owned()),
+            0 => Err(JwksError::NoUsableKey),
             used => {
                 if used < all {
                     tracing::warn!(used, left_out = all - used, "some keys of the set cannot be used");
@@ -58,11 +72,11 @@ impl Keys {
         }
     }
 
-    /// The key for a token. One that names its key gets that one; one that does not gets the only one of its algorithm.
+    /// The key for a token: the one that it names, or the only one of its algorithm if it names none.
     pub(super) fn find(&self, algorithm: Algorithm, id: Option<&str>) -> Option<&Key> {
         let mut of_algorithm = self.0.iter().filter(|key| key.algorithm == algorithm);
         match id {
-            // A shared secret has no name, so whoever signs with it may give it any.
+            // A shared secret has no name, so its signer may give it any.
             Some(id) => of_algorithm.find(|key| key.id.as_deref() == Some(id) || algorithm == Algorithm::HS256),
             None => {
                 let only = of_algorithm.next();
@@ -72,7 +86,7 @@ impl Keys {
     }
 }
 
-/// What is public is never a secret: a key of kind `oct` is left out.
+/// A set is public, so a shared secret in it (kind `oct`) is left out.
 fn key(value: serde_json::Value) -> Option<Key> {
     let jwk: Jwk = serde_json::from_value(value).ok()?;
     if jwk.common.public_key_use.as_ref().is_some_and(|r#use| *r#use != PublicKeyUse::Signature) {
@@ -93,7 +107,7 @@ fn key(value: serde_json::Value) -> Option<Key> {
     }
     let key = DecodingKey::from_jwk(&jwk).ok()?;
     let key = match key.kind() {
-        // ring wants numbers without zeros before them, which some write.
+        // ring wants numbers without leading zeros, and some issuers write them.
         DecodingKeyKind::RsaModulusExponent { n, e } => {
             let (n, e) = (without_zeros(n), without_zeros(e));
             if !(RSA_BYTES_MIN..=RSA_BYTES_MAX).contains(&n.len()) {

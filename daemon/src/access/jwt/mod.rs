@@ -1,7 +1,7 @@
-//! JSON Web Tokens: whose they are, whether they hold, and what they are for.
+//! JSON Web Tokens: who issued them, whether they are valid, and what they allow.
 //!
-//! A key serves one algorithm, the one that it was given for, so a token cannot talk the daemon into another: a public key is
-//! never a secret, and `none` is no algorithm. Signatures are checked by `ring`, which TLS is built on as well.
+//! A key serves one algorithm, the one that it was given for, so a token cannot choose another: a public key is never a shared
+//! secret, and `none` is no algorithm. `ring` checks the signatures, as it does for TLS.
 
 mod claims;
 mod keys;
@@ -10,18 +10,52 @@ mod on_ring;
 #[cfg(test)]
 mod tests;
 
-use super::grant::{Grant, Rights};
-use crate::config::JwtConfig;
+pub use keys::JwksError;
+
+use super::{
+    TokenError,
+    grant::{Grant, Rights},
+};
 use crate::{
+    config::{JWT_SECRET_VARIABLE, JwtConfig},
     private_files,
-    private_files::{Guard, of_path},
+    private_files::{AtPath, FileError, Guard},
 };
 use claims::Claims;
 use jsonwebtoken::{Validation, errors::ErrorKind};
 use keys::Keys;
+use std::path::Path;
 
 /// Least bytes of a shared secret: as many as HS256 signs with (RFC 7518 section 3.2).
 const SECRET_BYTES_MIN: usize = 32;
+
+/// Why a shared secret cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// It is too short to be safe.
+    #[error("the secret has {bytes} bytes; HS256 needs at least {SECRET_BYTES_MIN}")]
+    TooShort {
+        /// Its length.
+        bytes: usize,
+    },
+    /// Its file is not read.
+    #[error(transparent)]
+    File(#[from] FileError),
+}
+
+/// Why JWTs cannot be checked as it is configured.
+#[derive(Debug, thiserror::Error)]
+pub enum JwtError {
+    /// The secret in the environment.
+    #[error("{JWT_SECRET_VARIABLE}: {0}")]
+    SecretVariable(SecretError),
+    /// The file of the secret.
+    #[error(transparent)]
+    SecretFile(AtPath<SecretError>),
+    /// The file of the public keys.
+    #[error(transparent)]
+    Jwks(AtPath<JwksError>),
+}
 
 /// Keys, and what a token must say besides being signed with one of them.
 #[derive(Debug)]
@@ -30,12 +64,12 @@ pub struct Jwt {
     rules: JwtConfig,
 }
 
-/// A token that holds.
+/// A valid token.
 #[derive(Debug)]
 pub struct Verified {
     /// What it grants.
     pub grant: Grant,
-    /// Until when, in seconds since 1970, the leeway included.
+    /// When it expires, in seconds since 1970, the leeway included.
     pub until_s: u64,
 }
 
@@ -43,23 +77,22 @@ impl Jwt {
     /// Reads the keys.
     ///
     /// # Errors
-    /// What is wrong, in words.
-    pub fn load(config: &JwtConfig) -> Result<Self, String> {
+    /// [`JwtError`].
+    pub fn load(config: &JwtConfig) -> Result<Self, JwtError> {
         on_ring::install();
         let mut keys = Keys::default();
         if let Some(secret) = &config.secret {
-            check_secret(secret.bytes()).map_err(|what| format!("FOREBAY_JWT_SECRET {what}"))?;
+            check_secret(secret.bytes()).map_err(JwtError::SecretVariable)?;
             keys.add_secret(secret.bytes());
         }
         if let Some(path) = &config.secret_file {
-            let text = private_files::read(path, Guard::Reading)?;
-            // The end of the line is the editor's.
-            let secret = text.trim_end_matches(['\r', '\n']).as_bytes();
-            check_secret(secret).map_err(|what| of_path(path, &what))?;
-            keys.add_secret(secret);
+            let secret = read_secret(path).map_err(AtPath::new(path)).map_err(JwtError::SecretFile)?;
+            keys.add_secret(&secret);
         }
         if let Some(path) = &config.jwks_file {
-            keys.add_set(&private_files::read(path, Guard::Writing)?).map_err(|error| of_path(path, &error))?;
+            let text = private_files::read(path, Guard::Writing).map_err(JwksError::from);
+            let added = text.and_then(|text| keys.add_set(&text));
+            added.map_err(AtPath::new(path)).map_err(JwtError::Jwks)?;
         }
         Ok(Self { keys, rules: config.clone() })
     }
@@ -73,29 +106,27 @@ impl Jwt {
     /// What this token grants.
     ///
     /// # Errors
-    /// Why it is not taken, for whoever sent it.
-    pub fn verify(&self, token: &str) -> Result<Verified, &'static str> {
-        const INVALID: &str = "the token is not valid";
-        let header = jsonwebtoken::decode_header(token).map_err(|_| INVALID)?;
-        // What it says must be understood is not (RFC 7515 section 4.1.11).
+    /// [`TokenError`]: why it is not accepted.
+    pub fn verify(&self, token: &str) -> Result<Verified, TokenError> {
+        let header = jsonwebtoken::decode_header(token).map_err(|_| TokenError::Invalid)?;
+        // `crit` lists extensions that must be understood, and none is (RFC 7515 section 4.1.11).
         if header.crit.is_some() {
-            return Err(INVALID);
+            return Err(TokenError::Invalid);
         }
-        let key = self.keys.find(header.alg, header.kid.as_deref()).ok_or(INVALID)?;
+        let key = self.keys.find(header.alg, header.kid.as_deref()).ok_or(TokenError::Invalid)?;
         let data = jsonwebtoken::decode::<Claims>(token, &key.key, &self.validation(key)).map_err(|error| {
-            // These are looked at behind the signature only, so they tell a stranger nothing.
+            // The library checks claims only after the signature, so they tell a stranger nothing.
             match error.kind() {
-                ErrorKind::ExpiredSignature => "the token has expired",
-                ErrorKind::ImmatureSignature => "the token does not hold yet",
-                ErrorKind::InvalidIssuer => "the token is of another issuer",
-                ErrorKind::InvalidAudience => "the token is for another audience",
-                ErrorKind::MissingRequiredClaim(_) => {
-                    "the token lacks a claim: exp, or iss or aud where they are asked for"
-                }
-                _ => INVALID,
+                ErrorKind::ExpiredSignature => TokenError::Expired,
+                ErrorKind::ImmatureSignature => TokenError::NotYetValid,
+                ErrorKind::InvalidIssuer => TokenError::Issuer,
+                ErrorKind::InvalidAudience => TokenError::Audience,
+                ErrorKind::MissingRequiredClaim(_) => TokenError::MissingClaim,
+                _ => TokenError::Invalid,
             }
         })?;
-        let until_s = data.claims.expires_s().ok_or(INVALID)?.saturating_add(self.rules.leeway.as_secs());
+        let expires_s = data.claims.expires_s().ok_or(TokenError::Invalid)?;
+        let until_s = expires_s.saturating_add(self.rules.leeway.as_secs());
         let scopes = data.claims.scopes();
         let subject = data.claims.subject()?;
         Ok(Verified { grant: Grant::of(Rights { scopes, subject, ..Rights::default() }), until_s })
@@ -119,9 +150,15 @@ impl Jwt {
     }
 }
 
-fn check_secret(secret: &[u8]) -> Result<(), String> {
-    if secret.len() < SECRET_BYTES_MIN {
-        return Err(format!("has {} bytes; HS256 needs at least {SECRET_BYTES_MIN}", secret.len()));
-    }
-    Ok(())
+fn read_secret(path: &Path) -> Result<Vec<u8>, SecretError> {
+    let text = private_files::read(path, Guard::Reading)?;
+    // Editors end the last line.
+    let secret = text.trim_end_matches(['\r', '\n']).as_bytes();
+    check_secret(secret)?;
+    Ok(secret.to_vec())
+}
+
+fn check_secret(secret: &[u8]) -> Result<(), SecretError> {
+    let bytes = secret.len();
+    if bytes < SECRET_BYTES_MIN { Err(SecretError::TooShort { bytes }) } else { Ok(()) }
 }

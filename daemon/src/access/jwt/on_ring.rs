@@ -1,5 +1,5 @@
-//! What `jsonwebtoken` checks signatures with: `ring`. Of its own two choices one brings a second library in C, and the other an
-//! RSA that is known to leak by time.
+//! `ring` as the cryptography of `jsonwebtoken`. Of that crate's own two choices, one brings a second library in C, and the RSA
+//! of the other leaks secrets by its timing.
 
 use jsonwebtoken::{
     Algorithm, DecodingKey, DecodingKeyKind,
@@ -14,11 +14,11 @@ static ON_RING: CryptoProvider = CryptoProvider {
     // Nothing is signed here.
     signer_factory: |_, _| Err(new_error(ErrorKind::UnsupportedAlgorithm)),
     verifier_factory: |algorithm, key| Ok(Box::new(OnRing { algorithm: *algorithm, key: key.clone() })),
-    // They serve to make keys known, and thumbprints of them.
+    // They publish keys and make thumbprints of them, which nobody does here.
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// Lets `jsonwebtoken` check signatures; may be called again.
+/// Makes `jsonwebtoken` check signatures with `ring`. It may be called more than once.
 pub(super) fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

@@ -131,8 +131,8 @@ fn time_is_checked_with_the_leeway_on_either_side() {
     let verified = jwt.verify(&token_with(&json!({}))).unwrap();
     assert!(verified.until_s >= now_s() + 600);
     assert!(jwt.verify(&token_with(&json!({"exp": now_s() - 30, "nbf": now_s() + 30}))).is_ok());
-    assert_eq!(jwt.verify(&token_with(&json!({"exp": now_s() - 100}))).unwrap_err(), "the token has expired");
-    assert_eq!(jwt.verify(&token_with(&json!({"nbf": now_s() + 100}))).unwrap_err(), "the token does not hold yet");
+    assert_eq!(jwt.verify(&token_with(&json!({"exp": now_s() - 100}))).unwrap_err(), TokenError::Expired);
+    assert_eq!(jwt.verify(&token_with(&json!({"nbf": now_s() + 100}))).unwrap_err(), TokenError::NotYetValid);
     for exp in [json!(null), json!("soon"), json!(-1)] {
         assert!(jwt.verify(&token_with(&json!({"exp": exp}))).is_err(), "{exp}");
     }
@@ -229,8 +229,8 @@ fn keys_that_are_for_something_else_are_left_out_and_a_set_without_any_is_refuse
         let mut all = Keys::default();
         all.add_set(&json!({"keys": keys}).to_string()).map(|()| all.len())
     };
-    assert!(of(&useless).is_err());
-    assert_eq!(of(&[&useless[..], std::slice::from_ref(&key)].concat()), Ok(1));
+    assert!(matches!(of(&useless), Err(JwksError::NoUsableKey)));
+    assert_eq!(of(&[&useless[..], std::slice::from_ref(&key)].concat()).unwrap(), 1);
     for text in ["", "[]", "{}", "{\"keys\": 7}", "{\"keys\": []}"] {
         assert!(Keys::default().add_set(text).is_err(), "{text}");
     }
@@ -248,16 +248,16 @@ fn issuer_and_audience_are_asked_for_where_they_are_configured() {
     let right = json!({"iss": "https://id.example", "aud": ["other", "forebay"]});
     assert!(jwt.verify(&token_with(&right)).is_ok());
     for (wrong, why) in [
-        (json!({"iss": "https://other.example", "aud": "forebay"}), "the token is of another issuer"),
-        (json!({"iss": "https://id.example", "aud": "other"}), "the token is for another audience"),
-        (json!({"iss": "https://id.example", "aud": []}), "the token is for another audience"),
+        (json!({"iss": "https://other.example", "aud": "forebay"}), TokenError::Issuer),
+        (json!({"iss": "https://id.example", "aud": "other"}), TokenError::Audience),
+        (json!({"iss": "https://id.example", "aud": []}), TokenError::Audience),
     ] {
         assert_eq!(jwt.verify(&token_with(&wrong)).unwrap_err(), why);
     }
     for lacking in
         [json!({"iss": "https://id.example"}), json!({"aud": "forebay"}), json!({"iss": 7, "aud": "forebay"})]
     {
-        assert!(jwt.verify(&token_with(&lacking)).unwrap_err().contains("lacks a claim"), "{lacking}");
+        assert_eq!(jwt.verify(&token_with(&lacking)).unwrap_err(), TokenError::MissingClaim, "{lacking}");
     }
     // RFC 7519 section 4.1.3: who is no audience refuses what has one.
     assert!(of_secret().verify(&token_with(&json!({"aud": "forebay"}))).is_err());
@@ -308,10 +308,10 @@ fn a_short_secret_or_one_that_others_can_read_is_refused() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let config = JwtConfig { secret_file: Some(file.path().to_path_buf()), ..JwtConfig::default() };
     std::fs::write(file.path(), "short\n").unwrap();
-    assert!(Jwt::load(&config).unwrap_err().contains("32"));
+    assert!(Jwt::load(&config).unwrap_err().to_string().contains("32"));
     std::fs::write(file.path(), [SECRET, b"\r\n"].concat()).unwrap();
     let jwt = Jwt::load(&config).unwrap();
     assert!(jwt.verify(&token_with(&json!({"exp": now_s() + 600}))).is_ok(), "the end of the line is no part of it");
     std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o644)).unwrap();
-    assert!(Jwt::load(&config).unwrap_err().contains("chmod"));
+    assert!(Jwt::load(&config).unwrap_err().to_string().contains("chmod"));
 }

@@ -1,9 +1,12 @@
 //! Adding a token to the file: under a lock, and whole or not at all.
 
-use super::{file, file::Row};
+use super::{
+    file,
+    file::{Document, Row, Table, TokensFileError},
+};
 use crate::{
     access::scope::Scope,
-    private_files::{Guard, of_path, read_open},
+    private_files::{FileError, Guard, read_open},
 };
 use rustix::fs::{FlockOperation, Gid, Mode, OFlags, Uid};
 use std::{
@@ -15,45 +18,72 @@ use std::{
     time::SystemTime,
 };
 
-/// Adds a token to the file, which is made with mode 0600 if it is missing. What stands in it stays, comments included. The
-/// new file has the old one's owner and mode.
+/// Why a token is not added. The file is then as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum AppendError {
+    /// The file that is there is wrong, or the token would be.
+    #[error(transparent)]
+    File(#[from] TokensFileError),
+    /// Names are unique.
+    #[error("there is a token of this name already")]
+    NameTaken,
+    /// The token cannot be written as TOML.
+    #[error(transparent)]
+    Toml(#[from] toml::ser::Error),
+    /// The file system refused.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl From<FileError> for AppendError {
+    fn from(error: FileError) -> Self {
+        Self::File(error.into())
+    }
+}
+
+impl From<rustix::io::Errno> for AppendError {
+    fn from(errno: rustix::io::Errno) -> Self {
+        Self::Io(errno.into())
+    }
+}
+
+/// Adds a token to the file, which is made with mode 0600 if it is missing. The file's content stays, comments included. The
+/// file that replaces it has the same owner and mode.
 ///
 /// # Errors
-/// What is wrong, in words; the file is then as it was.
-pub fn append(path: &Path, row: &Row) -> Result<(), String> {
-    let failed = |error: io::Error| of_path(path, &error);
-    // A link to the file stays one.
+/// [`AppendError`].
+pub fn append(path: &Path, row: &Row) -> Result<(), AppendError> {
+    // A link to the file stays a link.
     let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     let mut locked = lock(path)?;
-    let mut text = read_open(&mut locked, Guard::Writing).map_err(|what| of_path(path, &what))?;
-    let rows = file::parse(&text).map_err(|error| of_path(path, &error))?;
+    let mut text = read_open(&mut locked, Guard::Writing)?;
+    let rows = file::parse(&text)?;
     if row.name.is_some() && rows.iter().any(|other| other.name == row.name) {
-        return Err(of_path(path, &"there is a token of this name already"));
+        return Err(AppendError::NameTaken);
     }
     if !text.is_empty() && !text.ends_with('\n') {
         text.push('\n');
     }
-    text.push_str(&written(row));
-    // What was written must be what is read.
-    file::parse(&text).map_err(|error| of_path(path, &error))?;
-    replace(path, &locked, text.as_bytes()).map_err(failed)
+    text.push_str(&as_toml(row)?);
+    // A text that cannot be read back is not written.
+    file::parse(&text)?;
+    Ok(replace(path, &locked, text.as_bytes())?)
 }
 
 /// The file, locked against others who add to it.
-fn lock(path: &Path) -> Result<File, String> {
-    let failed = |error: io::Error| of_path(path, &error);
+fn lock(path: &Path) -> Result<File, AppendError> {
     loop {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC;
-        let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR).map_err(|errno| failed(errno.into()))?;
-        rustix::fs::flock(&file, FlockOperation::LockExclusive).map_err(|errno| failed(errno.into()))?;
+        let file = rustix::fs::open(path, flags, Mode::RUSR | Mode::WUSR)?;
+        rustix::fs::flock(&file, FlockOperation::LockExclusive)?;
         let file = File::from(file);
-        // While it was waited for, another one may have been put in its place.
-        let locked = file.metadata().map_err(failed)?;
+        // Another process may have replaced the file while this one waited for the lock.
+        let locked = file.metadata()?;
         match std::fs::metadata(path) {
             Ok(now) if (now.dev(), now.ino()) == (locked.dev(), locked.ino()) => return Ok(file),
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -63,10 +93,12 @@ fn replace(path: &Path, old: &File, content: &[u8]) -> io::Result<()> {
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = PathBuf::from(name);
     let outcome = write_like(&temporary, old, content).and_then(|()| std::fs::rename(&temporary, path));
-    if outcome.is_err() {
-        // Best effort: the first error is what is told.
-        std::fs::remove_file(&temporary).unwrap_or_default();
-        return outcome;
+    if let Err(error) = outcome {
+        if let Err(other) = std::fs::remove_file(&temporary) {
+            // The error that is returned says more.
+            tracing::debug!(error = %other, path = %temporary.display(), "a temporary file was not removed");
+        }
+        return Err(error);
     }
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     File::open(dir)?.sync_all()
@@ -85,31 +117,18 @@ fn write_like(path: &Path, old: &File, content: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-/// A token as the file has it.
-fn written(row: &Row) -> String {
-    use std::fmt::Write;
-    let text = |text: &str| toml::Value::String(text.to_owned()).to_string();
-    let scopes: Vec<String> =
-        Scope::ALL.into_iter().filter(|scope| row.scopes.has(*scope)).map(|scope| text(scope.name())).collect();
-    let mut out = "[[token]]\n".to_owned();
-    let mut line = |name: &str, value: String| {
-        // Writing to a string does not fail.
-        writeln!(out, "{name} = {value}").unwrap_or_default();
+/// A token's table as TOML.
+fn as_toml(row: &Row) -> Result<String, toml::ser::Error> {
+    let table = Table {
+        name: row.name.clone(),
+        hash: row.hash.to_string(),
+        scopes: Scope::ALL.into_iter().filter(|scope| row.scopes.has(*scope)).collect(),
+        queue_prefix: row.queue_prefix.clone(),
+        rate: row.rate.map(|rate| rate.messages_per_s),
+        burst: row.rate.map(|rate| rate.burst),
+        created: Some(humantime::format_rfc3339_seconds(SystemTime::now()).to_string()),
     };
-    if let Some(name) = &row.name {
-        line("name", text(name));
-    }
-    line("hash", text(&row.hash.to_string()));
-    line("scopes", format!("[{}]", scopes.join(", ")));
-    if let Some(prefix) = &row.queue_prefix {
-        line("queue-prefix", text(prefix));
-    }
-    if let Some(rate) = row.rate {
-        line("rate", rate.messages_per_s.to_string());
-        line("burst", rate.burst.to_string());
-    }
-    line("created", text(&humantime::format_rfc3339_seconds(SystemTime::now()).to_string()));
-    out
+    toml::to_string(&Document { token: vec![table] })
 }
 
 #[cfg(test)]
@@ -156,7 +175,7 @@ mod tests {
         let path = dir.path().join("tokens.toml");
         append(&path, &row("one")).unwrap();
         let before = std::fs::read(&path).unwrap();
-        assert!(append(&path, &row("one")).unwrap_err().contains("already"));
+        assert!(matches!(append(&path, &row("one")), Err(AppendError::NameTaken)));
         assert_eq!(std::fs::read(&path).unwrap(), before);
     }
 

@@ -1,4 +1,4 @@
-//! The tokens file: TOML, a table `[[token]]` for each.
+//! The tokens file: TOML with a table `[[token]]` for each token.
 
 use crate::{
     access::{
@@ -7,127 +7,177 @@ use crate::{
         token::TokenHash,
     },
     private_files,
-    private_files::{Guard, of_path},
+    private_files::{FileError, Guard},
 };
+use serde::{Deserialize, Serialize};
 use std::{collections::HashSet, path::Path};
 
-/// Bytes of a token's name at most.
+/// Longest name of a token, in bytes.
 pub const NAME_BYTES_MAX: usize = 100;
 
-/// A token as it is kept.
+/// Longest prefix of queues, in bytes: as long as a queue's name.
+pub const QUEUE_PREFIX_BYTES_MAX: usize = 255;
+
+/// What is wrong with a token's table.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RowError {
+    /// `hash` is none.
+    #[error("hash must be blake3: and 64 hex digits")]
+    Hash,
+    /// Another table has the same hash.
+    #[error("its hash stands here twice")]
+    HashTwice,
+    /// `name` is too long.
+    #[error("name has more than {NAME_BYTES_MAX} bytes")]
+    NameTooLong,
+    /// `scopes` is empty.
+    #[error("scopes must name at least one of push, pop and admin")]
+    NoScopes,
+    /// A token of an administrator has a prefix.
+    #[error("admin reaches every queue, so it does not go with queue-prefix")]
+    AdminWithPrefix,
+    /// `queue-prefix` is empty, too long, or has U+0000.
+    #[error("queue-prefix must have 1 to {QUEUE_PREFIX_BYTES_MAX} bytes, and no U+0000")]
+    QueuePrefix,
+    /// `burst` stands without `rate`.
+    #[error("burst goes with rate")]
+    BurstWithoutRate,
+    /// `rate` is out of its range.
+    #[error("rate must be 1 to {RATE_MAX} messages a second")]
+    Rate,
+    /// `burst` is out of its range.
+    #[error("burst must be 1 to {BURST_MAX} messages")]
+    Burst,
+}
+
+/// What is wrong with a tokens file.
+#[derive(Debug, thiserror::Error)]
+pub enum TokensFileError {
+    /// It is not read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// It is no TOML, or has other keys or types.
+    #[error(transparent)]
+    Toml(#[from] toml::de::Error),
+    /// One of its tables is wrong.
+    #[error("token {number}: {error}")]
+    Row {
+        /// Which one, counted from 1.
+        number: usize,
+        /// What is wrong with it.
+        error: RowError,
+    },
+}
+
+/// A token as it is stored.
 #[derive(Debug)]
 pub struct Row {
-    /// What it is called, for people.
+    /// Its name, for people.
     pub name: Option<String>,
     /// Its hash.
     pub hash: TokenHash,
-    /// What it is for; at least one.
+    /// Its scopes; at least one.
     pub scopes: Scopes,
-    /// What the names of queues must begin with that it pushes to.
+    /// The prefix of the queues that it may push to.
     pub queue_prefix: Option<String>,
-    /// How fast.
+    /// Its rate, if it is limited.
     pub rate: Option<RowRate>,
 }
 
 /// How many messages a token may push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RowRate {
-    /// For long.
+    /// In the long run, in messages a second.
     pub messages_per_s: u64,
-    /// At once, after quiet.
+    /// At once after a quiet time, in messages.
     pub burst: u64,
 }
 
-#[derive(serde::Deserialize)]
+/// The file as TOML.
+#[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
-struct Content {
+pub(super) struct Document {
     #[serde(default)]
-    token: Vec<Written>,
+    pub(super) token: Vec<Table>,
 }
 
-#[derive(serde::Deserialize)]
+/// A token's table.
+#[derive(Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct Written {
-    name: Option<String>,
-    hash: String,
-    scopes: Vec<Scope>,
-    queue_prefix: Option<String>,
-    rate: Option<u64>,
-    burst: Option<u64>,
-    /// For people.
-    #[serde(rename = "created")]
-    _created: Option<String>,
+pub(super) struct Table {
+    pub(super) name: Option<String>,
+    pub(super) hash: String,
+    pub(super) scopes: Vec<Scope>,
+    pub(super) queue_prefix: Option<String>,
+    pub(super) rate: Option<u64>,
+    pub(super) burst: Option<u64>,
+    /// For people; the daemon does not read it.
+    pub(super) created: Option<String>,
 }
 
 /// Reads the tokens of a file.
 ///
 /// # Errors
-/// What is wrong with it, in words.
-pub fn read(path: &Path) -> Result<Vec<Row>, String> {
-    parse(&private_files::read(path, Guard::Writing)?).map_err(|error| of_path(path, &error))
+/// [`TokensFileError`].
+pub fn read(path: &Path) -> Result<Vec<Row>, TokensFileError> {
+    parse(&private_files::read(path, Guard::Writing)?)
 }
 
 /// Reads the file's text.
 ///
 /// # Errors
-/// What is wrong with it, in words.
-pub fn parse(text: &str) -> Result<Vec<Row>, String> {
-    let content: Content = toml::from_str(text).map_err(|error| error.to_string())?;
+/// [`TokensFileError`].
+pub fn parse(text: &str) -> Result<Vec<Row>, TokensFileError> {
+    let document: Document = toml::from_str(text)?;
     let mut hashes = HashSet::new();
-    let mut rows = Vec::with_capacity(content.token.len());
-    for (index, written) in content.token.into_iter().enumerate() {
-        let of_token = |what: &str| format!("token {}: {what}", index + 1);
-        let hash = TokenHash::parse(&written.hash).ok_or_else(|| of_token("hash must be blake3: and 64 hex digits"))?;
-        if !hashes.insert(hash.short()) {
-            return Err(of_token("its hash stands here twice"));
-        }
-        rows.push(check(written, hash).map_err(|what| of_token(&what))?);
-    }
-    Ok(rows)
+    let rows = document.token.into_iter().enumerate().map(|(index, table)| {
+        row(table, &mut hashes).map_err(|error| TokensFileError::Row { number: index + 1, error })
+    });
+    rows.collect()
 }
 
-fn check(written: Written, hash: TokenHash) -> Result<Row, String> {
-    let Written { name, scopes, queue_prefix, rate, burst, .. } = written;
+fn row(table: Table, hashes: &mut HashSet<[u8; 16]>) -> Result<Row, RowError> {
+    let Table { name, hash, scopes, queue_prefix, rate, burst, .. } = table;
+    let hash = TokenHash::parse(&hash).ok_or(RowError::Hash)?;
+    if !hashes.insert(hash.short()) {
+        return Err(RowError::HashTwice);
+    }
     if name.as_ref().is_some_and(|name| name.len() > NAME_BYTES_MAX) {
-        return Err(format!("name has more than {NAME_BYTES_MAX} bytes"));
+        return Err(RowError::NameTooLong);
     }
     let scopes: Scopes = scopes.into_iter().collect();
     check_rights(scopes, queue_prefix.as_deref())?;
     Ok(Row { name, hash, scopes, queue_prefix, rate: check_rate(rate, burst)? })
 }
 
-/// Checks what a token may be for.
+/// Checks what a token allows.
 ///
 /// # Errors
-/// What is wrong, in words.
-pub fn check_rights(scopes: Scopes, queue_prefix: Option<&str>) -> Result<(), String> {
+/// [`RowError`].
+pub fn check_rights(scopes: Scopes, queue_prefix: Option<&str>) -> Result<(), RowError> {
     if scopes.is_empty() {
-        return Err("scopes must name at least one of push, pop and admin".into());
+        return Err(RowError::NoScopes);
     }
     let Some(prefix) = queue_prefix else { return Ok(()) };
     if scopes.has(Scope::Admin) {
-        return Err("admin reaches every queue, so it does not go with queue-prefix".into());
+        return Err(RowError::AdminWithPrefix);
     }
-    if prefix.is_empty() || prefix.len() > 255 || prefix.contains('\0') {
-        return Err("queue-prefix must have 1 to 255 bytes, and no U+0000".into());
+    if prefix.is_empty() || prefix.len() > QUEUE_PREFIX_BYTES_MAX || prefix.contains('\0') {
+        return Err(RowError::QueuePrefix);
     }
     Ok(())
 }
 
-/// A rate and its burst, which is a second's worth where nothing else is said.
+/// Checks a rate and its burst, which defaults to the messages of one second.
 ///
 /// # Errors
-/// What is wrong, in words.
-pub fn check_rate(rate: Option<u64>, burst: Option<u64>) -> Result<Option<RowRate>, String> {
+/// [`RowError`].
+pub fn check_rate(rate: Option<u64>, burst: Option<u64>) -> Result<Option<RowRate>, RowError> {
     match (rate, burst) {
         (None, None) => Ok(None),
-        (None, Some(_)) => Err("burst goes with rate".into()),
-        (Some(rate), _) if !(1..=RATE_MAX).contains(&rate) => {
-            Err(format!("rate must be 1 to {RATE_MAX} messages a second"))
-        }
-        (Some(_), Some(burst)) if !(1..=BURST_MAX).contains(&burst) => {
-            Err(format!("burst must be 1 to {BURST_MAX} messages"))
-        }
+        (None, Some(_)) => Err(RowError::BurstWithoutRate),
+        (Some(rate), _) if !(1..=RATE_MAX).contains(&rate) => Err(RowError::Rate),
+        (Some(_), Some(burst)) if !(1..=BURST_MAX).contains(&burst) => Err(RowError::Burst),
         (Some(messages_per_s), burst) => Ok(Some(RowRate { messages_per_s, burst: burst.unwrap_or(messages_per_s) })),
     }
 }
@@ -178,7 +228,7 @@ mod tests {
                 "twice",
             ),
         ] {
-            let error = parse(&format!("[[token]]\n{token}\n")).unwrap_err();
+            let error = parse(&format!("[[token]]\n{token}\n")).unwrap_err().to_string();
             assert!(error.contains(complaint), "{token}: {error}");
         }
     }

@@ -1,4 +1,4 @@
-//! The bearer tokens that are known, by their hashes.
+//! The known bearer tokens, by their hashes.
 
 pub mod append;
 pub mod file;
@@ -13,7 +13,7 @@ use file::Row;
 use std::{collections::HashMap, sync::Arc};
 use subtle::Choice;
 
-/// A token that is known.
+/// A known token.
 #[derive(Debug)]
 struct Known {
     hash: TokenHash,
@@ -22,15 +22,15 @@ struct Known {
     rate: Option<Arc<Rate>>,
 }
 
-/// All of them.
+/// The known tokens.
 #[derive(Debug, Default)]
 pub struct Tokens {
-    /// By a part of the hash, in a table whose own hashing is keyed by chance.
+    /// By a part of the hash. The table's own hash function has a random key.
     known: HashMap<[u8; 16], Known>,
 }
 
 impl Tokens {
-    /// Those of a file. A token that was known `before` keeps what is in its bucket.
+    /// The tokens of a file. A token that was known `before` keeps the content of its bucket.
     #[must_use]
     pub fn new(rows: Vec<Row>, before: Option<&Self>) -> Self {
         let known = rows.into_iter().map(|row| {
@@ -46,31 +46,31 @@ impl Tokens {
         Self { known: known.collect() }
     }
 
-    /// How many.
+    /// The number of tokens.
     #[must_use]
     pub fn len(&self) -> usize {
         self.known.len()
     }
 
-    /// Whether there is none.
+    /// Whether no token is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.known.is_empty()
     }
 
-    /// What this token is for; `None` if it is not known.
+    /// What this token grants; `None` if it is not known.
     #[must_use]
     pub fn find(&self, token: &str) -> Option<Grant> {
         self.find_by(token, TokenHash::is)
     }
 
-    /// The work is the same whatever the token is, known, almost known or of another length: one hash of it, one look into the
-    /// table, one comparison of whole hashes. The time of a look depends on the token's hash under a key of this process
-    /// only, so it tells nothing of the hashes that are kept.
+    /// The work is the same for every token, known or not and of any length: one hash, one lookup in the table, one comparison of
+    /// whole hashes. The time of a lookup depends on the token's hash and the table's random key, so it tells nothing about
+    /// the known hashes.
     fn find_by(&self, token: &str, is: impl FnOnce(&TokenHash, &TokenHash) -> Choice) -> Option<Grant> {
         let hash = TokenHash::of(token);
         let found = self.known.get(&hash.short());
-        let is_known = bool::from(is(&hash, &found.map_or(TokenHash::nobody_s(), |known| known.hash)));
+        let is_known = bool::from(is(&hash, &found.map_or(TokenHash::of_no_token(), |known| known.hash)));
         let known = found.filter(|_| is_known)?;
         Some(Grant::of(Rights {
             scopes: known.scopes,
