@@ -1,6 +1,6 @@
-//! Who may do what: every endpoint, with every kind of token.
+//! Access control: every endpoint with every kind of token.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -26,7 +26,7 @@ struct Guarded {
     _dir: tempfile::TempDir,
 }
 
-/// Makes a token by the command line.
+/// Creates a token with the command line.
 fn new_token(file: &std::path::Path, args: &[&str]) -> String {
     let file = file.to_str().unwrap();
     let output = forebay(&[&["token", "new", "--tokens-file", file], args].concat());
@@ -44,7 +44,7 @@ impl Guarded {
         Self { daemon, tokens_file, admin, _dir: dir }
     }
 
-    /// A token that the daemon knows.
+    /// Creates a token that the daemon accepts.
     fn token(&self, args: &[&str]) -> String {
         let token = new_token(&self.tokens_file, args);
         self.reload();
@@ -71,7 +71,8 @@ fn with_token(client: &mut Client, method: &str, path: &str, token: Option<&str>
     client.request(method, path, &headers, body).unwrap()
 }
 
-/// Method, path and body of a request for each endpoint, and what that asks for. Whoever adds an endpoint must add a row.
+/// Method, path and body of a request for each endpoint, and the access that the endpoint requires. Each new endpoint
+/// needs a row here.
 const TABLE: [(Method, &str, Option<&[u8]>, AccessRequest); ROUTES.len() + 2] = [
     (Method::Post, "/api/v1/push", Some(br#"{"items":[{"queue":"q","payload":1}],"qos0":true}"#), PUSH),
     (Method::Post, "/push/q", Some(b"1"), PUSH),
@@ -91,7 +92,7 @@ const TABLE: [(Method, &str, Option<&[u8]>, AccessRequest); ROUTES.len() + 2] = 
 const PUSH: AccessRequest = AccessRequest::Scope(Scope::Push);
 const ADMIN: AccessRequest = AccessRequest::Scope(Scope::Admin);
 
-/// The row of the daemon's table that a request finds.
+/// The row of the daemon's route table that matches a request.
 fn row(method: Method, path: &str) -> (&'static str, &'static str) {
     let route = find_route(method, path).unwrap().route;
     (route.method.name(), route.pattern.text())
@@ -306,7 +307,7 @@ fn web_pages_may_ask_where_their_origin_is_configured_and_nowhere_else() {
     assert_eq!(preflight.header("Vary"), Some("Origin"));
     let stranger = ask("OPTIONS", &[&[("Origin", "https://stranger.example")], &asks[..]].concat(), None);
     assert_eq!((stranger.status, stranger.header("Access-Control-Allow-Origin")), (401, None));
-    // A page can read why it was refused.
+    // A web page can read the reason of a refusal.
     let refused = ask("POST", &[("Origin", PAGE)], Some(b"1"));
     assert_eq!((refused.status, refused.header("Access-Control-Allow-Origin")), (401, Some(PAGE)));
     let token = guarded.token(&["--scopes", "push"]);
@@ -319,7 +320,7 @@ fn web_pages_may_ask_where_their_origin_is_configured_and_nowhere_else() {
     for response in [&preflight, &stranger, &refused, &taken, &elsewhere] {
         assert_eq!(response.header("Access-Control-Allow-Credentials"), None);
     }
-    // What a browser could load or a cache could keep.
+    // Headers that keep browsers from loading the reply and caches from storing it.
     let health = client.request("GET", "/health", &[], None).unwrap();
     for response in [&stranger, &refused, &health] {
         assert_eq!(response.header("X-Content-Type-Options"), Some("nosniff"));

@@ -1,7 +1,7 @@
-//! The database or the log went back in time, or the database is another one: told, mended where the log has what is
-//! missing, and decided by a person where it has not.
+//! The database or the log went back in time, or the database is another one. The daemon reports it, restores what the
+//! log retains, and otherwise waits for an operator's decision.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -20,7 +20,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 const SMALL: [&str; 4] = ["--cores", "1", "--wal-segment-bytes", "1MiB"];
 const RETAIN: [&str; 2] = ["--retain-drained", "1h"];
 
-/// Pushes the numbers with 30 KB each and without transaction ids, and waits until they are in PostgreSQL.
+/// Pushes each number with 30 KB and without a transaction id, and waits until PostgreSQL has them.
 fn push(daemon: &Daemon, numbers: std::ops::Range<u64>) {
     let mut client = daemon.connect();
     for n in numbers {
@@ -76,7 +76,7 @@ fn set(to: &str, data_dir: &Path, cluster: &TestCluster) -> Option<i32> {
     output.status.code()
 }
 
-/// Starts a daemon that ends with 3 because of what does not fit.
+/// Starts a daemon that exits with 3 because log and database do not match.
 fn check_refused(data_dir: &Path, cluster: &TestCluster, what: &str) {
     let mut daemon = Daemon::start(data_dir, &cluster.url(), &SMALL);
     assert_eq!(daemon.wait().code(), Some(3));
@@ -98,7 +98,7 @@ fn case_61_restored_to_yesterday_while_the_daemon_runs_what_was_lost_is_delivere
     wait_until("all are there", || numbers(&cluster).len() >= 310);
     assert!(numbers(&cluster).into_iter().eq(0..310), "each once and in order");
     assert!(daemon.log().contains("the database went back in time; what it lost is delivered again"));
-    // And once more across a restart, to a time before anything was pushed again.
+    // Once more across a restart, to a time before the messages were delivered again.
     assert!(daemon.terminate().success());
     restore(&cluster, &backup);
     let daemon = Daemon::start(dir.path(), &cluster.url(), &[&SMALL[..], &RETAIN].concat());
@@ -144,7 +144,7 @@ fn case_61_restored_to_yesterday_without_retained_segments_it_is_refused_aloud_u
 #[test]
 fn case_61_another_database_is_refused_aloud_until_a_person_decides() {
     let (cluster, other) = (TestCluster::start_without_fsync().unwrap(), TestCluster::start_without_fsync().unwrap());
-    // Clusters of a test are copies of one template, down to the name of the system: only another one by initdb is another.
+    // Test clusters are copies of one template and share its system identifier. Only a cluster from initdb has another.
     let identifiers = "SELECT system_identifier FROM pg_control_system()";
     assert_eq!(rows(&cluster, identifiers), rows(&other, identifiers));
     other.psql("CREATE DATABASE moved").unwrap();
@@ -156,7 +156,7 @@ fn case_61_another_database_is_refused_aloud_until_a_person_decides() {
     let mut daemon = Daemon::start(dir.path(), &moved_url, &SMALL);
     assert_eq!(daemon.wait().code(), Some(3));
     assert!(daemon.log().contains("another database"), "{}", daemon.log());
-    // Moved with all that it had: the checkpoint came along.
+    // The dump moves the whole database, so the checkpoint moves with it.
     let dump = Command::new(cluster.binaries().path("pg_dump")).args(["-d", &cluster.url()]).output().unwrap();
     assert!(dump.status.success());
     let sql = other.dir().join("dump.sql");
@@ -177,7 +177,7 @@ fn case_61_another_database_is_refused_aloud_until_a_person_decides() {
     let count = Command::new(other.binaries().path("psql")).args(["-XAtd", &moved_url, "-c", sql]).output().unwrap();
     assert_eq!(String::from_utf8(count.stdout).unwrap().trim(), "110|110");
     assert!(daemon.terminate().success());
-    // Back to the first one, which stayed behind: only what comes from now on.
+    // Back to the first cluster, which has only what it had before: only new messages are delivered.
     check_refused(dir.path(), &cluster, "another database");
     let set = |to: &str| checkpoint(&["set", "--to", to, "--yes"], dir.path(), &cluster).status.code();
     assert_eq!(set("log-end"), Some(0));
@@ -259,7 +259,7 @@ fn retained_segments_are_not_pending_make_room_at_the_quota_and_are_shown() {
     let listed = String::from_utf8(ls.stdout).unwrap();
     assert!(listed.contains("drained") && listed.contains("data"), "{listed}");
     cluster.start().unwrap();
-    // Far more than the quota: what is retained goes first, and nothing is refused.
+    // Far more than the quota: retained segments are deleted first, and no push is refused.
     push(&daemon, 60..500);
     let buffers = daemon.buffers();
     assert!(buffers["retainedSegmentsGivenUp"].as_u64().unwrap() > 0, "{buffers}");
@@ -329,20 +329,20 @@ fn how_far_the_log_is_drained_is_written_down_again_after_an_attempt_that_failed
         line["lanes"][0]["ordinal"].as_u64()
     };
     wait_until("it is written down", || written() == Some(3));
-    // Where a directory is no file is made, whoever the daemon is.
+    // A directory in place of the file makes every write to it fail, also for root.
     std::fs::create_dir(&blocked).unwrap();
     push(&daemon, 3..6);
     let told = || daemon.log().matches("could not be written down").count();
     wait_until("it is told", || told() > 0);
-    // Over several segments, and quiet for a while again.
+    // The pushes fill several segments; then the log is idle again.
     push(&daemon, 6..100);
     let before = daemon.figure("drainTransactions");
     std::thread::sleep(Duration::from_millis(2500));
     assert_eq!((written(), told(), daemon.figure("drainTransactions")), (Some(3), 1, before));
-    // Nothing is pushed any more.
+    // Nothing is pushed from here on.
     std::fs::remove_dir(&blocked).unwrap();
     wait_until("it is written down", || written() == Some(100));
-    // And told anew.
+    // The failure is reported again.
     std::fs::create_dir(&blocked).unwrap();
     push(&daemon, 100..103);
     wait_until("it is told", || told() == 2);

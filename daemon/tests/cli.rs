@@ -1,6 +1,6 @@
-//! The command line: help, settings, what is refused, the schema, and looking into the log.
+//! The command line: help, settings, refusals, the schema, and inspection of the log.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -157,7 +157,7 @@ fn the_printed_schema_runs_cleanly_on_an_empty_database_and_is_the_one_that_migr
         let output = forebay(&[&["schema", "migrate", "--postgres", &cluster.url()], args].concat());
         assert!(output.status.success(), "{}", stderr(&output));
     };
-    // Nothing is left to be done, however often.
+    // A second migration has nothing to do.
     migrate(&[]);
     migrate(&[]);
 }
@@ -201,7 +201,7 @@ fn wal_verify_finds_a_sound_log_sound_and_names_the_segment_and_offset_of_a_flip
         let body = json!({"items": [{"queue": "q", "payload": {"n": n, "fill": "x".repeat(30_000)}}], "qos0": true});
         assert_eq!(client.push(&body).unwrap().status, 201);
         if n % 20 == 10 {
-            // Of a daemon that runs: a sound log that grows.
+            // The log of a running daemon grows, and it is sound.
             let output = verify(daemon.data_dir());
             assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
         }
@@ -224,7 +224,7 @@ fn wal_verify_finds_a_sound_log_sound_and_names_the_segment_and_offset_of_a_flip
     let text = stdout(&output);
     assert_eq!(output.status.code(), Some(1), "{text}");
     let finding = text.lines().find(|line| line.contains("not verify") || line.contains("no frames")).unwrap();
-    // A record's place is its segment and the offset of its frame, not far before the byte.
+    // A record's position is its segment and the offset of its frame, shortly before the flipped byte.
     let number_after = |word: &str| -> Option<u64> {
         let mut words = finding.split([' ', ':', ',']);
         words.find(|found| *found == word).and_then(|_| words.next()?.parse().ok())

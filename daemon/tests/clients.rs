@@ -1,7 +1,7 @@
-//! Programs that people push with: curl, Python's requests, Node's fetch, wrk, ab, oha. Each pushes and gets its answers, and
-//! what it pushed is in PostgreSQL. `make test` installs them, save oha, which takes minutes to build.
+//! Common HTTP clients: curl, Python's requests, Node's fetch, wrk, ab, oha. Each pushes and reads its replies, and
+//! PostgreSQL has what it pushed. `make test` installs all but oha, which takes minutes to build.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -14,7 +14,7 @@ fn script(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
 }
 
-/// Runs a client to its end; it must end well.
+/// Runs a client until it exits; it must succeed.
 fn run(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output();
     let output =
@@ -28,7 +28,7 @@ fn base(stage: &Stage) -> String {
     format!("http://{}", stage.daemon.address)
 }
 
-/// The JSON documents that a client printed, and those that are in PostgreSQL, in one order.
+/// JSON documents in a canonical order, so that a client's output and PostgreSQL's rows can be compared.
 fn sorted(documents: impl Iterator<Item = Value>) -> Vec<String> {
     let mut texts: Vec<String> = documents.map(|document| document.to_string()).collect();
     texts.sort_unstable();
@@ -61,7 +61,7 @@ fn curl_pushes_in_the_ways_that_people_do() {
 #[test]
 fn python_requests_pushes_whole_bodies_and_streams() {
     check("requests", &Value::Null, |base| {
-        // The distribution's interpreter, which has the distribution's package.
+        // The `requests` package belongs to the distribution's interpreter.
         let script = script("push_requests.py");
         run("/usr/bin/python3", &["-X", "utf8", script.to_str().unwrap(), base, "requests"])
     });
@@ -72,8 +72,8 @@ fn node_fetch_pushes_whole_bodies_streams_and_many_at_once() {
     check("fetch", &Value::Null, |base| run("node", &[script("push_fetch.mjs").to_str().unwrap(), base, "fetch"]));
 }
 
-/// Checks that PostgreSQL has a load generator's pushes: those that it counted, and at most as many more as it had
-/// connections, whose answers it did not wait for.
+/// Checks that PostgreSQL has the pushes of a load generator. It has all that the generator counted, and at most one
+/// more for each connection whose last reply the generator did not read.
 fn check_load(stage: &Stage, queue: &str, counted: u64, connections: u64) {
     stage.daemon.wait_until_drained();
     let rows = stage.rows(&format!("SELECT count(*) FROM forebay.message_log WHERE queue = '{queue}'"));
@@ -118,7 +118,7 @@ fn ab_pushes_over_connections_of_http_1_0_that_are_kept() {
     check_load(&stage, "ab", 2000, 0);
 }
 
-/// Where oha may be: it is no package of the distribution's.
+/// Where oha may be installed: the distribution has no package of it.
 fn oha() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join("oha")).find(|program| program.is_file())
@@ -127,7 +127,7 @@ fn oha() -> Option<PathBuf> {
 #[test]
 fn oha_pushes_where_it_is_installed() {
     let Some(oha) = oha() else {
-        // Written past the test harness, which keeps what passing tests print.
+        // Written directly to standard error: the test harness hides the output of passing tests.
         let warning =
             b"\n*** oha is not installed, so its test pushed nothing: `make oha` builds it, in minutes ***\n\n";
         std::io::Write::write_all(&mut std::io::stderr(), warning).unwrap();

@@ -1,6 +1,6 @@
-//! What a push is answered with, and what stands in PostgreSQL after it, as the contract says it.
+//! The reply to a push and the rows that it leaves in PostgreSQL, as the contract defines them.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -19,14 +19,14 @@ fn push(stage: &Stage, body: &Value) -> Response {
     response
 }
 
-/// A push of one item, plain, as its answer names it.
+/// Sends a plain push of one item and returns the reply for it.
 fn push_one(stage: &Stage, item: &Value) -> Value {
     let mut items = push(stage, &json!({"items": [item]})).json();
     assert_eq!(items.as_array().unwrap().len(), 1);
     items[0].take()
 }
 
-/// Checks the two headers of every 2xx.
+/// Checks the two headers that every 2xx reply has.
 fn check_headers(response: &Response, durability: &str) {
     assert_eq!(response.header("Forebay-Durability"), Some(durability));
     assert_eq!(response.header("Content-Type"), Some("application/json"));
@@ -67,7 +67,7 @@ fn a_plain_push_is_answered_when_its_rows_are_committed_with_an_array_in_the_ord
         assert_eq!(answer["queueName"], "plain");
         assert_eq!(uuid(&answer["message_id"]).get_version_num(), 7);
     }
-    // A missing transaction id is the message's id.
+    // An item without a transaction id gets its message id.
     assert_eq!(answers[0]["transaction_id"], answers[0]["message_id"]);
     assert_eq!(answers[1]["transaction_id"], "tx \"2\" ü");
     assert_eq!(answers[0]["partition_id"], answers[2]["partition_id"]);
@@ -112,7 +112,7 @@ fn a_buffered_push_is_answered_with_an_object_when_the_disk_has_it_whichever_fie
     let last = json!("last");
     let expected = [json!(0), last.clone(), json!(1), last.clone(), json!(2), last];
     assert_eq!(stage.payloads("buffered", 6), expected);
-    // Not asked for is not buffered.
+    // A push is plain unless `qos0` is true.
     let plain = push(&stage, &json!({"items": [{"queue": "b", "payload": 1}], "qos0": false, "bufferMs": null}));
     assert_eq!(plain.json()[0]["status"], "queued");
 }
@@ -158,16 +158,16 @@ fn case_59_a_second_push_with_the_same_transaction_id_adds_nothing_and_names_the
         assert_eq!((&later["status"], &later["message_id"]), (&json!("duplicate"), &first["message_id"]));
         assert_eq!(later["transaction_id"], "same");
     }
-    // Across requests, beside one that is not there yet.
+    // Across requests, together with an item that is not a duplicate.
     let answers = push(&stage, &json!({"items": [item(4, "a"), {"queue": "twice", "partition": "a", "payload": 5}]}));
     let answers = answers.json();
     assert_eq!((&answers[0]["status"], &answers[0]["message_id"]), (&json!("duplicate"), &first["message_id"]));
     assert_eq!((&answers[1]["status"], &answers[1]["partition_id"]), (&json!("queued"), &first["partition_id"]));
-    // Another partition, another queue: no duplicates.
+    // Another partition and another queue: no duplicates.
     assert_eq!(push_one(&stage, &item(6, "b"))["status"], "queued");
     let elsewhere = json!({"queue": "twice2", "partition": "a", "payload": 7, "transactionId": "same"});
     assert_eq!(push_one(&stage, &elsewhere)["status"], "queued");
-    // A buffered one is found as well, though its answer came before.
+    // A buffered message is found as well, although its reply came earlier.
     push(&stage, &json!({"items": [item(8, "a")], "qos0": true}));
     let rows = stage.payloads("twice", 3);
     assert_eq!(rows, [json!(1), json!(5), json!(6)]);
@@ -214,7 +214,7 @@ fn the_views_have_the_documented_columns_and_a_message_keeps_its_trace_id_and_ti
                FROM forebay.message_log WHERE queue = 'columns'";
     let id = answer["message_id"].as_str().unwrap();
     assert_eq!(stage.rows(sql), [[id, trace_id, "jsonb", "t"]]);
-    // Triggers and replication stand on this one.
+    // Triggers and replication use this table.
     assert_eq!(stage.rows(&format!("SELECT payload FROM forebay.messages WHERE id = '{id}'")), [["{}"]]);
     let untraced = push_one(&stage, &json!({"queue": "columns", "partition": "untraced", "payload": 1}));
     let sql = format!("SELECT trace_id FROM forebay.message_log WHERE id = {}", untraced["message_id"]);
@@ -237,7 +237,7 @@ fn seq_counts_without_gaps_in_each_partition_whatever_was_refused_or_doubled_in_
     let mut client = stage.daemon.connect();
     for round in 0..10 {
         let item = |n: i64| json!({"queue": "gapless", "partition": format!("p{}", n % 3), "payload": n, "transactionId": n.to_string()});
-        // Half of each round's items were in the round before.
+        // Half of the items of each round were in the previous round.
         let items: Vec<Value> = (round * 5..round * 5 + 10).map(item).collect();
         assert_eq!(client.push(&json!({"items": items})).unwrap().status, 201);
         assert_eq!(client.push(&json!({"items": [items[0], {"queue": "gapless"}]})).unwrap().status, 400);

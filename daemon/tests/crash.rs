@@ -1,7 +1,7 @@
-//! Kill -9, of the daemon and of PostgreSQL, under load: every answered message is in PostgreSQL once and in order, and
-//! nothing is that was never sent.
+//! SIGKILL of the daemon and of PostgreSQL under load. PostgreSQL has every acknowledged message exactly once and in
+//! order, and no message that was never sent.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -24,13 +24,13 @@ const PARTITIONS_PER_PRODUCER: u64 = 2;
 const DAEMON_KILLS: u32 = 25;
 const POSTGRES_KILLS: u32 = 5;
 
-/// What one producer knows of its messages, by partition: in the order in which it sent them, and whether it had an answer.
+/// The messages of one producer by partition, in sending order, each with whether it was acknowledged.
 type Sent = BTreeMap<String, Vec<(u64, bool)>>;
 
-/// Where the daemon listens at present.
+/// The daemon's current address.
 type Address = Arc<Mutex<SocketAddr>>;
 
-/// One producer: sends one push after the other's answer, to partitions of its own.
+/// A producer with its own partitions that sends each push after the reply to the previous one.
 struct Producer {
     id: u64,
     random: Random,
@@ -59,7 +59,7 @@ impl Producer {
         let path = format!("/push/crash/{partition}");
         let payload =
             |number: &u64| json!({"producer": self.id, "n": number, "fill": "x".repeat((number % 700) as usize)});
-        // Without ids a push whose answer was lost cannot be sent again: it may be there, or not.
+        // Without a transaction id, a push whose reply was lost cannot be sent again: it may have been kept or not.
         let mut answered = false;
         while !answered && !self.stop.load(Ordering::Relaxed) {
             let address = *self.address.lock().unwrap();
@@ -94,7 +94,7 @@ impl Producer {
             };
             match response {
                 Ok(response) if response.status == 201 => answered = true,
-                // Refused in the midst of an end: it was not kept, as far as it says, and is sent again.
+                // A push refused during shutdown was not kept, so it is sent again.
                 Ok(response) => {
                     assert_eq!(response.status, 503, "{:?}", String::from_utf8_lossy(&response.body));
                     self.client = None;
@@ -190,7 +190,7 @@ fn case_46_and_54_killed_25_times_and_postgresql_5_times_under_load_nothing_is_l
     println!("{answered} answered, {stored} stored");
     assert!(answered > 1000, "there was load: {answered}");
 
-    // And a fresh push still flows.
+    // New pushes are still delivered.
     let fresh = daemon.connect().push(&json!({"items": [{"queue": "after", "payload": 1}]})).unwrap();
     assert_eq!(fresh.json()[0]["status"], "queued");
     wait_until("the figures are right", || daemon.figure("pending") == 0 && daemon.figure("lostRecords") == 0);

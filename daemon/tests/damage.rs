@@ -1,7 +1,7 @@
-//! One flipped bit, anywhere in the log of a daemon that stopped in order: `wal verify` says where, and the next daemon
-//! delivers every record that still verifies, tells which are lost, and deletes nothing.
+//! One flipped bit anywhere in the log of a daemon that stopped cleanly. `wal verify` reports its position. The next
+//! daemon delivers every record that still verifies, reports the lost ones, and deletes nothing.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -28,27 +28,27 @@ use std::{
 const RECORDS: u64 = 1000;
 const ARGS: [&str; 4] = ["--cores", "1", "--wal-max-bytes", "64MiB"];
 
-/// Offsets that are spread over what was written …
+/// The number of offsets spread over the written part …
 const SPREAD_WRITTEN: u64 = 40;
 /// … and over the whole file.
 const SPREAD: u64 = 20;
 
-/// A log of 1,000 records that PostgreSQL never got, of a daemon that stopped in order.
+/// A log of 1,000 records that never reached PostgreSQL, from a daemon that stopped cleanly.
 struct Written {
     dir: tempfile::TempDir,
-    /// All of it is in one segment.
+    /// The size of the one segment that holds the whole log.
     segment_mib: u64,
-    /// Where each record's frame ends, by its number.
+    /// The end of each record's frame, by sequence number.
     ends: Vec<u64>,
-    /// Where the last group ends, which is the seal.
+    /// The end of the last group, which is the seal.
     durable_end: u64,
 }
 
 impl Written {
-    /// The records in so many requests of as many items.
+    /// Writes the records in this many requests of equal size.
     fn in_requests(requests: u64) -> Self {
         let dir = data_dir();
-        // A request takes a block at least.
+        // Each request takes at least one block.
         let segment_mib = if requests > 100 { 6 } else { 1 };
         let daemon = Daemon::start(dir.path(), NOWHERE, &args(segment_mib));
         let mut client = daemon.connect();
@@ -92,13 +92,13 @@ impl Written {
         assert_eq!(self.ends.len() as u64, RECORDS);
     }
 
-    /// Offsets in every region: the header and what follows it in its block, frames' headers, payloads and padding, the
-    /// padding of blocks, the first and the last group, the seal, what was never written; and random ones.
+    /// Offsets in every region: the header and the rest of its block; headers, payloads and padding of frames; padding
+    /// of blocks; the first and the last group; the seal; the part that was never written. Random offsets are added.
     fn offsets(&self, random: &mut Random) -> BTreeSet<u64> {
         let mut offsets: BTreeSet<u64> = [0, 7, 9, 13, 20, 40, 63, 72, 79, 80, 2000, 4095].into();
         for record in [0, 1, 2, RECORDS as usize / 2, RECORDS as usize - 2, RECORDS as usize - 1] {
             let start = if record == 0 { 4096 } else { self.ends[record - 1] };
-            // The first bytes of a frame's header or of what lies before it, the last ones of a payload or of its padding.
+            // The first bytes of a frame's header or before it, and the last bytes of a payload or its padding.
             let end = self.ends[record];
             offsets.extend([start, start + 1, start + 8, start + 20, start + 39, start + 41]);
             offsets.extend([end - 41, end - 9, end - 5, end - 1, end]);
@@ -142,7 +142,7 @@ fn check_is_sound(data_dir: &Path) {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
-/// `wal verify` ends with 1 and says where, for people and as JSON.
+/// `wal verify` exits with 1 and reports the position as text and as JSON.
 fn check_is_found(data_dir: &Path, offset: u64, bit: u64) {
     let output = wal(data_dir, "verify", &["--json"]);
     let what = format!("bit {bit} at {offset}: {}", String::from_utf8_lossy(&output.stdout));
@@ -152,7 +152,7 @@ fn check_is_found(data_dir: &Path, offset: u64, bit: u64) {
     let findings = report["lanes"][0]["findings"].as_array().unwrap();
     let is_there = |finding: &&Value| {
         let at = finding["offset"].as_u64().unwrap_or(u64::MAX);
-        // What begins there, a frame or a block, is not longer than this.
+        // The frame or block that starts there has at most this length.
         finding["segment"] == 1 && (at..at.saturating_add(4096)).contains(&offset)
     };
     let found = findings.iter().find(is_there).unwrap_or_else(|| panic!("{what}"));
@@ -160,7 +160,7 @@ fn check_is_found(data_dir: &Path, offset: u64, bit: u64) {
     assert!(missing <= 1, "one bit costs one record at most: {what}");
     let text = found["text"].as_str().unwrap();
     assert!(text.contains("segment 1"), "{what}");
-    // Every eighth for people too: it is the same with other words.
+    // One bit in eight is also checked in the text output, which comes from the same findings.
     if bit == 0 {
         let output = wal(data_dir, "verify", &[]);
         assert_eq!(output.status.code(), Some(1), "{what}");
@@ -206,7 +206,7 @@ fn a_lane_that_was_quiet_for_a_moment_is_sealed_so_that_damage_to_its_last_recor
     let mut client = daemon.connect();
     let items = ["the first one", "the last one"].map(|payload| json!({"queue": "damage", "payload": payload}));
     assert_eq!(client.push(&json!({"items": items, "qos0": true})).unwrap().status, 201);
-    // Behind the group of the push comes another one by itself, and no more of them.
+    // The only further group after that of the push is the seal.
     wait_until("the lane is sealed", || durable() == "segment 1 offset 12288");
     std::thread::sleep(std::time::Duration::from_millis(500));
     assert_eq!(durable(), "segment 1 offset 12288");
@@ -237,16 +237,16 @@ fn copy_dir(from: &Path, to: &Path) {
     }
 }
 
-/// What a flipped bit costs, and how the loss is told.
+/// The loss that a flipped bit causes, and how it is reported.
 struct Loss {
     offset: u64,
-    /// The record that is lost, by its number, which is its ordinal as well.
+    /// The lost record's number, which is also its ordinal.
     number: Option<u64>,
-    /// Whether its frame's header still tells its number.
+    /// Whether the header of its frame still has the number.
     is_named: bool,
 }
 
-/// A daemon with PostgreSQL on a copy of the log with that damage.
+/// Runs a daemon with PostgreSQL on a copy of the log that has this damage.
 fn check_delivery(written: &Written, cluster: &TestCluster, schema: &str, loss: &Loss) {
     let dir = data_dir();
     copy_dir(written.dir.path(), dir.path());
@@ -280,7 +280,7 @@ fn check_delivery(written: &Written, cluster: &TestCluster, schema: &str, loss: 
         assert!(!log.contains("records_missing"), "{schema}");
     }
 
-    // It goes on in another segment, and the damaged one stays as it is.
+    // The daemon writes to another segment, and the damaged one stays as it is.
     let fresh = daemon.connect().push(&json!({"items": [{"queue": "after", "payload": 1}]})).unwrap();
     assert_eq!(fresh.json()[0]["status"], "queued", "{schema}");
     let set_aside = dir.path().join("wal/set-aside/lane-00-0000000001.seg");
@@ -296,7 +296,7 @@ fn what_verifies_is_delivered(requests: u64) {
     let middle = RECORDS / 2 + 3;
     let start = |record: u64| {
         let before = written.ends[record as usize - 1];
-        // The first record of a request starts a group, on a block.
+        // The first record of a request starts a group, which starts on a block.
         if record.is_multiple_of(RECORDS / requests) { before.next_multiple_of(4096) } else { before }
     };
     let lost = |offset, number, is_named| Loss { offset, number: Some(number), is_named };

@@ -1,6 +1,6 @@
-//! A disk that fails under one lane: the others' messages reach PostgreSQL, and nothing answered is lost.
+//! The disk of one lane fails. The messages of the other lanes reach PostgreSQL, and no acknowledged message is lost.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -23,7 +23,7 @@ use std::{
 const ARGS: [&str; 8] =
     ["--cores", "2", "--wal-segment-bytes", "1MiB", "--wal-max-bytes", "256MiB", "--sync", "fdatasync"];
 
-/// Pushes messages numbered from `first` on to a partition, to wait in the log for company that does not come.
+/// Pushes these numbers to a partition as messages that wait in the log for a count that is never reached.
 fn push_waiting(client: &mut Client, partition: &str, numbers: std::ops::Range<u64>) {
     let payload = |n| json!({"n": n, "fill": "x".repeat(500)});
     let item = |n| json!({"queue": "fails", "partition": partition, "payload": payload(n)});
@@ -32,7 +32,7 @@ fn push_waiting(client: &mut Client, partition: &str, numbers: std::ops::Range<u
     assert_eq!(response.status, 201);
 }
 
-/// The numbers of a partition in PostgreSQL, in the order of `seq`.
+/// The numbers of a partition in PostgreSQL, ordered by `seq`.
 fn numbers(cluster: &TestCluster, partition: &str) -> Vec<u64> {
     let sql = format!(
         "SELECT payload->>'n' FROM forebay.message_log WHERE queue = 'fails' AND partition = '{partition}' ORDER BY seq"
@@ -40,7 +40,7 @@ fn numbers(cluster: &TestCluster, partition: &str) -> Vec<u64> {
     common::rows(cluster, &sql).iter().map(|row| row[0].parse().unwrap()).collect()
 }
 
-/// Segment and offset behind the last durable group of a lane.
+/// Segment and offset of a lane's durable end.
 fn durable(daemon: &Daemon, lane: usize) -> (u64, u64) {
     let text = daemon.buffers()["lanes"][lane]["durable"].as_str().unwrap().to_owned();
     let words: Vec<&str> = text.split(' ').collect();
@@ -48,7 +48,7 @@ fn durable(daemon: &Daemon, lane: usize) -> (u64, u64) {
     (segment.parse().unwrap(), offset.parse().unwrap())
 }
 
-/// Copies a lane's files to another directory, and lets its name lead there.
+/// Copies a lane's files to another directory and replaces the lane with a symbolic link to it.
 fn move_lane(from: &Path, to: &Path, seen_as: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
@@ -63,7 +63,7 @@ fn move_lane(from: &Path, to: &Path, seen_as: &Path) {
 fn case_33_a_lane_whose_disk_fails_refuses_all_pushes_and_ends_with_3_after_all_that_was_durable_is_drained() {
     let disk = match SmallDisk::tmpfs("") {
         Ok(disk) => disk,
-        // The same with a limit that every lane runs into: space.rs, case 41.
+        // Case 41 in space.rs tests the same with a limit that every lane reaches.
         Err(error) => return say_not_run("case_33 with one lane on a disk of its own", &error),
     };
     let cluster = TestCluster::start_without_fsync().unwrap();
@@ -91,7 +91,7 @@ fn case_33_a_lane_whose_disk_fails_refuses_all_pushes_and_ends_with_3_after_all_
     let refused = clients[1].post("/push/refused", b"1").unwrap();
     assert_eq!((refused.status, refused.code()), (503, "storage_failed".to_owned()));
     assert!(refused.header("Retry-After").is_some());
-    // Whoever is still there to answer says no, on the other lane too.
+    // If the daemon still replies, it refuses, on the other lane too.
     if let Ok(response) = clients[0].post("/push/refused", b"1") {
         assert_eq!((response.status, response.code()), (503, "storage_failed".to_owned()));
     }
@@ -104,7 +104,7 @@ fn case_33_a_lane_whose_disk_fails_refuses_all_pushes_and_ends_with_3_after_all_
         assert!(numbers(&cluster, partition).into_iter().eq(0..200), "{partition}: drained before the end");
     }
 
-    // On a disk that works it goes on, without loss and with nothing twice.
+    // On a working disk the daemon continues without loss or duplicates.
     fs::remove_file(filler).unwrap();
     fs::remove_file(&lane_dir).unwrap();
     fs::create_dir(&lane_dir).unwrap();
@@ -126,10 +126,10 @@ fn case_33_a_lane_whose_disk_fails_refuses_all_pushes_and_ends_with_3_after_all_
     assert!(refused[0][0] == "0" || refused[0][0] == "1", "one that was refused may be there, not more: {refused:?}");
 }
 
-/// Puts a directory in the place of a segment, which can be opened and not read; returns where the segment is kept.
+/// Replaces a segment with a directory, which can be opened but not read. Returns the segment's new path.
 fn make_unreadable(segment: &Path) -> PathBuf {
     let kept = segment.with_extension("kept");
-    // Beside the lanes: a name that is none of theirs would be reported.
+    // Outside the lanes' directories, where an unknown name would be reported.
     let kept = kept.parent().unwrap().parent().unwrap().join(kept.file_name().unwrap());
     fs::rename(segment, &kept).unwrap();
     fs::create_dir(segment).unwrap();
@@ -141,7 +141,8 @@ fn make_readable(segment: &Path, kept: &Path) {
     fs::rename(kept, segment).unwrap();
 }
 
-/// Both lanes filled over several segments while PostgreSQL is away; the numbers of partitions `zero` and `one`.
+/// Fills several segments of both lanes while PostgreSQL is away. Returns the count of numbers in partitions `zero` and
+/// `one`.
 fn fill_both_lanes(daemon: &Daemon) -> u64 {
     let mut clients = [daemon.connect_to_lane(0), daemon.connect_to_lane(1)];
     let count = 9_000;
@@ -160,7 +161,7 @@ fn case_24_and_33_a_lane_that_cannot_be_read_is_left_out_after_a_while_and_deliv
     let dir = data_dir();
     let daemon = Daemon::start(dir.path(), &cluster.url(), &ARGS);
     let count = fill_both_lanes(&daemon);
-    // What a lane wrote last it has in memory, and what is there needs no disk: the next life has nothing yet.
+    // A lane's most recent records are in memory and need no disk. The next daemon has none of them in memory.
     assert!(daemon.terminate().success());
     let daemon = Daemon::start(dir.path(), &cluster.url(), &ARGS);
     let segment = dir.path().join("wal/lane-01/0000000003.seg");
@@ -179,7 +180,7 @@ fn case_24_and_33_a_lane_that_cannot_be_read_is_left_out_after_a_while_and_deliv
     let buffers = daemon.buffers();
     assert_eq!((&buffers["lanes"][0]["leftOut"], &buffers["lanes"][1]["leftOut"]), (&json!(false), &json!(true)));
     assert!(buffers["pending"].as_u64().unwrap() >= count - one.len() as u64);
-    // Pushes go on, on both lanes; what the healthy one takes is drained.
+    // Pushes continue on both lanes, and the messages of the healthy lane are drained.
     let response = daemon.connect_to_lane(0).push(&json!({"items": [{"queue": "meanwhile", "payload": 1}]})).unwrap();
     assert_eq!(response.json()[0]["status"], "queued");
     push_waiting(&mut daemon.connect_to_lane(1), "one", count..count + 1);
@@ -198,11 +199,11 @@ fn case_33_a_lane_that_cannot_be_read_at_the_end_does_not_take_the_others_grace(
     let cluster = TestCluster::start_without_fsync().unwrap();
     cluster.stop(StopMode::Fast, PATIENCE).unwrap();
     let dir = data_dir();
-    // Were the lane waited for, the test would not end in time.
+    // If the daemon waited for the lane, the test would not end in time.
     let args = [&ARGS[..], &["--shutdown-grace", "1h"]].concat();
     let daemon = Daemon::start(dir.path(), &cluster.url(), &args);
     let count = fill_both_lanes(&daemon);
-    // What a lane wrote last it has in memory, and what is there needs no disk: the next life has nothing yet.
+    // A lane's most recent records are in memory and need no disk. The next daemon has none of them in memory.
     assert!(daemon.terminate().success());
     let daemon = Daemon::start(dir.path(), &cluster.url(), &args);
     let segment = dir.path().join("wal/lane-01/0000000003.seg");
@@ -212,7 +213,7 @@ fn case_33_a_lane_that_cannot_be_read_at_the_end_does_not_take_the_others_grace(
     assert_eq!(daemon.terminate().code(), Some(0));
     assert!(numbers(&cluster, "zero").into_iter().eq(0..count), "the healthy lane is drained");
 
-    // Nothing is concluded from a segment that cannot be read: the start says which it is, and changes nothing.
+    // Nothing is concluded from an unreadable segment: startup names it and changes nothing.
     let path = dir.path().to_str().unwrap();
     let fixed = ["serve", "--listen", "127.0.0.1:0", "--data-dir", path, "--postgres", &cluster.url()];
     let output = forebay(&[&fixed[..], &ARGS].concat());
@@ -233,7 +234,8 @@ fn a_write_that_fails_while_the_daemon_ends_in_order_ends_it_with_3() {
     let mut daemon = Daemon::start(dir.path(), NOWHERE, &["--cores", "1"]);
     let mut client = daemon.connect();
     client.send(b"POST /push/fails HTTP/1.1\r\nHost: t\r\nContent-Length: 5\r\n\r\n12").unwrap();
-    // Long enough for it to be there; if it is not, the connection ends as an idle one does, and the test fails.
+    // Long enough for the request to arrive. If it does not, the connection is closed as an idle one, and the test
+    // fails.
     std::thread::sleep(Duration::from_millis(200));
     let limited = Command::new("prlimit").args(["--pid", &daemon.pid().to_string(), "--fsize=4096:"]).status();
     assert!(limited.unwrap().success());

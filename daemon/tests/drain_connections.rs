@@ -1,7 +1,7 @@
-//! Several drain connections: each partition in order on one of them, each message once, and their number changed only where
-//! nothing comes twice by it.
+//! Several drain connections. Each partition is in order on one of them, and each message is delivered exactly once.
+//! Their number changes only where that causes no duplicates.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -20,7 +20,7 @@ fn args(connections: &'static str) -> [&'static str; 6] {
     ["--cores", "2", "--wal-segment-bytes", "1MiB", "--drain-connections", connections]
 }
 
-/// Drainer, and how far it is, of each checkpoint.
+/// The drainer and the position of each checkpoint.
 fn checkpoints(cluster: &TestCluster) -> Vec<(String, String)> {
     let found = rows(cluster, "SELECT drainer, ordinals FROM forebay.drain_checkpoints ORDER BY drainer");
     found.into_iter().map(|row| (row[0].clone(), row[1].clone())).collect()
@@ -31,7 +31,7 @@ fn are_level(cluster: &TestCluster, connections: usize) -> bool {
     found.len() == connections && found.iter().all(|(_, ordinals)| *ordinals == found[0].1)
 }
 
-/// Pushes `n` under each partition of a hundred, with no transaction id that could hide a second delivery.
+/// Pushes `n` to each of a hundred partitions, without transaction ids, which could hide a second delivery.
 fn push_round(daemon: &Daemon, n: u32) {
     let items: Vec<_> =
         (0..100).map(|partition| json!({"queue": "q", "partition": partition.to_string(), "payload": n})).collect();
@@ -78,7 +78,7 @@ fn case_46_and_54_four_connections_through_kill_9_of_the_daemon_and_of_postgresq
 fn a_plain_push_is_answered_by_whichever_connection_its_partition_has() {
     let cluster = TestCluster::start_without_fsync().unwrap();
     let dir = data_dir();
-    // Nobody would wait that long: each answer comes with its commit.
+    // With this wait, every reply comes with its commit.
     let daemon =
         Daemon::start(dir.path(), &cluster.url(), &[&args("4")[..], &["--commit-wait-ms", "3600000"]].concat());
     wait_until("PostgreSQL is there", || daemon.buffers()["dbHealthy"] == true);
@@ -104,7 +104,7 @@ fn what_is_others_is_passed_so_segments_go_and_nothing_is_pending() {
         assert_eq!(client.push(&body).unwrap().status, 201);
     }
     daemon.wait_until_drained();
-    // Two of them have nothing of their own, and are as far as the third.
+    // Two of the drainers have no partitions, and are as far as the third.
     wait_until("all are equally far", || are_level(&cluster, 3));
     let segment = |place: &serde_json::Value| place.as_str().unwrap().split(" offset").next().unwrap().to_owned();
     let buffers = daemon.buffers();
@@ -135,7 +135,7 @@ fn their_number_stays_where_they_are_not_equally_far_and_nothing_comes_twice() {
     push_round(&daemon, 0);
     daemon.wait_until_drained();
     wait_until("all are equally far", || are_level(&cluster, 3));
-    // One of them is held up by its checkpoint's row, while the others go on.
+    // One drainer is blocked by the lock on its checkpoint's row, while the others continue.
     let blocker = cluster.url();
     let held = std::thread::spawn(move || {
         let sql = "BEGIN; SELECT FROM forebay.drain_checkpoints WHERE drainer = 1 FOR UPDATE; SELECT pg_sleep(60)";
@@ -208,7 +208,7 @@ fn an_outage_and_its_end_are_told_by_each_connection_with_its_number() {
     cluster.stop(StopMode::Fast, PATIENCE).unwrap();
     wait_until("each says that it is held up", || (0..3).all(|drainer| told("code=\"postgres_away\"", drainer) > 0));
     cluster.start().unwrap();
-    // The first one was told to be connected at the start as well.
+    // The first drainer also logged its connection at startup.
     wait_until("each says that it is connected", || {
         (0..3).all(|drainer| told("connected to PostgreSQL", drainer) == if drainer == 0 { 2 } else { 1 })
     });

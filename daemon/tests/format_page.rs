@@ -1,9 +1,9 @@
-//! `docs/log-format.md` against the code: the message's byte table and its vectors.
+//! `docs/log-format.md` matches the code: the byte table of a message and its test vectors.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-// The log's own tests read the same page by it.
+// The log's own tests read the page through this module too.
 #[path = "../../wal/tests/page/mod.rs"]
 mod page;
 
@@ -39,14 +39,14 @@ fn encode(message: &Message<'_>) -> Vec<u8> {
     bytes
 }
 
-/// The bit of the flags whose meaning contains `what`.
+/// The flag bit whose meaning contains `what`.
 fn bit(table: &ByteTable, what: &str) -> u32 {
     let mut bits = table.field("flags").meaning.split("; ").filter(|bit| bit.contains(what));
     let (number, _) = bits.next().unwrap().strip_prefix("bit ").unwrap().split_once(':').unwrap();
     number.parse().unwrap()
 }
 
-/// Asserts that a changed message differs in one field of the fixed part, by this value.
+/// Asserts that a changed message differs from `base` in one field of the fixed part, which has this value.
 fn assert_shows(table: &ByteTable, base: &Message<'_>, changed: &Message<'_>, name: &str, value: u64) {
     let (base, bytes) = (encode(base), encode(changed));
     table.assert_only_changed(name, &base, &bytes, &[]);
@@ -75,7 +75,7 @@ fn every_field_of_a_message_is_where_its_table_says() {
         assert_shows(&table, &base, &changed, name, value);
     }
 
-    // Both with a text of length 0, for only the flag tells them apart.
+    // Both have a text of length 0, so only the flag distinguishes them.
     let nameless = Message { transaction_id: None, ..base };
     let empty = Message { transaction_id: Some(""), ..base };
     for (what, set, clear) in [

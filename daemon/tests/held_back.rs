@@ -1,7 +1,7 @@
-//! Clients that hold back: bodies that do not come to their end, and answers that nobody takes. What a core holds for them is
-//! bounded, and others are served.
+//! Slow clients: they do not finish their bodies or do not read their replies. The memory that a core holds for them is
+//! bounded, and other clients are served.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -17,18 +17,18 @@ use std::{
     time::Duration,
 };
 
-/// A body that three of go beyond the budget, and two do not.
+/// Three bodies of this size exceed the budget, and two do not.
 const LARGE_BYTES: usize = IN_FLIGHT_BYTES_PER_CORE * 3 / 8;
 
-/// A body that has to wait when the budget is used up.
+/// A body of this size waits when the budget is used up.
 const SMALLER_BYTES: usize = 256 << 10;
 
-/// One core that waits long for a body.
+/// A daemon of one core with long timeouts for bodies.
 fn daemon(dir: &std::path::Path) -> Daemon {
     Daemon::start(dir, NOWHERE, &["--cores", "1", "--request-timeout", "60s"])
 }
 
-/// A JSON text of so many bytes.
+/// A JSON string of `bytes` bytes.
 fn text(bytes: usize) -> Vec<u8> {
     let mut text = vec![b'x'; bytes];
     (text[0], text[bytes - 1]) = (b'"', b'"');
@@ -39,7 +39,7 @@ fn head(framing: &str) -> Vec<u8> {
     format!("POST /push/held HTTP/1.1\r\nHost: t\r\n{framing}\r\n\r\n").into_bytes()
 }
 
-/// A large body whose last byte is held back.
+/// A client that withholds the last byte of a large body.
 struct HeldBack(Client);
 
 impl HeldBack {
@@ -56,14 +56,15 @@ impl HeldBack {
     }
 }
 
-/// As many as go beyond the budget.
+/// As many withheld bodies as exceed the budget.
 fn use_budget_up(daemon: &Daemon) -> Vec<HeldBack> {
     let held = (0..3).map(|_| HeldBack::begin(daemon)).collect();
     wait_until("the daemon has read all of it", || unread_bytes(daemon) == 0);
     held
 }
 
-/// Bytes that are on their way to the daemon, as the system says: not taken by its sockets yet, or not by itself.
+/// Bytes in transit to the daemon, according to the system: in send queues or in the receive queues of the daemon's
+/// sockets.
 fn unread_bytes(daemon: &Daemon) -> u64 {
     let port = format!(":{:04X}", daemon.address.port());
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
@@ -86,7 +87,7 @@ fn case_66_beyond_the_budget_a_body_waits_and_is_taken_when_another_one_has_come
     let mut waits = daemon.connect();
     waits.send(&head(&format!("Content-Length: {SMALLER_BYTES}"))).unwrap();
     waits.send(&text(SMALLER_BYTES)).unwrap();
-    // Those who need no more than the first buffer are not kept waiting.
+    // A request that fits into the initial buffer does not wait.
     let mut small = daemon.connect();
     for n in 0..200_u32 {
         assert_eq!(small.post("/push/small", n.to_string().as_bytes()).unwrap().status, 201);
@@ -118,7 +119,7 @@ fn case_66_what_waits_too_long_beyond_the_budget_is_503_in_bounded_memory_and_af
         let (head, body) = &kinds[n % kinds.len()];
         let mut client = daemon.connect();
         client.send(head).unwrap();
-        // What is sent while nobody reads it fails once the daemon has had enough.
+        // The daemon stops reading and closes the connection, so sending may fail. The reply is checked below.
         client.send(body).unwrap_or_default();
         let response = client.receive(false).unwrap();
         assert!(client.is_closed());
@@ -143,14 +144,14 @@ fn case_66_what_waits_too_long_beyond_the_budget_is_503_in_bounded_memory_and_af
         assert_eq!((response.status, response.code()), (503, "overloaded".to_owned()), "{n}");
         assert_eq!(response.header("Retry-After"), Some("1"), "{n}");
         assert_eq!(response.header("Connection"), Some("close"), "{n}");
-        // Lines that were at hand are kept, and counted in the answer.
+        // Complete lines were kept, and the reply counts them.
         assert_eq!(response.json()["accepted"].is_u64(), n % kinds.len() == 2, "{n}");
     }
-    // The crowd has more than ten times the budget in hand. What buffers outgrew is not given back at once.
+    // The clients have more than ten times the budget to send. Buffers that grew are not freed at once.
     let grown = peak.saturating_sub(before);
     println!("{grown} bytes for {CROWD} bodies of {LARGE_BYTES}");
     assert!(grown < (4 * IN_FLIGHT_BYTES_PER_CORE) as u64, "{grown} bytes");
-    // What had begun is taken to its end, and who leaves makes room.
+    // The admitted bodies are read to their end, and a client that leaves makes room.
     assert_eq!(held.pop().unwrap().end().status, 201);
     drop(held);
     for _ in 0..CROWD {
@@ -184,7 +185,7 @@ fn who_has_gone_beyond_the_budget_keeps_nobody_from_it_by_going_on_with_small_re
     assert_eq!(status.unwrap(), 201);
 }
 
-/// A connection whose client asks on and on and takes no answer. What its socket can hold is small.
+/// A connection whose client sends requests without end and reads no reply. Its socket buffers are small.
 fn deaf(daemon: &Daemon) -> TcpStream {
     let stream = TcpStream::connect(daemon.address).unwrap();
     sockopt::set_socket_recv_buffer_size(&stream, 4096).unwrap();
@@ -192,7 +193,7 @@ fn deaf(daemon: &Daemon) -> TcpStream {
     stream
 }
 
-/// Sends `request` again and again until nothing has been taken for a second; returns how many bytes were.
+/// Sends `request` repeatedly until no byte was accepted for a second. Returns the number of accepted bytes.
 fn send_until_full(stream: &mut TcpStream, request: &[u8]) -> usize {
     let (mut sent, mut refused) = (0, 0);
     while refused < 20 {
@@ -211,7 +212,7 @@ fn send_until_full(stream: &mut TcpStream, request: &[u8]) -> usize {
 #[test]
 fn a_client_that_takes_no_answer_is_cut_takes_no_memory_meanwhile_and_others_are_served() {
     const DEAF: usize = 40;
-    // Each has a buffer for what it asks, and the answers to what stood in it.
+    // Each connection has a buffer for its requests and the replies to the requests in it.
     const MOST_BYTES: u64 = 24 << 20;
     let dir = data_dir();
     let daemon = daemon(dir.path());
@@ -226,12 +227,12 @@ fn a_client_that_takes_no_answer_is_cut_takes_no_memory_meanwhile_and_others_are
             deaf.iter_mut().map(|stream| scope.spawn(move || send_until_full(stream, small))).collect();
         threads.into_iter().map(|thread| thread.join().unwrap()).sum()
     });
-    // Each request is answered by some ten times as many bytes as it has, so what is not read cannot have been answered.
+    // A reply is about ten times the size of its request, so requests that were not read cannot have been answered.
     let grown = daemon.memory_bytes().saturating_sub(before);
     println!("{sent} bytes of requests, {grown} bytes of memory");
     assert!(sent as u64 > MOST_BYTES, "{sent} bytes are too few to show anything");
     assert!(grown < MOST_BYTES, "{grown} bytes for {sent} of requests");
-    // The drain has one at times, which the figure before may have counted.
+    // The drain has a socket at times, and `sockets_before` may have counted it.
     assert!(daemon.sockets() >= sockets_before + DEAF - 1, "none of them is cut at once");
     assert_eq!(client.post("/push/served", b"1").unwrap().status, 201);
     wait_until("all of them are cut", || {
@@ -240,7 +241,7 @@ fn a_client_that_takes_no_answer_is_cut_takes_no_memory_meanwhile_and_others_are
         daemon.sockets() <= sockets_before
     });
     for stream in &mut deaf {
-        // Its system learns of it at the first word after that.
+        // The client's system learns of the close when it sends after it.
         let failed = (0..100).find_map(|_| {
             thread::sleep(Duration::from_millis(10));
             stream.write(b"G").err().filter(|error| error.kind() != ErrorKind::WouldBlock)
@@ -268,6 +269,6 @@ fn a_client_that_takes_nothing_of_large_answers_is_cut_and_nothing_more_is_read_
         deaf.write(b"1").is_err_and(|error| error.kind() != ErrorKind::WouldBlock)
     });
     assert_eq!(daemon.figure("pending"), answered, "and nothing was taken of it meanwhile");
-    // What was held of its answers is there for others.
+    // The memory of its replies is available to others.
     assert_eq!(client.post("/push/held", &text(IN_FLIGHT_BYTES_PER_CORE + (1 << 20))).unwrap().status, 201);
 }

@@ -1,6 +1,6 @@
-//! HTTP over real sockets: how connections are kept, requests cut and joined, and what happens when clients leave.
+//! HTTP over real sockets: persistent connections, split and pipelined requests, and clients that leave.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -8,7 +8,7 @@ mod common;
 use common::{Client, stage::Stage, wait_until};
 use serde_json::{Value, json};
 
-/// A push of one number, as it goes over the wire.
+/// The bytes of a push request of one number.
 fn push_bytes(queue: &str, payload: &Value) -> Vec<u8> {
     let body = json!({"items": [{"queue": queue, "payload": payload}], "bufferMs": 10}).to_string();
     let length = body.len();
@@ -56,7 +56,7 @@ fn fifty_pipelined_pushes_in_one_write_are_answered_in_their_order() {
     let mut bytes = Vec::new();
     for n in 0..50 {
         let item = json!({"queue": "pipelined", "payload": n, "transactionId": format!("tx{n}")});
-        // Plain ones between buffered ones: the answers wait for each other.
+        // Plain pushes between buffered ones, so the replies wait for each other.
         let body = if n % 5 == 0 { json!({"items": [item]}) } else { json!({"items": [item], "qos0": true}) };
         let body = body.to_string();
         let head = format!("POST /api/v1/push HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n", body.len());
@@ -96,7 +96,7 @@ fn case_67_a_chunked_body_cut_anywhere_is_followed_by_the_pipelined_request_behi
     let cuts: Vec<usize> = (1..bytes.len()).step_by(3).collect();
     for cut in &cuts {
         client.send(&bytes[..*cut]).unwrap();
-        // What comes first is looked at before the rest is there, at least some of the times.
+        // Gives the daemon a chance to see the first part before the rest arrives.
         std::thread::yield_now();
         client.send(&bytes[*cut..]).unwrap();
         for _ in 0..3 {
@@ -117,14 +117,14 @@ fn a_client_that_expects_100_continue_is_told_to_go_on_before_it_sends_its_body(
     for framing in [format!("Content-Length: {}", body.len()), "Transfer-Encoding: chunked".to_owned()] {
         let head = format!("POST /push/expect HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\n{framing}\r\n\r\n");
         client.send(head.as_bytes()).unwrap();
-        // Nothing of the body is sent before this: a daemon that waited for it would wait for ever.
+        // No body is sent before this reply. A daemon that waited for the body would wait for ever.
         assert_eq!(client.receive_one(false).unwrap().status, 100);
         let chunked = framing.starts_with("Transfer");
         let sent = if chunked { format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()) } else { body.clone() };
         client.send(sent.as_bytes()).unwrap();
         assert_eq!(client.receive_one(false).unwrap().status, 201);
     }
-    // Whoever sends the body at once needs no 100; whoever is refused gets none.
+    // A client that sends the body at once needs no 100, and a refused client gets none.
     let head = "POST /push/expect HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n1";
     client.send(head.as_bytes()).unwrap();
     assert_eq!(client.receive(false).unwrap().status, 201);
@@ -187,7 +187,7 @@ fn case_68_what_two_parsers_may_read_differently_is_refused_and_the_connection_c
         "Content-Length: 0x1",
         "Host: twice\r\nContent-Length: 1",
     ];
-    // What follows would be taken for the next request by whoever reads the length otherwise.
+    // A recipient that interprets the length differently would take the rest for the next request.
     let smuggled = String::from_utf8(push_bytes("smuggled", &json!(1))).unwrap();
     for fields in fields {
         let mut client = stage.daemon.connect();
@@ -225,7 +225,7 @@ fn case_70_a_client_that_leaves_before_the_answer_has_pushed_all_the_same() {
         let plain = json!({"items": [{"queue": "left", "payload": n}]}).to_string();
         let head = format!("POST /api/v1/push HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n", plain.len());
         client.send(format!("{head}{plain}").as_bytes()).unwrap();
-        // Half of them say only that they will send no more, and would still listen.
+        // Half of the clients only close their sending side and would still read.
         if n % 2 == 0 {
             drop(client);
         } else {
@@ -282,7 +282,7 @@ fn what_the_head_decides_is_answered_before_the_body_and_without_a_100() {
     for (target, header, status) in early {
         for framing in ["Content-Length: 1000", "Transfer-Encoding: chunked"] {
             for expect in ["", "Expect: 100-continue\r\n"] {
-                // The body never comes: whoever waited for it would wait for ever.
+                // The body never comes. A daemon that waited for it would wait for ever.
                 let mut client = stage.daemon.connect();
                 let head = format!("{target} HTTP/1.1\r\nHost: t\r\n{header}{expect}{framing}\r\n\r\n");
                 client.send(head.as_bytes()).unwrap();
@@ -291,7 +291,7 @@ fn what_the_head_decides_is_answered_before_the_body_and_without_a_100() {
                 assert!(client.is_closed(), "{head}");
             }
         }
-        // All of it is there: it is passed over, and the next request is the next request.
+        // The complete body has arrived. It is skipped, and the next request is read correctly.
         for body in ["Content-Length: 3\r\n\r\n[1]", "Transfer-Encoding: chunked\r\n\r\n3\r\n[1]\r\n0\r\n\r\n"] {
             let mut client = stage.daemon.connect();
             let refused = format!("{target} HTTP/1.1\r\nHost: t\r\n{header}{body}");

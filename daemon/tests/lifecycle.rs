@@ -1,6 +1,7 @@
-//! A daemon's life: stopped in order, killed, started again, beside another, with other cores, with its own PostgreSQL.
+//! The life cycle of a daemon: clean shutdown, kill, restart, a second daemon, another number of cores, its own
+//! PostgreSQL.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -37,7 +38,7 @@ fn sigterm_under_load_ends_with_0_and_everything_answered_is_in_postgresql_alrea
     load.wait_for(50);
     let sent = load.stop();
     assert!(daemon.terminate().success());
-    // Not started again: the drain had its time.
+    // Checked without another start: the shutdown has drained everything.
     assert!(load::check(&cluster, &sent) >= 650);
 }
 
@@ -53,7 +54,8 @@ fn a_request_in_flight_at_sigterm_is_answered_and_its_connection_closed() {
     let (first, second) = bytes.split_at(bytes.len() - 5);
     let mut client = daemon.connect();
     client.send(first.as_bytes()).unwrap();
-    // Long enough for it to be there; if it is not, the connection ends as an idle one does, and the test fails.
+    // Long enough for the request to arrive. If it does not, the connection is closed as an idle one, and the test
+    // fails.
     std::thread::sleep(Duration::from_millis(200));
     daemon.signal(Signal::TERM);
     wait_until("nobody is let in any more", || Client::connect(daemon.address).is_err());
@@ -70,7 +72,7 @@ fn sigterm_while_postgresql_is_away_ends_at_once_and_the_log_keeps_what_it_has()
     let cluster = TestCluster::start_without_fsync().unwrap();
     cluster.stop(StopMode::Fast, PATIENCE).unwrap();
     let dir = data_dir();
-    // Were the grace waited for, this test would not end in time.
+    // If the daemon waited for the grace period, the test would not end in time.
     let daemon = Daemon::start(dir.path(), &cluster.url(), &["--cores", "2", "--shutdown-grace", "1h"]);
     for n in 0..50 {
         assert_eq!(daemon.connect().post("/push/kept", n.to_string().as_bytes()).unwrap().status, 201);
@@ -115,9 +117,10 @@ fn case_49_a_second_daemon_on_the_same_directory_ends_with_4_and_one_line() {
     assert_eq!(second.status.code(), Some(4), "{error}");
     assert_eq!(error.lines().count(), 1, "{error}");
     assert!(error.contains(path) && error.contains("in use"), "{error}");
-    // The first one never noticed, and its address is its own.
+    // The first daemon is unaffected and keeps its address.
     assert_eq!(daemon.connect().post("/push/q", b"1").unwrap().status, 201);
-    // A restart right after kill -9 finds the directory free, even while the kernel still works for the dead one.
+    // After SIGKILL, an immediate restart finds the directory free, even while the kernel still cleans up the dead
+    // process.
     let mut daemon = daemon;
     for _ in 0..5 {
         let mut client = daemon.connect();
@@ -174,7 +177,7 @@ fn case_51_another_number_of_cores_after_each_restart_drains_every_lane_in_order
     daemon.wait_until_drained();
     assert!(load::check(&cluster, &sent) >= 1700);
     assert_eq!(daemon.figure("lostRecords"), 0);
-    // And once more with nothing to drain, before what is pushed then.
+    // Once more with an empty log, before new pushes.
     assert!(daemon.terminate().success());
     let daemon = start("3");
     let fresh = daemon.connect().push(&json!({"items": [{"queue": "fresh", "payload": 1}]})).unwrap();
@@ -182,18 +185,18 @@ fn case_51_another_number_of_cores_after_each_restart_drains_every_lane_in_order
     payload_texts(&daemon, &cluster, "fresh", 1);
 }
 
-/// Process id of the postmaster in a data directory of the daemon's.
+/// The process id of the postmaster in the daemon's data directory.
 fn postmaster(data_dir: &Path) -> Pid {
     let file = std::fs::read_to_string(data_dir.join("postgres/pgdata/postmaster.pid")).unwrap();
     Pid::from_raw(file.lines().next().unwrap().parse().unwrap()).unwrap()
 }
 
-/// Ends a postmaster that a failed test would leave behind.
+/// Stops a postmaster that a failed test would leave behind.
 struct Postmaster(Pid);
 
 impl Drop for Postmaster {
     fn drop(&mut self) {
-        // Gone already where the test went well.
+        // After a successful test it is already gone.
         if test_kill_process(self.0).is_ok() {
             kill_process(self.0, Signal::QUIT).unwrap_or_default();
         }
@@ -220,10 +223,10 @@ fn the_private_postgresql_outlives_kill_9_is_adopted_again_and_ends_with_sigterm
     let daemon = Daemon::start(dir.path(), "embedded", &args);
     assert_eq!(postmaster(dir.path()), first.0, "adopted, not started");
     daemon.wait_until_drained();
-    // What was there is there: the same id is a duplicate of the first message.
+    // The stored messages are still there: the same id is a duplicate of the first message.
     let again = push(&daemon, 1);
     assert_eq!((&again["status"], &again["message_id"]), (&json!("duplicate"), &answer["message_id"]));
-    // Killed, it is started again by the daemon.
+    // The daemon restarts a killed server.
     kill_process(first.0, Signal::KILL).unwrap();
     wait_until("another server runs", || {
         let pid_file = dir.path().join("postgres/pgdata/postmaster.pid");
@@ -236,7 +239,7 @@ fn the_private_postgresql_outlives_kill_9_is_adopted_again_and_ends_with_sigterm
     wait_until("the new server has it", || push(&daemon, 2)["status"] == "duplicate");
     assert_eq!(daemon.terminate().code(), Some(0));
     wait_until("the server ends with the daemon", || test_kill_process(second.0).is_err());
-    // Neither does an ordinary restart lose it.
+    // An ordinary restart does not lose the message either.
     let daemon = Daemon::start(dir.path(), "embedded", &args);
     let _third = Postmaster(postmaster(dir.path()));
     daemon.wait_until_drained();
@@ -248,7 +251,7 @@ fn the_private_postgresql_outlives_kill_9_is_adopted_again_and_ends_with_sigterm
 fn idle_connections_are_closed_at_sigterm_before_those_in_flight_have_ended() {
     let dir = data_dir();
     let mut daemon = Daemon::start(dir.path(), NOWHERE, &CORES);
-    // Enough that each core has one that is idle.
+    // Enough connections that each core has an idle one.
     let mut idle: Vec<Client> = (0..32).map(|_| daemon.connect()).collect();
     for client in &mut idle {
         assert_eq!(client.get("/health").unwrap().status, 200);
@@ -258,7 +261,7 @@ fn idle_connections_are_closed_at_sigterm_before_those_in_flight_have_ended() {
     std::thread::sleep(Duration::from_millis(200));
     daemon.signal(Signal::TERM);
     assert!(idle.iter_mut().all(Client::is_closed));
-    // Within the grace of those in flight, or this has no answer.
+    // Sent within the grace period, so the request in flight gets its reply.
     busy.send(b"345").unwrap();
     assert_eq!(busy.receive(false).unwrap().status, 201);
     assert_eq!(daemon.wait().code(), Some(0));

@@ -1,6 +1,6 @@
-//! Connections beside the drain's, and what a lost one leaves behind.
+//! Connections other than the drain's, and the effects of losing one.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -25,7 +25,7 @@ fn case_57_checkpoint_set_ends_the_lost_session_of_a_stopped_daemon_which_has_th
     rig.proxy.wait_until_holding();
     rig.proxy.fall_silent(&[From::Client, From::Server]);
     rig.proxy.release();
-    // Its end is waited for below.
+    // Its end is awaited below.
     rig.daemon.signal(Signal::KILL);
     let open = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'forebay' AND xact_start IS NOT NULL";
     assert_eq!(rows(&cluster, open), [["1"]], "PostgreSQL has not heard of it");
@@ -58,7 +58,7 @@ fn the_sessions_of_errands_and_commands_are_bounded_like_the_drain_s() {
         response.json()[0]["status"].clone()
     };
     (0..2).for_each(|n| assert_eq!(push(json!({"bad": n})), "failed"));
-    // What is shown of TCP is that of the socket itself.
+    // PostgreSQL shows the TCP settings of the socket itself.
     let look = "ALTER TABLE forebay.messages DROP CONSTRAINT only_good; \
                 CREATE TABLE seen (who text, name text, setting text); \
                 CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN \

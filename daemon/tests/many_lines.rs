@@ -1,6 +1,6 @@
-//! Bodies of more lines than an answer lists, whose commit is waited for: `?wait=postgres` with NDJSON.
+//! NDJSON bodies with more lines than a reply lists, pushed with `?wait=postgres`.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -10,14 +10,14 @@ use forebay::limits::NDJSON_LISTED_MAX;
 use forebay_cluster::StopMode;
 use serde_json::{Value, json};
 
-/// More than twice as many as are waited for at once.
+/// More than twice the number of lines that are waited for at once.
 const LINES: u64 = 2 * NDJSON_LISTED_MAX + 5_001;
 
 fn lines(numbers: std::ops::Range<u64>) -> String {
     numbers.map(|n| format!("{{\"n\":{n}}}\n")).collect()
 }
 
-/// The short answer to a push of all lines; `more` is what it says beside that.
+/// Checks the short reply to a push of all lines; `more` holds its further fields.
 fn check(response: &Response, durability: &str, more: &Value) {
     assert_eq!((response.status, response.header("Forebay-Durability")), (201, Some(durability)), "{response:?}");
     let mut expected = json!({"pushed": true, "count": LINES});
@@ -25,7 +25,7 @@ fn check(response: &Response, durability: &str, more: &Value) {
     assert_eq!(response.json(), expected);
 }
 
-/// The numbers of a queue's messages in the order of their `seq`, as PostgreSQL has them at this moment.
+/// The numbers of a queue's messages in PostgreSQL at this moment, ordered by `seq`.
 fn committed(stage: &Stage, queue: &str) -> Vec<u64> {
     let sql = format!("SELECT payload->>'n' FROM forebay.message_log WHERE queue = '{queue}' ORDER BY partition, seq");
     stage.rows(&sql).iter().map(|row| row[0].parse().unwrap()).collect()
@@ -63,7 +63,7 @@ fn while_postgresql_is_away_or_goes_in_the_midst_of_them_they_are_answered_from_
     let mut client = stage.daemon.connect();
     let head = "POST /push/cut?wait=postgres HTTP/1.1\r\nHost: t\r\nContent-Type: application/x-ndjson\r\n";
     let body = lines(0..LINES);
-    // The first lines are waited for, and the others are on their way when it goes.
+    // Some of the first lines are committed when PostgreSQL stops. The others are in flight or not sent yet.
     let (first, rest) = body.split_at(body.len() * 2 / 3);
     client.send(format!("{head}Content-Length: {}\r\n\r\n{first}", body.len()).as_bytes()).unwrap();
     wait_until("some are committed", || !committed(&stage, "cut").is_empty());
@@ -73,7 +73,7 @@ fn while_postgresql_is_away_or_goes_in_the_midst_of_them_they_are_answered_from_
     check(&response, "disk", &json!({"dbHealthy": false, "duplicates": 0, "failed": 0}));
     wait_until("it is known to be away", || stage.daemon.buffers()["dbHealthy"] == false);
     let response = client.post_ndjson("/push/away?wait=postgres", body.as_bytes()).unwrap();
-    // Nobody waited for a commit, so nothing is known of duplicates.
+    // No commit was awaited, so duplicates are unknown.
     check(&response, "disk", &json!({"dbHealthy": false}));
     stage.cluster.start().unwrap();
     stage.daemon.wait_until_drained();

@@ -1,6 +1,6 @@
-//! Order and thrift: pushes keep their order whatever cores and buffering lie between, and share drain transactions.
+//! Order and batching: pushes keep their order across cores and buffering, and they share drain transactions.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -13,16 +13,16 @@ use common::{
 use serde_json::json;
 use std::time::{Duration, Instant};
 
-/// Connections opened at most until every core has one: the kernel spreads them by hash.
+/// The maximum number of connections to open until every core has one. The kernel spreads them by hash.
 const CONNECTIONS_MAX: usize = 200;
 
-/// Records that each lane has taken.
+/// Records appended to each lane.
 fn appended(daemon: &Daemon) -> Vec<u64> {
     let buffers = daemon.buffers();
     buffers["lanes"].as_array().unwrap().iter().map(|lane| lane["appendedOrdinal"].as_u64().unwrap()).collect()
 }
 
-/// A connection to each of two cores, told apart by the lane that a push through it goes to.
+/// One connection to each of two cores. The lane of a push through it identifies the core.
 fn a_connection_to_each_core(daemon: &Daemon) -> [Client; 2] {
     let mut found: [Option<Client>; 2] = [None, None];
     for _ in 0..CONNECTIONS_MAX {
@@ -42,12 +42,12 @@ fn a_connection_to_each_core(daemon: &Daemon) -> [Client; 2] {
     found.map(|client| client.expect("connections are spread over both cores"))
 }
 
-/// Pushes `count` messages, each after the other's answer, from one core and the other in turn, plain and buffered.
+/// Pushes `count` messages alternately over both cores, plain and buffered, each after the reply to the previous one.
 fn push_alternating(clients: &mut [Client; 2], queue: &str, count: u64) {
     for n in 0..count {
         let item = json!({"queue": queue, "payload": n});
         let body = match n % 7 {
-            // From either core to either core, plain after buffered and buffered after plain.
+            // From each core to each core, plain after buffered and buffered after plain.
             0 | 3 => json!({"items": [item]}),
             1 | 4 => json!({"items": [item], "bufferMs": 1000}),
             _ => json!({"items": [item], "bufferMs": 5, "bufferMax": 10}),
@@ -122,9 +122,9 @@ fn a_thousand_single_buffered_pushes_cost_at_most_twelve_drain_transactions() {
     let took = started.elapsed();
     stage.daemon.wait_until_drained();
     let transactions = stage.daemon.figure("drainTransactions") - before;
-    // A round is due when 100 messages wait, or when one has waited for 100 ms. 1,000 messages are ten rounds of the first
-    // kind; those of the second kind are at least 100 ms apart, so that only a machine on which the pushes take long has
-    // more than the one or two at the end.
+    // A round is due when 100 messages wait or one has waited for 100 ms. 1,000 messages make ten rounds of the first
+    // kind. Rounds of the second kind are at least 100 ms apart, so more than one or two of them occur only on a
+    // machine on which the pushes take long.
     let company = Duration::from_millis(100);
     let more = if took > 5 * company { took.as_millis() / company.as_millis() } else { 0 };
     println!("{transactions} drain transactions for 1,000 pushes in {took:?}");
@@ -134,18 +134,18 @@ fn a_thousand_single_buffered_pushes_cost_at_most_twelve_drain_transactions() {
 
 #[test]
 fn a_request_may_ask_for_less_company_than_the_next_and_each_gets_what_it_asked_for() {
-    // Without word from the request, messages wait for an hour.
+    // By default, messages wait for an hour.
     let stage = Stage::start(&["--flush-ms", "3600000", "--flush-max", "1000000"]);
     let mut client = stage.daemon.connect();
     let mut push = |body| assert_eq!(client.push(&body).unwrap().status, 201);
     let item = json!({"queue": "company", "payload": 1});
-    // Whatever is there when the drain begins is taken; so it is past that.
+    // A drain that starts takes everything at hand, so the test continues after its first round.
     push(json!({"items": [item]}));
     let before = stage.daemon.figure("drainTransactions");
     push(json!({"items": [item], "qos0": true}));
     push(json!({"items": [item], "bufferMs": 3_600_000, "bufferMax": 1_000_000}));
     assert_eq!((stage.daemon.figure("pending"), stage.daemon.figure("drainTransactions")), (2, before));
-    // Three wait, and this one wants no more than that.
+    // Three messages wait, and this one accepts at most that many.
     push(json!({"items": [item], "bufferMax": 3}));
     stage.daemon.wait_until_drained();
     push(json!({"items": [item], "qos0": true}));
@@ -153,7 +153,7 @@ fn a_request_may_ask_for_less_company_than_the_next_and_each_gets_what_it_asked_
     push(json!({"items": [item], "bufferMs": 1}));
     stage.daemon.wait_until_drained();
     push(json!({"items": [item], "qos0": true}));
-    // A plain push waits for nobody, and takes along what was there before it.
+    // A plain push does not wait, and it takes all earlier messages along.
     push(json!({"items": [item]}));
     assert_eq!(stage.daemon.figure("pending"), 0);
     assert_eq!(stage.rows("SELECT count(*) FROM forebay.messages"), [["8"]]);

@@ -1,21 +1,22 @@
-//! Why the order holds across lanes (`docs/architecture.md`), as a model of which every interleaving is walked.
+//! A model that shows why the order holds across lanes (`docs/architecture.md`). Every interleaving of it is explored.
 //!
-//! Messages go to lanes. A message is numbered when its lane takes it, durable when the group that it is in was written,
-//! and answered after that; one that depends on others is sent after their answers. Meanwhile the drain takes rounds: it
-//! reads the counter of numbers and each lane's durable end, each in a step of its own, and takes what is below both. If a
-//! message is delivered, those that it depends on must have been delivered before.
+//! Messages are assigned to lanes. A message is numbered when its lane accepts it, durable when its group is written,
+//! and acknowledged after that. A message that depends on others is sent after they are acknowledged. Meanwhile the
+//! drain takes rounds. It reads the sequence counter and each lane's durable end, each in a separate step, and takes
+//! the messages below both. When a message is delivered, all messages that it depends on must have been delivered
+//! before.
 //!
-//! The steps of a round are given as a list, so that wrong orders are walked too: each must be found to break the promise, or
-//! the model proves nothing.
+//! The steps of a round are a list, so that wrong orders are explored too. Each wrong order must break the promise;
+//! otherwise the model proves nothing.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use std::collections::HashSet;
 
 const MESSAGES: usize = 3;
 const LANES: usize = 2;
-/// Rounds that are taken while messages are on their way; one more takes the rest.
+/// Rounds taken while messages are in flight. One more round takes the rest.
 const ROUNDS: usize = 2;
 
 /// A step of a round.
@@ -23,18 +24,18 @@ const ROUNDS: usize = 2;
 enum Step {
     ReadCounter,
     ReadEnd(usize),
-    /// Takes what stands before the ends and, if that was read, below the counter.
+    /// Takes the messages before the ends and, if the counter was read, below the counter.
     Take,
 }
 
-/// The order that `Sources::take` has.
+/// The order of `Sources::take`.
 const REAL: [Step; 4] = [Step::ReadCounter, Step::ReadEnd(0), Step::ReadEnd(1), Step::Take];
 
-/// Who sends what where.
+/// The lane and the dependencies of each message.
 #[derive(Clone, Copy, Debug)]
 struct Scenario {
     lane_of: [usize; MESSAGES],
-    /// `depends[k][j]`: message `k` is sent after the answer to message `j`.
+    /// `depends[k][j]`: message `k` is sent after the reply to message `j`.
     depends: [[bool; MESSAGES]; MESSAGES],
 }
 
@@ -54,20 +55,20 @@ struct State {
     stages: [Stage; MESSAGES],
     numbers: [u64; MESSAGES],
     counter: u64,
-    /// Of the round that is under way.
+    /// The next step of the current round.
     step: usize,
     below: u64,
-    /// What each lane's end covers, by message.
+    /// The messages below each lane's durable end, as read.
     ends: [[bool; MESSAGES]; LANES],
     rounds: usize,
     delivered: Vec<usize>,
 }
 
-/// Something that may happen next.
+/// A possible next event.
 #[derive(Clone, Copy, Debug)]
 enum Action {
     Number(usize),
-    /// The lane's open group is written, for none is being written.
+    /// The lane's open group is written. Requires that none is being written.
     Write(usize),
     BecomeDurable(usize),
     Answer(usize),
@@ -150,7 +151,7 @@ impl State {
         next
     }
 
-    /// The next step of the round.
+    /// Executes the next step of the round.
     fn drain(&mut self, scenario: &Scenario, round: &[Step]) {
         match round[self.step] {
             Step::ReadCounter => self.below = self.counter,
@@ -186,7 +187,7 @@ impl State {
 }
 
 impl Walk<'_> {
-    /// Walks all that may follow `state`; the way to a state that breaks the promise, if there is one.
+    /// Explores all successors of `state`. Returns the path to a state that breaks the promise, if one exists.
     fn go(&mut self, state: &State) -> Result<(), Vec<Action>> {
         if state.is_out_of_order(&self.scenario) {
             return Err(self.path.clone());
@@ -206,7 +207,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Once everything has happened, one more round leaves nothing behind.
+    /// After all events, one more round leaves no message behind.
     fn check_the_end(&self, state: &State) {
         let mut state = state.clone();
         for _ in 0..self.round.len() {
@@ -217,7 +218,7 @@ impl Walk<'_> {
     }
 }
 
-/// All ways to spread the messages over the lanes, and to let each depend on those before it.
+/// All assignments of messages to lanes with all dependencies on earlier messages.
 fn scenarios() -> Vec<Scenario> {
     let mut scenarios = Vec::new();
     for lanes in 0..LANES.pow(MESSAGES as u32) {
@@ -233,7 +234,7 @@ fn scenarios() -> Vec<Scenario> {
     scenarios
 }
 
-/// Walks every scenario with rounds of these steps; returns the states seen, or a way to break the promise.
+/// Explores every scenario with rounds of these steps. Returns the number of states, or a path that breaks the promise.
 fn walk_all(round: &[Step]) -> Result<usize, (Scenario, Vec<Action>)> {
     let mut states = 0;
     for scenario in scenarios() {
@@ -250,7 +251,7 @@ fn in_every_interleaving_a_message_comes_after_those_whose_answers_its_sender_ha
     let states = walk_all(&REAL).unwrap_or_else(|(scenario, path)| panic!("{scenario:?}: {path:?}"));
     println!("{states} states");
     assert!(states > 50_000, "the walk went somewhere: {states} states");
-    // In which order the ends are read does not matter.
+    // The order in which the ends are read does not matter.
     let other = [Step::ReadCounter, Step::ReadEnd(1), Step::ReadEnd(0), Step::Take];
     assert!(walk_all(&other).is_ok());
 }

@@ -1,6 +1,7 @@
-//! PostgreSQL away, stopped, killed, hanging: pushes are answered all the same, and all of them arrive, once and in order.
+//! PostgreSQL is away, stopped, killed or hanging. Pushes are acknowledged nevertheless, and all of them arrive exactly
+//! once and in order.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 const SPEC: Spec = Spec { queue: "load", label: "a", producers: 4, partitions: 3, fill_bytes: 600 };
 
-/// A cluster that is there and does not run.
+/// A cluster that exists but does not run.
 fn stopped_cluster() -> TestCluster {
     let cluster = TestCluster::start_without_fsync().unwrap();
     cluster.stop(StopMode::Fast, PATIENCE).unwrap();
@@ -35,7 +36,7 @@ fn wait_until_disconnected(daemon: &Daemon) {
 fn case_53_away_at_start_pushes_are_answered_buffered_and_arrive_in_order_once_it_is_there() {
     let cluster = stopped_cluster();
     let dir = data_dir();
-    // Nobody would wait that long: the answers come since PostgreSQL is known to be away.
+    // The replies do not wait for this limit, because PostgreSQL is known to be away.
     let daemon = Daemon::start(dir.path(), &cluster.url(), &["--cores", "2", "--commit-wait-ms", "3600000"]);
     wait_until_disconnected(&daemon);
     let mut client = daemon.connect();
@@ -123,14 +124,14 @@ fn case_53_stopped_and_started_again_under_load() {
 
 #[test]
 fn case_54_the_postmaster_killed_while_plain_pushes_wait_for_their_commit() {
-    // This one syncs: it is crashed.
+    // This cluster syncs, because the test crashes it.
     let cluster = TestCluster::start().unwrap();
     let dir = data_dir();
     let daemon = Daemon::start(dir.path(), &cluster.url(), &["--cores", "2"]);
     let load = Load::start(&SPEC, daemon.address);
     for _ in 0..4 {
         load.wait_for(100);
-        // Each of them is answered or waits for the transaction that is under way.
+        // Each push is acknowledged or waits for the transaction in flight.
         cluster.kill9().unwrap();
         load.wait_for(50);
         cluster.start().unwrap();
@@ -169,7 +170,7 @@ fn case_57_a_server_that_hangs_holds_up_no_answer_and_goes_on_where_it_was() {
         assert_eq!((response.status, response.header("Forebay-Durability")), (201, Some("disk")), "push {n}");
         assert_eq!(response.json()[0]["status"], "buffered", "push {n}");
     };
-    // A first one may take longer than this daemon waits.
+    // The first push may take longer than this daemon waits.
     stage.daemon.connect().push(&json!({"items": [{"queue": "first", "payload": 1}]})).unwrap();
     stage.daemon.wait_until_drained();
     let sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'forebay'";
@@ -197,7 +198,7 @@ fn case_63_two_daemons_push_to_the_same_partitions_and_one_is_killed() {
         load.wait_for(100);
         other_load.wait_for(100);
         other.kill9();
-        // The one that lives is not held up by what the dead one had locked.
+        // The locks of the killed daemon do not block the other one.
         load.wait_for(50);
         other = Daemon::start(other_dir.path(), &cluster.url(), &args);
         other_load.move_to(other.address);

@@ -1,6 +1,6 @@
-//! PostgreSQL away for long, again and again, or silent; and two daemons killed in turn.
+//! PostgreSQL away for long, repeatedly, or silent; and two daemons that are killed in turn.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -17,11 +17,12 @@ use std::time::Duration;
 
 const SPEC: Spec = Spec { queue: "load", label: "s", producers: 4, partitions: 2, fill_bytes: 300 };
 
-/// Messages of the long outage, and how many go with one request.
+/// The number of messages in the long outage, and the number in each request.
 const AWAY_MESSAGES: u64 = 100_000;
 const AWAY_MESSAGES_AT_ONCE: u64 = 1000;
 
-/// What the daemon may grow by over such an outage, and over the drain of it, in KiB; the messages have 100 MiB.
+/// The maximum growth of the daemon's memory during such an outage and the drain after it, in KiB. The messages have
+/// 100 MiB.
 const GROWTH_AWAY_KIB: u64 = 24 << 10;
 const GROWTH_DRAINING_KIB: u64 = 96 << 10;
 
@@ -42,7 +43,7 @@ fn case_53_away_for_hours_the_backlog_is_on_the_disk_and_not_in_memory_and_arriv
     let mut before = 0;
     for (request, first) in requests.enumerate() {
         if request == 10 {
-            // By then it has what it needs to take pushes.
+            // By then the daemon has allocated what it needs to accept pushes.
             before = daemon.peak_memory_bytes() >> 10;
         }
         push(first);
@@ -100,7 +101,7 @@ fn case_57_a_server_that_takes_connections_and_says_nothing_is_given_up_and_trie
     let cluster = TestCluster::start_without_fsync().unwrap();
     let dir = data_dir();
     let proxy = Proxy::start(&cluster);
-    // Nobody would wait that long for a commit: the answers come since PostgreSQL is known to be away.
+    // The replies do not wait for this limit, because PostgreSQL is known to be away.
     let args = ["--cores", "1", "--commit-wait-ms", "3600000"];
     let daemon = Daemon::start(dir.path(), &format!("{}&connect_timeout=1", proxy.url()), &args);
     let push = |n: u64| {
@@ -115,7 +116,7 @@ fn case_57_a_server_that_takes_connections_and_says_nothing_is_given_up_and_trie
     proxy.wait_for_silent_connection();
     (1..20).for_each(|n| assert_eq!(push(n).as_deref(), Some("buffered"), "push {n}"));
     assert_eq!(daemon.connect().get("/ready").unwrap().status, 200);
-    // The one that waits for a word stays without; the next one gets it.
+    // The connection that waits gets no reply; the next one does.
     proxy.open();
     let expected: Vec<String> = (0..20).map(|n| n.to_string()).collect();
     assert_eq!(common::stage::payload_texts(&daemon, &cluster, "silent", 20), expected);
@@ -128,13 +129,13 @@ fn case_63_two_daemons_with_the_same_transaction_ids_killed_in_turn_deliver_each
     let dirs = [data_dir(), data_dir()];
     let start = |index: usize| Daemon::start(dirs[index].path(), &cluster.url(), &["--cores", "1"]);
     let mut daemons = [Some(start(0)), Some(start(1))];
-    // Each message is pushed to both, with one transaction id: the first to arrive stands.
+    // Each message is pushed to both daemons with one transaction id. The first to arrive is kept.
     let loads = [0, 1].map(|index| Load::start(&SPEC, daemons[index].as_ref().unwrap().address));
     for kill in 0..8 {
         loads.iter().for_each(|load| load.wait_for(60));
         let index = kill % 2;
         daemons[index].take().unwrap().kill9();
-        // The one that lives is not held up by what the dead one had locked.
+        // The locks of the killed daemon do not block the other one.
         loads[1 - index].wait_for(30);
         let daemon = start(index);
         loads[index].move_to(daemon.address);

@@ -1,7 +1,7 @@
-//! The connection to PostgreSQL ends in the midst of a drain transaction: at every byte of it, at every message, on either
-//! side, with and without what was under way; and at COMMIT, with the daemon killed as well.
+//! The connection to PostgreSQL ends during a drain transaction: at every byte, at every message, on either side, with
+//! and without loss of the data in flight. It also ends at COMMIT, and with the daemon killed.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -14,19 +14,20 @@ use common::{
 use forebay_cluster::TestCluster;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-/// Daemons that are cut off at the same time, each behind a proxy of its own. The back-off after each cut is idle time.
+/// The number of daemons that are cut off in parallel, each behind its own proxy. The back-off after each cut is idle
+/// time.
 const RIGS: usize = 12;
 
-/// Bytes that the drain transaction of one message has at least, by the side that says them: fewer, and the test has not
-/// found it.
+/// The minimum number of bytes in the drain transaction of one message, by side. With fewer, the test has not found the
+/// transaction.
 const TRANSACTION_BYTES_MIN: [u64; 2] = [300, 80];
 
-/// One side, one manner, and all bytes, the first of which nobody has taken yet.
+/// A sweep over all bytes for one side and one manner. The daemons share the next byte.
 struct Sweep {
     from: From,
     manner: Manner,
     next: AtomicU64,
-    /// A transaction went by without a byte of that number.
+    /// A transaction ended before it had a byte with that index.
     done: AtomicBool,
 }
 
@@ -40,7 +41,7 @@ fn sweeps() -> Vec<Sweep> {
     sweeps
 }
 
-/// Starts the rigs, lets each make the partition that all its pushes go to, and runs `work` with each at the same time.
+/// Starts the rigs and lets each create the partition of all its pushes. Then runs `work` with all of them in parallel.
 fn with_rigs(cluster: &TestCluster, name: &str, work: impl Fn(&mut Rig, usize) + Sync) {
     std::thread::scope(|scope| {
         for index in 0..RIGS {
@@ -93,7 +94,7 @@ fn case_55_cut_at_every_message_of_a_large_transaction_that_makes_its_partitions
         for sweep in &sweeps {
             while !sweep.done.load(Ordering::Relaxed) {
                 let message = sweep.next.fetch_add(1, Ordering::Relaxed);
-                // A partition that nobody knows: what makes it is cut off as well.
+                // A new partition, so that the statements that create it are cut as well.
                 let partition = format!("{:?}-{:?}-{message}", sweep.from, sweep.manner);
                 rig.proxy.arm([cut(sweep.from, Point::Message(message), Since::Armed, sweep.manner)]);
                 rig.push(&partition, 100 + index as u64);
@@ -126,10 +127,10 @@ fn case_55_cut_at_any_byte_of_large_transactions_and_again_while_it_connects_the
                 let bytes = if from == From::Client { bytes } else { 800 };
                 cut(from, Point::Byte(random.below(bytes)), Since::Armed, manner)
             };
-            // The second and third while the daemon connects and repeats the transaction.
+            // The second and third fault strike while the daemon connects and repeats the transaction.
             rig.proxy.arm([any(40_000), any(3000), any(6000)]);
             rig.push("p", 300);
-            // One that was cut off behind its COMMIT is not repeated, and the others do not strike.
+            // A transaction that was cut after its COMMIT is not repeated, and then the other faults do not strike.
             rig.wait_until_drained();
             struck += u64::from(rig.proxy.outcome() == Outcome::Struck);
         }
@@ -137,7 +138,7 @@ fn case_55_cut_at_any_byte_of_large_transactions_and_again_while_it_connects_the
     });
 }
 
-/// Holds the drain at COMMIT, on its way there or its answer on its way back, and lets `meanwhile` happen to it.
+/// Holds the drain at COMMIT, either the request or the reply, and runs `meanwhile`.
 fn hold_at_commit(rig: &mut Rig, from: From, meanwhile: impl Fn(&mut Rig)) {
     rig.proxy.arm_one(from, Point::Commit, Since::Armed, Deed::Hold);
     rig.push_buffered("p", 20);
@@ -152,7 +153,7 @@ fn hold_at_commit(rig: &mut Rig, from: From, meanwhile: impl Fn(&mut Rig)) {
 fn case_54_a_commit_on_its_way_there_or_back_when_the_connection_ends_is_known_from_the_checkpoint() {
     let cluster = TestCluster::start_without_fsync().unwrap();
     let mut rig = Rig::start(&cluster, "commit", &[]);
-    // So that making the schema, which ends with a COMMIT too, lies behind.
+    // The creation of the schema also ends with a COMMIT, and must be over.
     rig.wait_until_drained();
     for _ in 0..3 {
         for from in [From::Client, From::Server] {
@@ -179,7 +180,7 @@ fn case_54_killed_with_its_commit_on_its_way_there_or_back_the_daemon_knows_from
 
 #[test]
 fn case_54_the_server_killed_with_a_commit_on_its_way_there_or_back_is_asked_what_became_of_it() {
-    // This one syncs: it is crashed.
+    // This cluster syncs, because the test crashes it.
     let cluster = TestCluster::start().unwrap();
     let mut rig = Rig::start(&cluster, "crashed", &[]);
     rig.wait_until_drained();
@@ -197,12 +198,12 @@ fn case_54_the_server_killed_with_a_commit_on_its_way_there_or_back_is_asked_wha
 
 #[test]
 fn case_55_the_session_the_server_or_the_daemon_killed_in_the_middle_of_a_copy() {
-    // This one syncs: it is crashed.
+    // This cluster syncs, because the test crashes it.
     let cluster = TestCluster::start().unwrap();
     let mut rig = Rig::start(&cluster, "copy", &[]);
     let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'forebay'";
     for fate in ["session", "server", "daemon"] {
-        // The first words of the COPY have arrived, and its end has not.
+        // The start of the COPY has arrived, and its end has not.
         rig.proxy.arm_one(From::Client, Point::Tag(b'c'), Since::Armed, Deed::Hold);
         rig.push_buffered("p", 200);
         rig.proxy.wait_until_holding();

@@ -1,6 +1,6 @@
-//! PostgreSQL says what passes by itself, at every statement of a drain transaction, and what nobody asked it for.
+//! PostgreSQL reports transient errors at every statement of a drain transaction, and sends unsolicited messages.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -11,23 +11,24 @@ use common::{
 };
 use forebay_cluster::TestCluster;
 
-/// What passes by itself.
+/// The transient errors.
 const PASSING: [&str; 9] = ["57P01", "57P03", "53300", "53100", "25006", "40001", "40P01", "55P03", "57014"];
 
-/// Statements that a drain transaction of new partitions has at least.
+/// The minimum number of statements in a drain transaction with new partitions.
 const STATEMENTS_MIN: u64 = 8;
 
-/// Why each attempt to go on fails is told at this level: at `info` only where it is for another reason than the one before.
+/// The level at which every failed attempt is logged. At `info` an attempt is logged only if its reason differs from
+/// the previous one.
 const TELL_ALL: [&str; 2] = ["--log", "info,forebay::drain=debug"];
 
-/// Bytes of the longest message that a server could think of.
+/// The size of the longest message that a server might send.
 const HUGE_TEXT_BYTES: usize = 1 << 20;
 
-/// Lets the server do this at every statement of a drain transaction, each time in another one, and checks that each is
-/// repeated until it went through.
+/// Applies this fault at every statement of a drain transaction, each time in another transaction. Checks that each
+/// transaction is repeated until it succeeds.
 fn at_every_statement(rig: &mut Rig, label: &str, deed: &Deed) {
     for statement in 0.. {
-        // A partition that nobody knows: what makes it is met as well.
+        // A new partition, so that the statements that create it are covered as well.
         let partition = format!("{label}-{statement}");
         rig.proxy.arm_one(From::Client, Point::Message(statement), Since::Armed, deed.clone());
         rig.push(&partition, 3);
@@ -40,7 +41,7 @@ fn at_every_statement(rig: &mut Rig, label: &str, deed: &Deed) {
     }
 }
 
-/// Runs `work` for each of those codes, each with a daemon of its own, all at the same time.
+/// Runs `work` for each of those codes in parallel, each with its own daemon.
 fn for_each_passing(work: impl Fn(&mut Rig, &'static str) + Sync) {
     let cluster = TestCluster::start_without_fsync().unwrap();
     std::thread::scope(|scope| {
@@ -135,7 +136,7 @@ fn case_56_a_statement_that_is_cancelled_is_repeated() {
     rig.wait_until_drained();
     let cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'forebay'";
     for _ in 0..5 {
-        // The COPY has begun and waits for its end.
+        // The COPY has started and waits for its end.
         rig.proxy.arm_one(From::Client, Point::Tag(b'c'), Since::Armed, Deed::Hold);
         rig.push_buffered("p", 100);
         rig.proxy.wait_until_holding();
@@ -168,7 +169,7 @@ fn case_56_a_deadlock_with_somebody_who_locks_in_another_order_is_repeated() {
         rounds += 1;
         assert!(rounds < 50, "the drain and somebody else meet");
         std::thread::scope(|scope| {
-            // Either of the two may be the one that is cancelled.
+            // PostgreSQL may choose either of the two as the victim of the deadlock.
             let other = scope.spawn(|| drop(cluster.psql(&others)));
             while !other.is_finished() {
                 for partition in ["a", "b"] {
@@ -188,7 +189,7 @@ fn case_64_answers_that_come_in_single_bytes_and_late_change_nothing() {
     let cluster = TestCluster::start_without_fsync().unwrap();
     let mut rig = Rig::start(&cluster, "bytes", &["--commit-wait-ms", "60000"]);
     rig.proxy.set_style(Style { single_bytes: true, delay: None });
-    // So that it logs in by single bytes as well.
+    // The daemon then also logs in by single bytes.
     rig.proxy.reset_all();
     rig.push("first", 1);
     rig.wait_until_drained();
@@ -202,8 +203,8 @@ fn case_64_answers_that_come_in_single_bytes_and_late_change_nothing() {
     rig.check(&cluster);
 }
 
-/// Lets the server say this before each of its messages of a drain transaction, and of what makes its partition, each time
-/// in another one; each goes through.
+/// Sends these bytes before each server message of a drain transaction and of the statements that create its partition,
+/// each time in another transaction. Each transaction succeeds.
 fn before_every_answer(name: &str, words: &[u8]) {
     let cluster = TestCluster::start_without_fsync().unwrap();
     let mut rig = Rig::start(&cluster, name, &["--commit-wait-ms", "60000"]);
@@ -233,7 +234,7 @@ fn case_64_a_parameter_that_changes_before_any_answer_also_in_a_copy_changes_not
         wire::parameter_status("application_name", "another"),
         wire::parameter_status("unheard_of", &"x".repeat(100_000)),
         wire::parameter_status("TimeZone", "Antarctica/Troll"),
-        // Somebody notifies.
+        // A notification.
         wire::message(b'A', b"\0\0\0\x2achannel\0payload\0"),
     ];
     before_every_answer("parameters", &words.concat());
@@ -247,7 +248,7 @@ fn case_64_an_error_of_a_mebibyte_at_any_statement_is_survived_and_not_told_whol
     let huge = |severity, sqlstate| Complaint { severity, sqlstate, text: "y".repeat(HUGE_TEXT_BYTES) };
     at_every_statement(&mut rig, "error", &Deed::Fail(huge("ERROR", "40001")));
     at_every_statement(&mut rig, "fatal", &Deed::Close(huge("FATAL", "57P01")));
-    // Who has not logged in yet is believed less.
+    // Before authentication, a shorter message from the server is accepted.
     rig.proxy.refuse(huge("FATAL", "53300"));
     wait_until("the refusal is told", || !rig.is_healthy());
     rig.push("p", 5);

@@ -1,6 +1,7 @@
-//! Something that the drain needs is missing in PostgreSQL: it pauses, says what, keeps all, and goes on once it is mended.
+//! Something that the drain needs is missing in PostgreSQL. The drain pauses, names it, keeps all messages, and
+//! continues once it is restored.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -8,7 +9,8 @@ mod common;
 use common::{proxy::Rig, wait_until};
 use forebay_cluster::TestCluster;
 
-/// A thing that may be missing: what takes it away, and what brings it back, in the schema `{s}`; and how PostgreSQL calls it.
+/// Something that may be missing, in the schema `{s}`: the statements that remove and restore it, and PostgreSQL's name
+/// for it.
 struct Missing {
     name: &'static str,
     away: &'static str,
@@ -53,7 +55,7 @@ const ALL: [Missing; 8] = [
         back: "ALTER TABLE {s}.partitions RENAME COLUMN gone TO last_seq",
         sqlstate: "42703",
     },
-    // Dropped, with all that it held, which here is nothing.
+    // Dropped with its content, which is empty here.
     Missing {
         name: "trace_id",
         away: "ALTER TABLE {s}.messages DROP COLUMN trace_id CASCADE",
@@ -71,7 +73,7 @@ const ALL: [Missing; 8] = [
 #[test]
 fn case_60_whatever_is_missing_pauses_the_drain_and_is_named_and_nothing_is_let_go_of_until_it_is_back() {
     let cluster = TestCluster::start_without_fsync().unwrap();
-    // Each has a schema of its own, and the pauses pass at the same time.
+    // Each daemon has its own schema, and their pauses overlap.
     std::thread::scope(|scope| {
         for missing in &ALL {
             let cluster = &cluster;
@@ -89,11 +91,11 @@ fn check(cluster: &TestCluster, missing: &Missing) {
     rig.push("known", 10);
     rig.wait_until_drained();
     let lanes = rig.daemon.buffers()["lanes"].clone();
-    // The view stands in the way of what is dropped, and is put back with it.
+    // The view depends on what is dropped, so it is dropped first and restored afterwards.
     let view = cluster.psql(&format!("SELECT pg_get_viewdef('{schema}.message_log'::regclass)")).unwrap();
     sql(away);
     for n in 0..10 {
-        // A partition that has to be made comes first: what is missing is needed for it at the latest.
+        // A new partition comes first: its creation needs what is missing, if nothing earlier does.
         assert_eq!(rig.push(&format!("new{n}"), 1)[0]["status"], "buffered", "{name}");
         rig.push("known", 1);
     }

@@ -1,6 +1,6 @@
-//! PostgreSQL is there and refuses: single rows, or everything until a person has seen to it.
+//! PostgreSQL is reachable and refuses single rows, or refuses everything until an operator has acted.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -20,8 +20,8 @@ fn database(daemon: &Daemon) -> Value {
     daemon.connect().get("/health").unwrap().json()["database"].take()
 }
 
-/// Pushes 0 to 99 in one request, of which 10, 50 and 99 have `"bad": true`; then checks that those are set aside, and
-/// their neighbours delivered in order.
+/// Pushes 0 to 99 in one request; 10, 50 and 99 have `"bad": true`. Checks that those three are in dead letters and
+/// that the others are delivered in order.
 fn check_set_aside(rule: &str, sqlstate: &str, reason: &str) {
     let stage = Stage::start(&[]);
     let mut client = stage.daemon.connect();
@@ -64,7 +64,7 @@ fn check_set_aside(rule: &str, sqlstate: &str, reason: &str) {
     let states = stage.rows("SELECT DISTINCT sqlstate FROM forebay.dead_letters");
     assert_eq!((dead.len(), states), (3, vec![vec![sqlstate.to_owned()]]));
     assert_eq!((stage.daemon.figure("failed"), database(&stage.daemon)), (3, json!("connected")));
-    // What is in dead letters was dealt with: after a restart it neither comes again nor is forgotten.
+    // Dead letters are final: after a restart they are neither delivered again nor forgotten.
     let Stage { daemon, cluster, dir } = stage;
     assert!(daemon.terminate().success());
     let daemon = Daemon::start(dir.path(), &cluster.url(), &["--cores", "2"]);
@@ -106,7 +106,8 @@ fn case_58_rows_refused_without_a_number_at_the_end_of_the_statement_are_found_b
     assert_eq!((stage.rows(dead), stage.daemon.figure("failed")), (vec![vec!["17".into()], vec!["64".into()]], 2));
 }
 
-/// Stops the drain by `away`, pushes, checks that the pause is told and nothing lost, and ends it by `back`.
+/// Stops the drain with `away`, pushes, checks that the pause is reported and nothing is lost, and ends the pause with
+/// `back`.
 fn check_pause(args: &[&str], away: &str, back: &str) {
     let stage = Stage::start(args);
     let load = Load::start(&SPEC, stage.daemon.address);
@@ -183,7 +184,7 @@ fn case_60_a_schema_that_was_dropped_is_told_of_and_what_was_pending_arrives_aft
     daemon.wait_until_drained();
     let sql = "SELECT payload FROM forebay.message_log WHERE queue = 'dropped' ORDER BY seq";
     let numbers: Vec<u64> = common::rows(&cluster, sql).iter().map(|row| row[0].parse().unwrap()).collect();
-    // Those that were dropped with the schema may come again from the log, and then before the others.
+    // Messages that were dropped with the schema may be delivered again from the log, before the others.
     assert!(numbers.len() >= 10 && numbers.iter().copied().eq(20 - numbers.len() as u64..20), "{numbers:?}");
 }
 
@@ -217,7 +218,7 @@ fn case_59_every_other_message_a_duplicate_within_batches_and_across_daemons() {
     let daemons = dirs.each_ref().map(|dir| Daemon::start(dir.path(), &cluster.url(), &["--cores", "1"]));
     daemons.iter().for_each(Daemon::wait_until_drained);
     let item = |n: usize| json!({"queue": "double", "partition": format!("p{}", n % 2), "payload": n, "transactionId": n.to_string()});
-    // Both daemons get every message, each in one of its two halves, and each push has half of the one before it.
+    // Both daemons get every message, each in one of its two halves. Each push repeats half of the previous one.
     let counts: Vec<(usize, usize)> = std::thread::scope(|scope| {
         let pushers = daemons.each_ref().map(|daemon| {
             scope.spawn(move || {

@@ -1,6 +1,6 @@
-//! Rows that PostgreSQL refuses, whatever it says of them, and transaction ids that come twice.
+//! Rows that PostgreSQL refuses for various reasons, and repeated transaction ids.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -10,7 +10,7 @@ use forebay_cluster::TestCluster;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
-/// A statement that fails, and the SQLSTATE with which it really does.
+/// A statement that fails, and its SQLSTATE.
 const REFUSALS: [(&str, &str); 12] = [
     ("SELECT 'x'::uuid", "22P02"),
     (r#"SELECT '"\u0000"'::jsonb"#, "22P05"),
@@ -26,7 +26,7 @@ const REFUSALS: [(&str, &str); 12] = [
     ("DO 'BEGIN RAISE no_data_found; END'", "P0002"),
 ];
 
-/// A trigger that carries out the SQL that a payload holds, and what that SQL needs.
+/// A trigger that executes the SQL in a payload, and the objects that this SQL needs.
 const TRIGGER: &str = "
     CREATE FUNCTION deep() RETURNS int LANGUAGE plpgsql AS 'BEGIN RETURN deep() + 1; END';
     CREATE DOMAIN positive AS int CHECK (VALUE > 0);
@@ -37,7 +37,7 @@ const TRIGGER: &str = "
         $$BEGIN IF NEW.payload ? 'sql' THEN EXECUTE NEW.payload->>'sql'; END IF; RETURN NEW; END$$;
     CREATE TRIGGER judge BEFORE INSERT ON forebay.messages FOR EACH ROW EXECUTE FUNCTION judge()";
 
-/// Messages with numbers; each third one is refused, for one reason after the other.
+/// Numbered messages; every third one is refused, each for the next reason.
 fn with_refused(count: usize) -> (Vec<Value>, BTreeMap<usize, &'static str>) {
     let mut refused = BTreeMap::new();
     let payload = |n: usize| {
@@ -73,7 +73,7 @@ fn case_58_rows_refused_for_any_reason_are_set_aside_with_it_and_their_neighbour
     let count = 3 * REFUSALS.len() * 2;
     let (payloads, refused) = with_refused(count);
     let item = |queue: &str, payload: &Value| json!({"queue": queue, "payload": payload});
-    // All in one round, and each in its own.
+    // All in one round, and each in a round of its own.
     let items: Vec<Value> = payloads.iter().map(|payload| item("batch", payload)).collect();
     let answers = stage.daemon.connect().push(&json!({"items": items, "bufferMs": 1})).unwrap();
     assert_eq!(answers.status, 201);
@@ -91,7 +91,7 @@ fn case_58_rows_refused_for_any_reason_are_set_aside_with_it_and_their_neighbour
     assert_eq!(figure("drainedMessages"), 2 * (count - refused.len()) as u64);
 }
 
-/// The id of the message that stands for each transaction id, by partition and transaction id.
+/// The stored message for each partition and transaction id: its `seq` and its id.
 fn stored(cluster: &TestCluster) -> BTreeMap<(String, String), (u64, String)> {
     let sql = "SELECT partition, transaction_id, seq, id FROM forebay.message_log ORDER BY partition, seq";
     let mut last = BTreeMap::<String, u64>::new();
@@ -107,10 +107,10 @@ fn stored(cluster: &TestCluster) -> BTreeMap<(String, String), (u64, String)> {
     stored
 }
 
-/// An answer to one message of a plain push: partition, transaction id, status, message id.
+/// The reply for one message of a plain push: partition, transaction id, status, message id.
 type Answer = (String, String, String, String);
 
-/// Pushes requests of these transaction ids, one after the other's answer, and returns all answers.
+/// Pushes requests with these transaction ids, each after the reply to the previous one. Returns all replies.
 fn push_all(daemon: &Daemon, partition: &str, requests: &[Vec<String>]) -> Vec<Answer> {
     let mut client = daemon.connect();
     let mut answers = Vec::new();
@@ -128,7 +128,7 @@ fn push_all(daemon: &Daemon, partition: &str, requests: &[Vec<String>]) -> Vec<A
     answers
 }
 
-/// Checks that each message is there once, and that all answers name it; returns how many were duplicates.
+/// Checks that each message is stored exactly once and that all replies name it. Returns the number of duplicates.
 fn check_doubles(cluster: &TestCluster, answers: &[Answer]) -> usize {
     let stored = stored(cluster);
     let mut queued = BTreeMap::<(&str, &str), u64>::new();
@@ -143,7 +143,7 @@ fn check_doubles(cluster: &TestCluster, answers: &[Answer]) -> usize {
     answers.len() - stored.len()
 }
 
-/// One that nobody waits for in vain: the machine may be busy.
+/// A long wait, because the machine may be busy.
 const WAIT_LONG: [&str; 4] = ["--cores", "1", "--commit-wait-ms", "60000"];
 
 #[test]
@@ -152,7 +152,7 @@ fn case_59_one_duplicate_in_ten_thousand_is_told_to_its_push_and_costs_no_neighb
     let dir = data_dir();
     let daemon = Daemon::start(dir.path(), &cluster.url(), &WAIT_LONG);
     daemon.wait_until_drained();
-    // Of 20,000: one that was in another request long before, and one that was in the same.
+    // Two of the 20,000 are duplicates: one of an earlier request, one of the same request.
     let id = |n: usize| match n {
         15_555 => 17.to_string(),
         7_777 => 7_700.to_string(),
@@ -171,7 +171,7 @@ fn case_59_every_second_a_duplicate_within_a_batch_across_batches_and_across_two
     let dirs = [data_dir(), data_dir()];
     let daemons = dirs.each_ref().map(|dir| Daemon::start(dir.path(), &cluster.url(), &WAIT_LONG));
     daemons.iter().for_each(Daemon::wait_until_drained);
-    // Each request has each of its ids twice, and half of those of the request before it; UUIDs and other texts.
+    // Each request has each id twice, and half of the ids of the previous request. Ids are UUIDs and other texts.
     let id =
         |n: usize| if n.is_multiple_of(2) { uuid::Uuid::from_u128(n as u128).to_string() } else { format!("id {n}") };
     let ids = |first: usize| (first..first + 20).flat_map(|n| [id(n), id(n)]).collect();

@@ -1,6 +1,6 @@
-//! A black hole before PostgreSQL: what is sent goes nowhere, nothing comes back, and no connection is reset.
+//! A black hole in front of PostgreSQL: data is discarded, nothing comes back, and no connection is reset.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -13,10 +13,10 @@ use common::{
 use forebay_cluster::TestCluster;
 use std::time::{Duration, Instant};
 
-/// What a black hole may swallow: what the daemon says, what the server says, or both.
+/// The sides whose data the black hole discards.
 const HOLES: [&[From]; 3] = [&[From::Client], &[From::Server], &[From::Client, From::Server]];
 
-/// Where it opens: before the transaction, in the midst of its COPY, at its COMMIT, and at the answer to that.
+/// The point at which the hole opens: before the transaction, during its COPY, at its COMMIT, and at the reply to that.
 const PLACES: [Option<(From, Point)>; 4] = [
     None,
     Some((From::Client, Point::Tag(b'c'))),
@@ -24,7 +24,7 @@ const PLACES: [Option<(From, Point)>; 4] = [
     Some((From::Server, Point::Commit)),
 ];
 
-/// PostgreSQL's time for a statement; the daemon's own for an operation is half as much again.
+/// PostgreSQL's statement timeout. The daemon's own deadline for an operation is half as much again.
 const SHORT: [&str; 4] = ["--postgres-timeout-ms", "1000", "--commit-wait-ms", "300"];
 
 #[test]
@@ -59,7 +59,7 @@ fn fall_into(cluster: &TestCluster, name: &str, lost: &[From], place: Option<(Fr
     wait_until("it is told", || !rig.is_healthy());
     wait_until("why is told", || rig.daemon.log().contains("postgres_away"));
     rig.push("p", 1);
-    // Whoever connects now is not answered either, and the hole goes on.
+    // New connections get no reply either, so the black hole persists.
     rig.proxy.wait_for_silent_connection();
     rig.push("p", 1);
     rig.proxy.give_up_lost();
@@ -73,7 +73,7 @@ fn case_57_in_a_black_hole_only_the_first_plain_pushes_wait_for_a_commit_that_do
     const WAIT: Duration = Duration::from_millis(500);
     const PUSHES: u32 = 10;
     let cluster = TestCluster::start_without_fsync().unwrap();
-    // The daemon's own deadline is far behind the end of the test.
+    // The daemon's own deadline is long after the end of the test.
     let wait_ms = WAIT.as_millis().to_string();
     let mut rig = Rig::start(&cluster, "waits", &["--postgres-timeout-ms", "600000", "--commit-wait-ms", &wait_ms]);
     rig.push("p", 1);
@@ -127,7 +127,7 @@ fn a_backend_that_is_not_shown_or_may_not_be_ended_or_only_has_the_process_id_is
     let daemon = Daemon::start(dir.path(), &url, &args);
     daemon.wait_until_drained();
     std::thread::scope(|scope| {
-        // Ended below: then psql fails.
+        // The test ends this query below, and then psql fails.
         scope.spawn(|| cluster.psql("SELECT pg_sleep(600)").unwrap_err());
         let sleeper = "FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'";
         let sleepers = || rows(&cluster, &format!("SELECT pid {sleeper}")).len();

@@ -1,10 +1,11 @@
-//! The way to PostgreSQL is encrypted, and who the server is is looked at: what a person has to mend there is told as such.
+//! TLS to PostgreSQL: the connection is encrypted and the server's identity is verified. Errors that an operator must
+//! fix are reported as such.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
-// The client's tests use all of it.
+// The tests of the client use all of it.
 #[allow(dead_code)]
 #[path = "../../pgwire/tests/server/tls/pki.rs"]
 mod pki;
@@ -15,10 +16,10 @@ use pki::{Ca, Files, Identity};
 use serde_json::json;
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-/// The address that the server is made out for; `localhost` is the same server by another name.
+/// The address in the server's certificate. `localhost` reaches the same server by another name.
 const ADDRESS: &str = "127.0.0.1";
 
-/// A server that takes nobody over TCP who is not encrypted.
+/// A server that accepts only encrypted connections over TCP.
 fn start_server(identity: Identity) -> TestCluster {
     let file = |name: &str, content: String| (name.to_owned(), content.into_bytes());
     let settings = [("ssl", "on"), ("ssl_cert_file", "test.crt"), ("ssl_key_file", "test.key")];
@@ -37,7 +38,7 @@ fn url(host: &str, port: u16, root: &Path) -> String {
     format!("postgres://forebay@{host}:{port}/forebay?sslmode=verify-full&sslrootcert={}", root.display())
 }
 
-/// A daemon, and what is pushed to it.
+/// A daemon, and the messages pushed to it.
 struct Pushed {
     daemon: Daemon,
     client: Client,
@@ -50,7 +51,7 @@ impl Pushed {
         Self { daemon, client, count: 0 }
     }
 
-    /// Pushes the next message, plain, and returns what its answer says of it.
+    /// Sends a plain push of the next message and returns its status.
     fn push(&mut self) -> String {
         let response = self.client.push(&json!({"items": [{"queue": "tls", "payload": self.count}]})).unwrap();
         assert_eq!(response.status, 201);
@@ -58,8 +59,8 @@ impl Pushed {
         response.json()[0]["status"].as_str().unwrap().to_owned()
     }
 
-    /// Waits until the drain is held up for a reason that a person has to see to, told once in these words, and checks that
-    /// pushes go on.
+    /// Waits until the drain pauses for a reason that an operator must fix. Checks that it is logged once, with these
+    /// words, and that pushes continue.
     fn check_refused(&mut self, words: &str) {
         wait_until("it is told", || {
             let log = self.daemon.log();
@@ -74,7 +75,7 @@ impl Pushed {
         assert_eq!(self.daemon.figure("failed"), 0);
     }
 
-    /// Checks that all arrives, in order.
+    /// Checks that all messages arrive in order.
     fn check(&mut self, cluster: &TestCluster) {
         self.daemon.wait_until_drained();
         assert_eq!(self.push(), "queued");
@@ -103,7 +104,7 @@ fn case_60_a_certificate_that_leads_elsewhere_pauses_the_drain_until_it_is_mende
     fs::write(&root, ca.pem()).unwrap();
     pushed.check(&cluster);
     assert_eq!(own_sessions(&cluster, "ssl, host(client_addr)"), [["t", ADDRESS]]);
-    // The same to a running daemon whose session ends: its file is lost.
+    // The same for a running daemon: the file is deleted, then the session ends.
     fs::remove_file(&root).unwrap();
     assert_eq!(own_sessions(&cluster, "pg_terminate_backend(pid)"), [["t"]]);
     pushed.check_refused(root.to_str().unwrap());
@@ -125,7 +126,7 @@ fn case_60_a_server_of_another_name_or_whose_time_is_over_or_without_tls_pauses_
     };
     let cluster = start_server(ca.server(ADDRESS));
     check(&url("localhost", cluster.port(), &root), "not valid for name");
-    // This one says that it has no TLS.
+    // The proxy reports that it has no TLS.
     let proxy = Proxy::start(&cluster);
     check(&proxy.url().replace("sslmode=disable", "sslmode=require"), "the server has no TLS");
     let expired = start_server(ca.expired_server(ADDRESS));
@@ -138,7 +139,7 @@ fn case_65_a_server_that_has_no_version_or_cipher_in_common_pauses_the_drain_unt
     let root = files.put("root.pem", &ca.pem());
     let cluster = start_server(ca.server(ADDRESS));
     let set = |settings: &[(&str, &str)]| {
-        // One statement each: ALTER SYSTEM does not stand in a transaction.
+        // One statement each: ALTER SYSTEM is not allowed in a transaction.
         for (name, value) in settings {
             cluster.psql(&format!("ALTER SYSTEM SET {name} = '{value}'")).unwrap();
         }
@@ -151,7 +152,7 @@ fn case_65_a_server_that_has_no_version_or_cipher_in_common_pauses_the_drain_unt
     let (dir, url) = (data_dir(), url(ADDRESS, cluster.port(), &root));
     let mut pushed = Pushed::to(Daemon::start(dir.path(), &url, &["--cores", "1"]));
     pushed.check(&cluster);
-    // TLS 1.2 with an exchange of keys that has no forward secrecy.
+    // TLS 1.2 with a key exchange without forward secrecy.
     set(&[("ssl_max_protocol_version", "TLSv1.2"), ("ssl_ciphers", "AES128-SHA256")]);
     end_session();
     pushed.check_refused("no TLS that both have: HandshakeFailure");
@@ -172,7 +173,7 @@ fn over_tcp_postgresql_looks_by_itself_whether_the_daemon_is_still_there() {
     let dir = data_dir();
     let mut pushed = Pushed::to(Daemon::start(dir.path(), &url(ADDRESS, cluster.port(), &root), &["--cores", "1"]));
     pushed.check(&cluster);
-    // Shown are those of the socket itself.
+    // PostgreSQL shows the settings of the socket itself.
     let look = "CREATE TABLE seen (name text, setting text); \
                 CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN \
                 INSERT INTO seen SELECT name, setting FROM pg_settings WHERE name LIKE 'tcp%'; RETURN NULL; END$$; \

@@ -1,6 +1,6 @@
-//! What the system must have, and what the daemon says where it has not.
+//! Requirements on the system, and the daemon's error message for each one that is not met.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -13,14 +13,14 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-/// From now on `io_uring_setup` fails with `errno` in this process, as under a container runtime's filter.
+/// Makes `io_uring_setup` fail with `errno` in this process from here on, like the filter of a container runtime.
 fn forbid_io_uring(errno: i32) -> io::Result<()> {
     const LOAD_WORD: u16 = 0x20;
     const JUMP_IF_EQUAL: u16 = 0x15;
     const RETURN: u16 = 0x06;
     let step = |code, jt, jf, k| libc::sock_filter { code, jt, jf, k };
     let mut steps = [
-        // The number of the system call stands first (struct seccomp_data).
+        // The number of the system call is the first field of struct seccomp_data.
         step(LOAD_WORD, 0, 0, 0),
         step(JUMP_IF_EQUAL, 0, 1, libc::SYS_io_uring_setup as u32),
         step(RETURN, 0, 0, libc::SECCOMP_RET_ERRNO | errno as u32),
@@ -28,7 +28,7 @@ fn forbid_io_uring(errno: i32) -> io::Result<()> {
     ];
     let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
     rustix::thread::set_no_new_privs(true)?;
-    // SAFETY: the program, and the steps that it points to, live as long as the call.
+    // SAFETY: the program and the steps that it points to live until the call returns.
     match unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
@@ -40,7 +40,7 @@ fn start_without_io_uring(errno: i32) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_forebay"));
     command.args(["serve", "--listen", "127.0.0.1:0", "--postgres", NOWHERE, "--data-dir"]);
     command.arg(dir.path().join("data")).stdin(Stdio::null());
-    // SAFETY: between fork and exec two system calls are made, on memory of that frame.
+    // SAFETY: between fork and exec, the closure makes two system calls on memory of its own stack frame.
     unsafe { command.pre_exec(move || forbid_io_uring(errno)) };
     let output = command.output().unwrap();
     assert!(!dir.path().join("data").exists(), "nothing is made");
@@ -64,7 +64,7 @@ fn case_44_io_uring_forbidden_by_seccomp_is_told_in_one_line_that_says_what_to_d
 #[test]
 fn case_43_little_memory_that_may_be_locked_is_enough_or_is_told() {
     let dir = data_dir();
-    // The kernel charges a ring to the limit no more since 5.12: pushes are durable all the same.
+    // Since Linux 5.12 a ring is not charged to this limit, so pushes are durable nevertheless.
     let daemon = Daemon::start_by(&["prlimit", "--memlock=65536", "--"], dir.path(), NOWHERE, &["--cores", "1"]);
     let answer = daemon.connect().push(&json!({"items": [{"queue": "q", "payload": 1}], "qos0": true})).unwrap();
     assert_eq!((answer.status, answer.header("Forebay-Durability")), (201, Some("disk")));

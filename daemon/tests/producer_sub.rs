@@ -1,6 +1,7 @@
-//! Who pushed a message: the `sub` of a JWT that held stays with it to its row, and nobody else's word does.
+//! The producer of a message: the `sub` of a verified JWT stays with the message until its row. No other statement
+//! about the producer counts.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -11,10 +12,10 @@ use serde_json::{Value, json};
 use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use tempfile::TempDir;
 
-/// More than ASCII, and what must be escaped on the way.
+/// Has non-ASCII characters and characters that must be escaped.
 const SENSOR: &str = "sensor-ü \"7\"\\\t';--";
 
-/// A daemon that takes JWTs and one token, on a PostgreSQL of its own.
+/// A daemon that accepts JWTs and one token, with its own PostgreSQL.
 struct Guarded {
     daemon: Daemon,
     cluster: TestCluster,
@@ -23,7 +24,7 @@ struct Guarded {
 }
 
 impl Guarded {
-    /// On a PostgreSQL that is there, or comes later.
+    /// With a PostgreSQL that runs, or is started later.
     fn start(is_up: bool) -> Self {
         let cluster = TestCluster::start_without_fsync().unwrap();
         if !is_up {
@@ -47,7 +48,7 @@ impl Guarded {
         rows(&self.cluster, sql)
     }
 
-    /// Waits until PostgreSQL has everything.
+    /// Waits until PostgreSQL has every message.
     fn wait_until_drained(&self) {
         wait_until("the log is drained", || {
             let buffers = request(&mut self.daemon.connect(), "GET", "/api/v1/status/buffers", &self.token, "", b"");
@@ -56,7 +57,7 @@ impl Guarded {
         });
     }
 
-    /// Runs `forebay dead-letters` with `args` and `--json`; its lines.
+    /// Runs `forebay dead-letters` with `args` and `--json`. Returns its output lines.
     fn dead_letters(&self, args: &[&str]) -> Vec<Value> {
         let data = self.dir.path().join("data");
         let at = ["--json", "--data-dir", data.to_str().unwrap(), "--postgres", &self.cluster.url()];
@@ -86,7 +87,8 @@ fn request(client: &mut Client, method: &str, path: &str, token: &str, kind: &st
     client.request(method, path, &headers, (method == "POST").then_some(body)).unwrap()
 }
 
-/// Pushes three messages in each of the three ways, all of which try to name a producer; their payloads begin with `name`.
+/// Pushes three messages in each of the three ways. All of them try to name a producer; their payloads start with
+/// `name`.
 fn push_every_way(client: &mut Client, name: &str, token: &str) {
     let item = |n: u64| {
         json!({"queue": "q", "payload": {"is": format!("{name}-json-{n}"), "producerSub": "forged"},
@@ -104,14 +106,14 @@ fn push_every_way(client: &mut Client, name: &str, token: &str) {
     push("/push/q", "application/x-ndjson", &lines);
     for n in 0..3 {
         let body = format!("{{\"is\":\"{name}-path-{n}\",\"producerSub\":\"forged\"}}");
-        // Parameters that are not known are refused, so this one cannot be meant.
+        // Unknown parameters are refused, so a query cannot name a producer.
         assert_eq!(request(client, "POST", path, token, "application/json", body.as_bytes()).status, 400);
         let response = request(client, "POST", "/push/q", token, "application/json", body.as_bytes());
         assert_eq!(response.status, 201);
     }
 }
 
-/// How many messages there are of each name and producer, whatever stands between.
+/// The number of messages by name and producer.
 fn counts(found: impl IntoIterator<Item = (String, Option<String>)>) -> BTreeMap<(String, Option<String>), usize> {
     let mut counts = BTreeMap::new();
     for (is, sub) in found {
@@ -120,7 +122,7 @@ fn counts(found: impl IntoIterator<Item = (String, Option<String>)>) -> BTreeMap
     counts
 }
 
-/// The same of the rows in PostgreSQL.
+/// The same for the rows in PostgreSQL.
 fn stored(guarded: &Guarded) -> BTreeMap<(String, Option<String>), usize> {
     let sql = "SELECT payload->>'is', encode(convert_to(producer_sub, 'UTF8'), 'hex') FROM forebay.messages";
     counts(guarded.rows(sql).into_iter().map(|row| {
@@ -142,7 +144,7 @@ fn expected(of: &[(&str, Option<&str>)], count: usize) -> BTreeMap<(String, Opti
 const ALL: [(&str, Option<&str>); 5] =
     [("sensor", Some(SENSOR)), ("other", Some("other")), ("nameless", None), ("empty", None), ("token", None)];
 
-/// Pushes in every way by every kind of sender, over one connection: its messages come one behind the other in the log.
+/// Pushes in every way as every kind of sender over one connection, so that the messages are adjacent in the log.
 fn push_by_all(guarded: &Guarded) {
     let mut client = guarded.daemon.connect();
     for (name, token) in [
@@ -162,7 +164,7 @@ fn the_sub_of_a_jwt_is_kept_with_each_of_its_messages_and_what_a_body_names_is_n
     push_by_all(&guarded);
     guarded.wait_until_drained();
     assert_eq!(stored(&guarded), expected(&ALL, 9));
-    // One that cannot be kept is refused as a token, before anything is.
+    // A `sub` that cannot be stored makes the token invalid, before anything is kept.
     let mut client = guarded.daemon.connect();
     for sub in [json!("x".repeat(256)), json!("ü".repeat(128)), json!("a\u{0}b"), json!(7), json!(["other"])] {
         let refused =

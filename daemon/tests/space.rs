@@ -1,7 +1,7 @@
-//! Out of space on real, small file systems: the quota, the disk, its inodes, the limit of file sizes. What was answered is
-//! delivered, the daemon stops and starts all the same, and pushes go on once there is room.
+//! Out of space on small real file systems: the quota, the disk, its inodes, the file size limit. Acknowledged messages
+//! are delivered, the daemon still stops and starts, and pushes continue once there is room.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -21,10 +21,10 @@ use std::{
     process::Command,
 };
 
-/// Bytes of filling in a payload of the pushes that fill the log.
+/// Padding in each payload of the pushes that fill the log.
 const FILL_BYTES: usize = 100_000;
 
-/// A place for a daemon whose space ends, and how much of it there is.
+/// A place with limited space for a daemon.
 struct Place {
     disk: Option<SmallDisk>,
     dir: tempfile::TempDir,
@@ -32,7 +32,7 @@ struct Place {
 }
 
 impl Place {
-    /// A small disk; where none can be mounted, a quota of the same size instead, which is said on standard error.
+    /// Uses a small disk. If none can be mounted, uses a quota of the same size and says so on standard error.
     fn on(disk: Result<SmallDisk, String>, case: &str, args: &[&'static str]) -> Self {
         let dir = data_dir();
         let mut args = args.to_vec();
@@ -47,12 +47,12 @@ impl Place {
         }
     }
 
-    /// The data directory as the daemon finds it.
+    /// The data directory as the daemon sees it.
     fn data_dir(&self) -> &Path {
         self.disk.as_ref().map_or(self.dir.path(), SmallDisk::path)
     }
 
-    /// The same as the test finds it.
+    /// The data directory as the test sees it.
     fn outside(&self) -> PathBuf {
         self.disk.as_ref().map_or(self.dir.path().to_path_buf(), SmallDisk::outside)
     }
@@ -65,7 +65,7 @@ impl Place {
     }
 }
 
-/// A refusal for want of room, as the contract has it.
+/// Checks that a reply is the contract's refusal for lack of space.
 fn check_full(response: &Response) {
     assert_eq!((response.status, response.code()), (507, "log_full".to_owned()));
     let seconds: u64 = response.header("Retry-After").unwrap().parse().unwrap();
@@ -77,7 +77,7 @@ fn push(client: &mut Client, n: u64, fill_bytes: usize) -> Response {
     client.push(&json!({"items": [{"queue": "full", "payload": payload}], "qos0": true})).unwrap()
 }
 
-/// Pushes until the log is full; returns the number of the first message that was refused.
+/// Pushes until the log is full. Returns the number of the first refused message.
 fn push_until_full(client: &mut Client, mut next: u64) -> u64 {
     loop {
         let response = push(client, next, FILL_BYTES);
@@ -89,7 +89,8 @@ fn push_until_full(client: &mut Client, mut next: u64) -> u64 {
     }
 }
 
-/// Nothing changes while the log is full: no push is taken, however small, and the daemon says that it is not ready.
+/// Checks that nothing changes while the log is full: every push is refused, however small, and the daemon reports that
+/// it is not ready.
 fn check_refuses_steadily(daemon: &Daemon, client: &mut Client) {
     for n in 0..50 {
         check_full(&push(client, n, (n * 997 % 2000) as usize));
@@ -117,7 +118,7 @@ fn numbers(daemon: &Daemon, cluster: &TestCluster, count: u64) -> Vec<u64> {
     texts.iter().map(number).collect()
 }
 
-/// A life on a disk that gets full while PostgreSQL is away: refused, killed, stopped, started, and drained.
+/// Life cycle on a disk that fills up while PostgreSQL is away: refusal, kill, shutdown, restart and drain.
 fn fill_kill_stop_drain(place: &Place) {
     let cluster = TestCluster::start_without_fsync().unwrap();
     let mut daemon = place.start(&cluster.url());
@@ -132,12 +133,12 @@ fn fill_kill_stop_drain(place: &Place) {
         check_refuses_steadily(&daemon, &mut client);
         assert_eq!(daemon.figure("pending"), next - first);
 
-        // Killed with the disk full, and again in order.
+        // Killed with the disk full; the next daemon is stopped cleanly.
         daemon.kill9();
         daemon = place.start(&cluster.url());
-        // Before PostgreSQL is there, what it has already may still count.
+        // Before the daemon reaches PostgreSQL, messages that are already there may still count.
         assert!((next - first..=next).contains(&daemon.figure("pending")));
-        // What was refused may be smaller than what is left of a segment.
+        // The refused message may be smaller than the rest of a segment.
         next = push_until_full(&mut daemon.connect(), next);
         assert_eq!(daemon.terminate().code(), Some(0));
         daemon = place.start(&cluster.url());
@@ -172,20 +173,20 @@ fn case_39_on_a_full_tmpfs_nothing_answered_is_lost_and_it_is_stopped_started_an
 
 #[test]
 fn case_39_on_a_full_ext4_nothing_answered_is_lost_and_it_is_stopped_started_and_drained() {
-    // Segments of a size that the daemon chooses: as the disk wants it, which holds less than the quota.
+    // The daemon chooses the segment size. The disk is smaller than the quota.
     let place = Place::on(SmallDisk::ext4(), "case_39", &["--cores", "1", "--wal-max-bytes", "1GiB"]);
     fill_kill_stop_drain(&place);
 }
 
 #[test]
 fn case_40_without_inodes_nothing_answered_is_lost_and_it_is_stopped_started_and_drained() {
-    // The directories, the lock, the log's id, and some segments.
+    // The inodes suffice for the directories, the lock, the log's id and some segments.
     let disk = SmallDisk::tmpfs(",nr_inodes=16");
     let args = ["--cores", "1", "--wal-segment-bytes", "1MiB", "--wal-max-bytes", "1GiB"];
     fill_kill_stop_drain(&Place::on(disk, "case_40", &args));
 }
 
-/// Zeroes the log's last record from its last block on, as a write leaves it that did not finish before a crash.
+/// Zeroes the log's last record from its last block on, like a write that a crash interrupted.
 fn tear_last_write(data_dir: &Path, segment_bytes: u64) {
     let lane = data_dir.join("wal/lane-00");
     let mut segments: Vec<PathBuf> = std::fs::read_dir(lane).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -194,11 +195,11 @@ fn tear_last_write(data_dir: &Path, segment_bytes: u64) {
     assert_eq!(content.len() as u64, segment_bytes);
     let last = content[4096..].rchunks(4096).position(|block| block.contains(&b'x')).unwrap() as u64 + 1;
     let file = std::fs::File::options().write(true).open(segments.last().unwrap()).unwrap();
-    // And what may stand behind it: nothing was written after a write that did not finish.
+    // Also zeroes everything behind it: an unfinished write is the last one.
     file.write_all_at(&vec![0; last as usize * 4096], segment_bytes - last * 4096).unwrap();
 }
 
-/// A life on a full disk whose last write did not finish before the daemon was killed.
+/// Life cycle on a full disk whose last write was unfinished when the daemon was killed.
 fn fill_tear_drain(place: &Place, segment_bytes: u64) {
     let cluster = TestCluster::start_without_fsync().unwrap();
     cluster.stop(StopMode::Fast, PATIENCE).unwrap();
@@ -206,7 +207,7 @@ fn fill_tear_drain(place: &Place, segment_bytes: u64) {
     let mut client = daemon.connect();
     let mut answered = 0;
     loop {
-        // Two at once: of a request whose write did not finish the first message may verify, and still is not there.
+        // Two messages a request: after an unfinished write, the first may verify, but must not be delivered.
         let item = |n: u64| json!({"queue": "full", "payload": {"n": n, "fill": "x".repeat(FILL_BYTES / 2)}});
         let body = json!({"items": [item(answered), item(answered + 1)], "qos0": true});
         let response = client.push(&body).unwrap();
@@ -218,12 +219,12 @@ fn fill_tear_drain(place: &Place, segment_bytes: u64) {
     }
     daemon.kill9();
     tear_last_write(&place.outside(), segment_bytes);
-    // The last request does not count as answered from here on: its write did not finish.
+    // From here on the last request does not count as acknowledged, because its write was unfinished.
     let kept = answered - 2;
     for _ in 0..2 {
         let daemon = place.start(&cluster.url());
         assert_eq!(daemon.figure("pending"), kept);
-        // There is no segment to write to: not one byte is taken.
+        // There is no segment to write to, so not one byte is accepted.
         let mut client = daemon.connect();
         check_full(&push(&mut client, 0, 0));
         check_refuses_steadily(&daemon, &mut client);
@@ -250,7 +251,7 @@ fn case_39_a_write_that_never_finished_on_a_full_disk_keeps_it_from_pushes_and_n
 
 #[test]
 fn case_38_a_write_that_never_finished_at_the_quota_keeps_it_from_pushes_and_not_from_the_drain() {
-    // One round takes all of it, before there is a segment whose header tells of that write.
+    // One round takes all records, before a segment exists whose header records the unfinished write.
     let args = vec!["--cores", "1", "--wal-segment-bytes", "1MiB", "--wal-max-bytes", "3MiB"];
     fill_tear_drain(&Place { disk: None, dir: data_dir(), args }, 1 << 20);
 }
@@ -276,13 +277,13 @@ fn case_39_a_disk_that_somebody_else_filled_is_looked_at_again_each_second() {
         daemon = disk.start(disk.path(), NOWHERE, &args);
         next = push_until_full(&mut daemon.connect(), next);
         std::fs::remove_file(filler).unwrap();
-        // PostgreSQL is away: it is not the drain that made room.
+        // PostgreSQL is away, so it is not the drain that makes room.
         wait_until_taken(&mut daemon.connect(), next);
         next += 1;
         assert_eq!(daemon.figure("pending"), next);
     }
     assert_eq!(daemon.terminate().code(), Some(0));
-    // The default quota is a share of what is free, which is nothing now.
+    // The default quota is a share of the free space, which is zero here.
     disk.fill();
     let daemon = disk.start(disk.path(), NOWHERE, &args[..4]);
     assert_eq!(daemon.figure("pending"), next);
@@ -302,7 +303,7 @@ fn case_41_below_a_limit_of_file_sizes_segments_are_smaller_or_the_start_says_wh
     let segments = std::fs::read_dir(dir.path().join("wal/lane-00")).unwrap();
     let sizes: Vec<u64> = segments.map(|entry| entry.unwrap().metadata().unwrap().len()).collect();
     assert!(sizes.len() > 2 && sizes.iter().all(|bytes| *bytes == 3 << 20), "{sizes:?}");
-    // A push must fit in one of them.
+    // A push must fit into one segment.
     assert_eq!(push(&mut client, 0, 4 << 20).status, 413);
     assert_eq!(daemon.terminate().code(), Some(0));
 
@@ -328,7 +329,7 @@ fn case_41_a_write_beyond_a_limit_that_was_lowered_ends_the_daemon_with_3_and_no
         let mut daemon = Daemon::start(dir.path(), &cluster.url(), &["--cores", "1"]);
         daemon.wait_until_drained();
         let mut client = daemon.connect();
-        // They are to wait for company in the log until the daemon fails.
+        // These wait in the log until the daemon fails.
         let items: Vec<Value> =
             (next..next + 20 + random.below(50)).map(|n| json!({"queue": "full", "payload": {"n": n}})).collect();
         let body = json!({"items": items, "bufferMs": 60_000, "bufferMax": 100_000});

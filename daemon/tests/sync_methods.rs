@@ -1,7 +1,7 @@
-//! `--sync`: what `auto` finds is kept and honoured, what the file system refuses is replaced by nothing weaker, and the
-//! status says what is really used.
+//! `--sync`: the result of `auto` is stored and used, a method that the file system refuses is never replaced by a
+//! weaker one, and the status reports the method in use.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -20,7 +20,8 @@ const KEPT: &str = "sync method as measured at an earlier start";
 const NOT_NAMED: &str = "names no durable sync method";
 const FALLS_BACK: &str = "refuses O_DIRECT";
 
-/// Names the directory on a file system that refuses `O_DIRECT`, for the test run a second time inside a name space.
+/// Names a directory on a file system that refuses `O_DIRECT`. It is set when the test runs a second time inside a
+/// namespace.
 const RAMFS_VARIABLE: &str = "SYNC_METHODS_RAMFS";
 
 fn kept_file(data_dir: &Path) -> PathBuf {
@@ -31,7 +32,7 @@ fn sync_of(daemon: &Daemon) -> String {
     daemon.buffers()["sync"].as_str().unwrap().to_owned()
 }
 
-/// How often the daemons of a directory logged something so far.
+/// How often the daemons of a directory have logged `text`.
 fn logged(daemon: &Daemon, text: &str) -> usize {
     daemon.log().matches(text).count()
 }
@@ -55,7 +56,7 @@ fn auto_measures_once_keeps_a_durable_method_and_pushes_survive_kill_9() {
     push(&daemon, 0..50);
     daemon.kill9();
 
-    // Whatever was measured, what the file says is used.
+    // The stored method is used, whatever was measured.
     let other = if first == "direct" { "fdatasync" } else { "direct" };
     for (restart, method) in [first.as_str(), other].into_iter().enumerate() {
         fs::write(kept_file(dir.path()), format!("{method}\n")).unwrap();
@@ -105,15 +106,15 @@ fn the_other_settings_neither_measure_nor_read_what_auto_kept() {
     assert_eq!(sync_of(&Daemon::start(dir.path(), NOWHERE, &[])), "direct");
 }
 
-/// ramfs refuses `O_DIRECT`, on every kernel, and may be mounted by anybody in a name space of his own. Where the machine
-/// forbids such name spaces (some containers do) there is nothing to test this on; the meaning of the error codes is tested
-/// in `wal/src/probe.rs` everywhere.
+/// ramfs refuses `O_DIRECT` on every kernel, and any user may mount it in a namespace. Some containers forbid such
+/// namespaces, and then this test has nothing to run on. `wal/src/probe.rs` tests the meaning of the error codes
+/// everywhere.
 #[test]
 fn where_o_direct_is_refused_fdatasync_is_used_and_pushes_survive_kill_9() {
     let Some(ramfs) = std::env::var_os(RAMFS_VARIABLE) else {
         return run_on_ramfs("where_o_direct_is_refused_fdatasync_is_used_and_pushes_survive_kill_9");
     };
-    // A log made elsewhere: ramfs cannot reserve space, which new segments need.
+    // The log is created elsewhere: ramfs cannot reserve space, which new segments need.
     let quota = ["--cores", "1", "--wal-max-bytes", "64MiB"];
     let dir = data_dir();
     let daemon = Daemon::start(dir.path(), NOWHERE, &quota);
@@ -137,13 +138,13 @@ fn where_o_direct_is_refused_fdatasync_is_used_and_pushes_survive_kill_9() {
     );
     assert_eq!(fs::read_to_string(kept_file(&moved)).unwrap(), "fdatasync\n");
     assert!(daemon.terminate().success());
-    // Kept by a start on a disk that took it.
+    // As if stored by a start on a disk that supports it.
     fs::write(kept_file(&moved), "direct\n").unwrap();
     let daemon = Daemon::start(&moved, NOWHERE, &auto);
     assert_eq!((sync_of(&daemon).as_str(), logged(&daemon, FALLS_BACK)), ("fdatasync", 3));
 }
 
-/// Runs a test of this file again, in name spaces of its own where a ramfs is mounted.
+/// Runs a test of this file again in namespaces with a mounted ramfs.
 fn run_on_ramfs(test: &str) {
     let dir = data_dir();
     let unshare = |script: &str| {

@@ -1,6 +1,6 @@
-//! TLS of the daemon's own port: whom it convinces, whom it lets in, and certificates that change.
+//! TLS of the daemon's own port: its certificate, client certificates, and the reload of certificates.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-/// A certificate that vouches for others.
+/// A certificate authority.
 struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
@@ -35,7 +35,7 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), pem }
     }
 
-    /// A certificate and its key, for a server on loopback or for a client.
+    /// Issues a certificate and its key, for a server on loopback or for a client.
     fn issue(&self, usage: ExtendedKeyUsagePurpose) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["localhost".to_owned(), "127.0.0.1".to_owned()]).unwrap();
@@ -50,7 +50,7 @@ impl Authority {
     }
 }
 
-/// A daemon that speaks TLS.
+/// A daemon with TLS.
 struct Sealed {
     daemon: Daemon,
     cert: PathBuf,
@@ -106,7 +106,7 @@ impl Sealed {
         let stream = TcpStream::connect(self.daemon.address)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         let mut conversation = Conversation(StreamOwned::new(client, stream));
-        // Under TLS 1.3 a client learns with its first read whether it was let in.
+        // With TLS 1.3 a client learns at its first read whether it was accepted.
         conversation.push(b"1")?;
         assert_eq!(conversation.0.conn.alpn_protocol(), Some(&b"http/1.1"[..]));
         Ok(conversation)
@@ -116,7 +116,7 @@ impl Sealed {
 struct Conversation(StreamOwned<ClientConnection, TcpStream>);
 
 impl Conversation {
-    /// Pushes, and returns the answer's head and body.
+    /// Pushes, and returns the head and body of the reply.
     fn push(&mut self, payload: &[u8]) -> io::Result<String> {
         let head = format!("POST /push/q HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", payload.len());
         self.0.write_all(&[head.as_bytes(), payload].concat())?;
@@ -132,7 +132,7 @@ impl Conversation {
             if length == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
-            // Every answer here is JSON with an end of line.
+            // Every reply here is JSON that ends with a newline.
             if text.ends_with("}\n") {
                 return Ok(text);
             }
@@ -204,7 +204,7 @@ fn certificates_change_on_sighup_and_open_connections_stay() {
         sealed.daemon.signal(rustix::process::Signal::HUP);
         wait_until("the certificates are read again", || told() > count);
     };
-    // A key that does not belong to the certificate: all stays as it was.
+    // A key that does not match the certificate: nothing changes.
     let (cert_pem, key_pem) = after.issue(ExtendedKeyUsagePurpose::ServerAuth);
     fs::write(&sealed.cert, &cert_pem).unwrap();
     reload("tls_not_reloaded");
@@ -243,12 +243,12 @@ fn who_says_nothing_is_closed_and_who_rests_is_served_again() {
         let mut stream = TcpStream::connect(sealed.daemon.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(bytes).unwrap();
-        // A good-bye of TLS's own at most.
+        // At most a TLS close notification.
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).expect("the handshake takes too long, and ends");
         assert!(answer.len() < 20, "{answer:?}");
     }
-    // Long enough for its buffers to have gone back.
+    // Long enough for its buffers to have been freed.
     std::thread::sleep(std::time::Duration::from_secs(2));
     for _ in 0..3 {
         assert!(resting.is_served());

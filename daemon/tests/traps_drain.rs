@@ -1,6 +1,6 @@
-//! Traps that a peer's drain fell into, and that this one does not: nobody's message pays for somebody else's.
+//! Traps of a peer's drain that this drain avoids: no message suffers because of another sender's message.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -14,7 +14,7 @@ use common::{
 use forebay_cluster::{StopMode, TestCluster};
 use serde_json::{Value, json};
 
-/// What drivers and servers say in an outage, of a queue that is gone, or of a duplicate.
+/// Texts that drivers and servers use for outages, missing queues or duplicates.
 const MISLEADING: [&str; 6] = [
     "server closed the connection unexpectedly",
     "Connection refused",
@@ -24,15 +24,15 @@ const MISLEADING: [&str; 6] = [
     "terminating connection due to administrator command",
 ];
 
-/// Plain pushes wait for their commit however busy the machine is.
+/// Plain pushes wait for their commit even if the machine is busy.
 const WAIT_LONG: [&str; 2] = ["--commit-wait-ms", "60000"];
 
-/// A trigger that refuses what says why.
+/// A trigger that refuses a row whose payload has `say`, with that text as the error.
 const TRIGGER: &str = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
      $$BEGIN IF NEW.payload ? 'say' THEN RAISE '%', NEW.payload->>'say'; END IF; RETURN NEW; END$$; \
      CREATE TRIGGER refuse BEFORE INSERT ON forebay.messages FOR EACH ROW EXECUTE FUNCTION refuse()";
 
-/// Removes a queue with all that it holds, as a person would.
+/// Deletes a queue with all its messages, as an operator would.
 fn delete_queue(cluster: &TestCluster, queue: &str) {
     let partitions = format!(
         "(SELECT p.id FROM forebay.partitions p JOIN forebay.queues q ON q.id = p.queue_id WHERE q.name = '{queue}')"
@@ -59,7 +59,7 @@ fn trap_12_one_deleted_queue_takes_no_others_messages_along_and_its_own_arrive_t
     push(queues.map(|queue| item(queue, 0)).into());
     for n in 1..5 {
         delete_queue(&stage.cluster, "deleted");
-        // The drain knows the partitions by their ids, of which one is not there any more.
+        // The drain caches the ids of partitions, and one of them no longer exists.
         let items = queues.iter().cycle().take(30).zip(0..).map(|(queue, index)| item(queue, n * 100 + index / 3));
         assert_eq!(statuses(&push(items.collect())), ["queued"; 30]);
     }
@@ -120,7 +120,7 @@ fn trap_15_an_error_is_known_by_its_code_whatever_its_words_are_the_server_s() {
     rig.wait_until_drained();
     let misleading = ["invalid input syntax for type json", "does not exist"].into_iter().chain(MISLEADING);
     for (text, sqlstate) in misleading.zip(["40001", "57P01", "53100", "40P01"].into_iter().cycle()) {
-        // At the end of the COPY, where a row would be refused.
+        // At the end of the COPY, where PostgreSQL would refuse a row.
         let complaint = Complaint { severity: "ERROR", sqlstate, text: text.to_owned() };
         rig.proxy.arm_one(From::Client, Point::Tag(b'c'), Since::Armed, Deed::Fail(complaint));
         rig.push("p", 10);

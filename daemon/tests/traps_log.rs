@@ -1,6 +1,6 @@
-//! Traps that a peer's file buffer fell into, and that this log does not: what is answered is in it, whole and for good.
+//! Traps of a peer's file buffer that this log avoids: an acknowledged message is in the log, complete and for good.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -13,7 +13,7 @@ use common::{
 use forebay_cluster::{StopMode, TestCluster};
 use serde_json::{Value, json};
 
-/// A cluster that is there and does not run.
+/// A cluster that exists but does not run.
 fn stopped_cluster() -> TestCluster {
     let cluster = TestCluster::start_without_fsync().unwrap();
     cluster.stop(StopMode::Fast, PATIENCE).unwrap();
@@ -29,13 +29,13 @@ fn trap_5_the_largest_body_that_is_taken_is_also_read_back_and_takes_nothing_beh
     let args = ["--cores", "1", "--max-body-bytes", &limit, "--wal-segment-bytes", "2MiB", "--wal-max-bytes", "64MiB"];
     let daemon = Daemon::start(dir.path(), &cluster.url(), &args);
     let mut client = daemon.connect();
-    // The largest body is a text: quotes, and what fills it.
+    // The largest body is a string: two quotes and its filling.
     let body_of = |bytes: usize| format!("\"{}\"", "z".repeat(bytes - 2));
     for n in 0..3 {
         assert_eq!(client.post("/push/large", n.to_string().as_bytes()).unwrap().status, 201);
         assert_eq!(client.post("/push/large", body_of(BODY_BYTES_MAX - n).as_bytes()).unwrap().status, 201);
     }
-    // Refused by its head: nobody reads the body.
+    // Refused by its head: the daemon does not read the body.
     let head = format!("POST /push/large HTTP/1.1\r\nHost: test\r\nContent-Length: {}\r\n\r\n", BODY_BYTES_MAX + 1);
     let mut too_large = daemon.connect();
     too_large.send(head.as_bytes()).unwrap();
@@ -46,7 +46,7 @@ fn trap_5_the_largest_body_that_is_taken_is_also_read_back_and_takes_nothing_beh
     cluster.start().unwrap();
     let texts = payload_texts(&daemon, &cluster, "large", 7);
     let expected = (0..3).flat_map(|n| [n.to_string(), body_of(BODY_BYTES_MAX - n)]).chain(["3".to_owned()]);
-    // Not as a whole in the message of a failure.
+    // Not `assert_eq!`, which would print the whole texts on failure.
     assert!(texts.into_iter().eq(expected));
     assert_eq!(daemon.figure("lostRecords"), 0);
 }
@@ -81,7 +81,7 @@ fn trap_7_a_steady_trickle_keeps_nobody_s_message_from_postgresql() {
         assert_eq!(client.push(&body).unwrap().status, 201);
     };
     let mut n = 0;
-    // Never a pause of 200 ms, and never a million of them.
+    // There is never a pause of 200 ms, and never a million waiting messages.
     wait_until("the first arrives while others come", || {
         push(n);
         n += 1;
@@ -120,7 +120,7 @@ fn trap_8_a_request_of_many_items_is_kept_whole_or_refused_whole_also_when_the_l
         request += 1;
         assert!(request < 1000, "the log is full at some time");
     }
-    // And some more that find it full.
+    // A few more requests find the log full.
     for request in request + 1..request + 5 {
         push(&mut client, request);
     }
@@ -153,7 +153,7 @@ fn trap_11_a_message_has_the_time_at_which_it_was_taken_and_not_that_of_its_deli
     let sql = "SELECT (extract(epoch FROM created_at) * 1000000)::bigint FROM forebay.message_log ORDER BY seq";
     let times: Vec<i64> = rows(&cluster, sql).iter().map(|row| row[0].parse().unwrap()).collect();
     assert_eq!(times.len(), bounds.len());
-    // The daemon's clock goes in steps of the kernel's ticks, of a few milliseconds.
+    // The daemon's clock advances with the kernel's ticks, every few milliseconds.
     const TICK_US: i64 = 10_000;
     for (time, (before, after)) in times.iter().zip(&bounds) {
         assert!((before - TICK_US..=*after).contains(time), "{before} {time} {after}");

@@ -1,6 +1,6 @@
-//! Traps that a peer fell into while PostgreSQL was away, or right after, and that this daemon does not.
+//! Traps of a peer during and after an outage of PostgreSQL that this daemon avoids.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -27,13 +27,14 @@ fn trap_10_a_push_while_the_backlog_is_delivered_does_not_overtake_it() {
     for _ in 0..25 {
         rig.push_buffered("p", 1000);
     }
-    // More than one round, and each takes its time: the first commits while thousands are still to come.
+    // There is more than one round, and each is slow: the first commits while thousands of messages remain.
     rig.proxy.set_style(Style { delay: Some(Duration::from_millis(20)), single_bytes: false });
     rig.proxy.open();
     let mut pushes_between = 0;
     let before = rig.proxy.transactions();
     while rig.daemon.figure("pending") > 0 {
-        // Plain ones, that the daemon would give to PostgreSQL at once if it had a way around the log; and others.
+        // Plain pushes, which the daemon would send to PostgreSQL at once if there were a path around the log; and
+        // others.
         rig.push("p", 1);
         rig.push_buffered("p", 1);
         pushes_between += u64::from(rig.proxy.transactions() > before);
@@ -71,7 +72,7 @@ fn trap_17_the_figures_are_those_of_the_log_and_the_tables_also_after_kill_9() {
     }
     assert_eq!(daemon.figure("pending"), 490);
     daemon.kill9();
-    // What an earlier life of the process took counts as well, and what it had delivered before it was quiet does not.
+    // Messages accepted by an earlier process count as well, but not those it had delivered before it became idle.
     let daemon = start();
     assert_eq!(daemon.figure("pending"), 490);
     proxy.set_style(Style { delay: Some(Duration::from_millis(1)), single_bytes: false });
@@ -88,7 +89,7 @@ fn trap_17_the_figures_are_those_of_the_log_and_the_tables_also_after_kill_9() {
     daemon.wait_until_drained();
     assert_eq!((daemon.figure("failed"), daemon.figure("pendingBytes")), (3, 0));
     assert_eq!(rows(&cluster, "SELECT count(*) FROM forebay.messages"), [["497"]]);
-    // Dead letters that a person has dealt with are no longer counted, while nothing else happens.
+    // Dead letters that an operator deleted are no longer counted, even if nothing else happens.
     cluster.psql("DELETE FROM forebay.dead_letters").unwrap();
     wait_until("they are counted anew", || daemon.figure("failed") == 0);
 }
@@ -117,7 +118,7 @@ fn trap_18_in_an_outage_every_core_takes_pushes() {
 #[test]
 fn trap_20_a_push_whose_connection_to_postgresql_is_lost_is_answered_and_does_not_hang() {
     let cluster = TestCluster::start_without_fsync().unwrap();
-    // Nobody would wait that long: the answers come since PostgreSQL is known to be away.
+    // The replies do not wait for this limit, because PostgreSQL is known to be away.
     let mut rig = Rig::start(&cluster, "hang", &["--commit-wait-ms", "3600000"]);
     rig.push("p", 1);
     rig.wait_until_drained();

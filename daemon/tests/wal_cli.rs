@@ -1,6 +1,6 @@
-//! `forebay wal` beside a daemon and without one: what it shows of a log that PostgreSQL never got.
+//! `forebay wal` with and without a running daemon, on a log that never reached PostgreSQL.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -24,7 +24,7 @@ const ARGS: [&str; 6] = ["--cores", "2", "--wal-segment-bytes", "1MiB", "--wal-m
 
 const ONE_CORE: [&str; 6] = ["--cores", "1", "--wal-segment-bytes", "1MiB", "--wal-max-bytes", "64MiB"];
 
-/// Bytes that fill the messages' payloads, so that each lane has several segments.
+/// Padding of the messages' payloads, so that each lane has several segments.
 const FILL_BYTES: usize = 20_000;
 
 fn wal(data_dir: &Path, command: &str, args: &[&str]) -> Output {
@@ -35,7 +35,7 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).unwrap()
 }
 
-/// The lines of a command that is expected to succeed, as JSON.
+/// The JSON lines of a command, which must succeed.
 fn lines(output: &Output) -> Vec<Value> {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     parse_lines(&output.stdout)
@@ -45,7 +45,7 @@ fn parse_lines(bytes: &[u8]) -> Vec<Value> {
     text(bytes).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// What a message holds, whichever lane has it.
+/// The identity of a message, independent of its lane.
 fn name(message: &Value) -> (String, String, String) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     (text(&message["queue"]), text(&message["partition"]), message["payload"]["n"].to_string())
@@ -57,7 +57,7 @@ fn names<'a>(messages: impl IntoIterator<Item = &'a Value>) -> Vec<(String, Stri
     names
 }
 
-/// Pushes over connections that the kernel spreads over the cores, each message once: by JSON to queue `a`, by NDJSON to
+/// Pushes each message once over connections that the kernel spreads over the cores: by JSON to queue `a`, by NDJSON to
 /// queue `b`. Returns what the log must hold.
 fn fill(daemon: &Daemon) -> Vec<(String, String, String)> {
     let mut pushed = Vec::new();
@@ -92,8 +92,8 @@ fn assert_in_order_of_numbers(messages: &[Value]) {
     }
 }
 
-/// Flips a bit in the payload of a record behind offset `from` of the segment with the most records; returns the segment's
-/// lane and number, and where the bit is.
+/// Flips a bit in the payload of a record behind offset `from`, in the segment with the most records. Returns the
+/// segment's lane and number, and the offset of the bit.
 fn damage(data_dir: &Path, from: usize) -> (u64, u64, u64) {
     let segments = lines(&wal(data_dir, "ls", &["--json"]));
     let segment = segments.iter().max_by_key(|segment| segment["records"].as_u64()).unwrap();
@@ -127,7 +127,7 @@ fn dump_shows_every_message_once_in_order_beside_a_daemon_and_without_one() {
     assert_eq!((message["traceId"].clone(), message["id"].as_str().unwrap().len()), (Value::Null, 36));
     let accepted_at = message["acceptedAt"].as_str().unwrap();
     assert_eq!((accepted_at.len(), accepted_at.ends_with('Z')), ("2000-01-01T00:00:00.000000Z".len(), true));
-    // As it came, digit by digit.
+    // The number is unchanged, digit by digit.
     let of_b = wal(dir.path(), "dump", &["--queue", "b"]);
     assert_eq!(text(&of_b.stdout).matches("\"payload\":{\"n\": 4.50}}\n").count(), 16);
 
@@ -154,7 +154,7 @@ fn dump_into_a_pipe_that_closes_early_ends_quietly_with_success() {
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
-    // More is to come than a pipe holds.
+    // The output exceeds the capacity of a pipe.
     let mut first = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut first).unwrap();
     let status = child.wait().unwrap();
@@ -207,7 +207,7 @@ fn ls_and_stats_agree_with_what_was_pushed() {
     assert_eq!((total["bytes"].as_u64(), total["findings"].as_u64()), (Some(bytes), Some(0)));
     assert_eq!(total["firstNumber"], messages[0]["number"]);
     assert_eq!(total["lastNumber"], messages[messages.len() - 1]["number"]);
-    // Of one length and with the year in front, texts are ordered as the times are.
+    // The texts have one length and start with the year, so they sort like the times.
     let accepted = || messages.iter().map(|message| message["acceptedAt"].as_str().unwrap());
     assert_eq!(total["oldestAcceptedAt"].as_str(), accepted().min());
     assert_eq!(total["newestAcceptedAt"].as_str(), accepted().max());
@@ -228,7 +228,7 @@ fn a_flipped_bit_costs_one_message_and_is_named_by_every_command() {
     let dir = data_dir();
     let daemon = Daemon::start(dir.path(), NOWHERE, &ARGS);
     let pushed = fill(&daemon);
-    // Beside the daemon, too.
+    // Also with the daemon running.
     let (lane, segment, at) = damage(dir.path(), 400_000);
     let beside = wal(dir.path(), "verify", &["--json"]);
     assert_eq!(beside.status.code(), Some(1), "{}", text(&beside.stderr));
@@ -271,7 +271,7 @@ fn a_flipped_bit_costs_one_message_and_is_named_by_every_command() {
     salvages_all_others(dir.path(), &shown);
 }
 
-/// Checks that salvage copies what dump shows, says what is missing, and changes nothing.
+/// Checks that salvage copies what dump shows, reports what is missing, and changes nothing.
 fn salvages_all_others(data_dir: &Path, shown: &[Value]) {
     let before = content_of(&data_dir.join("wal"));
     let elsewhere = common::data_dir();
@@ -287,13 +287,13 @@ fn salvages_all_others(data_dir: &Path, shown: &[Value]) {
     copied.sort_by_key(|message| message["number"].as_u64());
     assert_eq!(copied, shown);
 
-    // Neither over what is there, nor into the log.
+    // It neither overwrites an existing directory nor writes into the log.
     assert_eq!(salvage(&to).status.code(), Some(2));
     assert_eq!(salvage(&data_dir.join("wal/lane-00/copied")).status.code(), Some(2));
     assert!(content_of(&to) == files && content_of(&data_dir.join("wal")) == before);
 }
 
-/// Names and content of the files below a directory.
+/// Paths and contents of the files below a directory.
 fn content_of(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in dir.read_dir().unwrap().map(Result::unwrap) {
@@ -356,7 +356,7 @@ fn a_write_that_never_finished_shows_none_of_a_batch_that_is_not_whole() {
     (0..4).for_each(|n| push(n, &mut client));
     daemon.kill9();
     assert_eq!(lines(&wal(dir.path(), "dump", &[])).len(), 12);
-    // As if the machine had stopped before the last of the last push's three was on the disk.
+    // As if the machine had stopped before the last of the push's three records was on the disk.
     let path = dir.path().join("wal/lane-00/0000000001.seg");
     let content = std::fs::read(&path).unwrap();
     let end = content.iter().rposition(|byte| *byte == b'y').unwrap();
@@ -376,7 +376,7 @@ fn beside_a_daemon_that_writes_and_drains_no_command_fails_or_finds_damage() {
     let daemon = Daemon::start(dir.path(), &cluster.url(), &ARGS);
     let load =
         Load::start(&Spec { queue: "q", label: "p", producers: 6, partitions: 3, fill_bytes: 60_000 }, daemon.address);
-    // Of all lanes: which of them a producer's connection comes to is the kernel's choice.
+    // Over all lanes: the kernel chooses the lane of a producer's connection.
     let oldest = || -> u64 {
         let mut by_lane = BTreeMap::new();
         for segment in lines(&wal(dir.path(), "ls", &["--json"])) {
@@ -386,7 +386,7 @@ fn beside_a_daemon_that_writes_and_drains_no_command_fails_or_finds_damage() {
     };
     let first = oldest();
     let mut rounds = 0;
-    // Segments come and go meanwhile.
+    // Segments are created and released meanwhile.
     wait_until("segments are released", || {
         for (command, args) in [("verify", &["--json"][..]), ("stats", &["--json"]), ("dump", &[])] {
             let output = wal(dir.path(), command, args);

@@ -1,13 +1,13 @@
-//! A core whose loop stands still is told, and told again when it goes on.
+//! The watchdog reports a core whose loop is stuck, and reports when it continues.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
 use common::{Daemon, NOWHERE, data_dir, wait_until};
 
-/// The thread of that name.
+/// The id of the thread with this name.
 fn thread(pid: u32, name: &str) -> i32 {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let named = |path: &std::path::Path| std::fs::read_to_string(path.join("comm")).unwrap().trim() == name;
@@ -17,7 +17,7 @@ fn thread(pid: u32, name: &str) -> i32 {
 
 fn ptrace(request: libc::c_uint, thread: i32) {
     let nothing = std::ptr::null_mut::<libc::c_void>();
-    // SAFETY: none of the requests made here reads or writes memory of this process.
+    // SAFETY: the requests made here neither read nor write memory of this process.
     let outcome = unsafe { libc::ptrace(request, thread, nothing, nothing) };
     assert_eq!(outcome, 0, "{}", std::io::Error::last_os_error());
 }

@@ -1,4 +1,4 @@
-//! A client that does what it is told, blocking, with a connection kept.
+//! A blocking HTTP client that keeps its connection and sends exactly what it is given.
 
 use super::PATIENCE;
 use std::{
@@ -12,7 +12,7 @@ pub struct Client {
     received: Vec<u8>,
 }
 
-/// An answer.
+/// A reply.
 #[derive(Debug)]
 pub struct Response {
     pub status: u16,
@@ -43,7 +43,7 @@ impl Response {
 impl Client {
     pub fn connect(address: SocketAddr) -> io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
-        // A port that nobody listens on may be given to the very socket that calls it.
+        // The system may give a free port to the very socket that connects to it.
         if stream.local_addr()? == stream.peer_addr()? {
             return Err(io::ErrorKind::ConnectionRefused.into());
         }
@@ -57,7 +57,7 @@ impl Client {
         self.stream.write_all(bytes)
     }
 
-    /// Ends sending; answers can still be received.
+    /// Closes the sending side; replies can still be received.
     pub fn finish_sending(&mut self) {
         self.stream.shutdown(std::net::Shutdown::Write).unwrap();
     }
@@ -99,7 +99,7 @@ impl Client {
         self.receive(method == "HEAD")
     }
 
-    /// The next answer, an interim one left out.
+    /// The next final reply; interim replies are skipped.
     pub fn receive(&mut self, head_only: bool) -> io::Result<Response> {
         loop {
             let response = self.receive_one(head_only)?;
@@ -109,7 +109,7 @@ impl Client {
         }
     }
 
-    /// The next answer, whatever it is.
+    /// The next reply, interim or final.
     pub fn receive_one(&mut self, head_only: bool) -> io::Result<Response> {
         let head_end = loop {
             if let Some(at) = self.received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
@@ -136,12 +136,12 @@ impl Client {
         Ok(Response { status, headers, body })
     }
 
-    /// Whether the other side has closed the connection, and sent nothing more.
+    /// Whether the other side has closed the connection without sending anything more.
     pub fn is_closed(&mut self) -> bool {
         self.received.is_empty() && matches!(self.read_more(), Err(error) if error.kind() != io::ErrorKind::WouldBlock)
     }
 
-    /// Whether something has come, without waiting for it.
+    /// Whether data has arrived; does not wait.
     pub fn has_received(&mut self) -> bool {
         self.stream.set_nonblocking(true).unwrap();
         let outcome = self.read_more();

@@ -1,4 +1,4 @@
-//! Makes JWTs of a shared secret, and the file that the daemon reads it from.
+//! JWTs signed with a shared secret, and the file from which the daemon reads the secret.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
@@ -8,10 +8,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// As long as HS256 asks for.
+/// Has the minimum length for HS256.
 pub const SECRET: &str = "the secret of these tests, of enough bytes";
 
-/// A file in `dir` with [`SECRET`], which others cannot read.
+/// A file in `dir` that holds [`SECRET`] and that only its owner can read.
 pub fn secret_file(dir: &Path) -> PathBuf {
     let path = dir.join("secret");
     fs::write(&path, SECRET).unwrap();
@@ -33,7 +33,7 @@ pub fn signed(claims: &Value, secret: &str) -> String {
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature.as_ref()))
 }
 
-/// A JWT of [`SECRET`] that may push, as whoever `sub` is.
+/// A JWT signed with [`SECRET`] that permits pushes as `sub`.
 pub fn pusher(sub: &Value) -> String {
     signed(&json!({"exp": soon(), "scope": "push", "sub": sub}), SECRET)
 }

@@ -1,4 +1,5 @@
-//! Producers that push one message after the other's answer, note every answer, and know afterwards what must be there.
+//! Load: each producer pushes one message after the reply to the previous one and records every reply. Afterwards the
+//! messages that must be in PostgreSQL are known.
 
 use super::{Client, Response, rows, stage::literal, wait_until};
 use forebay_cluster::TestCluster;
@@ -15,55 +16,55 @@ use std::{
     time::Duration,
 };
 
-/// What a load is made of.
+/// The parameters of a load.
 #[derive(Clone)]
 pub struct Spec {
-    /// Of the queue, and of producers: the first letters of their names.
+    /// The name of the queue and the prefix of the producers' names.
     pub queue: &'static str,
     pub label: &'static str,
-    /// Each has a connection of its own.
+    /// Each producer has its own connection.
     pub producers: u64,
-    /// Each producer keeps to one of them.
+    /// Each producer uses one of them.
     pub partitions: u64,
-    /// Bytes that a payload is padded with at most.
+    /// The maximum number of padding bytes in a payload.
     pub fill_bytes: u64,
 }
 
-/// Producers at work.
+/// Running producers.
 pub struct Load {
     shared: Arc<Progress>,
     threads: Vec<JoinHandle<Sent>>,
 }
 
-/// What all producers see.
+/// State shared by all producers.
 struct Progress {
     address: Mutex<SocketAddr>,
     stop: AtomicBool,
     answered: AtomicU64,
-    /// How often each status was answered, and each of a message's own.
+    /// Counts each HTTP status and each `status` of a message.
     statuses: Mutex<BTreeMap<String, u64>>,
 }
 
-/// What a producer knows of its messages, numbered from 0.
+/// What a producer knows about its messages, which are numbered from 0.
 pub struct Sent {
     queue: String,
     partition: String,
     producer: String,
-    /// How many it sent.
+    /// Messages sent.
     sent: u64,
-    /// How many of them, from the first on, were answered.
+    /// Messages acknowledged; these are the first ones.
     answered: u64,
 }
 
 impl Sent {
-    /// A producer that had an answer to each of its messages.
+    /// A producer that got a reply to each of its messages.
     pub fn all_answered(queue: &str, partition: &str, producer: &str, count: u64) -> Self {
         let [queue, partition, producer] = [queue, partition, producer].map(str::to_owned);
         Self { queue, partition, producer, sent: count, answered: count }
     }
 }
 
-/// What is known of producers with the same names and messages, of which each was at two loads.
+/// Merges what two loads know about the same producers and messages.
 pub fn merged(one: Vec<Sent>, other: Vec<Sent>) -> Vec<Sent> {
     let merge = |(one, other): (Sent, Sent)| {
         assert_eq!((&one.queue, &one.partition, &one.producer), (&other.queue, &other.partition, &other.producer));
@@ -87,24 +88,24 @@ impl Load {
         Self { threads: threads.collect(), shared }
     }
 
-    /// Where the daemon is from now on.
+    /// Redirects the producers to a daemon at another address.
     pub fn move_to(&self, address: SocketAddr) {
         *self.shared.address.lock().unwrap() = address;
     }
 
-    /// Waits until so many more messages were answered.
+    /// Waits until `more` further messages are acknowledged.
     pub fn wait_for(&self, more: u64) {
         let goal = self.shared.answered.load(Ordering::Relaxed) + more;
         wait_until("pushes are answered", || self.shared.answered.load(Ordering::Relaxed) >= goal);
     }
 
-    /// How often this was answered: an HTTP status, or the `status` of a message of a plain push.
+    /// How often `status` occurred: an HTTP status, or the `status` of a message in a reply to a plain push.
     pub fn count_of(&self, status: &str) -> u64 {
         self.shared.statuses.lock().unwrap().get(status).copied().unwrap_or_default()
     }
 
-    /// What was answered that is no success: HTTP statuses but 201, and each `status` of a message but those three of a
-    /// message that is kept.
+    /// Each kind of failure: an HTTP status other than 201, or a message's `status` other than the three of a kept
+    /// message.
     pub fn refusals(&self) -> Vec<String> {
         let kept = ["201", "queued", "buffered", "duplicate"];
         self.shared.statuses.lock().unwrap().keys().filter(|status| !kept.contains(&status.as_str())).cloned().collect()
@@ -134,11 +135,11 @@ fn produce(spec: &Spec, id: u64, progress: &Progress) -> Sent {
                     progress.answered.fetch_add(1, Ordering::Relaxed);
                     continue;
                 }
-                // Refused, so that it was not kept: it is sent again.
+                // A refused message was not kept, so it is sent again.
                 let closes = response.header("Connection") == Some("close");
                 client = client.filter(|_| !closes);
             }
-            // No answer: it may be there or not, and is sent again with its id.
+            // Without a reply the message may have been kept or not. It is sent again with the same transaction id.
             Err(_) => client = None,
         }
         std::thread::sleep(Duration::from_millis(10));
@@ -153,7 +154,7 @@ fn connected<'a>(client: &'a mut Option<Client>, progress: &Progress) -> io::Res
     }
 }
 
-/// Sends the message that has no answer yet, in one of three ways.
+/// Sends the first unacknowledged message in one of three ways.
 fn push(client: &mut Client, spec: &Spec, sent: &Sent) -> io::Result<Response> {
     let number = sent.answered;
     let transaction_id = format!("{}-{number}", sent.producer);
@@ -184,13 +185,13 @@ impl Progress {
     }
 }
 
-/// Checks that every answered message is there once, each producer's in order, and nothing that was never sent; returns
-/// how many there are.
+/// Checks that PostgreSQL has every acknowledged message exactly once, each producer's messages in order, and no
+/// message that was never sent. Returns the number of messages.
 pub fn check(cluster: &TestCluster, sent: &[Sent]) -> u64 {
     check_in(cluster, "forebay", sent)
 }
 
-/// The same, in that schema.
+/// Like [`check`], in the given schema.
 pub fn check_in(cluster: &TestCluster, schema: &str, sent: &[Sent]) -> u64 {
     let queue = &sent[0].queue;
     let sql = format!(

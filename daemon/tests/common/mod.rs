@@ -1,6 +1,6 @@
-//! What the tests of the whole daemon stand on: the real binary, a real PostgreSQL, a plain client.
+//! Shared by the tests of the whole daemon: the real binary, a real PostgreSQL, and a simple HTTP client.
 
-// Each test binary uses a part of it. Helpers of tests fail as tests do.
+// Each test binary uses only a part of this module. Test helpers may panic: that fails the test.
 #![allow(
     dead_code,
     unused_imports,
@@ -32,20 +32,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything may take that is expected to happen: far more than it does, for a busy machine.
+/// The limit for anything that is expected to happen. It is generous because the machine may be busy.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A directory for one daemon, on the disk that holds the build: a temporary directory may be without `O_DIRECT`.
+/// A data directory on the disk of the build. A temporary directory may not support `O_DIRECT`.
 pub fn data_dir() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
 
-/// Runs the binary to its end.
+/// Runs the binary until it exits.
 pub fn forebay(args: &[&str]) -> std::process::Output {
     command(args).output().unwrap()
 }
 
-/// Runs the binary to its end by a command that starts another one.
+/// Runs the binary until it exits, through a launcher command.
 pub fn forebay_by(launcher: &[&str], args: &[&str]) -> std::process::Output {
     command_by(launcher, args).output().unwrap()
 }
@@ -65,7 +65,7 @@ fn command_by(launcher: &[&str], args: &[&str]) -> Command {
         }
     };
     command.args(args).stdin(Stdio::null());
-    // What the machine's user has set must not reach the tests.
+    // The user's own settings must not affect the tests.
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("FOREBAY_") && name != "FOREBAY_PG_BINDIR"
@@ -81,19 +81,19 @@ fn command_by(launcher: &[&str], args: &[&str]) -> Command {
 /// A running daemon; killed when dropped.
 pub struct Daemon {
     child: Child,
-    /// Where it listens.
+    /// The address on which it listens.
     pub address: SocketAddr,
     data_dir: PathBuf,
     log_path: PathBuf,
 }
 
 impl Daemon {
-    /// Starts it on a free port and waits until it listens.
+    /// Starts a daemon on a free port and waits until it listens.
     pub fn start(data_dir: &Path, postgres: &str, args: &[&str]) -> Self {
         Self::start_by(&[], data_dir, postgres, args)
     }
 
-    /// The same, started by a command that ends by becoming the one that it is given.
+    /// Like [`start`](Self::start), through a launcher that executes the command it is given.
     pub fn start_by(launcher: &[&str], data_dir: &Path, postgres: &str, args: &[&str]) -> Self {
         let log_path = data_dir.with_extension("log");
         let log = File::options().create(true).append(true).open(&log_path).unwrap();
@@ -105,7 +105,7 @@ impl Daemon {
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let (found, address) = channel();
         std::thread::spawn(move || {
-            // Read to the end: a daemon whose standard output nobody reads would stop at some time.
+            // Standard output is read until it ends: a full pipe would block the daemon.
             while let Some(Ok(line)) = lines.next() {
                 if let Some((_, address)) = line.split_once("listening on http://") {
                     found.send(address.parse().unwrap()).unwrap_or_default();
@@ -126,7 +126,7 @@ impl Daemon {
         Client::connect(self.address).unwrap()
     }
 
-    /// A new connection to the core of that lane. It pushes a message to queue `knock` through each that it tries.
+    /// A connection to the core of `lane`. Pushes a message to queue `knock` over each connection that it tries.
     pub fn connect_to_lane(&self, lane: u64) -> Client {
         let appended = || -> Vec<u64> {
             let buffers = self.buffers();
@@ -144,7 +144,7 @@ impl Daemon {
         panic!("the kernel gives every core a connection");
     }
 
-    /// Kills it with -9, and waits until it is gone.
+    /// Kills the daemon with SIGKILL and waits until it is gone.
     pub fn kill9(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
@@ -155,13 +155,13 @@ impl Daemon {
         rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
     }
 
-    /// Stops it with SIGTERM, and waits for its end.
+    /// Stops the daemon with SIGTERM and waits until it exits.
     pub fn terminate(mut self) -> ExitStatus {
         self.signal(rustix::process::Signal::TERM);
         self.wait()
     }
 
-    /// Waits for its end.
+    /// Waits until the daemon exits.
     pub fn wait(&mut self) -> ExitStatus {
         let give_up = Instant::now() + PATIENCE;
         loop {
@@ -173,7 +173,7 @@ impl Daemon {
         }
     }
 
-    /// What it logged so far.
+    /// The log output so far.
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log_path).unwrap()
     }
@@ -183,12 +183,12 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Memory of its own, in bytes.
+    /// The daemon's private memory, in bytes.
     pub fn memory_bytes(&self) -> u64 {
         self.memory("RssAnon:")
     }
 
-    /// The most memory that it ever had, in bytes; what it shares with others is among it.
+    /// The daemon's peak resident memory, in bytes, including shared pages.
     pub fn peak_memory_bytes(&self) -> u64 {
         self.memory("VmHWM:")
     }
@@ -199,7 +199,7 @@ impl Daemon {
         line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
     }
 
-    /// Sockets that it has open. Descriptors of other kinds come and go with its segments.
+    /// The number of open sockets. Other descriptors are not counted, because those of segments come and go.
     pub fn sockets(&self) -> usize {
         let entries = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
         let targets = entries.flatten().filter_map(|entry| std::fs::read_link(entry.path()).ok());
@@ -211,19 +211,19 @@ impl Daemon {
         &self.data_dir
     }
 
-    /// What `/api/v1/status/buffers` says.
+    /// The reply of `/api/v1/status/buffers`.
     pub fn buffers(&self) -> serde_json::Value {
         let response = self.connect().get("/api/v1/status/buffers").unwrap();
         assert_eq!(response.status, 200);
         response.json()
     }
 
-    /// A figure of it.
+    /// One number of that reply.
     pub fn figure(&self, name: &str) -> u64 {
         self.buffers()[name].as_u64().unwrap_or_else(|| panic!("{name} is a number"))
     }
 
-    /// Waits until PostgreSQL has everything.
+    /// Waits until PostgreSQL has every message.
     pub fn wait_until_drained(&self) {
         wait_until("the log is drained", || {
             let buffers = self.buffers();
@@ -233,7 +233,7 @@ impl Daemon {
 }
 
 impl Daemon {
-    /// Waits until PostgreSQL is there and has taken something since: under load the log is seldom empty.
+    /// Waits until PostgreSQL is reachable and has taken something since. Under load the log is seldom empty.
     pub fn wait_until_draining(&self) {
         let before = self.figure("drainTransactions");
         wait_until("the drain goes on", || {
@@ -245,7 +245,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Gone already, after `kill9` or `terminate`.
+        // After `kill9` or `terminate` the process is already gone.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -263,7 +263,7 @@ pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Rows of a query, each a line of columns with tabs between.
+/// The rows of a query; each is a list of columns.
 pub fn rows(cluster: &forebay_cluster::TestCluster, sql: &str) -> Vec<Vec<String>> {
     let copy = format!("COPY ({sql}) TO STDOUT");
     let output = cluster.psql(&copy).unwrap();
@@ -273,7 +273,8 @@ pub fn rows(cluster: &forebay_cluster::TestCluster, sql: &str) -> Vec<Vec<String
 /// An address at which nothing listens.
 pub const NOWHERE: &str = "postgres://nobody@127.0.0.1:1/none";
 
-/// The seed of the `FOREBAY_TEST_SEED` variable, or of the clock; printed, so that a failing run can be repeated.
+/// The seed from the variable `FOREBAY_TEST_SEED`, or else from the clock. It is printed, so that a failed run can be
+/// repeated.
 pub fn test_seed() -> u64 {
     let given = std::env::var("FOREBAY_TEST_SEED").ok().and_then(|seed| seed.parse().ok());
     let clock = || std::time::UNIX_EPOCH.elapsed().map_or(1, |elapsed| elapsed.as_nanos() as u64);

@@ -1,4 +1,5 @@
-//! File systems of their own, small enough to be filled: mounted by root, or in a mount namespace that needs no rights.
+//! Small file systems that tests can fill. Root mounts them; without root they are mounted in a mount namespace, which
+//! needs no privileges.
 
 use super::{Daemon, data_dir};
 use std::{
@@ -9,23 +10,23 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Bytes that every small disk has.
+/// The size of every small disk.
 pub const DISK_BYTES: u64 = 64 << 20;
 
-/// A mounted file system; gone when dropped. Daemons on it must have ended by then.
+/// A mounted file system; it is unmounted when dropped. Daemons on it must have exited by then.
 pub struct SmallDisk {
     mount_point: PathBuf,
-    /// Lives in the namespace that the mount is in; none if all see it.
+    /// The process that keeps the mount namespace alive; none if the mount is visible to all.
     holder: Option<Child>,
     launcher: Vec<String>,
     _dir: TempDir,
 }
 
 impl SmallDisk {
-    /// A tmpfs of [`DISK_BYTES`], with these further options.
+    /// A tmpfs of [`DISK_BYTES`] with these additional options.
     ///
     /// # Errors
-    /// Why there is none.
+    /// The reason why none can be mounted.
     pub fn tmpfs(options: &str) -> Result<Self, String> {
         let dir = data_dir();
         let mount_point = dir.path().join("disk");
@@ -35,7 +36,7 @@ impl SmallDisk {
         let mount = ["mount", "-t", "tmpfs", "-o", &options, "tmpfs", target];
         let as_root = match run(&mount) {
             Ok(()) => return Ok(Self { mount_point, holder: None, launcher: Vec::new(), _dir: dir }),
-            // In a namespace it would not reach PostgreSQL, which runs under another account than root's.
+            // A namespace would not help root: PostgreSQL runs under another account and would not see the mount.
             Err(error) if rustix::process::geteuid().is_root() => return Err(error),
             Err(error) => error,
         };
@@ -49,10 +50,10 @@ impl SmallDisk {
         }
     }
 
-    /// An ext4 in an image of [`DISK_BYTES`]: for root with loop devices only.
+    /// An ext4 in an image of [`DISK_BYTES`]; needs root and loop devices.
     ///
     /// # Errors
-    /// Why there is none.
+    /// The reason why none can be mounted.
     pub fn ext4() -> Result<Self, String> {
         let dir = data_dir();
         let (mount_point, image) = (dir.path().join("disk"), dir.path().join("image"));
@@ -64,12 +65,12 @@ impl SmallDisk {
         Ok(Self { mount_point, holder: None, launcher: Vec::new(), _dir: dir })
     }
 
-    /// Where a daemon on it finds it.
+    /// The path for a daemon on the disk.
     pub fn path(&self) -> &Path {
         &self.mount_point
     }
 
-    /// Where the test finds it.
+    /// The path for the test.
     pub fn outside(&self) -> PathBuf {
         match &self.holder {
             None => self.mount_point.clone(),
@@ -86,7 +87,7 @@ impl SmallDisk {
         Daemon::start_by(&launcher, data_dir, postgres, args)
     }
 
-    /// Writes a file until nothing more fits; returns its path, as the test finds it.
+    /// Writes a file until the disk is full. Returns its path for the test.
     pub fn fill(&self) -> PathBuf {
         let path = self.outside().join("filler");
         let mut file = File::create(&path).unwrap();
@@ -101,7 +102,7 @@ impl Drop for SmallDisk {
     fn drop(&mut self) {
         match &mut self.holder {
             Some(holder) => {
-                // Its namespace, and the mount in it, end with the last process there.
+                // The namespace and its mount end with their last process.
                 let _ = holder.kill();
                 let _ = holder.wait();
             }
@@ -115,7 +116,7 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Says on standard error that something was not tested. The test harness keeps to itself what `eprintln!` prints.
+/// Reports on standard error that a test did not run. The test harness hides the output of `eprintln!`.
 pub fn say_not_run(what: &str, why: &str) {
     let _ = writeln!(std::io::stderr(), "NOT RUN: {what}: {}", why.lines().next().unwrap_or_default());
 }
@@ -127,9 +128,9 @@ fn run(command: &[&str]) -> Result<(), String> {
     if output.status.success() { Ok(()) } else { Err(format!("{}: {}", command[0], error.trim())) }
 }
 
-/// Mounts in a namespace of its own, and returns the process that keeps it.
+/// Mounts in a new namespace and returns the process that keeps it alive.
 fn hold_namespace(mount: &[&str]) -> Result<Child, String> {
-    // It ends when its standard input does, so with the test however that ends.
+    // `cat` exits at the end of its standard input, which is when the test exits for any reason.
     let script = r#""$@" && echo mounted && exec cat"#;
     let mut command = Command::new("unshare");
     command.args(["-r", "-m", "sh", "-c", script, "sh"]).args(mount);

@@ -1,4 +1,4 @@
-//! A PostgreSQL and a daemon before it, shared by those tests of a file that do not disturb each other.
+//! A PostgreSQL and a daemon in front of it, shared by the tests of a file that do not disturb each other.
 
 use super::{Daemon, data_dir, rows};
 use forebay_cluster::TestCluster;
@@ -6,16 +6,16 @@ use serde_json::Value;
 use std::sync::{Arc, Mutex, Weak};
 use tempfile::TempDir;
 
-/// A running daemon and its PostgreSQL; both end when the last test that has it ends.
+/// A running daemon and its PostgreSQL. Both end with the last test that uses them.
 pub struct Stage {
-    // In this order they are dropped.
+    // The fields are dropped in this order.
     pub daemon: Daemon,
     pub cluster: TestCluster,
     pub dir: TempDir,
 }
 
 impl Stage {
-    /// One of two cores, whose PostgreSQL does not sync.
+    /// Starts a daemon of two cores. Its PostgreSQL does not sync.
     pub fn start(args: &[&str]) -> Self {
         let cluster = TestCluster::start_without_fsync().unwrap();
         let dir = data_dir();
@@ -24,10 +24,10 @@ impl Stage {
         Self { daemon, cluster, dir }
     }
 
-    /// The one that the tests which run at this time share.
+    /// The stage shared by the tests that run at the same time.
     pub fn shared() -> Arc<Self> {
         static SHARED: Mutex<Weak<Stage>> = Mutex::new(Weak::new());
-        // A test that fails while it starts the stage is not to fail all others.
+        // A test that fails while it starts the stage must not fail the others.
         let mut shared = SHARED.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
             let stage = Arc::new(Self::start(&[]));
@@ -41,21 +41,21 @@ impl Stage {
         rows(&self.cluster, sql)
     }
 
-    /// The payloads of a queue as PostgreSQL writes them, by partition and `seq`, once there are `count`.
+    /// The payloads of a queue in PostgreSQL's notation, ordered by partition and `seq`. Waits until there are `count`.
     pub fn payload_texts(&self, queue: &str, count: usize) -> Vec<String> {
         payload_texts(&self.daemon, &self.cluster, queue, count)
     }
 
-    /// The same, parsed.
+    /// Like [`payload_texts`](Self::payload_texts), parsed.
     pub fn payloads(&self, queue: &str, count: usize) -> Vec<Value> {
         self.payload_texts(queue, count).iter().map(|text| serde_json::from_str(text).unwrap()).collect()
     }
 }
 
-/// The payloads of a queue as PostgreSQL writes them, by partition and `seq`, once there are `count`.
+/// The payloads of a queue in PostgreSQL's notation, ordered by partition and `seq`. Waits until there are `count`.
 pub fn payload_texts(daemon: &Daemon, cluster: &TestCluster, queue: &str, count: usize) -> Vec<String> {
     daemon.wait_until_drained();
-    // In hexadecimal digits, for COPY has escapes of its own.
+    // In hexadecimal, because COPY has its own escapes.
     let sql = format!(
         "SELECT encode(convert_to(payload::text, 'UTF8'), 'hex') FROM forebay.message_log WHERE queue = {} \
          ORDER BY partition, seq",
@@ -66,7 +66,7 @@ pub fn payload_texts(daemon: &Daemon, cluster: &TestCluster, queue: &str, count:
     texts
 }
 
-/// `text` as a literal in SQL.
+/// `text` as an SQL literal.
 pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }

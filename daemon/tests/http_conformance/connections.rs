@@ -1,4 +1,4 @@
-//! RFC 9112, section 9, and what RFC 9110 says of a connection: when it goes on, and when it ends.
+//! RFC 9112, section 9, and RFC 9110 on connections: when a connection persists and when it closes.
 
 use super::{Stage, ask, ask_kept, health, push, says_close};
 use serde_json::json;
@@ -65,7 +65,7 @@ fn what_a_refused_body_holds_is_never_taken_for_a_request() {
         let chunks = format!("Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{inner}\r\n0\r\n\r\n");
         for body in [format!("Content-Length: {length}\r\n\r\n{inner}"), chunks] {
             let (mut client, first) = ask(&stage, format!("{head}\r\n{body}{}", health("")));
-            // Either the body is passed over, and the next request answered, or the connection is closed.
+            // Either the body is skipped and the next request answered, or the connection is closed.
             match client.receive(false) {
                 Ok(second) => assert_eq!(second.json()["status"], "healthy", "{head} {first:?}"),
                 Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
@@ -79,7 +79,7 @@ fn what_a_refused_body_holds_is_never_taken_for_a_request() {
 #[test]
 fn whoever_still_sends_can_read_why_he_was_refused() {
     let stage = Stage::shared();
-    // More than the buffers of a connection hold, for a daemon that reads none of it.
+    // More than a connection's buffers hold if the daemon reads nothing.
     let sent = vec![b' '; 24 << 20];
     for head in [
         "POST /push/rfc_refused HTTP/1.1\r\nHost: t\r\nContent-Length: 99999999999\r\n\r\n",

@@ -1,4 +1,4 @@
-//! RFC 9110, sections 5.6.7 and 6.6.1: the date of an answer.
+//! RFC 9110, sections 5.6.7 and 6.6.1: the `Date` of a reply.
 
 use super::{PATIENCE, Stage, fields::answers};
 
@@ -27,7 +27,7 @@ fn every_answer_has_the_date_in_the_one_form_there_is() {
     }
 }
 
-/// Seconds since 1970 of a date, by another way than the daemon's.
+/// The seconds since 1970 of a date, computed independently of the daemon.
 fn humantime_of(date: &str) -> u64 {
     const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];

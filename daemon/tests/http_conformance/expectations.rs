@@ -3,7 +3,7 @@
 use super::{Stage, ask, ask_kept, push, push_chunks};
 use std::time::Duration;
 
-/// A head that announces a body and waits to be told to send it.
+/// A head that announces a body and waits for `100 Continue`.
 fn waiting(line: &str, lines: &str) -> String {
     format!("{line} HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\n{lines}\r\n")
 }
@@ -17,7 +17,7 @@ fn whoever_waits_for_it_is_told_once_to_go_on_and_then_answered() {
         client.send(head.as_bytes()).unwrap();
         let interim = client.receive_one(false).unwrap();
         assert_eq!((interim.status, interim.header("Content-Length")), (100, None));
-        // In parts, none of which is told to go on again.
+        // The body comes in parts, and none of them causes another `100 Continue`.
         for byte in [b'[', b'0' + n as u8, b']'] {
             client.send(&[byte]).unwrap();
             std::thread::sleep(Duration::from_millis(2));
@@ -43,7 +43,7 @@ fn nobody_is_told_to_go_on_who_does_not_wait_has_sent_all_or_has_nothing_to_send
         let response = client.receive_one(false).unwrap();
         assert!(matches!(response.status, 200 | 201), "{request:?}: {}", response.status);
     }
-    // In HTTP/1.0 nobody is told, even if the body comes late.
+    // A client of HTTP/1.0 gets no `100 Continue`, even if the body comes late.
     let mut client = stage.daemon.connect();
     client.send(b"POST /push/rfc_no_100 HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n").unwrap();
     std::thread::sleep(Duration::from_millis(20));
@@ -76,7 +76,7 @@ fn another_expectation_is_not_met() {
         let (_, response) = ask(&stage, push("rfc_417", &format!("Expect: {expect}\r\n")));
         assert_eq!((response.status, response.code()), (417, "expectation_failed".to_owned()), "{expect}");
     }
-    // To a client of HTTP/1.0 it says nothing.
+    // The daemon ignores `Expect` of an HTTP/1.0 client.
     let old = "POST /push/rfc_old HTTP/1.0\r\nConnection: keep-alive\r\nExpect: x\r\nContent-Length: 1\r\n\r\n1";
     assert_eq!(ask_kept(&stage, old).status, 201);
     stage.payloads("rfc_417", 0);

@@ -1,9 +1,9 @@
-//! RFC 9110, sections 5, 6, 8, 12 to 15: headers of requests and of answers.
+//! RFC 9110, sections 5, 6, 8, 12 to 15: header fields of requests and replies.
 
 use super::{GET_PATHS, Response, Stage, ask, ask_kept, assert_refused_and_closed, health, push};
 use std::collections::BTreeSet;
 
-/// Answers of all kinds.
+/// Replies of all kinds.
 pub(super) fn answers(stage: &Stage) -> Vec<(String, Response)> {
     let mut requests: Vec<String> =
         GET_PATHS.iter().map(|path| format!("GET {path} HTTP/1.1\r\nHost: t\r\n\r\n")).collect();

@@ -1,7 +1,7 @@
-//! RFC 9110 and 9112, rule by rule, against a running daemon. `docs/http-api.md` has the table of the rules, each with its
-//! test here or beside the parser.
+//! RFC 9110 and 9112, rule by rule, against a running daemon. The table in `docs/http-api.md` names a test for each
+//! rule, in this directory or beside the parser.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../common/mod.rs"]
@@ -21,11 +21,11 @@ use std::{
     net::{Shutdown, TcpStream},
 };
 
-/// What GET answers, one path for each route; the last one with 404.
+/// A path for each route that supports GET; the last one gets 404.
 const GET_PATHS: [&str; 5] =
     ["/health", "/ready", "/api/v1/status/buffers", "/api/v1/dead-letters?limit=1", "/api/v1/dead-letters/999999999"];
 
-/// Sends these bytes on a connection of their own, and gives the first answer.
+/// Sends these bytes on a new connection and returns the first reply.
 #[track_caller]
 fn ask(stage: &Stage, bytes: impl AsRef<[u8]>) -> (Client, Response) {
     let mut client = stage.daemon.connect();
@@ -34,7 +34,7 @@ fn ask(stage: &Stage, bytes: impl AsRef<[u8]>) -> (Client, Response) {
     (client, response)
 }
 
-/// The same, and the connection goes on: the next request on it is answered.
+/// Like [`ask`]. Also checks that the connection persists: the next request on it gets a reply.
 #[track_caller]
 fn ask_kept(stage: &Stage, bytes: impl AsRef<[u8]>) -> Response {
     let shown = String::from_utf8_lossy(bytes.as_ref()).into_owned();
@@ -44,7 +44,7 @@ fn ask_kept(stage: &Stage, bytes: impl AsRef<[u8]>) -> Response {
     response
 }
 
-/// Checks that these bytes are refused with this status, and the connection closed behind the answer.
+/// Checks that these bytes are refused with this status and that the connection is closed after the reply.
 #[track_caller]
 fn assert_refused_and_closed(stage: &Stage, bytes: impl AsRef<[u8]>, status: u16) -> Response {
     let shown = String::from_utf8_lossy(bytes.as_ref()).into_owned();
@@ -55,7 +55,7 @@ fn assert_refused_and_closed(stage: &Stage, bytes: impl AsRef<[u8]>, status: u16
     response
 }
 
-/// All bytes that come back for these, until the daemon closes.
+/// All bytes that the daemon sends in reply before it closes.
 fn all_that_comes_back(stage: &Stage, bytes: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(stage.daemon.address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -80,7 +80,7 @@ fn push(queue: &str, lines: &str) -> String {
     format!("POST /push/{queue} HTTP/1.1\r\nHost: t\r\n{lines}Content-Length: 1\r\n\r\n1")
 }
 
-/// A push whose body is in chunks; `lines` may be more header lines.
+/// A push with a chunked body; `lines` are additional header lines.
 fn push_chunks(queue: &str, lines: &str, chunks: &str) -> String {
     format!("POST /push/{queue} HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n{lines}\r\n{chunks}")
 }

@@ -1,4 +1,4 @@
-//! RFC 9112, sections 2 to 8: how a message is cut from the bytes.
+//! RFC 9112, sections 2 to 8: where a message starts and ends.
 
 use super::{Stage, all_that_comes_back, ask, ask_kept, assert_refused_and_closed, health, push, push_chunks};
 use serde_json::json;
@@ -7,7 +7,7 @@ use serde_json::json;
 fn empty_lines_before_a_request_are_skipped() {
     let stage = Stage::shared();
     assert_eq!(ask_kept(&stage, format!("\r\n{}", health(""))).status, 200);
-    // As some clients send it behind a body.
+    // Some clients send an empty line after a body.
     let (mut client, first) = ask(&stage, push("rfc_empty", "") + "\r\n" + &health(""));
     assert_eq!((first.status, client.receive(false).unwrap().status), (201, 200));
 }
@@ -110,7 +110,7 @@ fn other_versions_are_told_which_are_understood() {
         assert_eq!(response.code(), "http_version_not_supported");
         assert!(response.error().contains("HTTP/1.1"), "{}", response.error());
     }
-    // A version is written in one way only.
+    // A version has exactly one valid spelling.
     for version in ["HTTP/1.10", "http/1.1", "HTTP/1,1", "HTTP/11", "HTTPS/1.1"] {
         assert_refused_and_closed(&stage, format!("GET /health {version}\r\nHost: t\r\n\r\n"), 400);
     }
@@ -141,7 +141,7 @@ fn chunks_are_read_whatever_their_extensions_and_trailers_say() {
         "3 ;a = b\r\n[3]\r\n0\r\n\r\n",
         "03\r\n[4]\r\n000\r\n\r\n",
         "3\r\n[5]\r\n0\r\nX: y\r\nZ:\r\n\r\n",
-        // What a trailer says is not what the head says.
+        // A trailer does not override the head.
         "3\r\n[6]\r\n0\r\nContent-Length: 100\r\nIdempotency-Key: k\r\nConnection: close\r\nHost: u\r\n\r\n",
         "B\r\n        [7]\r\n0\r\n\r\n",
     ]
@@ -196,7 +196,7 @@ fn a_body_whose_end_is_in_doubt_is_refused_and_the_connection_closed() {
         "Content-Length: -1\r\n",
         "Content-Length: \r\n",
         "Content-Length: 99999999999999999999999\r\n",
-        // Chunked is not the last coding, so nothing says where the body ends.
+        // Chunked is not the last coding, so nothing marks the end of the body.
         "Transfer-Encoding: gzip\r\n",
         "Transfer-Encoding: chunked, gzip\r\n",
         "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n",

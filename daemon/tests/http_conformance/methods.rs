@@ -3,7 +3,7 @@
 use super::{GET_PATHS, Stage, ask, ask_kept, health, push};
 use std::collections::BTreeSet;
 
-/// Paths, and the methods that each allows.
+/// Paths with the methods that each allows.
 const ALLOWED: [(&str, &str); 9] = [
     ("/api/v1/push", "POST, OPTIONS"),
     ("/push/q", "POST, OPTIONS"),
@@ -24,12 +24,13 @@ fn methods(allow: &str) -> BTreeSet<&str> {
 fn head_is_get_without_a_body() {
     let stage = Stage::shared();
     for path in GET_PATHS {
-        // Figures may change between two requests: of three, the outer ones must be equal for the middle one to count.
+        // Figures may change between two requests. Of three requests, the middle one counts only if the outer two are
+        // equal.
         for attempt in 0.. {
             let mut client = stage.daemon.connect();
             let mut of = |method: &str| client.request(method, path, &[], None).unwrap();
             let (before, head, after) = (of("GET"), of("HEAD"), of("GET"));
-            // The body would be taken for the next answer.
+            // A client would take the body for the next reply.
             assert_eq!(head.status, before.status, "{path}");
             let headers = |response: &super::Response| {
                 let dated = |(name, _): &&(String, String)| name != "Date";

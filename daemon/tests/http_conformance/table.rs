@@ -1,4 +1,4 @@
-//! The table of rules in `docs/http-api.md` names tests that exist, and every test here stands in it.
+//! The table of rules in `docs/http-api.md` names only existing tests, and every test of this directory is in it.
 
 use std::{
     collections::BTreeSet,

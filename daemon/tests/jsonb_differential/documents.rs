@@ -1,13 +1,13 @@
-//! Documents that look like JSON, most of them close to a border.
+//! Documents that resemble JSON; most are close to a limit of validity.
 
 use super::common::random::Random;
 
-/// Makes documents, one after the other.
+/// Generates documents, one after the other.
 pub(super) struct Documents {
     random: Random,
 }
 
-/// What is not UTF-8, in all the ways there are.
+/// All forms of invalid UTF-8.
 const FLAWS: [&[u8]; 10] = [
     b"\x80",
     b"\xc0\x80",
@@ -21,7 +21,7 @@ const FLAWS: [&[u8]; 10] = [
     b"\xf8\x88\x80\x80\x80",
 ];
 
-/// Escapes, and what only looks like one.
+/// Valid escapes and invalid ones.
 const ESCAPES: [&str; 28] = [
     "\\\"",
     "\\\\",
@@ -53,7 +53,7 @@ const ESCAPES: [&str; 28] = [
     "\\\\u0000",
 ];
 
-/// What may stand between tokens, and what may not.
+/// Valid and invalid white space between tokens.
 const SPACES: [&str; 14] =
     ["", "", "", "", " ", "\t", "\n", "\r\n", "  ", "\u{b}", "\u{c}", "\u{a0}", "\u{2028}", "\u{feff}"];
 
@@ -62,7 +62,7 @@ const TOKENS: [&str; 32] = [
     "false", "null", "nul", "True", "NaN", "Infinity", "'a'", "//", "/**/", "\\", "\"", "\u{0}", "é",
 ];
 
-/// Bytes that mean something in JSON.
+/// Bytes with a meaning in JSON.
 const MEANING: &[u8] = b"{}[]\",:\\u0dD8eE+-.tfn \n/\0\x1f\x7f\xc3\xa9";
 
 impl Documents {
@@ -129,7 +129,7 @@ impl Documents {
             4..7 => self.good_string(out),
             7..9 => self.list(out, ('[', ']'), |documents, out| documents.value(out, depth - 1)),
             _ => self.list(out, ('{', '}'), |documents, out| {
-                // One key in three comes twice, sooner or later.
+                // In one object of three, a key eventually repeats.
                 if documents.random.once_in(3) {
                     out.push_str("\"same\"")
                 } else {
@@ -184,7 +184,7 @@ impl Documents {
         number
     }
 
-    /// Near the most digits that are kept here, or near the largest exponents that `numeric` knows.
+    /// A number close to the maximum number of digits of the edge, or to the largest exponents of `numeric`.
     fn long_number(&mut self) -> String {
         let near = |random: &mut Random, middle: u64| middle - 4 + random.below(9);
         let zeros = |count: u64| "0".repeat(count as usize);
@@ -236,7 +236,7 @@ impl Documents {
         out.push('"');
     }
 
-    /// A string with anything between its quotation marks.
+    /// A string with arbitrary content.
     fn string(&mut self) -> String {
         let mut out = String::from(self.pick(&["\"", "[\"", "{\"a\":\"", "{\""]));
         let end = match out.as_str() {
@@ -277,7 +277,7 @@ impl Documents {
         (0..count).map(|_| if self.random.once_in(4) { self.random.next() as u8 } else { self.pick(MEANING) }).collect()
     }
 
-    /// About as deep as is kept here, seldom far deeper.
+    /// Nesting close to the edge's maximum depth, seldom far deeper.
     fn nested(&mut self) -> Vec<u8> {
         let depth = if self.random.once_in(20) { 30_000 } else { 506 + self.random.below(13) as usize };
         let (open, close) = self.pick(&[("[", "]"), ("{\"a\":", "}"), ("[[", "]]"), ("[{\"a\":", "}]")]);
@@ -296,7 +296,7 @@ impl Documents {
         document
     }
 
-    /// One byte put in, taken out or replaced, or a flaw put in.
+    /// Inserts, deletes or replaces one byte, or inserts a flaw.
     fn mutate(&mut self, document: &mut Vec<u8>) {
         let at = self.random.below(document.len() as u64 + 1) as usize;
         let byte = if self.random.once_in(4) { self.random.next() as u8 } else { self.pick(MEANING) };

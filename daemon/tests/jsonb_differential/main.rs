@@ -1,9 +1,9 @@
-//! What this edge keeps, `::jsonb` keeps, and the other way round, save for the limits that are stricter on purpose: a
-//! real PostgreSQL judges a hundred thousand documents beside it.
+//! The edge accepts a document exactly if `::jsonb` does, except for limits that are stricter on purpose. A real
+//! PostgreSQL judges more than a hundred thousand documents.
 //!
-//! A failing run is repeated with the seed that it printed: `FOREBAY_TEST_SEED=N`.
+//! A failed run prints its seed and is repeated with `FOREBAY_TEST_SEED=N`.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../common/mod.rs"]
@@ -20,13 +20,14 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// Documents that are judged.
+/// The number of documents.
 const DOCUMENTS: usize = 120_000;
 
-/// Sessions that judge them side by side.
+/// The number of parallel sessions that judge them.
 const SESSIONS: usize = 2;
 
-/// Judges a document: `kept`, or the SQLSTATE of its refusal; of a number, how many digits it has as `jsonb` prints it.
+/// Judges a document: `kept`, or the SQLSTATE of the refusal. For a number, the result is the number of its digits in
+/// the notation of `jsonb`.
 const JUDGE: &str = r"
     SET client_min_messages = warning;
     CREATE FUNCTION pg_temp.judge(document bytea) RETURNS text LANGUAGE plpgsql AS $$
@@ -44,20 +45,20 @@ const JUDGE: &str = r"
     COPY documents FROM STDIN;
 ";
 
-/// What PostgreSQL said of a document.
+/// PostgreSQL's verdict on a document.
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Kept,
-    /// A number of so many digits.
+    /// A number with this many digits.
     Number(u64),
     Refused(String),
 }
 
-/// The SQLSTATEs with which a document is refused for what it is: not JSON, `\u0000`, not UTF-8, a number out of range,
-/// too deep.
+/// The SQLSTATEs that refuse a document for its content: not JSON, `\u0000`, not UTF-8, a number out of range, too
+/// deep.
 const FOR_WHAT_IT_IS: [&str; 5] = ["22P02", "22P05", "22021", "22003", "54001"];
 
-/// Has PostgreSQL judge documents, in one session.
+/// Lets PostgreSQL judge documents in one session.
 fn judge(cluster: &TestCluster, documents: &[Vec<u8>]) -> Vec<Verdict> {
     let psql = cluster.binaries().path("psql");
     let mut child = Command::new(psql)
@@ -76,7 +77,7 @@ fn judge(cluster: &TestCluster, documents: &[Vec<u8>]) -> Vec<Verdict> {
         script.push(b'\n');
     }
     script.extend_from_slice(b"\\.\nSELECT pg_temp.judge(document) FROM documents ORDER BY number;\n");
-    // psql reads all of it before it prints anything.
+    // psql reads its whole input before it prints anything.
     child.stdin.take().unwrap().write_all(&script).unwrap();
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success());
@@ -94,7 +95,7 @@ fn verdict(line: &str) -> Verdict {
     }
 }
 
-/// How deep a valid document is.
+/// The nesting depth of a valid document.
 fn depth(document: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string) = (0_usize, 0, false);
     let mut bytes = document.iter();
@@ -113,8 +114,8 @@ fn depth(document: &[u8]) -> usize {
     deepest
 }
 
-/// Why the two disagree beyond what is allowed, if they do. Where a number is too long, `number` says what PostgreSQL makes
-/// of it alone: in the document its key may come again.
+/// Why the two verdicts differ beyond what is allowed, if they do. If a number is too long, `number` is PostgreSQL's
+/// verdict on the number alone: in the document, a later value of the same key may replace it.
 fn disagreement(document: &[u8], verdict: &Verdict, number: Option<&Verdict>) -> Option<String> {
     match (validate(document), verdict) {
         (_, Verdict::Refused(sqlstate)) if !FOR_WHAT_IT_IS.contains(&sqlstate.as_str()) => {
@@ -138,7 +139,7 @@ fn disagreement(document: &[u8], verdict: &Verdict, number: Option<&Verdict>) ->
     }
 }
 
-/// The number for whose length a document is refused.
+/// The number whose length causes the refusal.
 fn too_long_number(document: &[u8]) -> Option<Vec<u8>> {
     let error = validate(document).err().filter(|error| error.kind == JsonErrorKind::TooManyDigits)?;
     let is_of_it = |byte: &&u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
@@ -177,7 +178,7 @@ fn check(documents: &[Vec<u8>]) {
 fn a_hundred_thousand_documents_are_kept_here_exactly_if_jsonb_keeps_them_save_for_the_stricter_limits() {
     let mut documents = Documents::new(Random::new(test_seed()));
     let documents: Vec<Vec<u8>> = (0..DOCUMENTS).map(|_| documents.next()).collect();
-    // Everything that can be wrong is wrong somewhere, and a good part is not.
+    // Every kind of fault occurs, and a good part of the documents is valid.
     let mut count: BTreeMap<String, usize> = BTreeMap::new();
     let mut kinds = HashSet::new();
     for document in &documents {
@@ -203,7 +204,7 @@ fn every_document_of_four_bytes_that_mean_something_is_kept_here_exactly_if_json
             BYTES.iter().map(move |byte| [&document[..], &[*byte]].concat())
         };
         last = last.iter().flat_map(longer).collect();
-        // Of the longest, every other one, by another rule than their order.
+        // Every other one of the longest documents, by a rule that does not depend on their order.
         if last.len() > 100_000 {
             last.retain(|document| document.iter().map(|byte| u32::from(*byte)).sum::<u32>() % 2 == 0);
         }

@@ -1,4 +1,4 @@
-//! A path to PostgreSQL that loses every packet: neither side hears that the other one is gone.
+//! A network path to PostgreSQL that loses every packet: neither side learns that the other is gone.
 
 use crate::{
     common::{Daemon, data_dir, rows, wait_until},
@@ -11,13 +11,13 @@ use std::process::Command;
 
 const NAME: &str = "dead_path::case_57_on_a_path_that_loses_all_both_sides_give_up_by_themselves_and_no_lock_stays";
 
-/// Where PostgreSQL is reached, as long as the path lives.
+/// The address of PostgreSQL, as long as the path works.
 const ADDRESS: &str = "192.0.2.1";
 
-/// With nothing of the daemon's own that would end anything: neither PostgreSQL's timeouts, nor its deadline.
+/// The daemon's own limits cannot end anything here: PostgreSQL's timeouts and the daemon's deadline are too long.
 const ARGS: [&str; 6] = ["--cores", "1", "--commit-wait-ms", "200", "--postgres-timeout-ms", "600000"];
 
-/// The daemon's side gives up after some seconds; PostgreSQL's has its half minute.
+/// The daemon's side gives up after a few seconds, and PostgreSQL's after half a minute.
 const WAY: &str = "sslmode=disable&connect_timeout=2&tcp_user_timeout=2000&keepalives_idle=1&keepalives_interval=1";
 
 fn ip(args: &[&str]) {
@@ -42,13 +42,13 @@ fn case_57_on_a_path_that_loses_all_both_sides_give_up_by_themselves_and_no_lock
     .unwrap();
     let url = format!("postgres://forebay@{ADDRESS}:{}/forebay?{WAY}", cluster.port());
     let dirs = [data_dir(), data_dir()];
-    // One in the midst of a transaction, whose answer will be lost; the other one idle.
+    // One daemon is in a transaction whose reply will be lost; the other one is idle.
     let [busy, idle] = [0, 1].map(|index| Daemon::start(dirs[index].path(), &url, &ARGS));
     for (daemon, queue) in [(&busy, "busy"), (&idle, "idle")] {
         daemon.wait_until_drained();
         assert_eq!(push(&mut daemon.connect(), queue, 0, 0), "queued");
     }
-    // A table that says when the COPY may go on.
+    // A table that says when the COPY may continue.
     let gate = "CREATE TABLE gate (); \
                 CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN \
                 WHILE NOT EXISTS (SELECT FROM gate) LOOP PERFORM pg_sleep(0.02); END LOOP; RETURN NULL; END$$; \

@@ -1,4 +1,4 @@
-//! A disk of PostgreSQL's that is full.
+//! PostgreSQL's disk is full.
 
 use crate::{
     common::{Daemon, data_dir, rows, wait_until},
@@ -17,10 +17,10 @@ use std::{
 const NAME: &str = "full_disk::case_56_53100_from_a_full_disk_sets_nothing_aside_and_once_there_is_room_all_goes_on";
 
 const DISK_BYTES: u64 = 32 << 20;
-/// Bytes beside each number: less than PostgreSQL puts into a table of its own.
+/// Padding for each number. It is small enough that PostgreSQL does not move it to a TOAST table.
 const FILL_BYTES: usize = 1500;
 
-/// Writes a file until nothing more fits.
+/// Writes a file until the disk is full.
 fn fill(path: &Path) {
     let mut file = File::create(path).unwrap();
     for piece_bytes in [1 << 20, 4096, 1] {

@@ -1,7 +1,7 @@
-//! What no proxy can play: a standby, a restore from a backup and the server's own log, a disk of PostgreSQL's that is full, a
-//! path whose packets are lost.
+//! Faults that no proxy can simulate: a standby, a restore from a base backup and archived WAL, a full disk of
+//! PostgreSQL, a network path that loses packets.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "../common/mod.rs"]
@@ -18,7 +18,7 @@ use common::{Client, rows};
 use forebay_cluster::TestCluster;
 use serde_json::json;
 
-/// Pushes number `n` with so many bytes beside it, plain, and returns what its answer says of it.
+/// Sends a plain push of number `n` with padding and returns its status.
 fn push(client: &mut Client, queue: &str, n: u64, fill_bytes: usize) -> String {
     let item = json!({"queue": queue, "payload": {"n": n, "fill": "x".repeat(fill_bytes)}});
     let response = client.push(&json!({ "items": [item] })).unwrap();

@@ -1,5 +1,5 @@
-//! Tests that run in namespaces of their own, where they may do what else only root may, and harm nobody. Without rights they
-//! are made in a user namespace.
+//! Tests in namespaces of their own. There they may do what otherwise needs root, and they cannot harm the system.
+//! Without root, the namespaces are created inside a user namespace.
 
 use crate::common::small_disk::say_not_run;
 use rustix::process::{getegid, geteuid};
@@ -12,21 +12,22 @@ use std::{
 /// Set for the test that runs inside.
 const INSIDE: &str = "FOREBAY_TEST_INSIDE";
 
-/// A network of its own, with nothing in it but a loopback that is down. Returns true there; else, after it was run there or
-/// could not be, false.
+/// Enters a network namespace that has only a loopback device, which is down. Returns true inside it. Outside, it runs
+/// the test inside or reports that it cannot, and returns false.
 pub(crate) fn enter_network(test: &str) -> bool {
     let mut launcher = vec!["unshare".to_owned(), "-n".to_owned()];
     if !geteuid().is_root() {
-        // PostgreSQL does not run as root, so nobody becomes that.
+        // PostgreSQL does not run as root, so the user is not mapped to root.
         launcher.extend(["-U", "--map-current-user", "--keep-caps"].map(str::to_owned));
     }
     enter(test, &launcher, &["ip", "link", "set", "lo", "up"], Path::new("/"))
 }
 
-/// A disk of its own of so many bytes, in memory. Returns where it is inside; else as [`enter_network`] none.
+/// Enters a mount namespace with a memory disk of this size. Returns the disk's path inside it. Outside, it behaves
+/// like [`enter_network`] and returns none.
 pub(crate) fn enter_disk(test: &str, bytes: u64) -> Option<PathBuf> {
     let place = tempfile::tempdir().unwrap();
-    // Others pass, as the server's account must.
+    // The server's account needs access as well.
     let options = format!("size={bytes},mode=0777");
     let script = r#"mount -t tmpfs -o "$1" tmpfs "$2" && shift 2 && exec "$@""#;
     let mut launcher: Vec<String> = ["unshare", "-m", "sh", "-c", script, "sh", &options].map(str::to_owned).to_vec();
@@ -35,7 +36,7 @@ pub(crate) fn enter_disk(test: &str, bytes: u64) -> Option<PathBuf> {
     }
     launcher.push(place.path().to_str().unwrap().to_owned());
     if !geteuid().is_root() {
-        // Who mounted was root there; PostgreSQL does not run as that.
+        // Mounting needed root in the namespace, but PostgreSQL does not run as root.
         let back = ["--map-user", &geteuid().to_string(), "--map-group", &getegid().to_string()].map(str::to_owned);
         launcher.extend(["unshare".to_owned(), "-U".to_owned()]);
         launcher.extend(back);
@@ -43,7 +44,7 @@ pub(crate) fn enter_disk(test: &str, bytes: u64) -> Option<PathBuf> {
     enter(test, &launcher, &["true"], place.path()).then(|| env::var_os(INSIDE).unwrap().into())
 }
 
-/// Runs this program's `test` by `launcher`, if `probe` can be run by it.
+/// Runs this program's `test` through `launcher`, if `probe` succeeds through it.
 fn enter(test: &str, launcher: &[String], probe: &[&str], place: &Path) -> bool {
     if env::var_os(INSIDE).is_some() {
         return true;

@@ -1,4 +1,4 @@
-//! Another server with the files of a test's: a standby of it, or a backup.
+//! A second server with the files of a test cluster: a standby or a backup.
 
 use forebay_cluster::{Cluster, ClusterConfig, StopMode, TestCluster};
 use std::{
@@ -13,11 +13,11 @@ pub(crate) fn pgdata(cluster: &TestCluster) -> PathBuf {
     cluster.dir().join("postgres/pgdata")
 }
 
-/// A base backup of a running server, for the same account.
+/// Takes a base backup of a running server for the same account.
 pub(crate) fn back_up(cluster: &TestCluster, to: &Path) {
     let source = format!("host={} port={} user=forebay", cluster.socket_dir().display(), cluster.port());
     run(Command::new(cluster.binaries().path("pg_basebackup")).args(["-c", "fast", "-d", &source, "-D"]).arg(to));
-    // Made by whoever runs the test, which may be root.
+    // The backup belongs to whoever runs the test, which may be root.
     run(Command::new("chown").arg("-R").arg(format!("--reference={}", pgdata(cluster).display())).arg(to));
 }
 
@@ -27,13 +27,13 @@ fn run(command: &mut Command) -> String {
     String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
-/// A hot standby; stopped when dropped, which must be before its primary's directory goes.
+/// A hot standby; it is stopped when dropped. It must be dropped before its primary's directory is deleted.
 pub(crate) struct Standby {
     cluster: Cluster,
 }
 
 impl Standby {
-    /// Starts one, which follows for as long as its primary runs.
+    /// Starts a standby, which follows its primary as long as that runs.
     pub(crate) fn of(primary: &TestCluster) -> Self {
         let dir = primary.dir().join("standby");
         std::fs::create_dir(&dir).unwrap();
@@ -53,7 +53,7 @@ impl Standby {
         self.cluster.url()
     }
 
-    /// The result of a query, as `psql` prints it unaligned.
+    /// The result of a query in psql's unaligned format.
     pub(crate) fn psql(&self, sql: &str) -> String {
         let psql = self.cluster.binaries().path("psql");
         run(Command::new(psql).args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-d", &self.url(), "-c", sql]))
@@ -66,7 +66,7 @@ impl Standby {
 
 impl Drop for Standby {
     fn drop(&mut self) {
-        // What is left of it ends with the test's process.
+        // Anything that remains of it ends with the test's process.
         drop(self.cluster.stop(StopMode::Immediate, STOP_TIMEOUT));
     }
 }

@@ -1,4 +1,4 @@
-//! A server restored from a base backup and its own log to a moment before: it goes on on another timeline.
+//! A server restored from a base backup and archived WAL to an earlier point in time: it continues on another timeline.
 
 use crate::{
     common::{Daemon, data_dir, forebay, rows, wait_until},
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use std::{fs, io::Write, path::Path, time::Duration};
 
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
-/// Bytes beside each number: a segment takes some thirty.
+/// Padding for each number: about thirty of them fill a segment.
 const FILL_BYTES: usize = 30_000;
 const SMALL: [&str; 4] = ["--cores", "1", "--wal-segment-bytes", "1MiB"];
 const RETAIN: [&str; 2] = ["--retain-drained", "1h"];
@@ -21,7 +21,7 @@ fn push_all(daemon: &Daemon, queue: &str, numbers: std::ops::Range<u64>) {
     daemon.wait_until_drained();
 }
 
-/// Puts `backup` in the place of the server's files, and lets it recover up to the point that has this name.
+/// Replaces the server's files with `backup` and lets it recover up to the named restore point.
 fn restore(cluster: &TestCluster, backup: &Path, point: &str) {
     cluster.stop(StopMode::Fast, STOP_TIMEOUT).unwrap();
     let lost = cluster.dir().join("lost");
@@ -66,7 +66,7 @@ fn case_61_restored_to_a_point_in_time_on_another_timeline_what_is_retained_come
     push_both(10..40);
     cluster.psql("SELECT pg_create_restore_point('yesterday')").unwrap();
     push_both(40..200);
-    // Both run on.
+    // Both daemons keep running.
     restore(&cluster, &backup, "yesterday");
     assert_eq!(plain.wait().code(), Some(3));
     let log = plain.log();
@@ -79,7 +79,7 @@ fn case_61_restored_to_a_point_in_time_on_another_timeline_what_is_retained_come
     let plain = Daemon::start(plain_dir.path(), &cluster.url(), &SMALL);
     push_all(&plain, "plain", 200..210);
     assert!(numbers(&cluster, "plain").into_iter().eq((0..40).chain(200..210)), "to the point, and from then on");
-    // The other one had all that was lost.
+    // The other daemon has retained everything that was lost.
     push_all(&kept, "kept", 200..210);
     wait_until("all are there", || numbers(&cluster, "kept").len() >= 210);
     assert!(numbers(&cluster, "kept").into_iter().eq(0..210), "each once and in order");

@@ -1,4 +1,4 @@
-//! A standby, which may only be read from, and becomes the one that is written to.
+//! A read-only standby that is promoted to primary.
 
 use crate::{
     common::{Daemon, data_dir, wait_until},
@@ -18,7 +18,7 @@ fn standby_numbers(standby: &Standby) -> Vec<u64> {
     standby.psql(&numbers_sql("q")).lines().map(|line| line.parse().unwrap()).collect()
 }
 
-/// The hosts of two URLs in one.
+/// One URL with the hosts of two.
 fn both(first: &str, second: &str) -> String {
     let (_, second_host) = second.split_once("host=").unwrap();
     format!("{first},{second_host}")
@@ -26,12 +26,13 @@ fn both(first: &str, second: &str) -> String {
 
 #[test]
 fn case_56_of_two_hosts_the_one_that_may_be_written_to_is_taken_and_a_standby_once_it_is_promoted() {
-    // What was answered for is on the standby too.
+    // With this setting, every commit is also on the standby.
     let settings = vec![("synchronous_standby_names".to_owned(), "*".to_owned())];
     let primary = TestCluster::start_with(TestOptions { fsync: false, settings, ..TestOptions::default() }).unwrap();
     let standby = Standby::of(&primary);
     let dir = data_dir();
-    // The standby comes first, and no attribute is asked for: the drain has to write.
+    // The standby is first in the URL and no session attribute is required: the drain itself has to find the server
+    // that it can write to.
     let daemon = Daemon::start(dir.path(), &both(&standby.url(), &primary.url()), &ARGS);
     daemon.wait_until_drained();
     let (pushed, ends) = (AtomicU64::new(0), AtomicBool::new(false));
@@ -45,7 +46,7 @@ fn case_56_of_two_hosts_the_one_that_may_be_written_to_is_taken_and_a_standby_on
         });
         let more = |count: u64| {
             let before = pushed.load(Ordering::SeqCst);
-            // A producer that fails ends the test by its own word.
+            // A producer that fails panics and so ends the test itself.
             wait_until("pushes go on", || pushed.load(Ordering::SeqCst) >= before + count);
         };
         more(50);

@@ -1,19 +1,19 @@
-//! What the proxy does to whom and when, decided message by message.
+//! The plan of the proxy's faults: it decides for each message whether a fault strikes.
 
 use super::wire::{self, Complaint};
 use std::collections::VecDeque;
 
-/// How the server says that a COMMIT was carried out.
+/// The server's reply to a successful COMMIT.
 const COMMITTED: &[u8] = b"COMMIT\0";
 
-/// Who speaks.
+/// The sender of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum From {
     Client,
     Server,
 }
 
-/// Where a fault strikes. All counts begin with 0.
+/// Where a fault strikes. All counts start at 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Place {
     pub from: From,
@@ -21,50 +21,50 @@ pub struct Place {
     pub since: Since,
 }
 
-/// The point in what one side says.
+/// The point in the byte stream of one side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
-    /// Before the byte of that number.
+    /// Before the byte with this index.
     Byte(u64),
-    /// At the message of that number. Of the client's, those that only end a flight (Sync, Flush) do not count.
+    /// At the message with this index. Client messages that only end a flight (Sync, Flush) do not count.
     Message(u64),
     /// At the first message with that tag.
     Tag(u8),
-    /// At the COMMIT, or at its answer.
+    /// At the COMMIT, or at the reply to it.
     Commit,
 }
 
-/// From where on is counted.
+/// Where counting starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Since {
-    /// From the first word of a drain transaction, which is known by its COPY: what is exchanged without one, and ends
-    /// outside of a transaction, begins the count anew.
+    /// At the start of a drain transaction, which is recognized by its COPY. An exchange that has no COPY and ends
+    /// outside a transaction resets the count.
     Transaction,
-    /// From when the fault was armed, on whatever connection.
+    /// When the fault is armed, on any connection.
     Armed,
 }
 
-/// What happens there.
+/// The effect of a fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deed {
-    /// The connection ends. Nothing behind the place arrives.
+    /// The connection ends. Nothing after the place arrives.
     Cut(Manner),
-    /// This side's words are held back until [`Proxy::release`](super::Proxy::release).
+    /// The messages of this side are held back until [`Proxy::release`](super::Proxy::release).
     Hold,
-    /// The server fails at this statement of the client's, and says this: it really does, so the transaction is gone.
+    /// The server fails at this client statement with this error. The failure is real, so the transaction is aborted.
     Fail(Complaint),
-    /// Before the client's statement arrives the server says this and closes.
+    /// The server sends this error before the client's statement arrives, then closes the connection.
     Close(Complaint),
-    /// The server says this before its own message.
+    /// The server sends these bytes before its own message.
     Insert(Vec<u8>),
 }
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Manner {
-    /// Reset; what the other side is saying is lost with it.
+    /// Reset. Bytes that the other side is sending are lost.
     Reset,
-    /// Closed; what the other side still has to say arrives before it is closed as well.
+    /// Closed. Bytes that the other side is sending still arrive before it is closed as well.
     Close,
 }
 
@@ -74,52 +74,52 @@ pub struct Fault {
     pub deed: Deed,
 }
 
-/// What became of the faults that were armed.
+/// The state of the armed faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Some are still to come.
+    /// Some have not struck yet.
     Armed,
-    /// All struck.
+    /// All have struck.
     Struck,
-    /// A drain transaction went by without one that was to strike.
+    /// A drain transaction ended, and a fault for it did not strike.
     WentBy,
 }
 
-/// What one connection is in the midst of.
+/// The protocol state of one connection.
 #[derive(Default)]
 pub struct Progress {
-    /// Flights of the client's that the server has not ended.
+    /// Client flights that the server has not completed.
     flights: u64,
     copies: bool,
     committed: bool,
-    /// How far the count for the fault of that generation is here.
+    /// The progress of the count for the fault of `generation`, on this connection.
     counted: u64,
     generation: u64,
-    /// Names of prepared statements that commit.
+    /// Names of the prepared statements that commit.
     commits: Vec<Vec<u8>>,
-    /// What the server's next error is to say.
+    /// The error to put in place of the server's next one.
     pub complaint: Option<Complaint>,
 }
 
-/// The faults to come.
+/// The faults that have not struck.
 #[derive(Default)]
 pub struct Plan {
     faults: VecDeque<Fault>,
-    /// How far the count for the first of them is, over all connections.
+    /// The progress of the count for the first fault, over all connections.
     counted: u64,
-    /// Changes whenever another fault is the first.
+    /// Changes whenever another fault becomes the first.
     generation: u64,
     pub outcome: Option<Outcome>,
-    /// Drain transactions that went through since the proxy began.
+    /// Drain transactions completed since the proxy started.
     pub transactions: u64,
-    /// Messages seen since the proxy began, by their side.
+    /// Messages seen since the proxy started, by side.
     pub messages: [u64; 2],
 }
 
-/// What to do with a message.
+/// The decision about a message.
 pub enum Act {
     Forward,
-    /// Only so many bytes of it, then the deed.
+    /// Forward this many bytes of it, then apply the fault.
     Strike {
         keep: usize,
         deed: Deed,
@@ -138,7 +138,7 @@ impl Plan {
         self.generation += 1;
     }
 
-    /// Sees a message before it goes on.
+    /// Decides about a message before it is forwarded.
     pub fn on_message(&mut self, from: From, message: &[u8], progress: &mut Progress) -> Act {
         self.messages[from as usize] += 1;
         if from == From::Client && matches!(message[0], b'Q' | b'S') {
@@ -186,7 +186,7 @@ impl Plan {
         Act::Strike { keep, deed }
     }
 
-    /// Learns from what the server says where the connection is.
+    /// Updates the connection's state from a server message.
     fn follow(&mut self, message: &[u8], progress: &mut Progress) {
         match message[0] {
             b'G' => progress.copies = true,
@@ -211,7 +211,7 @@ impl Plan {
 }
 
 impl Progress {
-    /// Notes a statement that is prepared under a name, and commits.
+    /// Records a prepared statement that commits, by its name.
     fn note_commits(&mut self, from: From, message: &[u8]) {
         if from == From::Client && message[0] == b'P' && holds_commit(message) {
             let name = name_at(&message[5..]);
@@ -221,13 +221,13 @@ impl Progress {
         }
     }
 
-    /// Whether the message asks for the COMMIT of a transaction, or says that it was carried out.
+    /// Whether a client message requests the COMMIT of a transaction, or a server message confirms it.
     fn is_commit(&self, from: From, message: &[u8]) -> bool {
         match (from, message[0]) {
             (From::Server, b'C') => message[5..].starts_with(COMMITTED),
             (From::Client, b'Q') => holds_commit(message),
             (From::Client, b'P') => holds_commit(message) && name_at(&message[5..]).is_empty(),
-            // Behind the name of the portal stands that of the statement.
+            // The statement's name follows the portal's name.
             (From::Client, b'B') => {
                 let portal = name_at(&message[5..]);
                 self.commits.iter().any(|name| name == name_at(&message[5 + portal.len() + 1..]))
@@ -241,14 +241,14 @@ fn holds_commit(message: &[u8]) -> bool {
     message.windows(6).any(|window| window.eq_ignore_ascii_case(b"COMMIT"))
 }
 
-/// The text that `bytes` begin with, up to its zero.
+/// The text at the start of `bytes`, up to its terminating zero.
 fn name_at(bytes: &[u8]) -> &[u8] {
     bytes.split(|byte| *byte == 0).next().unwrap_or_default()
 }
 
 impl Deed {
-    /// The words in place of the client's message that make the server fail, if the message is one to fail at. What of a
-    /// flight of prepared statements follows the failure is passed over by the server up to its end.
+    /// The bytes to send in place of the client's message, so that the server fails. In a flight of prepared
+    /// statements, the server skips everything after the failure until the end of the flight.
     pub fn failing(message: &[u8]) -> Vec<u8> {
         match message[0] {
             b'Q' => wire::failing_statement(true),

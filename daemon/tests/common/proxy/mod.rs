@@ -1,14 +1,14 @@
-//! A proxy between the daemon and its PostgreSQL, which does harm at a chosen place.
+//! A proxy between the daemon and its PostgreSQL that causes a fault at a chosen place.
 //!
-//! It speaks no SQL. It knows where a message ends, when a flight of them is answered, and that a transaction with a COPY
-//! in it which commits is one of the drain's; everything else is forwarded as it comes.
+//! It does not parse SQL. It knows the boundaries of messages and when a flight of them is answered. It treats a
+//! transaction with a COPY and a COMMIT as a drain transaction. Everything else is forwarded unchanged.
 //!
 //! ```text
-//!   Proxy   accepts, and is told what to do
-//!     pump     a connection: two threads, each of which asks before it forwards a message
-//!     fault    the plan: which fault comes next, and whether this is its place
-//!     wire     borders of messages, and messages of the proxy's own
-//!   Rig     a daemon behind a proxy, and what was pushed through it
+//!   Proxy   accepts connections, and is told what to do
+//!     pump     a connection: two threads, each of which asks the plan before it forwards a message
+//!     fault    the plan: the next fault, and whether it strikes at this message
+//!     wire     message boundaries, and messages that the proxy builds
+//!   Rig     a daemon behind a proxy, and the messages pushed through it
 //! ```
 
 pub mod fault;
@@ -35,32 +35,32 @@ use std::{
     time::Duration,
 };
 
-/// Time between looks whether a connection on which something is held back has ended.
+/// The interval at which a held connection is checked for its end.
 const LOOK_INTERVAL: Duration = Duration::from_millis(5);
 
-/// What is done to everything that goes through.
+/// Applies to everything that passes through.
 #[derive(Clone, Copy, Default)]
 pub struct Style {
-    /// Before each message.
+    /// The delay before each message.
     pub delay: Option<Duration>,
-    /// One write for each byte.
+    /// Each byte is written by itself.
     pub single_bytes: bool,
 }
 
-/// What the proxy does with a new connection.
+/// The treatment of a new connection.
 #[derive(Clone, Default)]
 enum Door {
     #[default]
     Open,
     /// Closed at once.
     Closed,
-    /// Taken, and never answered.
+    /// Accepted, but never answered.
     Silent,
-    /// Refused by PostgreSQL's words.
+    /// Refused with this PostgreSQL error.
     Refusing(Complaint),
 }
 
-/// What all threads see.
+/// State shared by all threads.
 pub struct Shared {
     plan: Mutex<Plan>,
     struck: Condvar,
@@ -69,19 +69,19 @@ pub struct Shared {
     held: Mutex<bool>,
     released: Condvar,
     conns: Mutex<Vec<Weak<Conn>>>,
-    /// Connections that nobody answers.
+    /// Accepted connections that are never answered.
     silent: Mutex<Vec<TcpStream>>,
     ends: AtomicBool,
 }
 
-/// A running proxy; ends when dropped.
+/// A running proxy; it stops when dropped.
 pub struct Proxy {
     shared: Arc<Shared>,
     address: SocketAddr,
 }
 
 impl Proxy {
-    /// Before this cluster, which may be stopped and started meanwhile.
+    /// Starts a proxy in front of this cluster. The cluster may be stopped and started meanwhile.
     pub fn start(cluster: &TestCluster) -> Self {
         let socket = cluster.socket_dir().join(format!(".s.PGSQL.{}", cluster.port()));
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -102,27 +102,27 @@ impl Proxy {
         Self { shared, address }
     }
 
-    /// Where the daemon finds it.
+    /// The URL for the daemon.
     pub fn url(&self) -> String {
         format!("postgres://forebay@{}/forebay?sslmode=disable", self.address)
     }
 
-    /// Lets these faults come, one after the other; those of before are forgotten.
+    /// Arms these faults, which strike one after the other, and drops all earlier ones.
     pub fn arm(&self, faults: impl IntoIterator<Item = Fault>) {
         self.shared.plan.lock().unwrap().arm(faults);
     }
 
-    /// One fault, see [`arm`](Self::arm).
+    /// Arms one fault, see [`arm`](Self::arm).
     pub fn arm_one(&self, from: From, point: Point, since: Since, deed: Deed) {
         self.arm([Fault { place: Place { from, point, since }, deed }]);
     }
 
-    /// What became of them.
+    /// The state of the armed faults.
     pub fn outcome(&self) -> Outcome {
         self.shared.plan.lock().unwrap().outcome.unwrap_or(Outcome::WentBy)
     }
 
-    /// Waits until they struck, or the next drain transaction went by; returns whether they struck.
+    /// Waits until all faults have struck or the next drain transaction has ended. Returns whether they have struck.
     pub fn wait_for_outcome(&self) -> bool {
         let plan = self.shared.plan.lock().unwrap();
         let is_open = |plan: &mut Plan| plan.outcome == Some(Outcome::Armed);
@@ -131,39 +131,39 @@ impl Proxy {
         plan.outcome == Some(Outcome::Struck)
     }
 
-    /// Drain transactions that went through so far.
+    /// Drain transactions completed so far.
     pub fn transactions(&self) -> u64 {
         self.shared.plan.lock().unwrap().transactions
     }
 
-    /// Messages that came so far, from either side.
+    /// Messages seen so far, from both sides.
     pub fn messages(&self) -> u64 {
         self.shared.plan.lock().unwrap().messages.iter().sum()
     }
 
-    /// Lets go of what is held back.
+    /// Releases what is held back.
     pub fn release(&self) {
         *self.shared.held.lock().unwrap() = false;
         self.shared.released.notify_all();
     }
 
-    /// Waits until something is held back.
+    /// Waits until a message is held back.
     pub fn wait_until_holding(&self) {
         wait_until("something is held back", || *self.shared.held.lock().unwrap());
     }
 
-    /// What is done to everything from now on.
+    /// Sets the style of everything from here on.
     pub fn set_style(&self, style: Style) {
         *self.shared.style.lock().unwrap() = style;
     }
 
-    /// Resets every connection, and refuses new ones.
+    /// Resets every connection and refuses new ones.
     pub fn close(&self) {
         *self.shared.door.lock().unwrap() = Door::Closed;
         self.reset_all();
     }
 
-    /// Becomes a black hole: what these sides say goes nowhere, which nobody is told, and new connections are taken and
+    /// Becomes a black hole. The messages of these sides are discarded without notice. New connections are accepted but
     /// not answered.
     pub fn fall_silent(&self, lost: &[From]) {
         *self.shared.door.lock().unwrap() = Door::Silent;
@@ -172,29 +172,29 @@ impl Proxy {
         }
     }
 
-    /// Lets the server know of the connections that were lost.
+    /// Closes the server's side of the lost connections.
     pub fn give_up_lost(&self) {
         self.live().iter().for_each(|conn| conn.give_up_if_lost());
     }
 
-    /// Answers each log-in with these words.
+    /// Refuses each login with this error.
     pub fn refuse(&self, complaint: Complaint) {
         *self.shared.door.lock().unwrap() = Door::Refusing(complaint);
         self.reset_all();
     }
 
-    /// Takes new connections again. Those that were lost stay so.
+    /// Forwards new connections again. Lost connections stay lost.
     pub fn open(&self) {
         *self.shared.door.lock().unwrap() = Door::Open;
     }
 
-    /// Resets every connection that there is, also on the server's side.
+    /// Resets every connection on both sides.
     pub fn reset_all(&self) {
         self.live().iter().for_each(|conn| conn.reset());
         self.shared.silent.lock().unwrap().clear();
     }
 
-    /// Connections that there are.
+    /// The number of connections.
     pub fn connections(&self) -> usize {
         self.live().len()
     }
@@ -203,7 +203,7 @@ impl Proxy {
         self.shared.conns.lock().unwrap().iter().filter_map(Weak::upgrade).collect()
     }
 
-    /// Waits until somebody connects who finds the door as it is now.
+    /// Waits until a client connects that is not answered.
     pub fn wait_for_silent_connection(&self) {
         wait_until("somebody connects in vain", || !self.shared.silent.lock().unwrap().is_empty());
     }
@@ -214,18 +214,18 @@ impl Drop for Proxy {
         self.shared.ends.store(true, Ordering::SeqCst);
         self.release();
         self.reset_all();
-        // Wakes the thread that accepts; it may have ended.
+        // Wakes the accepting thread, which may have ended.
         let _ = TcpStream::connect(self.address);
     }
 }
 
 impl Shared {
-    /// Waits until what is held back on `conn` may go on, or the connection ends.
+    /// Waits until the message held back on `conn` is released or the connection ends.
     fn hold(&self, conn: &Conn) {
         let mut held = self.held.lock().unwrap();
         *held = true;
         while *held && !conn.is_over() && !self.ends.load(Ordering::SeqCst) {
-            // Nobody tells it of the connection's end.
+            // The end of a connection notifies nobody, so it is polled.
             held = self.released.wait_timeout(held, LOOK_INTERVAL).unwrap().0;
         }
         *held = false;
@@ -250,7 +250,7 @@ fn accept(listener: &TcpListener, socket: &PathBuf, shared: &Arc<Shared>) {
             Door::Closed => drop(client),
             Door::Silent => shared.silent.lock().unwrap().push(client),
             Door::Open | Door::Refusing(_) => {
-                // Without a server there is nobody to talk to.
+                // The server is not running.
                 let Ok(server) = UnixStream::connect(socket) else { continue };
                 let Ok(conn) = Conn::new(client, server).map(Arc::new) else { continue };
                 let mut conns = shared.conns.lock().unwrap();

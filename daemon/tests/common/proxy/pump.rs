@@ -1,4 +1,4 @@
-//! One connection through the proxy: a thread for each direction.
+//! One connection through the proxy, with a thread for each direction.
 
 use super::{
     Shared,
@@ -17,18 +17,18 @@ use std::{
     time::Duration,
 };
 
-/// Bytes read at once.
+/// The size of a read.
 const READ_BYTES: usize = 64 << 10;
 
 pub struct Conn {
     client: TcpStream,
     server: UnixStream,
-    /// Held while a message is written, for the other direction's thread may have a word for the client too.
+    /// Held while a message is written: the thread of the other direction may also write to the client.
     writing: Mutex<()>,
     progress: Mutex<Progress>,
-    /// Nothing that this side says goes through any more, and nobody is told: the client's, the server's.
+    /// Whether all messages of the client, or of the server, are discarded without notice.
     lost: [AtomicBool; 2],
-    /// It was reset: what was held back until then is not said any more.
+    /// The connection was reset. What was held back until then is dropped.
     over: AtomicBool,
 }
 
@@ -42,7 +42,7 @@ impl Conn {
     /// Ends the connection at once.
     pub fn reset(&self) {
         self.over.store(true, Ordering::SeqCst);
-        // With no time to linger the last close resets. Either end may be gone already.
+        // With zero linger, the last close sends a reset. Either end may already be closed.
         let _ = set_socket_linger(&self.client, Some(Duration::ZERO));
         let _ = self.client.shutdown(Shutdown::Read);
         let _ = self.server.shutdown(Shutdown::Both);
@@ -52,7 +52,7 @@ impl Conn {
         self.over.load(Ordering::SeqCst)
     }
 
-    /// Ends what goes on to the other side of `from`.
+    /// Ends the stream that forwards the messages of `from`.
     fn close_after(&self, from: From) {
         if self.is_lost(from) {
             return;
@@ -63,7 +63,7 @@ impl Conn {
         };
     }
 
-    /// From now on what `from` says goes nowhere; neither side is told.
+    /// Discards all further messages of `from` without notice to either side.
     pub fn lose(&self, from: From) {
         self.lost[from as usize].store(true, Ordering::SeqCst);
     }
@@ -72,16 +72,16 @@ impl Conn {
         self.lost[from as usize].load(Ordering::SeqCst)
     }
 
-    /// Tells the server that the client is gone, where that was lost: as the server's own system does at some time.
+    /// Tells the server that a lost client is gone, as the server's own system eventually does.
     pub fn give_up_if_lost(&self) {
         if self.is_lost(From::Client) || self.is_lost(From::Server) {
-            // It may be gone already.
+            // The server may already have closed it.
             let _ = self.server.shutdown(Shutdown::Both);
         }
     }
 }
 
-/// Forwards what the client says until it, or the plan, ends.
+/// Forwards the client's messages until the client or the plan ends the stream.
 pub fn from_client(conn: &Conn, shared: &Shared) {
     let mut framer = Framer::default();
     let mut begun = false;
@@ -121,7 +121,7 @@ pub fn from_client(conn: &Conn, shared: &Shared) {
     conn.close_after(From::Client);
 }
 
-/// Forwards what the server says until it, or the plan, ends.
+/// Forwards the server's messages until the server or the plan ends the stream.
 pub fn from_server(conn: &Conn, shared: &Shared) {
     let mut framer = Framer::default();
     let mut buffer = vec![0; READ_BYTES];
@@ -139,7 +139,7 @@ pub fn from_server(conn: &Conn, shared: &Shared) {
     conn.close_after(From::Server);
 }
 
-/// Forwards one message, or does what the plan says; returns whether the direction goes on.
+/// Forwards one message or applies the planned fault. Returns whether the direction continues.
 fn forward(conn: &Conn, shared: &Shared, from: From, mut message: Vec<u8>) -> bool {
     let act = {
         let mut progress = conn.progress.lock().unwrap();
@@ -160,7 +160,7 @@ fn forward(conn: &Conn, shared: &Shared, from: From, mut message: Vec<u8>) -> bo
                 Manner::Reset => conn.reset(),
                 Manner::Close => conn.close_after(from),
             }
-            // Read on and thrown away: a socket closed with something unread in it would reset.
+            // The rest is read and discarded: closing a socket with unread data would reset the connection.
             kept && manner == Manner::Close && swallow(conn, from)
         }
         Act::Strike { deed: Deed::Hold, .. } => {
@@ -181,10 +181,10 @@ fn forward(conn: &Conn, shared: &Shared, from: From, mut message: Vec<u8>) -> bo
     }
 }
 
-/// The server's last words, which are not its own.
+/// Sends the client an error in the server's name and closes the connection.
 fn say_and_close(conn: &Conn, complaint: &Complaint) {
     let writing = conn.writing.lock().unwrap();
-    // The client may be gone.
+    // The client may already be gone.
     let _ = (&conn.client).write_all(&complaint.response());
     let _ = conn.client.shutdown(Shutdown::Write);
     let _ = conn.server.shutdown(Shutdown::Both);
@@ -192,7 +192,7 @@ fn say_and_close(conn: &Conn, complaint: &Complaint) {
     swallow(conn, From::Client);
 }
 
-/// Reads to the end of what one side says.
+/// Reads one side's stream until it ends.
 fn swallow(conn: &Conn, from: From) -> bool {
     let mut buffer = vec![0; READ_BYTES];
     loop {
@@ -231,7 +231,7 @@ fn write(conn: &Conn, shared: &Shared, from: From, bytes: &[u8]) -> bool {
     written.is_ok()
 }
 
-/// Both threads of a connection.
+/// Starts both threads of a connection.
 pub fn start(conn: &Arc<Conn>, shared: &Arc<Shared>) {
     for pump in [from_client, from_server] {
         let (conn, shared) = (Arc::clone(conn), Arc::clone(shared));

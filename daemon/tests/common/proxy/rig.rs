@@ -1,4 +1,4 @@
-//! A daemon behind a proxy of its own, and the one producer that pushes to it.
+//! A daemon behind its own proxy, and one producer that pushes to it.
 
 use super::Proxy;
 use crate::common::{Client, Daemon, PATIENCE, Response, data_dir, load};
@@ -10,7 +10,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Time between looks at the daemon's figures.
+/// The interval at which the daemon's figures are polled.
 const LOOK_INTERVAL: Duration = Duration::from_millis(2);
 
 pub struct Rig {
@@ -18,13 +18,13 @@ pub struct Rig {
     pub proxy: Proxy,
     dir: TempDir,
     args: Vec<String>,
-    /// All messages go to this queue, which has the rig's name.
+    /// The queue of all messages; it has the rig's name.
     queue: String,
     schema: String,
     client: Client,
-    /// Messages pushed, by partition. Each has its number in its partition.
+    /// The number of messages pushed to each partition. Each message carries its index in its partition.
     pushed: BTreeMap<String, u64>,
-    /// How many of them were pushed before the daemon was started anew.
+    /// How many of them were pushed before the daemon was restarted.
     pushed_before: u64,
 }
 
@@ -33,7 +33,7 @@ impl Rig {
         Self::start_in(cluster, "forebay", name, args)
     }
 
-    /// In a schema of its own.
+    /// Like `start`, in a schema of its own.
     pub fn start_in(cluster: &TestCluster, schema: &str, name: &str, args: &[&str]) -> Self {
         let proxy = Proxy::start(cluster);
         let dir = data_dir();
@@ -45,7 +45,7 @@ impl Rig {
         Self { daemon, proxy, dir, args, queue, schema, client, pushed, pushed_before: 0 }
     }
 
-    /// The items of the next messages of a partition. Of five, two have a transaction id.
+    /// The next items of a partition. Two of five have a transaction id.
     fn items(&mut self, partition: &str, count: u64) -> Vec<Value> {
         let Self { queue, pushed, .. } = self;
         let next = pushed.entry(partition.to_owned()).or_default();
@@ -64,27 +64,27 @@ impl Rig {
         numbers.map(item).collect()
     }
 
-    /// Pushes one request of so many messages, plain, and returns the answer.
+    /// Sends one plain push of `count` messages and returns the reply.
     pub fn try_push(&mut self, partition: &str, count: u64) -> std::io::Result<Response> {
         let items = self.items(partition, count);
         self.client.push(&json!({"items": items}))
     }
 
-    /// The same, and the answer has to be a success.
+    /// Like [`try_push`](Self::try_push), but the push must succeed.
     pub fn push(&mut self, partition: &str, count: u64) -> Value {
         let response = self.try_push(partition, count).unwrap();
         assert_eq!(response.status, 201, "{}", String::from_utf8_lossy(&response.body));
         response.json()
     }
 
-    /// The same, answered by the log.
+    /// Sends a buffered push of `count` messages, which must succeed.
     pub fn push_buffered(&mut self, partition: &str, count: u64) {
         let items = self.items(partition, count);
         let response = self.client.push(&json!({"items": items, "bufferMs": 1})).unwrap();
         assert_eq!(response.status, 201, "{}", String::from_utf8_lossy(&response.body));
     }
 
-    /// Waits until PostgreSQL has everything, looking often.
+    /// Waits until PostgreSQL has every message. Polls often.
     pub fn wait_until_drained(&mut self) {
         let give_up = Instant::now() + PATIENCE;
         loop {
@@ -97,12 +97,12 @@ impl Rig {
         }
     }
 
-    /// Whether the daemon finds PostgreSQL well.
+    /// Whether the daemon reports PostgreSQL as healthy.
     pub fn is_healthy(&mut self) -> bool {
         self.client.get("/api/v1/status/buffers").unwrap().json()["dbHealthy"] == true
     }
 
-    /// Kills the daemon with -9 and starts it again on the same directory.
+    /// Kills the daemon with SIGKILL and restarts it on the same directory.
     pub fn kill9_and_restart(&mut self) {
         self.daemon.signal(rustix::process::Signal::KILL);
         self.daemon.wait();
@@ -111,7 +111,8 @@ impl Rig {
         self.client = self.daemon.connect();
     }
 
-    /// Checks that everything is there once, in order, nothing in dead letters, and the figures right.
+    /// Checks that every message is stored exactly once and in order, that dead letters are empty, and that the figures
+    /// are right.
     pub fn check(&mut self, cluster: &TestCluster) -> u64 {
         self.wait_until_drained();
         let producers: Vec<load::Sent> = self

@@ -1,25 +1,25 @@
-//! As much of PostgreSQL's protocol, version 3, as finds the borders of messages, and makes a few.
+//! The part of PostgreSQL's protocol, version 3, that finds the boundaries of messages and builds a few.
 
-/// Header of a message: its tag and its length.
+/// The size of a message header: tag and length.
 const HEADER_BYTES: usize = 5;
 
-/// Code in the place of a protocol version with which a client asks for TLS …
+/// The code that a client sends in place of a protocol version to request TLS …
 const SSL_REQUEST: u32 = 80_877_103;
-/// … for encryption by GSSAPI …
+/// … encryption by GSSAPI …
 const GSS_REQUEST: u32 = 80_877_104;
-/// … or for the cancellation of what another connection does.
+/// … or the cancellation of another connection's query.
 const CANCEL_REQUEST: u32 = 80_877_102;
 
-/// What the first message of a client is: it has no tag.
+/// The kind of a client's first message, which has no tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum First {
     Startup,
-    /// To be answered with one byte.
+    /// A request for encryption, answered with one byte.
     Encryption,
     Cancel,
 }
 
-/// Bytes of one direction as they arrive, cut into messages.
+/// Cuts the bytes of one direction into messages.
 #[derive(Default)]
 pub struct Framer {
     received: Vec<u8>,
@@ -30,13 +30,13 @@ impl Framer {
         self.received.extend_from_slice(bytes);
     }
 
-    /// The next whole message, tag and length included.
+    /// The next complete message, including tag and length.
     pub fn next(&mut self) -> Option<Vec<u8>> {
         let length = u32::from_be_bytes(self.received.get(1..HEADER_BYTES)?.try_into().unwrap()) as usize + 1;
         (self.received.len() >= length).then(|| self.received.drain(..length).collect())
     }
 
-    /// The first message of a client, once it is whole.
+    /// The client's first message, once it is complete.
     pub fn next_first(&mut self) -> Option<(First, Vec<u8>)> {
         let length = u32::from_be_bytes(self.received.get(..4)?.try_into().unwrap()) as usize;
         if self.received.len() < length {
@@ -58,7 +58,7 @@ pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     [&[tag][..], &length.to_be_bytes(), body].concat()
 }
 
-/// What an error says.
+/// The content of an error.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Complaint {
     pub severity: &'static str,
@@ -67,12 +67,12 @@ pub struct Complaint {
 }
 
 impl Complaint {
-    /// Of one that the session survives.
+    /// An error that the session survives.
     pub fn error(sqlstate: &'static str) -> Self {
         Self { severity: "ERROR", sqlstate, text: format!("injected {sqlstate}") }
     }
 
-    /// Of one that ends the session.
+    /// An error that ends the session.
     pub fn fatal(sqlstate: &'static str) -> Self {
         Self { severity: "FATAL", sqlstate, text: format!("injected {sqlstate}") }
     }
@@ -106,14 +106,14 @@ pub fn parameter_status(name: &str, value: &str) -> Vec<u8> {
     message(b'S', format!("{name}\0{value}\0").as_bytes())
 }
 
-/// A statement that is none: the server really fails at it. It is prepared without a name in a flight of prepared
-/// statements, and a simple query else.
+/// An invalid statement, at which the server really fails. It is either a simple query or a flight of prepared
+/// statements that uses the unnamed statement.
 pub fn failing_statement(simple: bool) -> Vec<u8> {
     const TEXT: &[u8] = b"injected";
     if simple { message(b'Q', &[TEXT, &[0]].concat()) } else { message(b'P', &[&[0], TEXT, &[0, 0, 0]].concat()) }
 }
 
-/// The client's word that it gives the COPY up.
+/// The client's message that aborts a COPY.
 pub fn copy_fail() -> Vec<u8> {
     message(b'f', b"injected\0")
 }
