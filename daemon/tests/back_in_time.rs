@@ -324,8 +324,9 @@ fn how_far_the_log_is_drained_is_written_down_again_after_an_attempt_that_failed
     push(&daemon, 0..3);
     let [file, blocked] = ["wal/drained", "wal/drained.tmp"].map(|name| dir.path().join(name));
     let written = || {
-        let text = std::fs::read_to_string(&file).unwrap_or_default();
-        let line: Value = serde_json::from_str(text.lines().next().unwrap_or("null")).unwrap();
+        // The file is missing until it is written for the first time.
+        let text = std::fs::read_to_string(&file).ok()?;
+        let line: Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
         line["lanes"][0]["ordinal"].as_u64()
     };
     wait_until("it is written down", || written() == Some(3));

@@ -9,7 +9,7 @@ mod common;
 use common::{
     Client, Daemon, NOWHERE, PATIENCE, Response, data_dir, forebay_by,
     random::Random,
-    small_disk::{DISK_BYTES, SmallDisk, say_not_run},
+    small_disk::{DISK_BYTES, MountError, SmallDisk, say_not_run},
     stage::payload_texts,
     test_seed, wait_until,
 };
@@ -33,7 +33,7 @@ struct Place {
 
 impl Place {
     /// Uses a small disk. If none can be mounted, uses a quota of the same size and says so on standard error.
-    fn on(disk: Result<SmallDisk, String>, case: &str, args: &[&'static str]) -> Self {
+    fn on(disk: Result<SmallDisk, MountError>, case: &str, args: &[&'static str]) -> Self {
         let dir = data_dir();
         let mut args = args.to_vec();
         match disk {

@@ -1,7 +1,7 @@
 //! Where the CPU goes, and what a commit costs PostgreSQL's log: `/proc` and `pg_stat_wal` before and after a round.
 
 use crate::bare::Server;
-use std::{collections::BTreeMap, fs, time::Instant};
+use std::{collections::BTreeMap, fs, io::ErrorKind, time::Instant};
 
 /// Clock ticks a second in `/proc/PID/stat`.
 const TICKS_PER_S: f64 = 100.0;
@@ -39,7 +39,8 @@ impl Moment {
         let mut ticks = BTreeMap::new();
         for thread in ids(&format!("/proc/{daemon}/task")) {
             let directory = format!("/proc/{daemon}/task/{thread}");
-            let part = match fs::read_to_string(format!("{directory}/comm")).unwrap_or_default().trim() {
+            let Some(name) = read_proc(&directory, "comm") else { continue };
+            let part = match name.trim() {
                 name if name.starts_with("core") => "core thread",
                 "drain" => "drain thread",
                 _ => "daemon, rest",
@@ -52,7 +53,7 @@ impl Moment {
             if field(&directory, PARENT) != u64::from(postmaster) {
                 continue;
             }
-            let title = fs::read_to_string(format!("{directory}/cmdline")).unwrap_or_default();
+            let Some(title) = read_proc(&directory, "cmdline") else { continue };
             let part = match title.as_str() {
                 title if title.contains("walwriter") => "WAL writer",
                 title if title.contains(" plain ") => "backend",
@@ -95,9 +96,20 @@ fn own_ticks(directory: &str) -> u64 {
 
 /// A field of a process' or thread's `stat`; 0 if it has ended.
 fn field(directory: &str, place: usize) -> u64 {
-    let stat = fs::read_to_string(format!("{directory}/stat")).unwrap_or_default();
-    let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-    fields.split_whitespace().nth(place).and_then(|text| text.parse().ok()).unwrap_or(0)
+    let Some(stat) = read_proc(directory, "stat") else { return 0 };
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    fields.split_whitespace().nth(place).unwrap().parse().unwrap()
+}
+
+/// A file in the `/proc` directory of a process or thread; none if it has ended.
+fn read_proc(directory: &str, file: &str) -> Option<String> {
+    match fs::read(format!("{directory}/{file}")) {
+        // A process may have any name.
+        Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
+        // It ended before the file was opened, or before it was read.
+        Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => None,
+        Err(error) => panic!("{directory}/{file}: {error}"),
+    }
 }
 
 /// The numbers that a directory has entries for.

@@ -108,15 +108,17 @@ impl Daemon {
             // Standard output is read until it ends: a full pipe would block the daemon.
             while let Some(Ok(line)) = lines.next() {
                 if let Some((_, address)) = line.split_once("listening on http://") {
-                    found.send(address.parse().unwrap()).unwrap_or_default();
+                    // If the daemon was too slow, the receiver is gone.
+                    let _ = found.send(address.parse().unwrap());
                 }
             }
         });
         match address.recv_timeout(PATIENCE) {
             Ok(address) => Self { child, address, data_dir: data_dir.to_path_buf(), log_path },
             Err(_) => {
+                // The daemon may already have exited.
                 let _ = child.kill();
-                panic!("the daemon did not start:\n{}", std::fs::read_to_string(&log_path).unwrap_or_default());
+                panic!("the daemon did not start:\n{}", std::fs::read_to_string(&log_path).unwrap());
             }
         }
     }

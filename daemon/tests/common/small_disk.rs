@@ -3,15 +3,27 @@
 
 use super::{Daemon, data_dir};
 use std::{
+    fmt::Display,
     fs::File,
-    io::{BufRead, BufReader, Write},
+    io::{self, BufRead, BufReader, Write},
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::{Child, Command, Output, Stdio},
 };
 use tempfile::TempDir;
 
 /// The size of every small disk.
 pub const DISK_BYTES: u64 = 64 << 20;
+
+/// Why a small disk could not be mounted.
+#[derive(Debug, thiserror::Error)]
+pub enum MountError {
+    #[error("{program}: {source}")]
+    Run { program: String, source: io::Error },
+    #[error("{program}: {stderr}")]
+    Failed { program: String, stderr: String },
+    #[error("{as_root}; in a namespace: {in_namespace}")]
+    BothWays { as_root: Box<Self>, in_namespace: Box<Self> },
+}
 
 /// A mounted file system; it is unmounted when dropped. Daemons on it must have exited by then.
 pub struct SmallDisk {
@@ -27,7 +39,7 @@ impl SmallDisk {
     ///
     /// # Errors
     /// The reason why none can be mounted.
-    pub fn tmpfs(options: &str) -> Result<Self, String> {
+    pub fn tmpfs(options: &str) -> Result<Self, MountError> {
         let dir = data_dir();
         let mount_point = dir.path().join("disk");
         std::fs::create_dir(&mount_point).unwrap();
@@ -46,7 +58,9 @@ impl SmallDisk {
                 let launcher = ["nsenter", "--preserve-credentials", "-U", "-m", "-t", &pid, "--"].map(str::to_owned);
                 Ok(Self { mount_point, holder: Some(holder), launcher: launcher.into(), _dir: dir })
             }
-            Err(error) => Err(format!("{as_root}; in a namespace: {error}")),
+            Err(in_namespace) => {
+                Err(MountError::BothWays { as_root: Box::new(as_root), in_namespace: Box::new(in_namespace) })
+            }
         }
     }
 
@@ -54,7 +68,7 @@ impl SmallDisk {
     ///
     /// # Errors
     /// The reason why none can be mounted.
-    pub fn ext4() -> Result<Self, String> {
+    pub fn ext4() -> Result<Self, MountError> {
         let dir = data_dir();
         let (mount_point, image) = (dir.path().join("disk"), dir.path().join("image"));
         std::fs::create_dir(&mount_point).unwrap();
@@ -117,30 +131,38 @@ impl Drop for SmallDisk {
 }
 
 /// Reports on standard error that a test did not run. The test harness hides the output of `eprintln!`.
-pub fn say_not_run(what: &str, why: &str) {
-    let _ = writeln!(std::io::stderr(), "NOT RUN: {what}: {}", why.lines().next().unwrap_or_default());
+pub fn say_not_run(what: &str, why: &dyn Display) {
+    let why = why.to_string();
+    writeln!(io::stderr(), "NOT RUN: {what}: {}", why.lines().next().unwrap_or("no reason")).unwrap();
 }
 
-fn run(command: &[&str]) -> Result<(), String> {
-    let output = Command::new(command[0]).args(&command[1..]).stdin(Stdio::null()).output();
-    let output = output.map_err(|error| format!("{}: {error}", command[0]))?;
-    let error = String::from_utf8_lossy(&output.stderr);
-    if output.status.success() { Ok(()) } else { Err(format!("{}: {}", command[0], error.trim())) }
+fn run(command: &[&str]) -> Result<(), MountError> {
+    let program = command[0];
+    let output = Command::new(program).args(&command[1..]).stdin(Stdio::null()).output();
+    let output = output.map_err(|source| MountError::Run { program: program.to_owned(), source })?;
+    if output.status.success() { Ok(()) } else { Err(failed(program, &output)) }
+}
+
+fn failed(program: &str, output: &Output) -> MountError {
+    let stderr = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    MountError::Failed { program: program.to_owned(), stderr }
 }
 
 /// Mounts in a new namespace and returns the process that keeps it alive.
-fn hold_namespace(mount: &[&str]) -> Result<Child, String> {
+fn hold_namespace(mount: &[&str]) -> Result<Child, MountError> {
+    const PROGRAM: &str = "unshare";
     // `cat` exits at the end of its standard input, which is when the test exits for any reason.
     let script = r#""$@" && echo mounted && exec cat"#;
-    let mut command = Command::new("unshare");
+    let mut command = Command::new(PROGRAM);
     command.args(["-r", "-m", "sh", "-c", script, "sh"]).args(mount);
     let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut child = child.map_err(|error| format!("unshare: {error}"))?;
+    let error = |source| MountError::Run { program: PROGRAM.to_owned(), source };
+    let mut child = child.map_err(error)?;
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     if line == "mounted\n" {
         return Ok(child);
     }
-    let output = child.wait_with_output().map_err(|error| error.to_string())?;
-    Err(String::from_utf8_lossy(&output.stderr).trim().to_owned())
+    let output = child.wait_with_output().map_err(error)?;
+    Err(failed(PROGRAM, &output))
 }
