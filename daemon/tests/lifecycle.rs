@@ -14,7 +14,10 @@ use common::{
     test_seed, wait_until,
 };
 use forebay_cluster::{StopMode, TestCluster};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::{
+    io::Errno,
+    process::{Pid, Signal, kill_process, test_kill_process},
+};
 use serde_json::json;
 use std::{net::TcpListener, path::Path, time::Duration};
 
@@ -196,8 +199,11 @@ struct Postmaster(Pid);
 
 impl Drop for Postmaster {
     fn drop(&mut self) {
-        // After a successful test it is already gone.
-        let _ = kill_process(self.0, Signal::QUIT);
+        match kill_process(self.0, Signal::QUIT) {
+            // After a successful test it is already gone.
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => eprintln!("the postmaster is left running: {error}"),
+        }
     }
 }
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Pushes with curl in the ways that people do. Arguments: the daemon's address, a queue, a directory for files.
-# Prints what each push held, a line each, for the test to compare with PostgreSQL.
+# Pushes with curl in the common ways. Arguments: the daemon's address, a queue, a directory for files.
+# Prints the payload of each push on a line, for comparison with PostgreSQL.
 set -euo pipefail
 base=$1 queue=$2 dir=$3
 
 fail() { echo "curl.sh: $*" >&2; exit 1; }
 
-# Runs curl with these arguments; its status must be $1, its answer is left in $dir/answer and its account in $dir/trace.
+# Runs curl with the arguments after $1. The status must be $1. Leaves the reply in $dir/answer and curl's trace in $dir/trace.
 run() {
     local expected=$1 status
     shift
@@ -15,7 +15,7 @@ run() {
     [ "$status" = "$expected" ] || fail "curl $*: $status, $(cat "$dir/answer")"
 }
 
-# The same for a push of $1.
+# Runs curl with the arguments after $1, which must push the payload $1. Prints it.
 push() {
     local payload=$1
     shift
@@ -34,9 +34,9 @@ push '{"by":"-d"}' -d '{"by":"-d"}' "$base/push/$queue"
 push '{"by":"--json"}' --json '{"by":"--json"}' "$base/push/$queue"
 printf '{"by":\n"a file"}\n' >"$dir/file.json"
 push '{"by":"a file"}' --data-binary "@$dir/file.json" "$base/push/$queue"
-# -d @file leaves out the ends of lines.
+# -d @file removes line ends.
 push '{"by":"a file"}' -d "@$dir/file.json" "$base/push/$queue"
-# From standard input: in chunks.
+# curl sends standard input in chunks.
 printf '{"by":"-T -"}' >"$dir/piped.json"
 push '{"by":"-T -"}' -X POST -T - "$base/push/$queue" <"$dir/piped.json"
 grep -qi '^> transfer-encoding: chunked' "$dir/trace" || fail "-T - did not send chunks"
@@ -47,21 +47,21 @@ push '{"by":"chunks, expected"}' -H 'Expect: 100-continue' -H 'Transfer-Encoding
 push '{"by":"no Expect"}' -H 'Expect:' -d '{"by":"no Expect"}' "$base/push/$queue"
 push '{"by":"the items"}' -d '{"items":[{"queue":"'"$queue"'","payload":{"by":"the items"}}],"bufferMs":10}' "$base/api/v1/push"
 
-# 5 MB: curl asks first.
+# For 5 MB, curl waits for 100 Continue.
 { printf '"'; head -c 5000000 /dev/zero | tr '\0' x; printf '"'; } >"$dir/large.json"
 push 'large' --data-binary "@$dir/large.json" "$base/push/$queue"
 grep -qi '^> expect: 100-continue' "$dir/trace" || fail "curl did not ask before 5 MB"
 grep -q '^< HTTP/1.1 100 ' "$dir/trace" || fail "curl was not told to go on"
 push 'large' -X POST -T "$dir/large.json" "$base/push/$queue"
 
-# Two URLs of one command go over one connection.
+# Two URLs of one command share a connection.
 connections=$(curl --silent --show-error --max-time 60 -o "$dir/answer" -o "$dir/answer" -w '%{num_connects}\n' \
     -d '{"by":"two URLs"}' "$base/push/$queue" "$base/push/$queue" | paste -sd ' ')
 [ "$connections" = "1 0" ] || fail "two URLs took $connections connections"
 echo '{"by":"two URLs"}'
 echo '{"by":"two URLs"}'
 
-# Refused, and said why.
+# Refused with a reason.
 run 400 -d 'not JSON' "$base/push/$queue"
 grep -q '"code":"malformed_json"' "$dir/answer" || fail "$(cat "$dir/answer")"
 curl --silent --max-time 60 --fail -d 'not JSON' "$base/push/$queue" >"$dir/answer" 2>&1 && fail "--fail did not"

@@ -1,4 +1,4 @@
-// Pushes with Node's fetch. Arguments: the daemon's address, a queue. Prints what each push held, a line each.
+// Pushes with Node's fetch. Arguments: the daemon's address, a queue. Prints the payload of each push on a line.
 import assert from "node:assert";
 
 const [base, queue] = process.argv.slice(2);
@@ -18,7 +18,7 @@ assert.strictEqual(await (await fetch(`${base}/health`, { method: "HEAD" })).tex
 const whole = { by: "a string", text: "é😀\n" };
 await push(whole, { body: JSON.stringify(whole), headers: { "Content-Type": "application/json" } });
 
-// A stream goes out in chunks.
+// fetch sends a stream in chunks.
 const streamed = { by: "a stream" };
 const parts = JSON.stringify(streamed).split("");
 const body = new ReadableStream({
@@ -28,7 +28,7 @@ const body = new ReadableStream({
 });
 await push(streamed, { body, duplex: "half" });
 
-// At once, over as many connections as fetch likes.
+// In parallel, over as many connections as fetch opens.
 const many = Array.from({ length: 50 }, (_, n) => ({ by: "at once", n }));
 await Promise.all(many.map((payload) => push(payload, { body: JSON.stringify(payload) })));
 

@@ -1,4 +1,4 @@
-"""Pushes with requests. Arguments: the daemon's address, a queue. Prints what each push held, a line each."""
+"""Pushes with requests. Arguments: the daemon's address, a queue. Prints the payload of each push on a line."""
 
 import json
 import sys
@@ -23,11 +23,11 @@ payload = {"by": "json=", "text": "é😀\n"}
 pushed(session.post(url, json=payload, timeout=60), payload)
 payload = {"by": "data="}
 pushed(session.post(url, data=json.dumps(payload), timeout=60), payload)
-# A generator goes out in chunks, an empty piece must not end them.
+# requests sends a generator in chunks. An empty piece must not end the body.
 payload = {"by": "a generator"}
 text = json.dumps(payload).encode()
 pushed(session.post(url, data=(text[n : n + 3] for n in range(0, len(text), 3)), timeout=60), payload)
-# Without a session: a connection of its own.
+# Without a session, requests opens a new connection.
 payload = {"by": "no session"}
 pushed(requests.post(url, json=payload, headers={"Connection": "close"}, timeout=60), payload)
 payload = {"by": "items"}
