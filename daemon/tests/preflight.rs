@@ -1,5 +1,7 @@
 //! What the system must have, and what the daemon says where it has not.
 
+// System calls that no crate wraps.
+#![allow(unsafe_code)]
 // Helpers of tests fail as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
