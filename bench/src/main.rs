@@ -20,8 +20,9 @@
 //!   ├─ connection        one connection's loop: connect, send, read, retry
 //!   │   ├─ request       requests as bytes: rendered once, identifiers patched in place
 //!   │   ├─ response      responses from bytes: status line, head, body
-//!   │   ├─ socket        a query that tokio-uring does not offer; unsafe code
-//!   │   └─ timer         a precise timer for `--rate`; unsafe code
+//!   │   ├─ socket        a query that tokio-uring does not offer
+//!   │   └─ timer         a precise timer for `--rate`
+//!   ├─ descriptor        tokio-uring's raw descriptors; the only unsafe code
 //!   ├─ watchdog          closes connections that wait too long
 //!   ├─ audit             the files of answered and lost messages
 //!   └─ stats ─ report    counts and latencies; the table and the JSON

@@ -73,7 +73,9 @@ impl From<DataDirError> for ServeError {
 impl From<LogError> for ServeError {
     fn from(error: LogError) -> Self {
         match error {
-            LogError::Ring(_) | LogError::Options(_) => Self::Setup(error.to_string()),
+            LogError::Ring(_) | LogError::LaneCount { .. } | LogError::SegmentSize { .. } => {
+                Self::Setup(error.to_string())
+            }
             _ => Self::Storage(error.to_string()),
         }
     }
@@ -220,8 +222,8 @@ fn report(log: &Log) {
             tracing::warn!(lane, %finding, "recovery");
         }
     }
-    let records: u64 = log.found.iter().map(|lane| lane.records).sum();
-    tracing::info!(records, lanes = log.found.len(), "the log is recovered");
+    let records: u64 = log.all_lanes.iter().map(|lane| lane.records).sum();
+    tracing::info!(records, lanes = log.all_lanes.len(), "the log is recovered");
 }
 
 /// The cores' threads, and a word from each that serves.

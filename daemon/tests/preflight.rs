@@ -1,5 +1,7 @@
 //! Requirements on the system, and the daemon's error message for each one that is not met.
 
+// System calls that no crate wraps.
+#![allow(unsafe_code)]
 // Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -1,5 +1,7 @@
 //! The watchdog reports a core whose loop is stuck, and reports when it continues.
 
+// System calls that no crate wraps.
+#![allow(unsafe_code)]
 // Test helpers may panic: that fails the test.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 

@@ -109,7 +109,7 @@ fn check_frame(place: Place, parts: &Structured<'_>) {
     assert_eq!(decoded.frame_len, frame_len);
     let short = parts.flip as usize % covered_bytes;
     assert!(
-        matches!(frame::decode(seed, &bytes[..short]), Err(FrameError::Incomplete { needed }) if needed > short && needed <= frame_len),
+        matches!(frame::decode(seed, &bytes[..short]), Err(FrameError::Incomplete { needed_bytes }) if needed_bytes > short && needed_bytes <= frame_len),
         "cut to {short} bytes"
     );
     // With probability 2^-32 two segments have the same seed. Their frames cannot be distinguished.

@@ -10,7 +10,7 @@
 use arbitrary::Arbitrary;
 use forebay_wal::{
     frame::{self, FrameHeader, HEADER_BYTES, SegmentSeed},
-    group::{GroupCommit, Record, Start, Step},
+    group::{Completion, GroupCommit, LaneStart, Record},
     layout::Layout,
     limits::{BLOCK_BYTES, SEGMENT_BYTES_MIN},
     position::segment_start,
@@ -203,7 +203,7 @@ fn check(memory: &Memory) {
 }
 
 fn read(memory: &Memory, layout: &Layout, recovered: &RecoveredLane) -> u64 {
-    let mut reader = LaneReader::of_recovered(memory.clone(), layout.clone(), LOG_ID, recovered);
+    let mut reader = LaneReader::from_recovery(memory.clone(), layout.clone(), LOG_ID, recovered);
     let (mut count, mut last): (u64, Option<u64>) = (0, None);
     loop {
         match reader.next_event(recovered.tail) {
@@ -218,7 +218,7 @@ fn read(memory: &Memory, layout: &Layout, recovered: &RecoveredLane) -> u64 {
                 last = Some(header.ordinal);
                 count += 1;
             }
-            Ok(Some(Event::Sealed { .. } | Event::Damaged { .. })) => {}
+            Ok(Some(Event::Seal { .. } | Event::Damaged { .. })) => {}
             Ok(None) => return count,
             Err(error) => panic!("the reader fails on a log that recovery could read: {error}"),
         }
@@ -248,22 +248,22 @@ fn check_record(memory: &Memory, header: &FrameHeader, segment: u64, end: u32, p
 /// Segments by number, as the log writes them.
 fn write_log(input: &Input<'_>) -> BTreeMap<u64, Content> {
     let mut files = BTreeMap::new();
-    let start = Start {
+    let start = LaneStart {
         log_id: LOG_ID,
         lane: LANE,
         segment_bytes: SEGMENT_BYTES as u64,
         tail: segment_start(1),
         next_ordinal: 0,
-        sealed: true,
+        is_sealed: true,
         pending_tail: None,
     };
     let mut commit = GroupCommit::new(start);
     let mut next_number = 0;
     files.insert(1, new_segment(&header(1)));
     for sizes in input.batches.iter().take(16) {
-        while let Some(header) = commit.wanted_segment(next_number) {
+        while let Some(header) = commit.take_segment_request(next_number) {
             files.insert(header.segment, new_segment(&header));
-            commit.segment_ready(header.segment);
+            commit.add_ready_segment(header.segment);
         }
         let payloads: Vec<Vec<u8>> =
             sizes.iter().take(16).map(|size| vec![*size as u8; usize::from(*size) % 6000]).collect();
@@ -288,12 +288,12 @@ fn write_log(input: &Input<'_>) -> BTreeMap<u64, Content> {
 }
 
 fn write_groups(commit: &mut GroupCommit, files: &mut BTreeMap<u64, Content>) {
-    while let Some(group) = commit.next_group() {
+    while let Some(group) = commit.take_next_group() {
         let at = group.start();
         let bytes: Vec<u8> = group.unwritten().flatten().copied().collect();
         let file = files.get_mut(&at.segment).expect("a group is in a segment that is not ready");
         file.bytes[at.offset as usize..][..bytes.len()].copy_from_slice(&bytes);
-        assert!(matches!(commit.completed(group, Ok(bytes.len())), Ok(Step::Durable)));
+        assert!(matches!(commit.complete(group, Ok(bytes.len())), Ok(Completion::Durable)));
     }
 }
 

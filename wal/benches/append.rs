@@ -1,6 +1,6 @@
 //! A lane on a disk, kept busy by a closed loop on its own thread. Prints one JSON object.
 //!
-//! A log left in DIR by an earlier run is gone on with, so its segments are used again.
+//! It continues a log that an earlier run left in DIR, and reuses its segments.
 //!
 //! `append dir=DIR sync=direct|fdatasync|none in_flight=64 record_bytes=1024 seconds=2`
 
@@ -10,10 +10,10 @@ use forebay_wal::limits::SEGMENT_BYTES_DEFAULT;
 use std::time::Duration;
 use support::{Args, Outcome, Writer, pattern};
 
-/// Segments there are before anything is counted: the current one, those ahead of it, and one to use again.
+/// Segments that exist before the measurement: the current one, those ahead of it, and one to recycle.
 const SEGMENTS: u64 = 4;
 
-/// What is not counted at the start of a run.
+/// Time at the start of a run that is not measured.
 const WARM_UP: Duration = Duration::from_millis(100);
 
 fn main() -> Outcome<()> {

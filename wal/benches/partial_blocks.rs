@@ -1,7 +1,7 @@
-//! What to do with the rest of a group's last block: start the next group on the next block (*pad*, what the log does), or
-//! write the block again with the next group's bytes behind the old ones (*rewrite*). The bare writes of both, one after
-//! the other, to a file like a segment (one left in DIR by an earlier run is used again). Prints one JSON object.
-//! Why the log pads: `docs/decisions/0004-partial-blocks.md`.
+//! Compares two ways to treat the rest of a group's last block. *Pad* starts the next group on the next block; the log does
+//! so. *Rewrite* writes the block again, with the next group's bytes behind the old ones. The benchmark makes the bare writes
+//! of one way to a file like a segment, or to one that an earlier run left in DIR. Prints one JSON object.
+//! `docs/decisions/0004-partial-blocks.md` says why the log pads.
 //!
 //! `partial_blocks dir=DIR pattern=pad|rewrite sync=direct|fdatasync connections=16 record_bytes=200 seconds=1`
 
@@ -30,15 +30,15 @@ struct Segment {
     rewrites: bool,
     /// The last block's bytes, as far as they are written, and the next group's.
     buffer: AVec<u8, ConstAlign<BLOCK_BYTES>>,
-    /// Where the buffer's first byte stands in the file.
+    /// Offset in the file of the buffer's first byte.
     offset: u64,
 }
 
-/// What a group took.
+/// The cost of a group.
 struct Written {
-    /// Bytes that the disk was given.
+    /// Bytes that were written.
     written_bytes: u64,
-    /// Bytes by which the log became longer.
+    /// Bytes by which the log grew.
     log_bytes: u64,
 }
 

@@ -1,4 +1,4 @@
-//! How fast, and in how much memory, a log is read at a start. Prints one JSON object a measurement.
+//! How fast a start reads a log, and in how much memory. Prints one JSON object for each measurement.
 //!
 //! ```text
 //! recover mode=make dir=DIR bytes=2147483648 record_bytes=1024 in_flight=64   makes a log in DIR, with groups as of so many connections
@@ -119,7 +119,7 @@ fn total_bytes(dir: &Path) -> Outcome<u64> {
     Ok(total_bytes)
 }
 
-/// Direct reads do not look there, buffered ones shall find nothing.
+/// Drops the files from the page cache: buffered reads must not find them there.
 fn drop_page_cache(dir: &Path) -> Outcome<()> {
     for path in segments(dir)? {
         rustix::fs::fadvise(File::open(path)?, 0, None, rustix::fs::Advice::DontNeed)?;
@@ -139,7 +139,7 @@ impl Memory {
         Ok(Self { start_bytes: status_bytes("VmRSS:")? })
     }
 
-    /// By how much the peak since then is above what it was.
+    /// By how much the peak rose since then.
     fn grown_bytes(&self) -> Outcome<u64> {
         Ok(status_bytes("VmHWM:")?.saturating_sub(self.start_bytes))
     }

@@ -1,11 +1,11 @@
-//! The bytes of a group on their way to the disk: block-aligned chunks, so that `O_DIRECT` takes them as they are.
+//! Memory for the bytes of a group. Its chunks are aligned to blocks, so that `O_DIRECT` takes them without a copy.
 
-use crate::limits::{BLOCK_BYTES, CHUNK_BYTES, CHUNKS_KEPT, GROUP_BYTES_MAX};
+use crate::limits::{BLOCK_BYTES, CHUNK_BYTES, GROUP_BYTES_MAX, POOLED_CHUNKS_MAX};
 use aligned_vec::{AVec, ConstAlign};
 
 type Chunk = AVec<u8, ConstAlign<BLOCK_BYTES>>;
 
-/// Bytes in chunks of [`CHUNK_BYTES`], each aligned to a block; all but the last are full.
+/// Bytes in chunks of [`CHUNK_BYTES`], each aligned to a block. All chunks but the last are full.
 #[derive(Default)]
 pub struct GroupBuffer {
     chunks: Vec<Chunk>,
@@ -21,7 +21,7 @@ impl GroupBuffer {
         }
     }
 
-    /// Whether it holds nothing.
+    /// Whether the buffer holds no byte.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.chunks.is_empty()
@@ -30,30 +30,30 @@ impl GroupBuffer {
     /// Appends `bytes`, taking chunks from `pool` as needed.
     pub fn extend(&mut self, mut bytes: &[u8], pool: &mut ChunkPool) {
         while !bytes.is_empty() {
-            let room = self.chunks.last().map_or(0, |chunk| CHUNK_BYTES - chunk.len());
-            if room == 0 {
+            let room_bytes = self.chunks.last().map_or(0, |chunk| CHUNK_BYTES - chunk.len());
+            if room_bytes == 0 {
                 if self.chunks.capacity() == 0 {
                     self.chunks = pool.take_list();
                 }
                 self.chunks.push(pool.take());
             } else if let Some(chunk) = self.chunks.last_mut() {
-                let (now, later) = bytes.split_at(room.min(bytes.len()));
-                chunk.extend_from_slice(now);
-                bytes = later;
+                let (fitting, rest) = bytes.split_at(room_bytes.min(bytes.len()));
+                chunk.extend_from_slice(fitting);
+                bytes = rest;
             }
         }
     }
 
-    /// Appends zeros up to the next multiple of `align`, which divides a chunk.
+    /// Appends zeros up to the next multiple of `align` bytes. `align` must divide [`CHUNK_BYTES`].
     pub fn pad_to(&mut self, align: usize) {
         debug_assert!(CHUNK_BYTES.is_multiple_of(align));
         if let Some(chunk) = self.chunks.last_mut() {
-            // Chunks are a multiple of `align` themselves, so the padding always fits in the last one.
+            // A chunk's size is a multiple of `align`, so the padding fits in the last chunk.
             chunk.resize(chunk.len().next_multiple_of(align), 0);
         }
     }
 
-    /// The bytes from `from` on, chunk by chunk.
+    /// The bytes from offset `from` on, chunk by chunk.
     pub fn slices_from(&self, from: usize) -> impl Iterator<Item = &[u8]> {
         let first = from / CHUNK_BYTES;
         self.chunks.iter().enumerate().skip(first).map(move |(index, chunk)| {
@@ -62,7 +62,7 @@ impl GroupBuffer {
         })
     }
 
-    /// Gives the chunks back, and the list of them.
+    /// Returns the chunks, and the list that holds them, to `pool`.
     pub fn recycle(mut self, pool: &mut ChunkPool) {
         for chunk in self.chunks.drain(..) {
             pool.give(chunk);
@@ -71,28 +71,28 @@ impl GroupBuffer {
     }
 }
 
-/// Chunks, and lists for them, kept for the next groups, so that appending allocates nothing in the steady state.
+/// Chunks, and lists of chunks, for the next groups. With them appending allocates nothing in the steady state.
 #[derive(Default)]
 pub struct ChunkPool {
-    free: Vec<Chunk>,
-    /// Empty ones that have room, never more than there were groups at once.
+    free_chunks: Vec<Chunk>,
+    /// Empty lists with capacity. There are never more than there were groups at once.
     free_lists: Vec<Vec<Chunk>>,
 }
 
 impl ChunkPool {
     fn take(&mut self) -> Chunk {
-        self.free.pop().unwrap_or_else(|| AVec::with_capacity(BLOCK_BYTES, CHUNK_BYTES))
+        self.free_chunks.pop().unwrap_or_else(|| AVec::with_capacity(BLOCK_BYTES, CHUNK_BYTES))
     }
 
     fn give(&mut self, mut chunk: Chunk) {
-        if self.free.len() < CHUNKS_KEPT {
+        if self.free_chunks.len() < POOLED_CHUNKS_MAX {
             chunk.clear();
-            self.free.push(chunk);
+            self.free_chunks.push(chunk);
         }
     }
 
     fn take_list(&mut self) -> Vec<Chunk> {
-        // Room for all that a group holds, save one of a single larger batch.
+        // Room for a group of the usual size. A batch beyond it makes the list grow.
         self.free_lists.pop().unwrap_or_else(|| Vec::with_capacity(GROUP_BYTES_MAX / CHUNK_BYTES))
     }
 

@@ -1,83 +1,86 @@
-//! What can go wrong with the log, told apart by the operator's next step.
+//! Errors of the log. Each variant calls for a different step of the operator.
 
-use std::{io, path::PathBuf};
+use crate::limits::{LANES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use std::{fmt::Display, io, path::PathBuf};
 
 /// Why the log cannot be opened, read or written.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// The operating system refused an operation on a file: see to the disk, the rights or the limits.
+    /// The operating system refused an operation on a file: check the disk, the permissions and the limits.
+    #[error("cannot {action} {path}: {source}", path = .path.display())]
     Io {
-        /// What was tried.
-        what: &'static str,
-        /// On which file.
+        /// The operation, as a verb that the path follows.
+        action: &'static str,
+        /// The file or directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// A newer release wrote this log: use that release.
+    /// A later release wrote this log: use that release.
+    #[error("{path} has format version {version}, written by a newer release", path = .path.display())]
     FormatTooNew {
         /// The segment.
         path: PathBuf,
         /// Its format version.
         version: u32,
     },
-    /// The file that names the log is missing or damaged while there are segments: restore it from a copy of the
-    /// directory, or from a segment's header.
+    /// The file that names the log is missing or damaged, but segments exist: restore it from a copy of the directory, or
+    /// from the header of a segment.
+    #[error("{path} is missing or damaged, but there are segments", path = .path.display())]
     LogIdLost {
-        /// Where it should be.
+        /// The file's path.
         path: PathBuf,
     },
-    /// io_uring cannot be set up: see to the kernel, `kernel.io_uring_disabled`, seccomp or `ulimit -l`.
-    Ring(io::Error),
-    /// More lanes than [`LANES_MAX`](crate::limits::LANES_MAX), or a segment size out of its range.
-    Options(String),
+    /// io_uring cannot be set up: check the kernel, `kernel.io_uring_disabled`, seccomp and `ulimit -l`.
+    #[error("cannot set up io_uring: {0}")]
+    Ring(#[source] io::Error),
+    /// The number of lanes is 0 or above [`LANES_MAX`].
+    #[error("a log has 1 to {LANES_MAX} lanes, not {lanes}")]
+    LaneCount {
+        /// The number in the options.
+        lanes: u16,
+    },
+    /// The size of a segment is out of its range, or no multiple of [`SEGMENT_BYTES_MIN`].
+    #[error(
+        "a segment has {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX} bytes, in steps of {SEGMENT_BYTES_MIN}, not \
+         {segment_bytes}"
+    )]
+    SegmentSize {
+        /// The size in the options, in bytes.
+        segment_bytes: u64,
+    },
 }
 
 impl LogError {
-    /// Whether it [says that there is no room](is_no_room): waiting, or the drain, may mend it.
+    /// Whether the error [means that there is no room](is_no_room). Waiting may help, and so may the drain.
     #[must_use]
     pub fn is_no_room(&self) -> bool {
         matches!(self, Self::Io { source, .. } if is_no_room(source))
     }
 
-    /// Whether it says that a file is not there.
+    /// Whether the error means that a file does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
-    pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::Io { what, path, source }
+        move |source| Self::Io { action, path, source }
     }
 }
 
-/// Whether an error says that the disk, the account's share of it, or what a file may take is used up.
+/// Whether an error means that the disk is full, that the account's disk quota is used up, or that the file is at its
+/// largest size.
 #[must_use]
 pub fn is_no_room(error: &io::Error) -> bool {
     use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
     matches!(error.kind(), StorageFull | QuotaExceeded | FileTooLarge)
 }
 
-impl std::fmt::Display for LogError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Io { what, path, source } => write!(f, "cannot {what} {}: {source}", path.display()),
-            Self::FormatTooNew { path, version } => {
-                write!(f, "{} has format version {version}, written by a newer release", path.display())
-            }
-            Self::LogIdLost { path } => write!(f, "{} is missing or damaged, but there are segments", path.display()),
-            Self::Ring(source) => write!(f, "cannot set up io_uring: {source}"),
-            Self::Options(what) => f.write_str(what),
-        }
-    }
-}
-
-impl std::error::Error for LogError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Io { source, .. } | Self::Ring(source) => Some(source),
-            _ => None,
-        }
+/// Ignores a failure that changes nothing, and logs it at debug. `reason` says why nothing changes.
+pub(crate) fn ignore<T, E: Display>(result: Result<T, E>, reason: &'static str) {
+    if let Err(error) = result {
+        tracing::debug!(%error, reason, "a failure is ignored");
     }
 }

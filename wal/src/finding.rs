@@ -1,95 +1,96 @@
-//! What recovery and verification find.
+//! What recovery and verification report about a lane's files.
 
 use crate::position::Position;
 
-/// Something an operator should hear of.
+/// A fact about a lane's files that the operator should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
-    /// Records that were durable are gone.
+    /// Durable records are gone.
     Lost {
-        /// How many.
+        /// How many records are gone.
         records: u64,
-        /// Ordinal of the first.
+        /// Ordinal of the first of them.
         first_ordinal: u64,
-        /// Number of the last record before them, if one is known.
+        /// Number of the last record before them, if it is known.
         after_number: Option<u64>,
-        /// A number that all of them are below: that of the next record, or of the seal, if it is known.
+        /// Number of the next record or seal, if it is known. All lost records have a lower number.
         before_number: Option<u64>,
-        /// Where the next record stands.
+        /// Position of the next record.
         before: Position,
     },
     /// A frame's payload does not verify.
     BadPayload {
-        /// Where the frame starts.
+        /// Start of the frame.
         at: Position,
-        /// The record's number, which its header vouches for.
+        /// The record's number, from the header, which does verify.
         number: u64,
     },
-    /// Bytes that are no frame, with records behind them.
-    Unreadable {
-        /// The first.
+    /// Bytes are no frame, and records follow them.
+    CorruptBytes {
+        /// Position of the first such byte.
         at: Position,
-        /// Where reading goes on.
+        /// Position of the next frame.
         resumed_at: Position,
     },
-    /// Padding is not zero: no record is lost by it, but the disk is not to be trusted.
+    /// Padding is not zero. No record is lost by it, but the disk cannot be trusted.
     DirtyPadding {
-        /// The first byte.
+        /// Position of the first byte that is not zero.
         at: Position,
     },
-    /// The disk cannot read a block; it was taken for zeros.
+    /// The disk cannot read a block. It counts as zeros.
     ReadFailed {
-        /// Its first byte.
+        /// Start of the block.
         at: Position,
     },
-    /// The last write did not finish; no answer was given for what it held.
+    /// The last write did not finish. Nobody was answered for its records.
     UnfinishedWrite {
-        /// Where what does not verify starts, as far as is known.
+        /// Start of the bytes that do not verify, as far as is known.
         at: Position,
     },
-    /// A segment's header block does not verify, or is not zero where it carries nothing; its records are read all the same.
+    /// The first block of a segment does not verify, or its unused bytes are not zero. The segment's records are read all
+    /// the same.
     HeaderDamaged {
         /// The segment.
         segment: u64,
     },
-    /// A segment's file is not as long as its header says.
+    /// The file of a segment has another length than its header says.
     WrongLength {
         /// The segment.
         segment: u64,
-        /// Its length in bytes.
+        /// The file's length in bytes.
         length_bytes: u64,
     },
-    /// A segment's header belongs to another place: a copy, or exchanged names.
+    /// The header of a segment belongs to another segment: the file is a copy, or two names were exchanged.
     Misplaced {
-        /// The segment by its name.
+        /// The segment's number, by its file name.
         segment: u64,
     },
-    /// A file between two others is gone.
+    /// A segment between two others is missing.
     SegmentMissing {
-        /// Its number.
+        /// The segment.
         segment: u64,
     },
-    /// A name in the lane's directory that the log did not make.
-    Stranger {
-        /// The name.
+    /// The lane's directory holds a file that the log did not make.
+    ForeignFile {
+        /// The file's name.
         name: String,
     },
 }
 
 impl Finding {
-    /// Whether answered records may be lost, rather than a write that never was answered.
+    /// Whether answered records may be lost. An unfinished write and a foreign file cost none.
     #[must_use]
     pub fn is_damage(&self) -> bool {
-        !matches!(self, Self::UnfinishedWrite { .. } | Self::Stranger { .. })
+        !matches!(self, Self::UnfinishedWrite { .. } | Self::ForeignFile { .. })
     }
 
-    /// The segment it is about; `None` where it is about none.
+    /// The segment that the finding is about, if it is about one.
     #[must_use]
     pub fn segment(&self) -> Option<u64> {
         match self {
             Self::Lost { before: at, .. }
             | Self::BadPayload { at, .. }
-            | Self::Unreadable { at, .. }
+            | Self::CorruptBytes { at, .. }
             | Self::DirtyPadding { at }
             | Self::ReadFailed { at }
             | Self::UnfinishedWrite { at } => Some(at.segment),
@@ -97,7 +98,7 @@ impl Finding {
             | Self::WrongLength { segment, .. }
             | Self::Misplaced { segment }
             | Self::SegmentMissing { segment } => Some(*segment),
-            Self::Stranger { .. } => None,
+            Self::ForeignFile { .. } => None,
         }
     }
 }
@@ -117,7 +118,7 @@ impl std::fmt::Display for Finding {
                 write!(f, ") before {before}")
             }
             Self::BadPayload { at, number } => write!(f, "record {number} at {at}: its payload does not verify"),
-            Self::Unreadable { at, resumed_at } => write!(f, "bytes from {at} to {resumed_at} are no frames"),
+            Self::CorruptBytes { at, resumed_at } => write!(f, "the bytes from {at} to {resumed_at} are no frames"),
             Self::DirtyPadding { at } => write!(f, "the padding at {at} is not zero"),
             Self::ReadFailed { at } => write!(f, "the block at {at} cannot be read"),
             Self::UnfinishedWrite { at } => write!(f, "the last write did not finish: {at}"),
@@ -125,11 +126,11 @@ impl std::fmt::Display for Finding {
                 write!(f, "segment {segment}: its header (its first block) does not verify")
             }
             Self::WrongLength { segment, length_bytes } => {
-                write!(f, "segment {segment}: its length is {length_bytes} bytes, which is not what its header says")
+                write!(f, "segment {segment}: its file has {length_bytes} bytes, which is not the size in its header")
             }
             Self::Misplaced { segment } => write!(f, "segment {segment}: its header belongs to another segment"),
             Self::SegmentMissing { segment } => write!(f, "segment {segment} is missing"),
-            Self::Stranger { name } => write!(f, "{name:?} is no file of the log"),
+            Self::ForeignFile { name } => write!(f, "{name:?} is not a file of the log"),
         }
     }
 }

@@ -1,26 +1,26 @@
-//! The frame: one record with its checksums, as bytes. Byte table and vectors: `docs/log-format.md`, which
-//! `tests/format_page.rs` reads.
+//! A frame: one record with its checksums, as bytes. `docs/log-format.md` has the byte table and test vectors;
+//! `tests/format_page.rs` holds this code to them.
 //!
-//! A frame's header has a checksum of its own, so that a length is trusted only after it verified. Both checksums are
-//! seeded with the place the frame belongs to ([`SegmentSeed`]), so that an old record in a recycled segment, or a record
-//! copied from elsewhere, never passes for one of this segment.
+//! The header has a checksum of its own, so that a length is used only after it has verified. Both checksums are seeded
+//! with the segment ([`SegmentSeed`]). An old record in a recycled segment never verifies, nor does a record that was copied
+//! from elsewhere.
 
 use crate::limits::{FRAME_ALIGN_BYTES, NUMBER_END};
 
 /// Size of a frame's header in bytes.
 pub const HEADER_BYTES: usize = 40;
 
-/// Kind of a record that is one message.
+/// The kind of a record that is a message.
 pub const KIND_MESSAGE: u16 = 1;
 
-/// Kind of a frame that is no record: it proves that all before it was durable. Its payload is empty, its ordinal the next
-/// record's, and no record has a lower number than its own that is not before it.
+/// The kind of a seal. A seal is no record: it proves that everything before it was durable. Its payload is empty. Its
+/// ordinal is that of the next record, and every later record has at least its number.
 pub const KIND_SEAL: u16 = 2;
 
-/// Flag of the first record of a batch.
+/// The flag of a batch's first record.
 pub const FLAG_BATCH_START: u16 = 1;
 
-/// What both checksums of every frame in one segment start from: CRC-32 of log id, lane and segment number.
+/// The seed of both checksums of every frame in one segment: the CRC-32 of log id, lane and segment number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentSeed(u32);
 
@@ -42,84 +42,75 @@ impl SegmentSeed {
     }
 }
 
-/// What a frame says of its record.
+/// The fields of a frame's header, without its checksums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// The record's log sequence number, unique in the log and rising within a lane.
+    /// The record's log sequence number. It is unique in the log and rises within a lane.
     pub number: u64,
-    /// Which record of its lane it is, counted from 0 without gaps: a missing ordinal is a missing record.
+    /// The record's index in its lane, from 0. Ordinals have no gaps: a missing ordinal is a missing record.
     pub ordinal: u64,
     /// Length of the payload in bytes.
     pub payload_len: u32,
-    /// What the payload is; 0 is never written.
+    /// What the payload is. 0 is never written.
     pub kind: u16,
-    /// [`FLAG_BATCH_START`]; other bits are 0 in this format.
+    /// [`FLAG_BATCH_START`]. All other bits are 0 in this format.
     pub flags: u16,
-    /// How many records of the same batch follow this one; the batch is whole once 0 was read.
+    /// How many records of the same batch follow. A batch is whole once the record with 0 was read.
     pub batch_remaining: u32,
-    /// The block of the segment at which the group of this frame starts.
+    /// The block at which the frame's group starts: its offset in the file, in units of 4096 bytes.
     pub group_block: u32,
 }
 
 impl FrameHeader {
-    /// Whether the frame is a seal, and no record.
+    /// Whether the frame is a seal rather than a record.
     #[must_use]
     pub fn is_seal(&self) -> bool {
         self.kind == KIND_SEAL
     }
 
-    /// Whether this is the first record of its batch.
+    /// Whether the record is the first of its batch.
     #[must_use]
     pub fn starts_batch(&self) -> bool {
         self.flags & FLAG_BATCH_START != 0
     }
 }
 
-/// A frame that verified.
+/// A frame that verifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Decoded<'a> {
     /// Its header.
     pub header: FrameHeader,
     /// Its payload.
     pub payload: &'a [u8],
-    /// Header and payload, rounded up to [`FRAME_ALIGN_BYTES`] as far as the bytes given reach: padding carries nothing.
+    /// Length of header and payload in bytes, rounded up to [`FRAME_ALIGN_BYTES`], but at most the length of the input: a
+    /// frame counts without its padding.
     pub frame_len: usize,
 }
 
 /// Why bytes are not a frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
-    /// The bytes end before the frame does; `needed` bytes hold all of it. Only said of a header that verified, or of
-    /// less than a header's bytes.
+    /// The input ends before the frame does. Either the header verifies, or the input is shorter than a header.
+    #[error("the frame needs {needed_bytes} bytes")]
     Incomplete {
-        /// Bytes of the whole frame (or of a header, as long as that is not there).
-        needed: usize,
+        /// Bytes of the header and, if the header verifies, of the payload.
+        needed_bytes: usize,
     },
-    /// The header's checksum does not match, so nothing in it is known.
+    /// The header does not verify, so nothing in it is known.
+    #[error("the header's checksum does not match")]
     Header,
-    /// The header verified, the payload did not.
+    /// The header verifies, and the payload does not.
+    #[error("the payload's checksum does not match (record {number})", number = .0.number)]
     Payload(FrameHeader),
 }
 
-impl std::fmt::Display for FrameError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Incomplete { needed } => write!(f, "the frame needs {needed} bytes"),
-            Self::Header => f.write_str("the header's checksum does not match"),
-            Self::Payload(header) => write!(f, "the payload's checksum does not match (record {})", header.number),
-        }
-    }
-}
-
-impl std::error::Error for FrameError {}
-
-/// Length in the file of a frame with `payload_len` bytes of payload.
+/// Length in bytes of a frame with `payload_len` bytes of payload, padding included.
 #[must_use]
 pub const fn frame_len(payload_len: usize) -> usize {
     (HEADER_BYTES + payload_len).next_multiple_of(FRAME_ALIGN_BYTES)
 }
 
-/// The header bytes of a frame whose payload is the concatenation of `payload`; the caller writes the payload behind them.
+/// Encodes the header of a frame whose payload is the concatenation of `payload`. The caller writes the payload behind it.
 #[must_use]
 pub fn encode_header(seed: SegmentSeed, header: &FrameHeader, payload: &[&[u8]]) -> [u8; HEADER_BYTES] {
     let mut bytes = [0; HEADER_BYTES];
@@ -140,13 +131,13 @@ pub fn encode_header(seed: SegmentSeed, header: &FrameHeader, payload: &[&[u8]])
     bytes
 }
 
-/// The header at the start of `buf`, if its own checksum says it is one of this segment. Its payload is not looked at.
+/// Decodes the header at the start of `buf` and verifies it against the segment's seed. Does not read the payload.
 ///
 /// # Errors
-/// [`FrameError::Incomplete`] for fewer than [`HEADER_BYTES`] bytes, [`FrameError::Header`] otherwise.
+/// [`FrameError::Incomplete`] if `buf` has fewer than [`HEADER_BYTES`] bytes, else [`FrameError::Header`].
 pub fn decode_header(seed: SegmentSeed, buf: &[u8]) -> Result<FrameHeader, FrameError> {
     let Some(bytes) = buf.first_chunk::<HEADER_BYTES>() else {
-        return Err(FrameError::Incomplete { needed: HEADER_BYTES });
+        return Err(FrameError::Incomplete { needed_bytes: HEADER_BYTES });
     };
     if u32_at(bytes, 0) != seed.crc(&bytes[4..]) {
         return Err(FrameError::Header);
@@ -160,8 +151,8 @@ pub fn decode_header(seed: SegmentSeed, buf: &[u8]) -> Result<FrameHeader, Frame
         batch_remaining: u32_at(bytes, 32),
         group_block: u32_at(bytes, 36),
     };
-    // A checksum of 32 bits over zeros can be zero for an unlucky seed; a kind of 0 never is a record. Numbers go on behind
-    // the greatest one found, so that one beyond the limit, believed, would leave none for the records to come.
+    // For an unlucky seed the checksum of zeros is zero: a kind of 0 is never a record. Recovery continues behind the highest
+    // number it finds: a number beyond the limit would leave none for later records.
     let possible = header.kind != 0 && header.number < NUMBER_END && header.ordinal < NUMBER_END;
     if possible { Ok(header) } else { Err(FrameError::Header) }
 }
@@ -174,7 +165,7 @@ pub fn decode(seed: SegmentSeed, buf: &[u8]) -> Result<Decoded<'_>, FrameError> 
     let header = decode_header(seed, buf)?;
     let payload_end = HEADER_BYTES + header.payload_len as usize;
     let Some(payload) = buf.get(HEADER_BYTES..payload_end) else {
-        return Err(FrameError::Incomplete { needed: payload_end });
+        return Err(FrameError::Incomplete { needed_bytes: payload_end });
     };
     if seed.crc(payload) != u32_at(buf, 4) {
         return Err(FrameError::Payload(header));
@@ -183,7 +174,7 @@ pub fn decode(seed: SegmentSeed, buf: &[u8]) -> Result<Decoded<'_>, FrameError> 
     Ok(Decoded { header, payload, frame_len })
 }
 
-// Callers hand in at least `HEADER_BYTES` bytes and offsets within them.
+// Callers pass at least `HEADER_BYTES` bytes, and offsets within them.
 fn array_at<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
     let mut array = [0; N];
     array.copy_from_slice(&bytes[at..at + N]);

@@ -1,219 +1,180 @@
-//! Group commit as a state machine without I/O: records in, groups to write out, completions in, durable ordinals out.
+//! Group commit as a state machine without I/O. Records go in, groups to write come out, completions go in, and the durable
+//! end moves on.
 //!
-//! While one group is being written the next one collects. It closes when whoever drives this asks for it, which is not
-//! before the previous write returned. At most one group is in flight, hence a valid group proves that all before it were
-//! durable: recovery stands on that.
+//! While one group is being written, the next one collects records. It closes when the driver takes it, which is not before
+//! the previous write returned. At most one group is in flight, so a group that verifies proves that all groups before it
+//! were durable. Recovery depends on that.
 
-mod in_flight;
+mod batch;
+mod pending;
+mod supply;
 
-pub use in_flight::Group;
+pub use batch::{AppendRefusal, Appended, Record};
+pub use pending::Group;
 
 use crate::{
     buffer::ChunkPool,
     frame::{self, FLAG_BATCH_START, FrameHeader, HEADER_BYTES, KIND_SEAL, SegmentSeed},
     limits::{
-        BLOCK_BYTES, FRAME_ALIGN_BYTES, GROUP_BYTES_MAX, QUEUED_BYTES_MAX, SEGMENT_HEADER_BYTES, SEGMENTS_AHEAD,
+        BLOCK_BYTES, FRAME_ALIGN_BYTES, GROUP_BYTES_MAX, NUMBER_END, QUEUED_BYTES_MAX, SEGMENT_HEADER_BYTES,
         record_bytes_max,
     },
     position::Position,
     segment::SegmentHeader,
 };
 use std::{collections::VecDeque, io};
+use supply::SegmentSupply;
 
 /// How a group becomes durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncMethod {
-    /// `O_DIRECT`, each write with `RWF_DSYNC`.
+    /// `O_DIRECT`, and `RWF_DSYNC` with each write.
     Direct,
-    /// A buffered write and what `fdatasync` does of its bytes, as one operation (`RWF_DSYNC`): two would each be handed to
-    /// another thread of the kernel.
+    /// A buffered write with `RWF_DSYNC`, which syncs its bytes as `fdatasync` does. It is one operation: the kernel would
+    /// hand a separate `fdatasync` to another of its threads.
     Fdatasync,
-    /// A buffered write only: survives a crash of the process, not of the machine.
+    /// A buffered write only. It survives a crash of the process, not of the machine.
     None,
 }
 
-/// One record to append; its payload is `head` followed by `body`.
-#[derive(Clone, Copy, Debug)]
-pub struct Record<'a> {
-    /// What the payload is, not 0.
-    pub kind: u16,
-    /// First part of the payload.
-    pub head: &'a [u8],
-    /// Second part of the payload.
-    pub body: &'a [u8],
-}
-
-/// Where a batch of records went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Appended {
-    /// Number of its first record; the others follow without gaps.
-    pub first_number: u64,
-    /// The batch is durable once the lane's durable ordinal reached this.
-    pub end_ordinal: u64,
-}
-
-/// Why a batch was not appended. Nothing of it is in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// It can never fit: a batch lies within one segment.
-    TooLarge {
-        /// Bytes that a batch may take, frames' headers included.
-        max: usize,
-    },
-    /// Too much waits for the disk, or the segment to go on with is not ready: try again after the next completion.
-    Busy,
-    /// A write failed earlier. Nothing more is taken.
-    Poisoned,
-}
-
-/// What follows from a completion.
-pub enum Step {
-    /// The group is not done: write the rest at [`Group::next_write`].
-    Again(Group),
-    /// All up to here is durable.
+/// What a successful write led to.
+pub enum Completion {
+    /// A short write: write the rest of the group, from [`Group::next_write`] on.
+    ShortWrite(Group),
+    /// The group is durable.
     Durable,
 }
 
-/// A write or a sync failed; the lane takes nothing more.
-#[derive(Debug)]
-pub struct WriteFailed {
-    /// Where.
+/// A write or its sync failed. The lane takes nothing more.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write the group at {at}: {source}")]
+pub struct WriteError {
+    /// Position of the group.
     pub at: Position,
-    /// What the operating system said.
+    /// The error of the operating system.
     pub source: io::Error,
 }
 
-/// Where a lane goes on writing.
+/// Where a lane starts to write.
 #[derive(Clone, Copy, Debug)]
-pub struct Start {
-    /// The log.
+pub struct LaneStart {
+    /// The log's id.
     pub log_id: [u8; 16],
     /// The lane.
     pub lane: u16,
-    /// Size of its segments in bytes.
+    /// Size of the lane's segments in bytes.
     pub segment_bytes: u64,
-    /// Start of the next group.
+    /// Position of the next group.
     pub tail: Position,
     /// Ordinal of the next record.
     pub next_ordinal: u64,
-    /// The tail's segment, if it is not there yet: nothing is taken before it is.
+    /// Header of the tail's segment, if that segment does not exist yet. The lane takes nothing before it does.
     pub pending_tail: Option<SegmentHeader>,
-    /// Whether something proves already that all before was durable.
-    pub sealed: bool,
+    /// Whether something already proves that everything before the tail was durable.
+    pub is_sealed: bool,
 }
 
 /// The state of one lane's group commit.
+///
+/// Invariant:
+///
+/// ```text
+/// durable_end     <= in_flight_end     <= tail
+/// durable_ordinal <= in_flight_ordinal <= closed_ordinal <= next_ordinal
+/// ```
+///
+/// - Groups before `durable_end` are durable, and their records may be answered.
+/// - The group from `durable_end` to `in_flight_end` is in flight. The two are equal if no group is.
+/// - Groups from `in_flight_end` to `tail` are closed: they wait for their write.
+/// - The open group collects records at `tail`.
+///
+/// Each ordinal is the one behind the last record before the position of that name; `next_ordinal` is behind the open group.
+/// `assert_order` checks the invariant after each change. The test
+/// `durable_stays_behind_in_flight_behind_closed_behind_appended_whatever_happens` holds it for random operations.
 pub struct GroupCommit {
-    log_id: [u8; 16],
-    lane: u16,
     segment_bytes: u64,
-    pool: ChunkPool,
-    /// Segments that are ready behind the current one, in order.
-    ready: VecDeque<u64>,
-    /// Whether the current segment is there: a lane may start on a full disk.
-    tail_is_ready: bool,
-    /// The current segment's header, until it was asked for.
-    pending_tail: Option<SegmentHeader>,
-    /// The segment that it went on with when it was made.
-    first_segment: u64,
-    /// The last segment that was asked for.
-    wanted: u64,
+    segments: SegmentSupply,
+    /// The seed of the tail's segment.
     seed: SegmentSeed,
-    /// Where the open group starts, or will.
-    tail: Position,
-    open: Option<Group>,
-    closed: VecDeque<Group>,
-    in_flight: bool,
+    pool: ChunkPool,
+    open_group: Option<Group>,
+    closed_groups: VecDeque<Group>,
     /// Bytes of the closed groups and of the one in flight.
     closed_bytes: usize,
-    next_ordinal: u64,
-    durable: Position,
+    /// Position behind the last durable group.
+    durable_end: Position,
+    /// Position behind the group in flight.
+    in_flight_end: Position,
+    /// Position behind the last closed group, where the open group starts.
+    tail: Position,
+    /// Ordinal behind the last durable record.
     durable_ordinal: u64,
-    /// Whether nothing was appended since the last seal.
-    sealed: bool,
-    poisoned: bool,
+    /// Ordinal behind the last record in flight.
+    in_flight_ordinal: u64,
+    /// Ordinal behind the last record of a closed group.
+    closed_ordinal: u64,
+    /// Ordinal of the next record.
+    next_ordinal: u64,
+    /// Whether no record was appended since the last seal.
+    is_sealed: bool,
+    is_poisoned: bool,
 }
 
 impl GroupCommit {
-    /// A lane that goes on at `start`.
+    /// The state of a lane that starts at `start`.
     #[must_use]
-    pub fn new(start: Start) -> Self {
+    pub fn new(start: LaneStart) -> Self {
         assert!(
             (start.tail.offset as usize).is_multiple_of(BLOCK_BYTES)
                 && start.tail.offset as usize >= SEGMENT_HEADER_BYTES,
             "a group starts on a block behind the header"
         );
+        let segments = SegmentSupply::new(&start);
         Self {
-            log_id: start.log_id,
-            lane: start.lane,
             segment_bytes: start.segment_bytes,
+            seed: segments.seed(),
+            segments,
             pool: ChunkPool::default(),
-            ready: VecDeque::new(),
-            tail_is_ready: start.pending_tail.is_none(),
-            pending_tail: start.pending_tail,
-            first_segment: start.tail.segment,
-            wanted: start.tail.segment,
-            seed: SegmentSeed::new(start.log_id, start.lane, start.tail.segment),
-            tail: start.tail,
-            open: None,
-            closed: VecDeque::new(),
-            in_flight: false,
+            open_group: None,
+            closed_groups: VecDeque::new(),
             closed_bytes: 0,
-            next_ordinal: start.next_ordinal,
-            durable: start.tail,
+            durable_end: start.tail,
+            in_flight_end: start.tail,
+            tail: start.tail,
             durable_ordinal: start.next_ordinal,
-            sealed: start.sealed,
-            poisoned: false,
+            in_flight_ordinal: start.next_ordinal,
+            closed_ordinal: start.next_ordinal,
+            next_ordinal: start.next_ordinal,
+            is_sealed: start.is_sealed,
+            is_poisoned: false,
         }
     }
 
-    /// Segment `segment` is ready; it is the one behind all that were ready before, or the tail's if that was missing.
-    pub fn segment_ready(&mut self, segment: u64) {
-        if !self.tail_is_ready {
-            assert_eq!(segment, self.tail.segment, "the tail's segment comes first");
-            (self.tail_is_ready, self.pending_tail) = (true, None);
-            return;
-        }
-        let last = self.ready.back().copied().unwrap_or(self.tail.segment);
-        assert_eq!(segment, last + 1, "segments follow each other without gaps");
-        self.ready.push_back(segment);
-        self.wanted = self.wanted.max(segment);
+    /// Takes in a segment that is ready: the tail's if it was missing, else the one behind all that are ready.
+    ///
+    /// # Panics
+    /// If `segment` is another one.
+    pub fn add_ready_segment(&mut self, segment: u64) {
+        self.segments.add_ready(segment);
     }
 
-    /// The header of the next segment that should be made now, if one should; each is asked for once. `base_number` is the
-    /// counter's value.
-    pub fn wanted_segment(&mut self, base_number: u64) -> Option<SegmentHeader> {
-        if let Some(tail) = self.pending_tail.take() {
-            return Some(SegmentHeader { base_number, ..tail });
-        }
-        let ahead = if self.tail.segment == self.first_segment { 1 } else { SEGMENTS_AHEAD as u64 };
-        if self.wanted >= self.tail.segment + ahead {
-            return None;
-        }
-        self.wanted += 1;
-        Some(SegmentHeader {
-            log_id: self.log_id,
-            lane: self.lane,
-            segment: self.wanted,
-            segment_bytes: self.segment_bytes,
-            base_number,
-            // Exact ordinals follow from the segments before, which stay as long as this one has no records.
-            base_ordinal: self.durable_ordinal,
-            previous_unfinished_block: 0,
-            zeroed: false,
-        })
+    /// The header of a segment that should be made now, if there is one. Each is returned once. `base_number` is the value
+    /// of the sequence counter.
+    pub fn take_segment_request(&mut self, base_number: u64) -> Option<SegmentHeader> {
+        // A lower bound is enough for the base ordinal: while the segment has no records, those before it stay.
+        self.segments.take_request(base_number, self.durable_ordinal)
     }
 
-    /// How many segments are ready behind the current one, which may be missing itself.
+    /// How many segments are ready behind the current one. The current one may be missing.
     #[must_use]
-    pub fn segments_ready(&self) -> usize {
-        self.ready.len()
+    pub fn ready_segments(&self) -> usize {
+        self.segments.ready_count()
     }
 
     /// Position behind the last durable group.
     #[must_use]
-    pub fn durable(&self) -> Position {
-        self.durable
+    pub fn durable_end(&self) -> Position {
+        self.durable_end
     }
 
     /// Ordinal behind the last durable record.
@@ -222,59 +183,74 @@ impl GroupCommit {
         self.durable_ordinal
     }
 
-    /// Bytes that wait for the disk, those in flight included.
+    /// Bytes that wait for the disk, including those in flight.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
-        self.closed_bytes + self.open.as_ref().map_or(0, |group| group.buffer.len())
+        self.closed_bytes + self.open_group.as_ref().map_or(0, |group| group.buffer.len())
     }
 
     /// Whether everything appended is durable.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        !self.in_flight && self.open.is_none() && self.closed.is_empty()
+        !self.is_in_flight() && self.open_group.is_none() && self.closed_groups.is_empty()
     }
 
-    /// Appends a batch: all of `records` or none, in one group. `number` is called once, with how many numbers are needed,
-    /// after the place is certain, and returns the first.
+    /// Whether a group is in flight.
+    fn is_in_flight(&self) -> bool {
+        self.durable_end < self.in_flight_end
+    }
+
+    /// Appends a batch: all of `records` or none of them, in one group. Once the batch has a place, `take_numbers` is called
+    /// with the number of records and returns the first of so many consecutive numbers.
     ///
     /// # Errors
-    /// See [`Refused`].
-    pub fn append(&mut self, records: &[Record<'_>], number: impl FnOnce(u64) -> u64) -> Result<Appended, Refused> {
+    /// See [`AppendRefusal`].
+    ///
+    /// # Panics
+    /// If `records` is empty, or a number is beyond [`NUMBER_END`].
+    pub fn append(
+        &mut self,
+        records: &[Record<'_>],
+        take_numbers: impl FnOnce(u64) -> u64,
+    ) -> Result<Appended, AppendRefusal> {
         assert!(!records.is_empty(), "a batch has a record");
-        if self.poisoned {
-            return Err(Refused::Poisoned);
+        if self.is_poisoned {
+            return Err(AppendRefusal::Poisoned);
         }
         let batch_bytes: usize = records.iter().map(|r| frame::frame_len(r.head.len() + r.body.len())).sum();
-        let max = record_bytes_max(self.segment_bytes) + HEADER_BYTES;
-        if batch_bytes > max {
-            return Err(Refused::TooLarge { max });
+        let max_bytes = record_bytes_max(self.segment_bytes) + HEADER_BYTES;
+        if batch_bytes > max_bytes {
+            return Err(AppendRefusal::TooLarge { max_bytes });
         }
         let queued_bytes = self.queued_bytes();
-        // A batch larger than that must not wait for a queue that is never empty.
+        // While little is queued, even a batch larger than the bound is taken: the queue may never be empty.
         if queued_bytes > GROUP_BYTES_MAX && queued_bytes + batch_bytes > QUEUED_BYTES_MAX {
-            return Err(Refused::Busy);
+            return Err(AppendRefusal::Busy);
         }
         self.make_room(batch_bytes)?;
-        let first_number = number(records.len() as u64);
+        let record_count = records.len() as u64;
+        let first_number = take_numbers(record_count);
+        assert!(first_number + record_count <= NUMBER_END && self.next_ordinal + record_count <= NUMBER_END);
         self.write_frames(records, first_number);
-        self.sealed = false;
+        self.is_sealed = false;
         Ok(Appended { first_number, end_ordinal: self.next_ordinal })
     }
 
-    /// Whether something proves that all that was appended was durable.
+    /// Whether something proves that everything appended was durable.
     #[must_use]
     pub fn is_sealed(&self) -> bool {
-        self.sealed
+        self.is_sealed
     }
 
-    /// Appends a seal, a group of its own, unless there is one, or something is on its way to the disk, or there is no room.
-    /// Without it nobody could tell damage to the last group from a write that never finished. `next_number` is the
-    /// counter's value. Returns whether it was appended.
+    /// Appends a seal as a group of its own. `next_number` is the value of the sequence counter. Returns whether it did: a
+    /// lane that is sealed, poisoned, not idle or without room takes no seal.
+    ///
+    /// Without a seal, damage to the last group would look like a write that never finished.
     pub fn seal(&mut self, next_number: u64) -> bool {
-        if self.sealed || self.poisoned || !self.is_idle() || self.make_room(frame::frame_len(0)).is_err() {
+        if self.is_sealed || self.is_poisoned || !self.is_idle() || self.make_room(frame::frame_len(0)).is_err() {
             return false;
         }
-        let group = self.open.insert(Group::new(self.tail));
+        let group = self.open_group.insert(Group::new(self.tail));
         let header = FrameHeader {
             number: next_number,
             ordinal: self.next_ordinal,
@@ -285,55 +261,58 @@ impl GroupCommit {
             group_block: group.block(),
         };
         group.buffer.extend(&frame::encode_header(self.seed, &header, &[]), &mut self.pool);
-        self.close_open();
-        self.sealed = true;
+        self.close_open_group();
+        self.is_sealed = true;
         true
     }
 
-    /// Sees to it that the open group, or one to be opened at `tail`, takes `batch_bytes`.
-    fn make_room(&mut self, batch_bytes: usize) -> Result<(), Refused> {
-        if !self.tail_is_ready {
-            return Err(Refused::Busy);
+    /// Makes room for a batch: in the open group, or in a later one at the tail.
+    fn make_room(&mut self, batch_bytes: usize) -> Result<(), AppendRefusal> {
+        if !self.segments.is_current_ready() {
+            return Err(AppendRefusal::Busy);
         }
-        let fits = |start: Position, used: usize| {
-            start.offset as usize + (used + batch_bytes).next_multiple_of(BLOCK_BYTES) <= self.segment_bytes as usize
+        let fits = |start: Position, used_bytes: usize| {
+            let end = start.offset as usize + (used_bytes + batch_bytes).next_multiple_of(BLOCK_BYTES);
+            end <= self.segment_bytes as usize
         };
-        let start_next = match &self.open {
-            Some(open) => {
-                let used = open.buffer.len();
-                if used + batch_bytes <= GROUP_BYTES_MAX && fits(open.start, used) {
+        let next_start = match &self.open_group {
+            Some(group) => {
+                let used_bytes = group.buffer.len();
+                if used_bytes + batch_bytes <= GROUP_BYTES_MAX && fits(group.start, used_bytes) {
                     return Ok(());
                 }
-                let end = open.start.offset as usize + used.next_multiple_of(BLOCK_BYTES);
-                Position { segment: open.start.segment, offset: end as u32 }
+                let end = group.start.offset as usize + used_bytes.next_multiple_of(BLOCK_BYTES);
+                Position { segment: group.start.segment, offset: end as u32 }
             }
             None => self.tail,
         };
-        let roll = !fits(start_next, 0);
-        if roll && self.ready.is_empty() {
-            return Err(Refused::Busy);
+        let rolls_over = !fits(next_start, 0);
+        if rolls_over && self.segments.ready_count() == 0 {
+            return Err(AppendRefusal::Busy);
         }
-        self.close_open();
-        if roll && let Some(segment) = self.ready.pop_front() {
-            self.tail = Position { segment, offset: SEGMENT_HEADER_BYTES as u32 };
-            self.seed = SegmentSeed::new(self.log_id, self.lane, segment);
+        self.close_open_group();
+        if rolls_over {
+            self.tail = self.segments.roll_over();
+            self.seed = self.segments.seed();
         }
         Ok(())
     }
 
-    /// Closes the open group, if there is one: it waits for its turn.
-    fn close_open(&mut self) {
-        let Some(mut group) = self.open.take() else { return };
+    /// Closes the open group, if there is one. It then waits for its write.
+    fn close_open_group(&mut self) {
+        let Some(mut group) = self.open_group.take() else { return };
         group.buffer.pad_to(BLOCK_BYTES);
         group.end_ordinal = self.next_ordinal;
-        self.tail = group.end();
+        (self.tail, self.closed_ordinal) = (group.end(), group.end_ordinal);
         self.closed_bytes += group.buffer.len();
-        self.closed.push_back(group);
+        self.closed_groups.push_back(group);
+        self.assert_order();
     }
 
+    /// Encodes records into the open group, which has room for them.
     fn write_frames(&mut self, records: &[Record<'_>], first_number: u64) {
         let start = self.tail;
-        let group = self.open.get_or_insert_with(|| Group::new(start));
+        let group = self.open_group.get_or_insert_with(|| Group::new(start));
         for (index, record) in records.iter().enumerate() {
             let header = FrameHeader {
                 number: first_number + index as u64,
@@ -353,28 +332,34 @@ impl GroupCommit {
         }
     }
 
-    /// The next group to carry out, unless one is in flight or nothing waits.
-    pub fn next_group(&mut self) -> Option<Group> {
-        if self.in_flight || self.poisoned {
+    /// The next group to write, which is in flight from now on. `None` if one is in flight already, nothing is appended, or
+    /// the lane is poisoned.
+    pub fn take_next_group(&mut self) -> Option<Group> {
+        if self.is_in_flight() || self.is_poisoned {
             return None;
         }
-        if self.closed.is_empty() {
-            self.close_open();
+        if self.closed_groups.is_empty() {
+            self.close_open_group();
         }
-        let group = self.closed.pop_front()?;
-        self.in_flight = true;
+        let group = self.closed_groups.pop_front()?;
+        (self.in_flight_end, self.in_flight_ordinal) = (group.end(), group.end_ordinal);
+        self.assert_order();
         Some(group)
     }
 
-    /// Takes the outcome of a group's write, its sync included: the number of bytes written.
+    /// Takes the outcome of a write and its sync: the number of bytes written.
     ///
     /// # Errors
-    /// [`WriteFailed`] poisons the lane: after a failed sync the kernel may have dropped what it could not write and call
-    /// the next sync a success, so nothing after it can be believed.
-    pub fn completed(&mut self, mut group: Group, outcome: io::Result<usize>) -> Result<Step, WriteFailed> {
+    /// [`WriteError`] poisons the lane. After a failed sync the kernel may drop what it could not write, and the next sync
+    /// may succeed all the same: no later success proves anything.
+    ///
+    /// # Panics
+    /// If `group` is not the one in flight.
+    pub fn complete(&mut self, mut group: Group, outcome: io::Result<usize>) -> Result<Completion, WriteError> {
+        assert!(self.is_in_flight() && group.end() == self.in_flight_end, "the group is in flight");
         let length = group.buffer.len();
-        let written = match outcome {
-            // A write that makes no progress would be repeated for ever; one that ends within a block cannot go on direct.
+        let written_bytes = match outcome {
+            // A write without progress would be repeated for ever. A direct write cannot continue within a block.
             Ok(bytes) if bytes == 0 || !bytes.is_multiple_of(BLOCK_BYTES) => {
                 let source = io::Error::new(io::ErrorKind::WriteZero, format!("{bytes} bytes of a write of {length}"));
                 return Err(self.poison(&group, source));
@@ -382,23 +367,36 @@ impl GroupCommit {
             Ok(bytes) => bytes,
             Err(source) => return Err(self.poison(&group, source)),
         };
-        group.written += written;
-        assert!(group.written <= length, "the disk cannot write more than it was given");
-        if group.written < length {
-            return Ok(Step::Again(group));
+        group.written_bytes += written_bytes;
+        assert!(group.written_bytes <= length, "the disk cannot write more than it was given");
+        if group.written_bytes < length {
+            return Ok(Completion::ShortWrite(group));
         }
-        self.in_flight = false;
-        self.durable = group.end();
-        assert!(self.durable_ordinal <= group.end_ordinal, "groups become durable in order");
-        self.durable_ordinal = group.end_ordinal;
+        (self.durable_end, self.durable_ordinal) = (group.end(), group.end_ordinal);
         self.closed_bytes -= length;
         group.buffer.recycle(&mut self.pool);
-        Ok(Step::Durable)
+        self.assert_order();
+        Ok(Completion::Durable)
     }
 
-    fn poison(&mut self, group: &Group, source: io::Error) -> WriteFailed {
-        self.poisoned = true;
-        WriteFailed { at: group.start, source }
+    fn poison(&mut self, group: &Group, source: io::Error) -> WriteError {
+        self.is_poisoned = true;
+        WriteError { at: group.start, source }
+    }
+
+    /// Panics if the invariant of the type does not hold. It runs for each group, not for each record.
+    fn assert_order(&self) {
+        assert!(
+            self.durable_end <= self.in_flight_end && self.in_flight_end <= self.tail,
+            "groups become durable in the order in which they were closed"
+        );
+        assert!(
+            self.durable_ordinal <= self.in_flight_ordinal
+                && self.in_flight_ordinal <= self.closed_ordinal
+                && self.closed_ordinal <= self.next_ordinal,
+            "records become durable in the order in which they were appended"
+        );
+        debug_assert!(self.open_group.as_ref().is_none_or(|group| group.start == self.tail));
     }
 }
 

@@ -1,7 +1,8 @@
-//! The thread that keeps segments ready: it makes them while lanes write, for making one blocks for tens of milliseconds.
+//! The thread that owns the segments. It makes them ahead of need, for making one blocks for tens of milliseconds, and
+//! releases the drained ones.
 
 use crate::{
-    error::LogError,
+    error::{LogError, ignore},
     lane::LaneShared,
     segment::SegmentHeader,
     segments::{PrepareError, Segments},
@@ -19,101 +20,103 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long after a failure (a full disk, say) a segment is tried again.
+/// Time until a segment that could not be made is tried again. The disk may be full, for one.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Least time between looks at what was retained for long enough.
-const RELEASE_STEP: Duration = Duration::from_secs(1);
+/// Least time between two checks for retained segments whose time is over. Each check tries to release them.
+const RELEASE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What the keeper is asked for.
+/// A request to the keeper.
 enum Request {
     Prepare { header: SegmentHeader, lane: Arc<LaneShared> },
     Release { lane: u16, before: u64 },
     MarkDamaged { lane: u16, segment: u64 },
-    Retain(Duration),
-    Reclaim { lane: u16, from: u64, done: Sender<bool> },
+    SetRetention(Duration),
+    RevokeRelease { lane: u16, from: u64, reply: Sender<bool> },
     Stop,
 }
 
-/// A handle to ask the keeper by; requests are carried out in order.
+/// A handle that sends requests to the keeper. It carries them out in order.
 #[derive(Clone)]
 pub struct KeeperHandle {
     requests: Sender<Request>,
-    figures: Arc<Figures>,
+    stats: Arc<SegmentStats>,
 }
 
-/// What others may know of the segments.
+/// The figures of the segments, for other threads.
 #[derive(Default)]
-struct Figures {
+struct SegmentStats {
     total_bytes: AtomicU64,
     retained_bytes: AtomicU64,
-    given_up: AtomicU64,
+    early_releases: AtomicU64,
 }
 
-impl Figures {
-    fn note(&self, segments: &Segments<Disk>) {
+impl SegmentStats {
+    fn update(&self, segments: &Segments<Disk>) {
         self.total_bytes.store(segments.total_bytes(), Ordering::Relaxed);
         self.retained_bytes.store(segments.retained_bytes(), Ordering::Relaxed);
-        self.given_up.store(segments.given_up(), Ordering::Relaxed);
+        self.early_releases.store(segments.early_releases(), Ordering::Relaxed);
     }
 }
 
 impl KeeperHandle {
-    /// Asks for a segment; the lane is told when it is there, or why not.
+    /// Requests a segment. The keeper tells the lane when the segment is ready, or that there is no room for it.
     pub(crate) fn prepare(&self, header: SegmentHeader, lane: Arc<LaneShared>) {
         if !self.send(Request::Prepare { header, lane: Arc::clone(&lane) }) {
             lane.set_full(true);
         }
     }
 
-    /// Releases the segments of `lane` below `before`, all of whose records PostgreSQL confirmed.
+    /// Releases the segments of `lane` below segment `before`: PostgreSQL has all their records.
     pub fn release(&self, lane: u16, before: u64) {
-        self.send_or_forget(Request::Release { lane, before });
+        self.send_unanswered(Request::Release { lane, before });
     }
 
-    /// Lets a segment be set aside, not recycled, once it is released.
+    /// Marks a segment as damaged. Its release then sets it aside and does not recycle it.
     pub fn mark_damaged(&self, lane: u16, segment: u64) {
-        self.send_or_forget(Request::MarkDamaged { lane, segment });
+        self.send_unanswered(Request::MarkDamaged { lane, segment });
     }
 
-    /// Keeps segments that are released from now on for `retention`, as long as nothing else needs the room.
-    pub fn retain(&self, retention: Duration) {
-        self.send_or_forget(Request::Retain(retention));
+    /// Keeps segments that are released from now on for `retention`, unless their room is needed earlier.
+    pub fn set_retention(&self, retention: Duration) {
+        self.send_unanswered(Request::SetRetention(retention));
     }
 
-    /// Takes the segments of `lane` from `from` on as not drained again: what was committed is gone. Waits for the answer,
-    /// whether they are all still there; nothing has changed if not.
+    /// Revokes the release of the segments of `lane` from segment `from` on: the commits of their records are gone. Blocks
+    /// until the keeper has done so. Returns whether all these segments still exist; if not, nothing has changed.
     #[must_use]
-    pub fn reclaim(&self, lane: u16, from: u64) -> bool {
-        let (done, answer) = channel();
-        self.send(Request::Reclaim { lane, from, done }) && answer.recv().unwrap_or(false)
+    pub fn revoke_release(&self, lane: u16, from: u64) -> bool {
+        let (reply, replies) = channel();
+        // A keeper that has ended drops the request and with it `reply`.
+        self.send(Request::RevokeRelease { lane, from, reply }) && replies.recv().unwrap_or(false)
     }
 
-    /// Bytes of all segments, free and retained ones included.
+    /// Bytes of all segments, including free and retained ones.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
-        self.figures.total_bytes.load(Ordering::Relaxed)
+        self.stats.total_bytes.load(Ordering::Relaxed)
     }
 
-    /// Bytes of segments that are drained and retained.
+    /// Bytes of the segments that are drained and retained.
     #[must_use]
     pub fn retained_bytes(&self) -> u64 {
-        self.figures.retained_bytes.load(Ordering::Relaxed)
+        self.stats.retained_bytes.load(Ordering::Relaxed)
     }
 
-    /// How many retained segments went before their time, for want of room.
+    /// How many retained segments were released before their time because their room was needed.
     #[must_use]
-    pub fn given_up(&self) -> u64 {
-        self.figures.given_up.load(Ordering::Relaxed)
+    pub fn early_releases(&self) -> u64 {
+        self.stats.early_releases.load(Ordering::Relaxed)
     }
 
-    fn send_or_forget(&self, request: Request) {
+    fn send_unanswered(&self, request: Request) {
         if !self.send(request) {
-            tracing::debug!("a request to the keeper of segments, which has ended, was dropped");
+            // The next start releases what this one does not.
+            tracing::debug!("the keeper of segments has ended; a request to it was dropped");
         }
     }
 
-    /// Returns whether the keeper is there to hear it. What is not released now is released at the next start.
+    /// Sends a request. Returns whether the keeper is there to take it.
     fn send(&self, request: Request) -> bool {
         self.requests.send(request).is_ok()
     }
@@ -129,22 +132,22 @@ impl Keeper {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When the system gives no thread.
+    /// If the system cannot start a thread.
     pub fn start(segments: Segments<Disk>) -> io::Result<Self> {
         let (requests, inbox) = channel();
-        let figures = Arc::new(Figures::default());
-        figures.note(&segments);
-        let handle = KeeperHandle { requests, figures: Arc::clone(&figures) };
-        let work = Work { segments, waiting: VecDeque::new(), figures };
+        let stats = Arc::new(SegmentStats::default());
+        stats.update(&segments);
+        let handle = KeeperHandle { requests, stats: Arc::clone(&stats) };
+        let worker = Worker { segments, waiting: VecDeque::new(), stats };
         let thread = std::thread::Builder::new().name("wal-keeper".into()).spawn(move || {
-            let mut work = work;
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work.run(&inbox)));
+            let mut worker = worker;
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run(&inbox)));
             if outcome.is_err() {
                 tracing::error!(
                     code = "keeper_panicked",
                     "the keeper of segments panicked; pushes are refused once the segments at hand are full"
                 );
-                work.refuse_waiting();
+                worker.refuse_waiting();
             }
         })?;
         Ok(Self { handle, thread })
@@ -156,50 +159,52 @@ impl Keeper {
         self.handle.clone()
     }
 
-    /// Carries out what was asked for so far, then ends the thread.
+    /// Carries out the requests that were sent so far, then ends the thread.
     pub fn stop(self) {
-        self.handle.send_or_forget(Request::Stop);
-        // A panic was caught and told in the thread.
-        drop(self.thread.join());
+        self.handle.send_unanswered(Request::Stop);
+        if self.thread.join().is_err() {
+            tracing::debug!("the keeper of segments ended in a panic, which it has reported");
+        }
     }
 }
 
-struct Work {
+/// The state of the thread.
+struct Worker {
     segments: Segments<Disk>,
-    /// Segments that could not be made yet.
+    /// Requests for segments that could not be made yet.
     waiting: VecDeque<(SegmentHeader, Arc<LaneShared>)>,
-    figures: Arc<Figures>,
+    stats: Arc<SegmentStats>,
 }
 
-impl Work {
+impl Worker {
     fn run(&mut self, inbox: &Receiver<Request>) {
         loop {
-            let request = match self.wait() {
-                Some(wait) => inbox.recv_timeout(wait),
+            let request = match self.timeout() {
+                Some(timeout) => inbox.recv_timeout(timeout),
                 None => inbox.recv().map_err(|_| RecvTimeoutError::Disconnected),
             };
             match request {
                 Ok(Request::Prepare { header, lane }) => self.waiting.push_back((header, lane)),
                 Ok(Request::Release { lane, before }) => self.release(lane, before),
                 Ok(Request::MarkDamaged { lane, segment }) => self.segments.mark_damaged(lane, segment),
-                Ok(Request::Retain(retention)) => self.segments.retain(retention),
-                Ok(Request::Reclaim { lane, from, done }) => {
-                    // Nobody waits for it any more: what is kept too long goes with the next release.
-                    done.send(self.segments.reclaim(lane, from)).unwrap_or_default();
+                Ok(Request::SetRetention(retention)) => self.segments.set_retention(retention),
+                Ok(Request::RevokeRelease { lane, from, reply }) => {
+                    let sent = reply.send(self.segments.revoke_release(lane, from));
+                    ignore(sent, "the sender of the request is gone; the next release covers the segments again");
                 }
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => self.release_retained(),
             }
             self.prepare_waiting();
-            self.figures.note(&self.segments);
+            self.stats.update(&self.segments);
         }
     }
 
     /// How long to wait for a request before something else is due.
-    fn wait(&self) -> Option<Duration> {
+    fn timeout(&self) -> Option<Duration> {
         let release = self.segments.next_release().map(|at| at.saturating_duration_since(Instant::now()));
-        // Each look at a segment that cannot be released takes its time.
-        let release = release.map(|wait| wait.max(RELEASE_STEP));
+        // A segment that cannot be released must not be tried without a pause.
+        let release = release.map(|wait| wait.max(RELEASE_INTERVAL));
         let retry = (!self.waiting.is_empty()).then_some(RETRY_INTERVAL);
         release.into_iter().chain(retry).min()
     }
@@ -210,30 +215,31 @@ impl Work {
         }
     }
 
-    /// Makes what waits, in turn. A lane's segments come in order, so one that fails holds up those of its own lane; other
-    /// lanes may stand on another disk.
+    /// Makes the segments that wait, in order. A lane needs its segments in order, so one that fails holds up the others of
+    /// its lane. Other lanes may be on another disk.
     fn prepare_waiting(&mut self) {
-        let mut left = VecDeque::new();
+        let mut still_waiting = VecDeque::new();
         while let Some((header, lane)) = self.waiting.pop_front() {
-            let held_up = left.iter().any(|(header_left, _): &(SegmentHeader, _)| header_left.lane == header.lane);
-            if held_up || !self.prepare(header, &lane) {
-                left.push_back((header, lane));
+            let is_held_up = still_waiting.iter().any(|(other, _): &(SegmentHeader, _)| other.lane == header.lane);
+            if is_held_up || !self.prepare(header, &lane) {
+                still_waiting.push_back((header, lane));
             }
         }
-        self.waiting = left;
+        self.waiting = still_waiting;
         self.refuse_waiting();
     }
 
+    /// Makes a segment and hands it to its lane. Returns whether it could.
     fn prepare(&mut self, header: SegmentHeader, lane: &LaneShared) -> bool {
-        let made = match self.segments.prepare(header) {
+        let file = match self.segments.prepare(header) {
             Ok(()) => lane.open_segment(self.segments.layout(), header.segment),
             Err(PrepareError::Quota) => return false,
             Err(PrepareError::Failed(error)) => Err(error),
         };
-        match made {
+        match file {
             Ok(file) => {
-                lane.segment_made(header.segment, file);
-                // What was only kept until there is this one.
+                lane.add_segment(header.segment, file);
+                // The segment before it may have been kept only until this one was made.
                 self.release(header.lane, 0);
                 true
             }
@@ -250,12 +256,14 @@ impl Work {
         }
     }
 
+    /// Tells the lanes that wait for a segment that there is none.
     fn refuse_waiting(&self) {
         for (_, lane) in &self.waiting {
             lane.set_full(true);
         }
     }
 
+    /// Logs why a segment cannot be made, unless the lane is full already: then it was logged.
     fn report(&self, lane: &LaneShared, error: &LogError) {
         if !lane.is_full() {
             tracing::error!(code = "segment_not_made", %error, "no further segment can be made; pushes are refused when the last is full");

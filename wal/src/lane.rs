@@ -1,21 +1,20 @@
-//! A lane: one core thread's part of the log. Group commit ([`crate::group`]) driven on the thread's own ring.
+//! A lane: the part of the log that one core's thread writes. It drives group commit ([`crate::group`]) on a ring of its own.
 //!
-//! A lane is opened anywhere ([`crate::log`]) and *started* on the thread that uses it. The thread waits on [`Lane::event`]
-//! (an eventfd) by whatever means it has, and calls [`Lane::on_event`] whenever that was signalled.
+//! [`crate::log`] opens a lane on any thread. The thread that uses it *starts* it, waits on [`Lane::event`], an eventfd, and
+//! calls [`Lane::on_event`] after each signal.
 
 use crate::{
-    error::LogError,
-    group::{Appended, GroupCommit, Record, Refused, Start, Step, SyncMethod, WriteFailed},
+    error::{LogError, ignore},
+    group::{AppendRefusal, Appended, Completion, Group, GroupCommit, LaneStart, Record, SyncMethod, WriteError},
     keeper::KeeperHandle,
     layout::Layout,
     position::Position,
-    recent::Recent,
     ring::Ring,
+    tail_cache::TailCache,
 };
 use std::{
     collections::VecDeque,
     fs::{File, OpenOptions},
-    io,
     os::{
         fd::{BorrowedFd, OwnedFd},
         unix::fs::OpenOptionsExt,
@@ -26,26 +25,28 @@ use std::{
     },
 };
 
-/// What other threads see of a lane, and tell it.
+/// The part of a lane that other threads read and write.
 pub struct LaneShared {
     lane: u16,
     sync: SyncMethod,
-    durable: AtomicU64,
+    /// [`Position::pack`]ed.
+    durable_end: AtomicU64,
     durable_ordinal: AtomicU64,
     appended_ordinal: AtomicU64,
-    full: AtomicBool,
-    refusing: AtomicBool,
-    poisoned: AtomicBool,
-    made: Mutex<VecDeque<(u64, Arc<File>)>>,
-    recent: Arc<Recent>,
+    is_full: AtomicBool,
+    is_refusing: AtomicBool,
+    is_poisoned: AtomicBool,
+    /// Segments that the keeper has made and the lane has not taken yet.
+    ready_segments: Mutex<VecDeque<(u64, Arc<File>)>>,
+    tail_cache: Arc<TailCache>,
     event: Arc<OwnedFd>,
 }
 
 impl LaneShared {
-    /// What the lane wrote last.
+    /// The bytes that the lane wrote last.
     #[must_use]
-    pub fn recent(&self) -> &Arc<Recent> {
-        &self.recent
+    pub fn tail_cache(&self) -> &Arc<TailCache> {
+        &self.tail_cache
     }
 
     /// The lane's number.
@@ -54,10 +55,10 @@ impl LaneShared {
         self.lane
     }
 
-    /// Position behind the last durable group. Read it *after* the counter of numbers: see [`crate::log::Numbers`].
+    /// Position behind the last durable group. Read it *after* the sequence counter: see [`crate::log::SequenceCounter`].
     #[must_use]
-    pub fn durable(&self) -> Position {
-        Position::unpack(self.durable.load(Ordering::SeqCst))
+    pub fn durable_end(&self) -> Position {
+        Position::unpack(self.durable_end.load(Ordering::SeqCst))
     }
 
     /// Ordinal behind the last durable record.
@@ -66,40 +67,43 @@ impl LaneShared {
         self.durable_ordinal.load(Ordering::SeqCst)
     }
 
-    /// Ordinal behind the last record appended.
+    /// Ordinal behind the last appended record.
     #[must_use]
     pub fn appended_ordinal(&self) -> u64 {
         self.appended_ordinal.load(Ordering::Relaxed)
     }
 
-    /// Whether the quota, or the disk, allows no further segment.
+    /// Whether the quota or the disk has no room for the segment that the lane has requested.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.full.load(Ordering::Relaxed)
+        self.is_full.load(Ordering::Relaxed)
     }
 
-    /// Whether a batch was refused because of that, and no segment was made since.
+    /// Whether the lane refused a batch because it was full, and has got no segment since.
     #[must_use]
     pub fn is_refusing(&self) -> bool {
-        self.is_full() && self.refusing.load(Ordering::Relaxed)
+        self.is_full() && self.is_refusing.load(Ordering::Relaxed)
     }
 
     /// Whether a write or sync failed.
     #[must_use]
     pub fn is_poisoned(&self) -> bool {
-        self.poisoned.load(Ordering::SeqCst)
+        self.is_poisoned.load(Ordering::SeqCst)
     }
 
-    pub(crate) fn set_full(&self, full: bool) {
-        self.full.store(full, Ordering::Relaxed);
+    /// Says whether there is room for the segment that the lane has requested.
+    pub(crate) fn set_full(&self, is_full: bool) {
+        self.is_full.store(is_full, Ordering::Relaxed);
         self.signal();
     }
 
-    pub(crate) fn segment_made(&self, segment: u64, file: File) {
-        self.lock_made().push_back((segment, Arc::new(file)));
+    /// Hands a segment that was made to the lane.
+    pub(crate) fn add_segment(&self, segment: u64, file: File) {
+        self.lock_ready_segments().push_back((segment, Arc::new(file)));
         self.set_full(false);
     }
 
+    /// Opens a segment's file as the lane writes to it.
     pub(crate) fn open_segment(&self, layout: &Layout, segment: u64) -> Result<File, LogError> {
         let path = layout.segment(self.lane, segment);
         let flags = if self.sync == SyncMethod::Direct { libc::O_DIRECT } else { 0 };
@@ -107,83 +111,92 @@ impl LaneShared {
         opened.map_err(LogError::io("open for writing", path))
     }
 
-    fn lock_made(&self) -> MutexGuard<'_, VecDeque<(u64, Arc<File>)>> {
-        self.made.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_ready_segments(&self) -> MutexGuard<'_, VecDeque<(u64, Arc<File>)>> {
+        self.ready_segments.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Makes the lane's eventfd readable.
     fn signal(&self) {
-        // An eventfd write fails only when its counter is at its limit, and then it is readable anyway.
-        if let Err(error) = rustix::io::write(&self.event, &1_u64.to_ne_bytes()) {
-            tracing::debug!(%error, "the lane's eventfd was not written");
-        }
+        let signalled = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
+        ignore(signalled, "an eventfd takes no more when its counter is at its limit, and then it is readable");
     }
 }
 
-/// A lane that is open but not yet on its thread.
-pub struct LaneOpen {
+/// A lane that is open and not yet started on its thread.
+pub struct UnstartedLane {
     pub(crate) shared: Arc<LaneShared>,
-    pub(crate) start: Start,
+    pub(crate) start: LaneStart,
+    /// The segments that groups may go to, the current one first.
     pub(crate) files: VecDeque<(u64, Arc<File>)>,
-    pub(crate) numbers: Arc<AtomicU64>,
+    pub(crate) next_number: Arc<AtomicU64>,
     pub(crate) keeper: KeeperHandle,
 }
 
-impl LaneOpen {
-    /// Its number.
+impl UnstartedLane {
+    /// The lane's number.
     #[must_use]
     pub fn lane(&self) -> u16 {
         self.start.lane
     }
 
-    pub(crate) fn shared(start: &Start, sync: SyncMethod, recent_bytes: usize) -> Result<Arc<LaneShared>, LogError> {
-        // Blocking: on a descriptor that is not, older kernels' io_uring would not wait for an event.
+    /// The shared part of a lane that starts at `start`.
+    pub(crate) fn shared(
+        start: &LaneStart,
+        sync: SyncMethod,
+        tail_cache_bytes: usize,
+    ) -> Result<Arc<LaneShared>, LogError> {
+        // A blocking descriptor: on others, the io_uring of older kernels does not wait for an event.
         let event = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)
             .map_err(|error| LogError::Ring(error.into()))?;
         Ok(Arc::new(LaneShared {
             lane: start.lane,
             sync,
-            durable: AtomicU64::new(start.tail.pack()),
+            durable_end: AtomicU64::new(start.tail.pack()),
             durable_ordinal: AtomicU64::new(start.next_ordinal),
             appended_ordinal: AtomicU64::new(start.next_ordinal),
-            full: AtomicBool::new(false),
-            refusing: AtomicBool::new(false),
-            poisoned: AtomicBool::new(false),
-            made: Mutex::new(VecDeque::new()),
-            recent: Arc::new(Recent::new(recent_bytes)),
+            is_full: AtomicBool::new(false),
+            is_refusing: AtomicBool::new(false),
+            is_poisoned: AtomicBool::new(false),
+            ready_segments: Mutex::new(VecDeque::new()),
+            tail_cache: Arc::new(TailCache::new(tail_cache_bytes)),
             event: Arc::new(event),
         }))
     }
 
-    /// Starts the lane on this thread; it stays here.
+    /// Starts the lane on this thread, where it stays.
     ///
     /// # Errors
-    /// [`LogError::Ring`].
+    /// [`LogError::Ring`] if the system grants no ring.
     pub fn start(self) -> Result<Lane, LogError> {
         let ring = Ring::new(self.shared.sync, Arc::clone(&self.shared.event)).map_err(LogError::Ring)?;
         let mut commit = GroupCommit::new(self.start);
         for (segment, _) in self.files.iter().skip(1) {
-            commit.segment_ready(*segment);
+            commit.add_ready_segment(*segment);
         }
-        let mut lane =
-            Lane { shared: self.shared, commit, ring, files: self.files, numbers: self.numbers, keeper: self.keeper };
+        let Self { shared, files, next_number, keeper, .. } = self;
+        let mut lane = Lane { shared, commit, ring, files, next_number, keeper };
         lane.request_segments();
         Ok(lane)
     }
 }
 
-/// Why records were not appended. Nothing of them is in the log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Why a batch was not appended. Nothing of it is in the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
-    /// The batch can never fit.
+    /// The batch never fits: a batch lies within one segment.
+    #[error("the batch takes more than {max_bytes} bytes")]
     TooLarge {
-        /// Bytes that a batch may take, frames' headers included.
-        max: usize,
+        /// Bytes that a batch may take, including the headers of its frames.
+        max_bytes: usize,
     },
-    /// Too much waits for the disk, or the next segment is being made: try again after the lane's next event.
+    /// Too many bytes wait for the disk, or the next segment is being made: try again after the lane's next event.
+    #[error("too much waits for the disk, or the next segment is being made")]
     Busy,
-    /// The quota is reached, or the disk is full: try again once the drain has released something.
+    /// The quota is reached, or the disk is full: try again after the drain has released a segment.
+    #[error("there is no room for another segment")]
     Full,
-    /// A write failed. Nothing more is taken, ever.
+    /// A write failed earlier. The lane takes nothing more.
+    #[error("an earlier write failed")]
     Poisoned,
 }
 
@@ -194,12 +207,12 @@ pub struct Lane {
     ring: Ring,
     /// The segments that groups may go to, the current one first.
     files: VecDeque<(u64, Arc<File>)>,
-    numbers: Arc<AtomicU64>,
+    next_number: Arc<AtomicU64>,
     keeper: KeeperHandle,
 }
 
 impl Lane {
-    /// Appends a batch, all of it or nothing; [`submit`](Self::submit) sends it on its way. The batch is durable, and may be
+    /// Appends a batch: all of it or nothing. [`submit`](Self::submit) starts to write it. The batch is durable, and may be
     /// answered, once [`durable_ordinal`](Self::durable_ordinal) has reached [`Appended::end_ordinal`].
     ///
     /// # Errors
@@ -210,44 +223,45 @@ impl Lane {
         }
         let is_full = self.is_full();
         if is_full && self.shared.is_refusing() {
-            // A smaller batch may still fit. But whoever was refused must not be overtaken by whoever asks for less, nor
-            // each client be told yes and no in turns until the last byte is taken.
+            // A smaller batch might fit, but it must not overtake the one that was refused. Nor should clients get yes and no
+            // in turns until the last byte is taken.
             return Err(AppendError::Full);
         }
-        let numbers = &self.numbers;
-        let appended = self.commit.append(records, |count| numbers.fetch_add(count, Ordering::SeqCst));
-        let appended = appended.map_err(|refused| match refused {
-            Refused::TooLarge { max } => AppendError::TooLarge { max },
-            Refused::Busy if is_full => {
-                self.shared.refusing.store(true, Ordering::Relaxed);
+        let next_number = &self.next_number;
+        let appended = self.commit.append(records, |count| next_number.fetch_add(count, Ordering::SeqCst));
+        let appended = appended.map_err(|refusal| match refusal {
+            AppendRefusal::TooLarge { max_bytes } => AppendError::TooLarge { max_bytes },
+            AppendRefusal::Busy if is_full => {
+                self.shared.is_refusing.store(true, Ordering::Relaxed);
                 AppendError::Full
             }
-            Refused::Busy => AppendError::Busy,
-            Refused::Poisoned => AppendError::Poisoned,
+            AppendRefusal::Busy => AppendError::Busy,
+            AppendRefusal::Poisoned => AppendError::Poisoned,
         })?;
         self.shared.appended_ordinal.store(appended.end_ordinal, Ordering::Relaxed);
         self.request_segments();
         Ok(appended)
     }
 
-    /// Starts writing what was appended; returns whether it did. While a write is under way it does not: what is appended
-    /// until this is called after its completion is written together.
+    /// Starts to write what was appended. Returns whether it did: it does not while a write is in flight. Everything appended
+    /// until the next call is written together.
     ///
     /// # Errors
-    /// [`WriteFailed`]: the lane is poisoned.
-    pub fn submit(&mut self) -> Result<bool, WriteFailed> {
-        let Some(group) = self.commit.next_group() else { return Ok(false) };
-        self.start_operation(group)?;
+    /// [`WriteError`]: the lane is poisoned.
+    pub fn submit(&mut self) -> Result<bool, WriteError> {
+        let Some(group) = self.commit.take_next_group() else { return Ok(false) };
+        self.start_write(group)?;
         Ok(true)
     }
 
-    /// Appends a seal and sends it on its way, if all that was appended is durable and not sealed yet: for a lane that is idle
-    /// for a moment, or ends. Returns whether it did; the lane is idle again once the seal is durable.
+    /// Appends a seal and starts to write it, if everything appended is durable and not sealed yet. Call it when the lane has
+    /// been idle for a moment, and before the lane ends. Returns whether it did. The lane is idle again once the seal is
+    /// durable.
     ///
     /// # Errors
-    /// [`WriteFailed`]: the lane is poisoned.
-    pub fn seal(&mut self) -> Result<bool, WriteFailed> {
-        if !self.commit.seal(self.numbers.load(Ordering::SeqCst)) {
+    /// [`WriteError`]: the lane is poisoned.
+    pub fn seal(&mut self) -> Result<bool, WriteError> {
+        if !self.commit.seal(self.next_number.load(Ordering::SeqCst)) {
             return Ok(false);
         }
         self.request_segments();
@@ -255,82 +269,80 @@ impl Lane {
         Ok(true)
     }
 
-    fn start_operation(&mut self, group: crate::group::Group) -> Result<(), WriteFailed> {
-        let segment = group.start().segment;
-        // Groups come in order, so the segments before are written to the end.
-        while self.files.front().is_some_and(|(number, _)| *number < segment) {
+    fn start_write(&mut self, group: Group) -> Result<(), WriteError> {
+        let start = group.start();
+        // Groups come in order, so the earlier segments are written to their ends.
+        while self.files.front().is_some_and(|(segment, _)| *segment < start.segment) {
             self.files.pop_front();
         }
-        let started = match self.files.front() {
-            Some((number, file)) if *number == segment => self.ring.start(group, Arc::clone(file)),
-            _ => Err(io::Error::new(io::ErrorKind::NotFound, "the group's segment is not open")),
-        };
-        started.map_err(|source| {
-            self.shared.poisoned.store(true, Ordering::SeqCst);
-            WriteFailed { at: self.commit.durable(), source }
+        let Some((segment, file)) = self.files.front() else { unreachable!("the segment of a group is open") };
+        assert_eq!(*segment, start.segment, "the segment of a group is open");
+        self.ring.start(group, Arc::clone(file)).map_err(|source| {
+            self.shared.is_poisoned.store(true, Ordering::SeqCst);
+            WriteError { at: start, source }
         })?;
-        // While the disk writes. A group that goes on after a short write was kept when it began.
-        if let Some(group) = self.ring.in_flight().filter(|group| group.is_at_start()) {
-            self.shared.recent.keep(group.start(), group.unwritten());
+        // Copies while the disk writes. The rest of a short write was inserted with its group.
+        if let Some(group) = self.ring.in_flight().filter(|group| group.is_unwritten()) {
+            self.shared.tail_cache.insert(start, group.unwritten());
         }
         Ok(())
     }
 
-    /// Takes in what happened: completions, segments that are ready. Returns whether more became durable; what was appended
-    /// since is for [`submit`](Self::submit) to send on its way.
+    /// Takes completions and ready segments. Returns whether more became durable. Call [`submit`](Self::submit) afterwards:
+    /// it starts to write what was appended meanwhile.
     ///
     /// # Errors
-    /// [`WriteFailed`]: the lane is poisoned, nothing that is not durable yet ever will be.
-    pub fn on_event(&mut self) -> Result<bool, WriteFailed> {
-        self.take_made_segments();
+    /// [`WriteError`]: the lane is poisoned. What is not durable yet never will be.
+    pub fn on_event(&mut self) -> Result<bool, WriteError> {
+        self.take_ready_segments();
         let before = self.commit.durable_ordinal();
         while let Some((group, outcome)) = self.ring.take_completed() {
-            match self.commit.completed(group, outcome) {
-                Ok(Step::Again(group)) => self.start_operation(group)?,
-                Ok(Step::Durable) => {
-                    // The position first: whoever sees the ordinal may rely on the position.
-                    self.shared.durable.store(self.commit.durable().pack(), Ordering::SeqCst);
+            match self.commit.complete(group, outcome) {
+                Ok(Completion::ShortWrite(group)) => self.start_write(group)?,
+                Ok(Completion::Durable) => {
+                    // The position before the ordinal: a thread that sees the ordinal may rely on the position.
+                    self.shared.durable_end.store(self.commit.durable_end().pack(), Ordering::SeqCst);
                     self.shared.durable_ordinal.store(self.commit.durable_ordinal(), Ordering::SeqCst);
                 }
-                Err(failed) => {
-                    self.shared.poisoned.store(true, Ordering::SeqCst);
-                    return Err(failed);
+                Err(error) => {
+                    self.shared.is_poisoned.store(true, Ordering::SeqCst);
+                    return Err(error);
                 }
             }
         }
         Ok(self.commit.durable_ordinal() > before)
     }
 
-    fn take_made_segments(&mut self) {
-        let mut made = self.shared.lock_made();
-        while let Some((segment, file)) = made.pop_front() {
-            self.commit.segment_ready(segment);
+    fn take_ready_segments(&mut self) {
+        let mut ready_segments = self.shared.lock_ready_segments();
+        while let Some((segment, file)) = ready_segments.pop_front() {
+            self.commit.add_ready_segment(segment);
             self.files.push_back((segment, file));
-            // Here, on the thread that sets it: whoever makes segments may do so right before it is set.
-            self.shared.refusing.store(false, Ordering::Relaxed);
+            // The lane itself clears what it set: the keeper may make a segment right before the lane sets it.
+            self.shared.is_refusing.store(false, Ordering::Relaxed);
         }
     }
 
     fn request_segments(&mut self) {
-        while let Some(header) = self.commit.wanted_segment(self.numbers.load(Ordering::SeqCst)) {
+        while let Some(header) = self.commit.take_segment_request(self.next_number.load(Ordering::SeqCst)) {
             self.keeper.prepare(header, Arc::clone(&self.shared));
         }
     }
 
-    /// The eventfd that is readable after each completion and whenever another thread has something for the lane. It counts;
-    /// read it, then call [`on_event`](Self::on_event).
+    /// The eventfd that becomes readable with each completion, and when the keeper has something for the lane. Read its
+    /// counter, then call [`on_event`](Self::on_event).
     #[must_use]
     pub fn event(&self) -> BorrowedFd<'_> {
         self.ring.event()
     }
 
-    /// What other threads see of the lane.
+    /// The part of the lane that other threads use.
     #[must_use]
     pub fn shared(&self) -> &Arc<LaneShared> {
         &self.shared
     }
 
-    /// Whether something waits that no write is under way for.
+    /// Whether something was appended and no write is in flight.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
         self.ring.in_flight().is_none() && self.queued_bytes() > 0
@@ -342,20 +354,20 @@ impl Lane {
         self.commit.durable_ordinal()
     }
 
-    /// Bytes that wait for the disk, those in flight included.
+    /// Bytes that wait for the disk, including those in flight.
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.commit.queued_bytes()
     }
 
-    /// Whether the lane has no segment left behind the current one, and gets none before something is released.
+    /// Whether no segment is ready behind the current one, and none will be before one is released.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        // One that was made, but not taken in yet, may be the last there is.
-        self.commit.segments_ready() == 0 && self.shared.is_full() && self.shared.lock_made().is_empty()
+        // The lane may not have taken the last segment that there is room for.
+        self.commit.ready_segments() == 0 && self.shared.is_full() && self.shared.lock_ready_segments().is_empty()
     }
 
-    /// Whether all that was appended is durable.
+    /// Whether everything appended is durable.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.commit.is_idle()

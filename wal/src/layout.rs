@@ -1,4 +1,4 @@
-//! Where the log's files are, and the file that names the log.
+//! The paths of the log's files, and the file that names the log.
 
 use crate::{
     error::LogError,
@@ -11,13 +11,13 @@ use std::{
 };
 use uuid::Uuid;
 
-/// Directory of segments that wait for another use.
+/// Directory of segments that wait to be recycled.
 const FREE_DIR: &str = "free";
-/// Directory of segments that did not verify and were drained of what did.
+/// Directory of damaged segments whose sound records are drained.
 const SET_ASIDE_DIR: &str = "set-aside";
 /// File that names the log.
 const LOG_ID_FILE: &str = "log-id";
-/// First word of that file.
+/// The first word of that file.
 const LOG_ID_WORD: &str = "forebay-log";
 
 /// Paths below the log's directory.
@@ -39,34 +39,34 @@ impl Layout {
         &self.root
     }
 
-    /// Directory of a lane.
+    /// The directory of a lane.
     #[must_use]
     pub fn lane(&self, lane: u16) -> PathBuf {
         self.root.join(lane_dir_name(lane))
     }
 
-    /// File of a segment.
+    /// The file of a segment.
     #[must_use]
     pub fn segment(&self, lane: u16, segment: u64) -> PathBuf {
         self.lane(lane).join(file_name(segment))
     }
 
-    /// Directory of segments that wait for another use.
+    /// The directory of segments that wait to be recycled.
     #[must_use]
     pub fn free(&self) -> PathBuf {
         self.root.join(FREE_DIR)
     }
 
-    /// Directory of damaged segments.
+    /// The directory of damaged segments whose sound records are drained.
     #[must_use]
     pub fn set_aside(&self) -> PathBuf {
         self.root.join(SET_ASIDE_DIR)
     }
 
-    /// The lanes found in the directory, in order.
+    /// The lanes that have a directory, in ascending order.
     ///
     /// # Errors
-    /// [`LogError::Io`] when the directory cannot be read.
+    /// [`LogError::Io`] if the directory cannot be read.
     pub fn lanes<S: Storage>(&self, storage: &S) -> Result<Vec<u16>, LogError> {
         let names = storage.list(&self.root).map_err(LogError::io("list", &self.root))?;
         let mut lanes: Vec<u16> = names.iter().filter_map(|name| parse_lane_dir_name(name)).collect();
@@ -74,10 +74,10 @@ impl Layout {
         Ok(lanes)
     }
 
-    /// The log's id, from its file.
+    /// Reads the log's id from its file.
     ///
     /// # Errors
-    /// [`LogError::LogIdLost`] when the file is damaged or missing, [`LogError::Io`] when it cannot be read.
+    /// [`LogError::LogIdLost`] if the file is damaged or missing, [`LogError::Io`] if it cannot be read.
     pub fn read_log_id<S: Storage>(&self, storage: &S) -> Result<[u8; 16], LogError> {
         let path = self.root.join(LOG_ID_FILE);
         match storage.read_small(&path) {
@@ -87,14 +87,14 @@ impl Layout {
         }
     }
 
-    /// The log's id; a new one is made in a directory that has no segments yet.
+    /// Reads the log's id from its file, or creates a random one if the directory has no lane.
     ///
     /// # Errors
-    /// As [`read_log_id`](Self::read_log_id).
-    pub fn read_or_make_log_id<S: Storage>(&self, storage: &S) -> Result<[u8; 16], LogError> {
+    /// Those of [`read_log_id`](Self::read_log_id), and [`LogError::Io`] if the file cannot be created.
+    pub fn read_or_create_log_id<S: Storage>(&self, storage: &S) -> Result<[u8; 16], LogError> {
         match self.read_log_id(storage) {
             Err(LogError::LogIdLost { path }) => {
-                // A file cut short by a crash while the log was being made names nothing yet; segments come later.
+                // Lanes are created after the file is durable: without a lane, a crash cut the creation short.
                 if !self.lanes(storage)?.is_empty() {
                     return Err(LogError::LogIdLost { path });
                 }
@@ -132,13 +132,13 @@ mod tests {
     fn a_log_keeps_its_id_and_a_damaged_id_is_not_replaced_while_there_are_segments() {
         let dir = tempfile::tempdir().unwrap();
         let layout = Layout::new(dir.path());
-        let id = layout.read_or_make_log_id(&Disk).unwrap();
-        assert_eq!(layout.read_or_make_log_id(&Disk).unwrap(), id);
+        let id = layout.read_or_create_log_id(&Disk).unwrap();
+        assert_eq!(layout.read_or_create_log_id(&Disk).unwrap(), id);
         std::fs::create_dir(layout.lane(0)).unwrap();
         let path = dir.path().join(LOG_ID_FILE);
         let mut content = std::fs::read(&path).unwrap();
         content[20] ^= 1;
         std::fs::write(&path, content).unwrap();
-        assert!(matches!(layout.read_or_make_log_id(&Disk), Err(LogError::LogIdLost { .. })));
+        assert!(matches!(layout.read_or_create_log_id(&Disk), Err(LogError::LogIdLost { .. })));
     }
 }

@@ -1,27 +1,39 @@
-//! Forebay's log: records made durable by group commit on io_uring, read back in order, recovered after any crash.
+//! Forebay's log: group commit on io_uring makes records durable, a reader returns them in order, and recovery goes on
+//! after any crash.
 //!
-//! **Promises.** A record whose ordinal the lane calls durable survives a crash of the process, and (by
-//! [`SyncMethod::Direct`](group::SyncMethod) and `Fdatasync`) of the machine. A batch is in the log whole or not at all. A
-//! record that was never appended is never read. Nothing is removed before [`release`](keeper::KeeperHandle::release) says
-//! so, and bytes that do not verify are set aside, never deleted.
+//! **It promises:**
+//! - A record survives a crash of the process once its lane's durable ordinal has passed it. It survives a crash of the
+//!   machine too, unless the log is opened with [`SyncMethod::None`](group::SyncMethod::None).
+//! - A batch is in the log whole or not at all.
+//! - A record that was never appended is never read.
+//! - A segment stays until [`release`](keeper::KeeperHandle::release) names it. A segment with bytes that do not verify is
+//!   set aside and never deleted.
 //!
-//! **Refuses.** A log of a newer format; anything after a failed write or sync (the lane is poisoned: restart); growth
-//! beyond the quota.
+//! **It refuses:**
+//! - a log of a later format;
+//! - every append after a failed write or sync. The lane is poisoned, and a restart recovers it;
+//! - growth beyond the quota.
 //!
-//! **Does not** know what a record means, nor HTTP, nor PostgreSQL.
+//! **It does not know** what a record means. It knows neither HTTP nor PostgreSQL.
+//!
+//! Each layer uses only what stands below it:
 //!
 //! ```text
-//!   log      opens: recovers every lane found, starts the keeper
-//!   ├─ recovery   files of a lane -> where it goes on, findings
-//!   ├─ keeper     thread that makes and releases segments ahead of need  ── segments  which exist, quota
-//!   ├─ lane       append / submit / on_event, on its core's thread
-//!   │  ├─ group      group commit as a state machine, no I/O  ── buffer  aligned chunks
-//!   │  └─ ring       the raw io_uring rings; all unsafe code
-//!   └─ reader     records in order, while they are being written  ── recent  a lane's last bytes, in memory
-//!      └─ scan       bytes -> frames, resync behind damage
-//!         └─ frame, segment, position, layout, limits     the format: docs/log-format.md
-//!   probe    before: which sync methods the file system takes, which is faster
-//!   storage   the seam below recovery, segments and reader: a real file system, or a simulated one
+//!   log            opens a log: recovers every lane and starts the keeper
+//!     lane         appends, submits and takes completions, on the thread of one core
+//!     keeper       the thread that makes segments ahead of need and releases drained ones
+//!       segments   which segments exist; the quota
+//!     recovery     reads the files of a lane: where it goes on, and what is wrong with it
+//!     reader       returns records in order while others are written
+//!       scan       finds frames in a segment's bytes; resynchronises behind damage
+//!     group        group commit as a state machine without I/O
+//!       buffer     block-aligned memory for a group
+//!     ring         io_uring, and all of the crate's unsafe code
+//!     tail_cache   the bytes that a lane wrote last
+//!     storage      files and directories: a real file system, or a simulated one
+//!     frame, segment, position, layout, limits   the format: docs/log-format.md
+//!     finding, error                             what can be wrong
+//!   probe          which sync methods a file system supports, and which is faster; used before `log`
 //! ```
 
 pub mod buffer;
@@ -37,10 +49,10 @@ pub mod log;
 pub mod position;
 pub mod probe;
 pub mod reader;
-pub mod recent;
 pub mod recovery;
 pub mod ring;
 pub mod scan;
 pub mod segment;
 pub mod segments;
 pub mod storage;
+pub mod tail_cache;

@@ -1,12 +1,13 @@
-//! Opening the log: recovery of every lane found, a lane for every core, the keeper of segments.
+//! Opens a log: recovers every lane, opens the lanes to write to, and starts the keeper of segments.
 
 use crate::{
     error::LogError,
+    finding::Finding,
     group::SyncMethod,
     keeper::{Keeper, KeeperHandle},
-    lane::{LaneOpen, LaneShared},
+    lane::{LaneShared, UnstartedLane},
     layout::Layout,
-    limits::{LANES_MAX, RECENT_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN},
+    limits::{LANES_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, TAIL_CACHE_BYTES},
     recovery::{RecoverOptions, RecoveredLane, recover_lane},
     segment::SegmentHeader,
     segments::{PrepareError, Segments},
@@ -24,75 +25,75 @@ use std::{
 /// How to open a log.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// Its directory; made if it is missing.
+    /// The log's directory. It is created if it is missing.
     pub dir: PathBuf,
-    /// Lanes to write to.
+    /// The number of lanes to write to: 1 to [`LANES_MAX`].
     pub lanes: u16,
     /// How writes are made durable.
     pub sync: SyncMethod,
-    /// Size of new segments in bytes, a multiple of a mebibyte.
+    /// The size of new segments in bytes: a multiple of [`SEGMENT_BYTES_MIN`], at most [`SEGMENT_BYTES_MAX`].
     pub segment_bytes: u64,
-    /// Bytes that all segments may take.
+    /// Bytes that all segments together may take.
     pub quota_bytes: u64,
 }
 
-/// The counter of log sequence numbers, one for all lanes.
+/// The counter of log sequence numbers. All lanes share it.
 ///
-/// To find what may be delivered, read [`next`](Self::next) first and each lane's
-/// [`durable`](crate::lane::LaneShared::durable) after it, and take the records below what was read: a record that was
-/// numbered after another one's answer then never comes without that other one.
+/// To find what may be delivered, read [`next`](Self::next) first and the
+/// [`durable_end`](crate::lane::LaneShared::durable_end) of each lane after it, then take the records with a number below
+/// the one read. A record that was appended after the answer to another is then never taken without that other one.
 #[derive(Clone)]
-pub struct Numbers(Arc<AtomicU64>);
+pub struct SequenceCounter(Arc<AtomicU64>);
 
-impl Numbers {
-    /// The number that the next record gets.
+impl SequenceCounter {
+    /// The number of the next record.
     #[must_use]
     pub fn next(&self) -> u64 {
         self.0.load(Ordering::SeqCst)
     }
 }
 
-/// A lane as it was found, for whoever reads it: it may be one that nobody writes to any more.
+/// What a reader must know of a lane. The log may have lanes that nobody writes to any more.
 #[derive(Clone)]
-pub struct LaneFound {
+pub struct LaneInfo {
     /// The lane.
     pub lane: u16,
-    /// Its oldest segment.
+    /// The oldest segment.
     pub first_segment: u64,
     /// Ordinal of the oldest record.
     pub first_ordinal: u64,
-    /// Records found.
+    /// The number of records that verify.
     pub records: u64,
-    /// The header of the tail's segment, if there was no room to make it: who reads the lane must know it, see
+    /// The header of the tail's segment, if there was no room to make that segment. Pass it to
     /// [`LaneReader::with_pending_tail`](crate::reader::LaneReader::with_pending_tail).
     pub pending_tail: Option<SegmentHeader>,
-    /// Where its durable end is told.
+    /// The durable end of the lane.
     pub shared: Arc<LaneShared>,
 }
 
 /// An open log.
 pub struct Log {
-    /// Its id.
+    /// The log's id.
     pub id: [u8; 16],
-    /// Its paths.
+    /// The log's paths.
     pub layout: Layout,
-    /// Every lane found or made.
-    pub found: Vec<LaneFound>,
-    /// The lanes to write to, each to be started on its thread.
-    pub lanes: Vec<LaneOpen>,
-    /// The counter of numbers.
-    pub numbers: Numbers,
+    /// Every lane of the log, to read from.
+    pub all_lanes: Vec<LaneInfo>,
+    /// The lanes to write to. Start each of them on its thread.
+    pub lanes: Vec<UnstartedLane>,
+    /// The counter of log sequence numbers.
+    pub sequence_counter: SequenceCounter,
     /// The keeper of segments.
     pub keeper: Keeper,
-    /// What recovery found, by lane.
-    pub findings: Vec<(u16, crate::finding::Finding)>,
+    /// What recovery reports, by lane.
+    pub findings: Vec<(u16, Finding)>,
 }
 
-/// A log as its files say it is, ready to go on.
+/// A recovered log.
 pub struct Recovered<S> {
-    /// Its id.
+    /// The log's id.
     pub id: [u8; 16],
-    /// Every lane found or made.
+    /// Every lane of the log.
     pub lanes: Vec<RecoveredLane>,
     /// Which segments exist.
     pub segments: Segments<S>,
@@ -100,27 +101,28 @@ pub struct Recovered<S> {
     pub next_number: u64,
 }
 
-/// Recovers every lane of the log in `layout`, and sees to it that each has a segment to go on with. Where there is no room
-/// for one, its [`tail_header`](RecoveredLane::tail_header) stays: the log must open all the same, for only the drain makes
-/// room. [`LogOptions::dir`] and [`LogOptions::sync`] are not looked at.
+/// Recovers every lane of the log in `layout`, and makes a segment for each lane that needs one to continue in.
+///
+/// If there is no room for that segment, the lane keeps its [`tail_header`](RecoveredLane::tail_header). The log opens all
+/// the same: only the drain makes room. [`LogOptions::dir`] and [`LogOptions::sync`] are ignored.
 ///
 /// # Errors
 /// See [`LogError`].
 pub fn recover<S: Storage>(storage: S, layout: &Layout, options: &LogOptions) -> Result<Recovered<S>, LogError> {
-    storage.create_dir(layout.root()).map_err(LogError::io("make", layout.root()))?;
-    let id = layout.read_or_make_log_id(&storage)?;
+    storage.create_dir(layout.root()).map_err(LogError::io("create", layout.root()))?;
+    let id = layout.read_or_create_log_id(&storage)?;
     for lane in 0..options.lanes {
         let dir = layout.lane(lane);
-        storage.create_dir(&dir).map_err(LogError::io("make", &dir))?;
+        storage.create_dir(&dir).map_err(LogError::io("create", &dir))?;
     }
-    // A name that is only in memory must not be trusted with what is answered from now on.
-    let found = layout.lanes(&storage)?;
-    for dir in found.iter().map(|lane| layout.lane(*lane)).chain([layout.root().to_path_buf()]) {
+    // Records that are answered from now on must not depend on names that are only in memory.
+    let lane_numbers = layout.lanes(&storage)?;
+    for dir in lane_numbers.iter().map(|lane| layout.lane(*lane)).chain([layout.root().to_path_buf()]) {
         storage.sync_dir(&dir).map_err(LogError::io("sync", &dir))?;
     }
     let recover = RecoverOptions { log_id: id, segment_bytes: options.segment_bytes, sync: true };
     let mut lanes = Vec::new();
-    for lane in found {
+    for lane in lane_numbers {
         lanes.push(recover_lane(&storage, layout, lane, recover)?);
     }
     let mut segments = Segments::new(storage, layout.clone(), options.segment_bytes, options.quota_bytes, &lanes)?;
@@ -131,52 +133,50 @@ pub fn recover<S: Storage>(storage: S, layout: &Layout, options: &LogOptions) ->
         match segments.prepare(*header) {
             Ok(()) => lane.tail_header = None,
             Err(PrepareError::Failed(error)) if !error.is_no_room() => return Err(error),
-            Err(_) => {}
+            // The keeper makes it once there is room.
+            Err(PrepareError::Quota | PrepareError::Failed(_)) => {}
         }
     }
     Ok(Recovered { id, lanes, segments, next_number })
 }
 
-/// Opens the log in a directory that nobody else has open (the caller holds a lock).
+/// Opens the log in a directory. The caller holds a lock: nobody else may have the log open.
 ///
 /// # Errors
-/// See [`LogError`]. Damage is no error: it is in [`Log::findings`].
+/// See [`LogError`]. Damage is no error: it is reported in [`Log::findings`].
 pub fn open(options: &LogOptions) -> Result<Log, LogError> {
     if options.lanes == 0 || options.lanes > LANES_MAX {
-        return Err(LogError::Options(format!("a log has 1 to {LANES_MAX} lanes, not {}", options.lanes)));
+        return Err(LogError::LaneCount { lanes: options.lanes });
     }
     if !(SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&options.segment_bytes)
         || !options.segment_bytes.is_multiple_of(SEGMENT_BYTES_MIN)
     {
-        return Err(LogError::Options(format!(
-            "a segment has {SEGMENT_BYTES_MIN} to {SEGMENT_BYTES_MAX} bytes, in steps of {SEGMENT_BYTES_MIN}, not {}",
-            options.segment_bytes
-        )));
+        return Err(LogError::SegmentSize { segment_bytes: options.segment_bytes });
     }
     let layout = Layout::new(&options.dir);
-    let Recovered { id, lanes: recovered, segments, next_number } = recover(Disk, &layout, options)?;
+    let Recovered { id, lanes, segments, next_number } = recover(Disk, &layout, options)?;
     let keeper = Keeper::start(segments).map_err(LogError::io("start a thread for", layout.root()))?;
     let mut log = Log {
         id,
         layout,
-        found: Vec::new(),
+        all_lanes: Vec::new(),
         lanes: Vec::new(),
-        numbers: Numbers(Arc::new(AtomicU64::new(next_number))),
+        sequence_counter: SequenceCounter(Arc::new(AtomicU64::new(next_number))),
         keeper,
         findings: Vec::new(),
     };
-    for lane in recovered {
-        log.adopt(lane, options)?;
+    for lane in lanes {
+        log.add_lane(lane, options)?;
     }
     Ok(log)
 }
 
 impl Log {
-    fn adopt(&mut self, recovered: RecoveredLane, options: &LogOptions) -> Result<(), LogError> {
+    fn add_lane(&mut self, recovered: RecoveredLane, options: &LogOptions) -> Result<(), LogError> {
         let lane = recovered.lane;
         let start = recovered.start(self.id, options.segment_bytes);
-        let shared = LaneOpen::shared(&start, options.sync, RECENT_BYTES / usize::from(options.lanes))?;
-        self.found.push(LaneFound {
+        let shared = UnstartedLane::shared(&start, options.sync, TAIL_CACHE_BYTES / usize::from(options.lanes))?;
+        self.all_lanes.push(LaneInfo {
             lane,
             first_segment: recovered.segments.first().map_or(recovered.tail.segment, |found| found.segment),
             first_ordinal: recovered.first_ordinal,
@@ -193,8 +193,8 @@ impl Log {
                     files.push_back((segment, Arc::new(shared.open_segment(&self.layout, segment)?)));
                 }
             }
-            let (numbers, keeper) = (Arc::clone(&self.numbers.0), self.keeper.handle());
-            self.lanes.push(LaneOpen { shared, start, files, numbers, keeper });
+            let (next_number, keeper) = (Arc::clone(&self.sequence_counter.0), self.keeper.handle());
+            self.lanes.push(UnstartedLane { shared, start, files, next_number, keeper });
         }
         Ok(())
     }

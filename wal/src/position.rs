@@ -1,27 +1,30 @@
-//! Where something stands in a lane.
+//! A position in a lane.
 
-/// A place in a lane: a segment's number and a byte offset in it. Ordered as the lane was written.
+/// A position in a lane: a segment and an offset in it. Positions are ordered as the lane was written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    /// Number of the segment, counted from 1.
+    /// The segment's number, from 1.
     pub segment: u64,
-    /// Offset in the segment's file, in bytes.
+    /// The offset in the segment's file, in bytes.
     pub offset: u32,
 }
 
 impl Position {
-    /// Largest segment number that a packed position can hold; at a segment a second it lasts 68 years.
+    /// The largest segment number that a packed position holds. At one segment a second it lasts 68 years.
     pub const SEGMENT_MAX: u64 = i32::MAX as u64;
 
-    /// Both numbers in one word, in the same order; never negative as an `i64`, for PostgreSQL's `bigint` has no sign to
-    /// spare.
+    /// Packs the position into one word, which keeps the order. It is not negative as an `i64`, which is PostgreSQL's
+    /// `bigint`.
+    ///
+    /// # Panics
+    /// If the segment's number is above [`SEGMENT_MAX`](Self::SEGMENT_MAX).
     #[must_use]
     pub fn pack(self) -> u64 {
         assert!(self.segment <= Self::SEGMENT_MAX, "segment number {} is beyond the format", self.segment);
         self.segment << 32 | u64::from(self.offset)
     }
 
-    /// The position that [`pack`](Self::pack) made `packed` of.
+    /// The position that [`pack`](Self::pack) packed into `packed`.
     #[must_use]
     pub fn unpack(packed: u64) -> Self {
         Self { segment: packed >> 32, offset: packed as u32 }
@@ -34,7 +37,7 @@ impl std::fmt::Display for Position {
     }
 }
 
-/// Where a segment's first group starts.
+/// The position of a segment's first group.
 #[must_use]
 pub fn segment_start(segment: u64) -> Position {
     Position { segment, offset: crate::limits::SEGMENT_HEADER_BYTES as u32 }

@@ -1,9 +1,9 @@
-//! Which sync methods the file system under the log takes, and which of the durable ones is faster there.
+//! Probes which sync methods the log's file system supports, and measures which of the durable ones is faster.
 //!
-//! Asked before the log is opened, with scratch files in its directory that are removed again. Blocking.
+//! It runs before the log is opened and blocks. It writes to scratch files in the log's directory and removes them.
 
 use crate::{
-    error::{LogError, is_no_room},
+    error::{LogError, ignore, is_no_room},
     group::SyncMethod,
     limits::BLOCK_BYTES,
     storage::{Disk, Storage},
@@ -18,147 +18,149 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Time that [`measure`] should get: with the removal of its files a start is delayed by less than 300 ms.
+/// The time budget for [`measure`]. With the removal of its files a start is delayed by less than 300 ms.
 pub const MEASURE_BUDGET: Duration = Duration::from_millis(250);
 
-/// Bytes of the larger write that is measured: a group of some dozens of messages. The smaller is one block.
+/// Bytes of the larger of two measured writes: a group of some dozens of messages. The smaller is one block.
 const LARGE_BYTES: usize = 64 << 10;
 
-/// Rounds of one write each of either size by either method: more do not move the medians.
+/// Rounds of a measurement. Each has one write of both sizes by both methods. More rounds do not move the medians.
 const ROUNDS_MAX: usize = 32;
 
-/// How much less time `fdatasync` must take to be chosen, in percent: runs on one idle disk differ by some percent.
+/// How much less time `fdatasync` must take to be chosen, in percent. Measurements of one idle disk differ by some percent.
 pub const MARGIN_PERCENT: u128 = 10;
 
-/// Bytes of a scratch file that is written to round and round: zeros that stand on the disk, as in a segment.
+/// Bytes of a scratch file. It holds zeros that are written to the disk, like a segment; writes start over at its end.
 const SCRATCH_BYTES: u64 = 1 << 20;
 
-/// What the file system says to `O_DIRECT` with `RWF_DSYNC`.
+/// Whether the file system supports `O_DIRECT` with `RWF_DSYNC`.
 #[derive(Debug)]
-pub enum Direct {
-    /// It took a write.
-    Taken,
-    /// It does not know it: tmpfs before Linux 6.6, ramfs, some overlays; or its blocks are larger than [`BLOCK_BYTES`].
-    Refused(io::Error),
-    /// There is no room to try it.
-    Undecided(io::Error),
+pub enum DirectIo {
+    /// It does.
+    Supported,
+    /// It does not: tmpfs before Linux 6.6, ramfs and some overlays. Or its blocks are larger than [`BLOCK_BYTES`].
+    Unsupported(io::Error),
+    /// It has no room for a test.
+    Unknown(io::Error),
 }
 
-impl Direct {
-    /// The meaning of what opening the scratch file, and writing one block to it, came to.
+impl DirectIo {
+    /// Interprets the outcome of opening the scratch file and writing one block to it.
     ///
     /// # Errors
-    /// What says nothing about `O_DIRECT`: the disk, or the rights.
+    /// An error that does not depend on `O_DIRECT`: the disk failed, or a permission is missing.
     fn from_outcome(outcome: io::Result<usize>) -> io::Result<Self> {
         let error = match outcome {
-            Ok(BLOCK_BYTES) => return Ok(Self::Taken),
+            Ok(BLOCK_BYTES) => return Ok(Self::Supported),
             Ok(_) => io::Error::from(io::ErrorKind::StorageFull),
             Err(error) => error,
         };
         match error.raw_os_error() {
-            Some(libc::EINVAL | libc::EOPNOTSUPP) => Ok(Self::Refused(error)),
-            // A full disk is no reason not to start: the backlog must be drained, or it stays full.
-            _ if is_no_room(&error) => Ok(Self::Undecided(error)),
+            Some(libc::EINVAL | libc::EOPNOTSUPP) => Ok(Self::Unsupported(error)),
+            // On a full disk the daemon must start too: only the drain makes room.
+            _ if is_no_room(&error) => Ok(Self::Unknown(error)),
             _ => Err(error),
         }
     }
 }
 
-/// Tries [`SyncMethod::Direct`] in the log's directory, which is made if it is missing.
+/// Tries [`SyncMethod::Direct`] in the log's directory, which is created if it is missing.
 ///
 /// # Errors
-/// [`LogError::Io`] for what would stop any other method too.
-pub fn direct(dir: &Path) -> Result<Direct, LogError> {
-    Disk.create_dir(dir).map_err(LogError::io("make", dir))?;
+/// [`LogError::Io`] if writing fails in a way that every method would meet.
+pub fn probe_direct_io(dir: &Path) -> Result<DirectIo, LogError> {
+    Disk.create_dir(dir).map_err(LogError::io("create", dir))?;
     let scratch = Scratch::new(dir, SyncMethod::Direct);
     let outcome = scratch.open(true).and_then(|file| write_synced(&file, &pattern(BLOCK_BYTES), 0));
-    Direct::from_outcome(outcome).map_err(LogError::io("write with O_DIRECT to", &scratch.path))
+    DirectIo::from_outcome(outcome).map_err(LogError::io("write with O_DIRECT to", &scratch.path))
 }
 
-/// Medians of write and sync together.
+/// Median times of a write with its sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Medians {
-    /// Of 4 KiB.
+    /// Of a write of 4 KiB.
     pub block: Duration,
-    /// Of 64 KiB.
+    /// Of a write of 64 KiB.
     pub large: Duration,
 }
 
-/// What [`measure`] found.
+/// The result of [`measure`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Measured {
-    /// [`SyncMethod::Direct`]
+pub struct Measurement {
+    /// Of [`SyncMethod::Direct`].
     pub direct: Medians,
-    /// [`SyncMethod::Fdatasync`]
+    /// Of [`SyncMethod::Fdatasync`].
     pub fdatasync: Medians,
 }
 
-impl Measured {
-    /// The faster durable method. Both sizes count alike, as ratios: neither latency nor throughput alone is what a log
-    /// needs. It is [`SyncMethod::Direct`], which leaves the page cache alone, unless the other is faster by more than
-    /// [`MARGIN_PERCENT`]: what is chosen is kept, so noise must not choose.
+impl Measurement {
+    /// The faster durable method. Both sizes count alike, as ratios, for a log needs both latency and throughput.
+    ///
+    /// [`SyncMethod::Direct`] leaves the page cache alone, so `fdatasync` must be faster by more than [`MARGIN_PERCENT`]. The
+    /// choice is kept for later starts, so it must not depend on noise.
     #[must_use]
-    pub fn faster(&self) -> SyncMethod {
+    pub fn faster_method(&self) -> SyncMethod {
         let product = |medians: Medians| medians.block.as_nanos().saturating_mul(medians.large.as_nanos());
-        // A product of two times, hence the square.
+        // Each product has two times, so the margin is squared.
         let (share, whole) = ((100 - MARGIN_PERCENT).pow(2), 100_u128.pow(2));
         let is_fdatasync = product(self.fdatasync).saturating_mul(whole) < product(self.direct).saturating_mul(share);
         if is_fdatasync { SyncMethod::Fdatasync } else { SyncMethod::Direct }
     }
 }
 
-/// Measures both durable methods in the log's directory, in turns; the file system must be known to take `O_DIRECT`. Nothing
-/// is begun once `budget` is used up, but what was begun is waited for. `None`: not one round was done in that time, or
-/// there is no room.
+/// Measures both durable methods in the log's directory, in turns. The file system must support `O_DIRECT`. After `budget`
+/// no further write starts, but the last one is waited for. Returns `None` if no round ended in time, or if there is no
+/// room.
 ///
 /// # Errors
-/// [`LogError::Io`] when the file system fails otherwise.
-pub fn measure(dir: &Path, budget: Duration) -> Result<Option<Measured>, LogError> {
+/// [`LogError::Io`] if the file system fails otherwise.
+pub fn measure(dir: &Path, budget: Duration) -> Result<Option<Measurement>, LogError> {
     match measure_until(dir, Instant::now() + budget) {
         Err(error) if is_no_room(&error) => Ok(None),
         outcome => outcome.map_err(LogError::io("measure writes in", dir)),
     }
 }
 
-fn measure_until(dir: &Path, deadline: Instant) -> io::Result<Option<Measured>> {
-    let mut targets = [Target::new(dir, SyncMethod::Direct)?, Target::new(dir, SyncMethod::Fdatasync)?];
+fn measure_until(dir: &Path, deadline: Instant) -> io::Result<Option<Measurement>> {
+    let mut probes = [MethodProbe::new(dir, SyncMethod::Direct)?, MethodProbe::new(dir, SyncMethod::Fdatasync)?];
     'measuring: for _ in 0..ROUNDS_MAX {
         for large in [false, true] {
-            for target in &mut targets {
+            for probe in &mut probes {
                 if Instant::now() >= deadline {
                     break 'measuring;
                 }
-                target.write(large)?;
+                probe.write(large)?;
             }
         }
-        // Whoever is second may find the disk awake.
-        targets.reverse();
+        // The first of two writes may have to wake the disk.
+        probes.reverse();
     }
-    if targets[0].sync != SyncMethod::Direct {
-        targets.reverse();
+    if probes[0].sync != SyncMethod::Direct {
+        probes.reverse();
     }
-    let [direct, fdatasync] = targets.map(Target::medians);
-    Ok(direct.zip(fdatasync).map(|(direct, fdatasync)| Measured { direct, fdatasync }))
+    let [direct, fdatasync] = probes.map(MethodProbe::medians);
+    Ok(direct.zip(fdatasync).map(|(direct, fdatasync)| Measurement { direct, fdatasync }))
 }
 
-/// A scratch file and what it took to write to it by one method.
-struct Target {
+/// A scratch file, and the times of writes to it by one method.
+struct MethodProbe {
     sync: SyncMethod,
     file: File,
     _scratch: Scratch,
     bytes: AVec<u8, RuntimeAlign>,
     offset: u64,
-    block: Vec<Duration>,
-    large: Vec<Duration>,
+    block_times: Vec<Duration>,
+    large_times: Vec<Duration>,
 }
 
-impl Target {
+impl MethodProbe {
     fn new(dir: &Path, sync: SyncMethod) -> io::Result<Self> {
         let scratch = Scratch::new(dir, sync);
         Disk.create_segment(&scratch.path, &[0; BLOCK_BYTES], SCRATCH_BYTES)?;
         let file = scratch.open(sync == SyncMethod::Direct)?;
-        let (block, large) = (Vec::new(), Vec::new());
-        Ok(Self { sync, file, _scratch: scratch, bytes: pattern(LARGE_BYTES), offset: 0, block, large })
+        let (block_times, large_times) = (Vec::new(), Vec::new());
+        let bytes = pattern(LARGE_BYTES);
+        Ok(Self { sync, file, _scratch: scratch, bytes, offset: 0, block_times, large_times })
     }
 
     fn write(&mut self, large: bool) -> io::Result<()> {
@@ -168,22 +170,22 @@ impl Target {
         }
         let start = Instant::now();
         let written = write_synced(&self.file, bytes, self.offset)?;
-        let took = start.elapsed();
+        let time = start.elapsed();
         if written != bytes.len() {
-            // A file that stands on the disk is written whole; what else happened, it cannot be compared.
+            // The space is allocated, so a write is never short. One that is cannot be compared.
             return Err(io::ErrorKind::WriteZero.into());
         }
         self.offset += bytes.len() as u64;
-        if large { &mut self.large } else { &mut self.block }.push(took);
+        if large { &mut self.large_times } else { &mut self.block_times }.push(time);
         Ok(())
     }
 
     fn medians(mut self) -> Option<Medians> {
-        Some(Medians { block: median(&mut self.block)?, large: median(&mut self.large)? })
+        Some(Medians { block: median(&mut self.block_times)?, large: median(&mut self.large_times)? })
     }
 }
 
-/// A name in the log's directory that is removed at the end.
+/// A scratch file in the log's directory. It is removed at the end.
 struct Scratch {
     path: PathBuf,
 }
@@ -194,7 +196,7 @@ impl Scratch {
         Self { path: dir.join(name) }
     }
 
-    /// Opens the file; it may be left from a crash.
+    /// Opens or creates the file. A crash may have left one.
     fn open(&self, direct: bool) -> io::Result<File> {
         let flags = if direct { libc::O_DIRECT } else { 0 };
         let mut options = OpenOptions::new();
@@ -204,13 +206,7 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // Where O_DIRECT is refused, the file is made all the same. A file that stays is used, and removed, the next time.
-        match std::fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                tracing::debug!(%error, path = %self.path.display(), "a scratch file stays");
-            }
-            _ => {}
-        }
+        ignore(std::fs::remove_file(&self.path), "a scratch file that stays is used and removed by the next probe");
     }
 }
 
@@ -218,7 +214,7 @@ fn write_synced(file: &File, bytes: &[u8], offset: u64) -> io::Result<usize> {
     Ok(rustix::io::pwritev2(file, &[IoSlice::new(bytes)], offset, ReadWriteFlags::DSYNC)?)
 }
 
-/// Bytes that are not all zero (some file systems would store none), aligned for `O_DIRECT`.
+/// Bytes aligned for `O_DIRECT`. They are not all zero, for some file systems do not store zeros.
 fn pattern(length: usize) -> AVec<u8, RuntimeAlign> {
     AVec::from_iter(BLOCK_BYTES, (0..length).map(|i| (i % 251) as u8))
 }
@@ -243,15 +239,15 @@ mod tests {
 
     #[test]
     fn a_refusal_is_told_from_a_full_disk_and_both_from_one_that_fails() {
-        let outcome = |code| Direct::from_outcome(Err(io::Error::from_raw_os_error(code)));
-        assert!(matches!(Direct::from_outcome(Ok(BLOCK_BYTES)), Ok(Direct::Taken)));
+        let outcome = |code| DirectIo::from_outcome(Err(io::Error::from_raw_os_error(code)));
+        assert!(matches!(DirectIo::from_outcome(Ok(BLOCK_BYTES)), Ok(DirectIo::Supported)));
         for code in [libc::EINVAL, libc::EOPNOTSUPP] {
-            assert!(matches!(outcome(code), Ok(Direct::Refused(_))), "{code}");
+            assert!(matches!(outcome(code), Ok(DirectIo::Unsupported(_))), "{code}");
         }
         for code in [libc::ENOSPC, libc::EDQUOT] {
-            assert!(matches!(outcome(code), Ok(Direct::Undecided(_))), "{code}");
+            assert!(matches!(outcome(code), Ok(DirectIo::Unknown(_))), "{code}");
         }
-        assert!(matches!(Direct::from_outcome(Ok(512)), Ok(Direct::Undecided(_))));
+        assert!(matches!(DirectIo::from_outcome(Ok(512)), Ok(DirectIo::Unknown(_))));
         for code in [libc::EIO, libc::EROFS, libc::EACCES] {
             assert_eq!(outcome(code).unwrap_err().raw_os_error(), Some(code));
         }
@@ -262,7 +258,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("wal");
         for _ in 0..2 {
-            assert!(!matches!(direct(&dir).unwrap(), Direct::Undecided(_)));
+            assert!(!matches!(probe_direct_io(&dir).unwrap(), DirectIo::Unknown(_)));
             assert!(is_empty(&dir));
             std::fs::write(dir.join("probe-direct.tmp"), "left").unwrap();
         }
@@ -271,7 +267,7 @@ mod tests {
     #[test]
     fn a_directory_that_takes_no_file_is_an_error() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(matches!(direct(&file.path().join("wal")), Err(LogError::Io { .. })));
+        assert!(matches!(probe_direct_io(&file.path().join("wal")), Err(LogError::Io { .. })));
     }
 
     #[test]
@@ -289,8 +285,8 @@ mod tests {
             ((200, 300), (200, 300), SyncMethod::Direct),
         ] {
             let measured =
-                Measured { direct: medians(direct.0, direct.1), fdatasync: medians(fdatasync.0, fdatasync.1) };
-            assert_eq!(measured.faster(), faster, "{measured:?}");
+                Measurement { direct: medians(direct.0, direct.1), fdatasync: medians(fdatasync.0, fdatasync.1) };
+            assert_eq!(measured.faster_method(), faster, "{measured:?}");
         }
     }
 
@@ -304,7 +300,7 @@ mod tests {
     #[test]
     fn both_methods_are_measured_or_without_time_none_and_the_scratch_files_removed() {
         let dir = tempfile::tempdir().unwrap();
-        if matches!(direct(dir.path()).unwrap(), Direct::Taken) {
+        if matches!(probe_direct_io(dir.path()).unwrap(), DirectIo::Supported) {
             assert_eq!(measure(dir.path(), Duration::ZERO).unwrap(), None);
             assert!(is_empty(dir.path()));
             let measured = measure(dir.path(), Duration::from_secs(60)).unwrap().unwrap();

@@ -1,4 +1,4 @@
-//! Reading a lane in order while it is being written: what the drain stands on.
+//! Reads a lane in order while it is being written. The drain reads the log through it.
 
 use crate::{
     error::LogError,
@@ -6,56 +6,56 @@ use crate::{
     layout::Layout,
     limits::SEGMENT_HEADER_BYTES,
     position::{Position, segment_start},
-    recent::Recent,
     recovery::RecoveredLane,
     scan::{Extent, Item, ReadAt, Scan, is_bad_sector},
     segment::SegmentHeader,
     storage::Storage,
+    tail_cache::TailCache,
 };
 use std::{io, ops::Range, sync::Arc};
 
-/// What a reader met.
+/// What a reader returns, in the order of the lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// A record; [`LaneReader::payload`] is its payload.
+    /// A record. [`LaneReader::payload`] is its payload.
     Record(FrameHeader),
-    /// A seal: the next record's ordinal is this one, so that a higher one than expected tells of records lost at the end.
-    Sealed {
+    /// A seal. Records before `ordinal` that were not returned are lost.
+    Seal {
         /// Ordinal of the next record.
         ordinal: u64,
     },
-    /// Something of the segment does not verify, or cannot be read; what follows can.
+    /// Bytes of the segment do not verify, or cannot be read. What follows can be read.
     Damaged {
         /// The segment.
         segment: u64,
         /// Offset of the first byte that is no frame, or of the frame whose payload does not verify.
         at: u32,
-        /// The number of the record that is lost by it, where the frame's header still tells.
+        /// Number of the record that is lost, if the frame's header verifies.
         number: Option<u64>,
     },
 }
 
-/// Reads one lane from a position on.
+/// Reads one lane, from a position on.
 pub struct LaneReader<S: Storage> {
     storage: S,
     layout: Layout,
     log_id: [u8; 16],
     lane: u16,
     position: Position,
-    cut: Option<Cut>,
-    recent: Option<Arc<Recent>>,
-    open: Option<Open<S::File>>,
+    unfinished: Option<UnfinishedGroup>,
+    tail_cache: Option<Arc<TailCache>>,
+    open_segment: Option<OpenSegment<S::File>>,
 }
 
-/// A segment's file, of which the last bytes may be in memory.
-struct Source<F> {
+/// A segment's file, and the lane's tail cache, which may hold its last bytes.
+struct CachedFile<F> {
     file: F,
-    recent: Option<(Arc<Recent>, u64)>,
+    cache: Option<(Arc<TailCache>, u64)>,
 }
 
-impl<F: ReadAt> ReadAt for Source<F> {
+impl<F: ReadAt> ReadAt for CachedFile<F> {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        match self.recent.as_ref().map_or(0, |(recent, segment)| recent.read(*segment, offset, buf)) {
+        match self.cache.as_ref().map_or(0, |(cache, segment)| cache.read(*segment, offset, buf)) {
             0 => self.file.read_at(buf, offset),
             bytes => Ok(bytes),
         }
@@ -66,53 +66,55 @@ impl<F: ReadAt> ReadAt for Source<F> {
     }
 }
 
-/// A segment whose last group recovery found unfinished, while no header says so yet.
+/// The unfinished group that recovery found in a segment, while no header records it yet.
 #[derive(Clone, Copy)]
-struct Cut {
+struct UnfinishedGroup {
     segment: u64,
-    unfinished_block: u32,
+    block: u32,
 }
 
-struct Open<F> {
+/// The segment that is being read.
+struct OpenSegment<F> {
     segment: u64,
-    scan: Scan<Source<F>>,
+    scan: Scan<CachedFile<F>>,
     length: u32,
-    /// How many of the scan's holes were told.
-    holes_told: usize,
-    /// What the scan met behind a hole that had to be told first.
-    held_back: Option<Item>,
-    /// Whether the lane has gone on to another segment, so that this one will not grow.
-    sealed: bool,
+    /// How many of the scan's unreadable blocks were returned.
+    returned_blocks: usize,
+    /// The item that the scan found behind an unreadable block, which had to be returned first.
+    deferred_item: Option<Item>,
+    /// Whether the lane has moved on to a later segment, so that this one does not grow.
+    is_complete: bool,
 }
 
 impl<S: Storage> LaneReader<S> {
-    /// A reader that starts at `position`: a segment's start, or one that a reader named.
+    /// A reader that starts at `position`: the start of a segment, or a [`position`](Self::position) of a reader.
     #[must_use]
     pub fn new(storage: S, layout: Layout, log_id: [u8; 16], lane: u16, position: Position) -> Self {
-        Self { storage, layout, log_id, lane, position, cut: None, recent: None, open: None }
+        Self { storage, layout, log_id, lane, position, unfinished: None, tail_cache: None, open_segment: None }
     }
 
-    /// Takes what is in memory from there: it is what the lane whose log this is wrote last.
+    /// The same reader, which reads the lane's last bytes from its tail cache.
     #[must_use]
-    pub fn with_recent(mut self, recent: Arc<Recent>) -> Self {
-        self.recent = Some(recent);
+    pub fn with_tail_cache(mut self, tail_cache: Arc<TailCache>) -> Self {
+        self.tail_cache = Some(tail_cache);
         self
     }
 
-    /// A reader of all that recovery found, up to its [`tail`](RecoveredLane::tail), for who changes nothing: what recovery
-    /// decided of the last group is not on the disk then.
+    /// A reader of everything that recovery found, up to its [`tail`](RecoveredLane::tail), for a caller that does not
+    /// change the log: the disk does not say yet what recovery decided about the last group.
     #[must_use]
-    pub fn of_recovered(storage: S, layout: Layout, log_id: [u8; 16], recovered: &RecoveredLane) -> Self {
+    pub fn from_recovery(storage: S, layout: Layout, log_id: [u8; 16], recovered: &RecoveredLane) -> Self {
         let first_segment = recovered.segments.first().map_or(recovered.tail.segment, |found| found.segment);
         Self::new(storage, layout, log_id, recovered.lane, segment_start(first_segment))
             .with_pending_tail(recovered.tail_header)
     }
 
-    /// The same reader, of a lane whose tail's segment is not made yet: what its header will say of the group before it.
+    /// The same reader, of a lane whose tail's segment is not made yet. `header` is the header that the segment will have:
+    /// it records the unfinished group of the segment before.
     #[must_use]
     pub fn with_pending_tail(mut self, header: Option<SegmentHeader>) -> Self {
-        self.cut = header
-            .map(|header| Cut { segment: header.segment - 1, unfinished_block: header.previous_unfinished_block });
+        self.unfinished = header
+            .map(|header| UnfinishedGroup { segment: header.segment - 1, block: header.previous_unfinished_block });
         self
     }
 
@@ -122,28 +124,33 @@ impl<S: Storage> LaneReader<S> {
         self.lane
     }
 
-    /// Position behind the last record read; a reader may start there.
+    /// Position behind the last record. Another reader may start there.
     #[must_use]
     pub fn position(&self) -> Position {
         self.position
     }
 
-    /// The payload of the record last returned.
+    /// The payload of the record that was returned last.
+    ///
+    /// # Panics
+    /// If the last event was no record.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
-        self.open.as_ref().map_or(&[], |open| open.scan.payload())
+        let Some(open) = &self.open_segment else { unreachable!("the segment of the last record is open") };
+        open.scan.payload()
     }
 
-    /// Whether the record last returned is of a write that never finished: records beside it may be missing.
+    /// Whether the record that was returned last belongs to a write that never finished. Other records of that write may be
+    /// missing.
     #[must_use]
     pub fn in_unfinished_group(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.scan.in_unfinished_group())
+        self.open_segment.as_ref().is_some_and(|open| open.scan.in_unfinished_group())
     }
 
-    /// The next event before `end`, up to which the lane is durable; `None` when there is none.
+    /// The next event before `end`, the durable end of the lane. `None` if there is none.
     ///
     /// # Errors
-    /// [`LogError::Io`]; the same place is tried again with the next call.
+    /// [`LogError::Io`]. The next call tries the same bytes again.
     pub fn next_event(&mut self, end: Position) -> Result<Option<Event>, LogError> {
         loop {
             if self.position >= end {
@@ -154,19 +161,19 @@ impl<S: Storage> LaneReader<S> {
                 let at = std::mem::replace(&mut self.position, segment_start(segment + 1)).offset;
                 return Ok(Some(Event::Damaged { segment, at, number: None }));
             }
-            let open = self.open_for(end)?;
-            let sealed = open.sealed;
-            let item = match open.held_back.take() {
+            let open = self.open_up_to(end)?;
+            let is_complete = open.is_complete;
+            let item = match open.deferred_item.take() {
                 Some(item) => item,
                 None => match open.scan.next_item() {
                     Ok(item) => item,
                     Err(error) => return Err(LogError::io("read", self.layout.segment(self.lane, segment))(error)),
                 },
             };
-            if let Some(&at) = open.scan.holes().get(open.holes_told) {
-                open.holes_told += 1;
-                // An end is found again, and may lie elsewhere by then.
-                open.held_back = Some(item).filter(|item| !matches!(item, Item::End { .. }));
+            if let Some(&at) = open.scan.unreadable_blocks().get(open.returned_blocks) {
+                open.returned_blocks += 1;
+                // The scan finds the end again, and it may be elsewhere by then.
+                open.deferred_item = Some(item).filter(|item| !matches!(item, Item::End { .. }));
                 return Ok(Some(Event::Damaged { segment, at, number: None }));
             }
             match item {
@@ -176,54 +183,54 @@ impl<S: Storage> LaneReader<S> {
                 }
                 Item::Seal { header, end, .. } => {
                     self.position = Position { segment, offset: end };
-                    return Ok(Some(Event::Sealed { ordinal: header.ordinal }));
+                    return Ok(Some(Event::Seal { ordinal: header.ordinal }));
                 }
-                // No answer was given for what a write that never finished held.
-                Item::BadPayload { .. } | Item::Unreadable { .. } | Item::DirtyPadding { .. }
+                // Nobody was answered for a write that never finished.
+                Item::BadPayload { .. } | Item::CorruptBytes { .. } | Item::DirtyPadding { .. }
                     if open.scan.in_unfinished_group() => {}
                 Item::BadPayload { at, header } => {
                     return Ok(Some(Event::Damaged { segment, at, number: Some(header.number) }));
                 }
-                Item::Unreadable { at, .. } | Item::DirtyPadding { at } => {
+                Item::CorruptBytes { at, .. } | Item::DirtyPadding { at } => {
                     return Ok(Some(Event::Damaged { segment, at, number: None }));
                 }
-                Item::End { .. } if sealed => {
+                Item::End { .. } if is_complete => {
                     self.position = segment_start(segment + 1);
-                    self.open = None;
+                    self.open_segment = None;
                 }
                 Item::End { .. } => return Ok(None),
             }
         }
     }
 
-    /// Whether the segment at hand, which is not open yet, is gone: nothing will bring it back, and others wait behind it.
+    /// Whether the segment at the position is missing and not open. It will not come back, and later segments follow it.
     fn is_missing(&self) -> bool {
         let segment = self.position.segment;
-        let is_open = self.open.as_ref().is_some_and(|open| open.segment == segment);
+        let is_open = self.open_segment.as_ref().is_some_and(|open| open.segment == segment);
         let open = || self.storage.open(&self.layout.segment(self.lane, segment));
-        !is_open && open().is_err_and(|error| error.kind() == std::io::ErrorKind::NotFound)
+        !is_open && open().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
     }
 
-    /// The scan of the segment at hand, as far as `end` allows.
-    fn open_for(&mut self, end: Position) -> Result<&mut Open<S::File>, LogError> {
+    /// The segment at the position, with its scan extended to `end`.
+    fn open_up_to(&mut self, end: Position) -> Result<&mut OpenSegment<S::File>, LogError> {
         let segment = self.position.segment;
-        let sealed = end.segment > segment;
-        let mut open = match self.open.take() {
+        let is_complete = end.segment > segment;
+        let mut open = match self.open_segment.take() {
             Some(open) if open.segment == segment => open,
-            _ => self.open_segment(segment, end)?,
+            _ => self.open(segment, end)?,
         };
-        if sealed && !open.sealed {
+        if is_complete && !open.is_complete {
             open.scan.set_unfinished_block(self.unfinished_block(segment)?);
-            // A file that was cut short behind what was read before has nothing more to give.
+            // A file that was cut shorter than the reader has come has nothing more.
             open.scan.extend_to(open.length.max(self.position.offset));
-            open.sealed = true;
-        } else if !sealed {
+            open.is_complete = true;
+        } else if !is_complete {
             open.scan.extend_to(end.offset);
         }
-        Ok(self.open.insert(open))
+        Ok(self.open_segment.insert(open))
     }
 
-    fn open_segment(&self, segment: u64, end: Position) -> Result<Open<S::File>, LogError> {
+    fn open(&self, segment: u64, end: Position) -> Result<OpenSegment<S::File>, LogError> {
         let path = self.layout.segment(self.lane, segment);
         let (file, length) = self.storage.open(&path).map_err(LogError::io("open", &path))?;
         let length = u32::try_from(length).unwrap_or(u32::MAX);
@@ -232,22 +239,23 @@ impl<S: Storage> LaneReader<S> {
             from: self.position.offset,
             to: if end.segment > segment { self.position.offset } else { end.offset },
             unfinished_block: 0,
-            // Only the end of an unfinished write shows by it, and that is recovery's to tell.
+            // It only shows the end of an unfinished write, which is recovery's to report.
             zeroed: false,
         };
-        let file = Source { file, recent: self.recent.clone().map(|recent| (recent, segment)) };
-        Ok(Open { segment, scan: Scan::new(file, extent), length, holes_told: 0, held_back: None, sealed: false })
+        let file = CachedFile { file, cache: self.tail_cache.clone().map(|cache| (cache, segment)) };
+        let scan = Scan::new(file, extent);
+        Ok(OpenSegment { segment, scan, length, returned_blocks: 0, deferred_item: None, is_complete: false })
     }
 
-    /// Where the unfinished group of `segment` starts: the next segment's header says so.
+    /// The block of the unfinished group of `segment`, from the header of the next segment; 0 if it has none.
     fn unfinished_block(&self, segment: u64) -> Result<u32, LogError> {
-        if let Some(cut) = self.cut.filter(|cut| cut.segment == segment) {
-            return Ok(cut.unfinished_block);
+        if let Some(unfinished) = self.unfinished.filter(|unfinished| unfinished.segment == segment) {
+            return Ok(unfinished.block);
         }
         let path = self.layout.segment(self.lane, segment + 1);
         let file = match self.storage.open(&path) {
             Ok((file, _)) => file,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
             Err(error) => return Err(LogError::io("open", path)(error)),
         };
         let read = || {
@@ -256,12 +264,12 @@ impl<S: Storage> LaneReader<S> {
                 Err(error) if is_bad_sector(&error) => 0,
                 outcome => outcome?,
             };
+            // Recovery has reported a header that does not verify. Without it, no record of the segment is excluded.
             let header = SegmentHeader::decode(&block[..length]).ok();
-            let place = (self.log_id, self.lane, segment + 1);
-            Ok(header.filter(|header| (header.log_id, header.lane, header.segment) == place))
+            let identity = (self.log_id, self.lane, segment + 1);
+            Ok(header.filter(|header| (header.log_id, header.lane, header.segment) == identity))
         };
-        // A read may lie once. A header that does not verify was reported by recovery; the records it would have excluded are
-        // delivered.
+        // A read may return wrong bytes once.
         let header = match read() {
             Ok(None) => read(),
             outcome => outcome,

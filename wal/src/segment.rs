@@ -1,59 +1,61 @@
-//! A segment's header block and its file's name. Byte table: `docs/log-format.md`.
+//! A segment's header block, and the names of files and directories. `docs/log-format.md` has the byte table.
 
 use crate::{
     frame::{SegmentSeed, u32_at, u64_at},
     limits::{BLOCK_BYTES, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_HEADER_BYTES},
 };
 
-/// First bytes of every segment.
+/// The first bytes of every segment.
 pub const MAGIC: [u8; 8] = *b"FOREBAY\n";
 
-/// The format that this build writes, and the newest it reads.
+/// The format version that this build writes, and the highest that it reads.
 pub const FORMAT_VERSION: u32 = 1;
 
-/// Bytes of the header block that carry something; the rest is zero.
+/// Bytes of the header block that hold fields. The rest of the block is zero.
 const HEADER_USED_BYTES: usize = 80;
 
-/// Offset of the header's checksum.
+/// Offset of the header's checksum in bytes.
 const CRC_AT: usize = 12;
 
-/// What the first block of a segment says.
+/// The fields of a segment's first block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
-    /// The log this segment belongs to.
+    /// The id of the log.
     pub log_id: [u8; 16],
-    /// Its lane.
+    /// The lane.
     pub lane: u16,
-    /// Its number in the lane, counted from 1.
+    /// The segment's number in the lane, from 1.
     pub segment: u64,
-    /// The size of its file in bytes.
+    /// Size of the file in bytes.
     pub segment_bytes: u64,
-    /// The counter's value when this header was made: where numbers go on when no record is left.
+    /// Value of the sequence counter when the header was made. Numbers continue here if no record is left.
     pub base_number: u64,
-    /// First ordinal that a record of this segment can have.
+    /// The lowest ordinal that a record of this segment can have.
     pub base_ordinal: u64,
-    /// Block at which the *previous* segment's unfinished group starts, 0 if it has none. Of such a group the records
-    /// that verify count, save those of a batch that is not whole.
+    /// Block at which the unfinished group of the *previous* segment starts; 0 if it has none. Records of that group
+    /// count if they verify and their batch is whole.
     pub previous_unfinished_block: u32,
-    /// Whether the file held nothing but zeros behind this header when it was made; a recycled one holds old records, which
-    /// verify nowhere.
+    /// Whether the file was zero behind the header when the header was made. A recycled file holds old records, which do
+    /// not verify.
     pub zeroed: bool,
 }
 
 /// Why a segment's first block is not a header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HeaderError {
     /// The magic bytes or the checksum do not match, or a field is out of its range.
+    #[error("the segment's header does not verify")]
     Invalid,
-    /// Written by a newer release.
+    /// A later release wrote the header.
+    #[error("the segment has format version {version}, written by a newer release")]
     FormatTooNew {
-        /// The version found.
+        /// The version in the header.
         version: u32,
     },
 }
 
 impl SegmentHeader {
-    /// The header as the segment's first block.
+    /// Encodes the header as the segment's first block.
     #[must_use]
     pub fn encode(&self) -> [u8; SEGMENT_HEADER_BYTES] {
         let mut block = [0; SEGMENT_HEADER_BYTES];
@@ -73,11 +75,11 @@ impl SegmentHeader {
         block
     }
 
-    /// Reads a header from a segment's first bytes.
+    /// Decodes a header from a segment's first bytes.
     ///
     /// # Errors
-    /// See [`HeaderError`]. The version is looked at only after the checksum matched, so a damaged block never passes for
-    /// a newer format.
+    /// See [`HeaderError`]. The checksum is verified before the version is read, so a damaged block never passes for a
+    /// later format.
     pub fn decode(block: &[u8]) -> Result<Self, HeaderError> {
         if block.len() < HEADER_USED_BYTES || block[0..8] != MAGIC || u32_at(block, CRC_AT) != header_crc(block) {
             return Err(HeaderError::Invalid);
@@ -106,13 +108,13 @@ impl SegmentHeader {
         if sizes_ok { Ok(header) } else { Err(HeaderError::Invalid) }
     }
 
-    /// Whether the bytes of the block that carry nothing are zero, as they were written.
+    /// Whether the unused bytes of the block are zero, as they were written.
     #[must_use]
-    pub fn rest_is_zero(block: &[u8]) -> bool {
+    pub fn is_rest_zero(block: &[u8]) -> bool {
         block.iter().skip(HEADER_USED_BYTES).all(|byte| *byte == 0)
     }
 
-    /// The seed of the checksums of this segment's frames.
+    /// The seed of the checksums of the segment's frames.
     #[must_use]
     pub fn seed(&self) -> SegmentSeed {
         SegmentSeed::new(self.log_id, self.lane, self.segment)
@@ -126,26 +128,26 @@ fn header_crc(block: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-/// Name of segment `segment`'s file in its lane's directory.
+/// The name of a segment's file in its lane's directory.
 #[must_use]
 pub fn file_name(segment: u64) -> String {
     format!("{segment:010}.seg")
 }
 
-/// The segment number that [`file_name`] made `name` of; `None` for any other name.
+/// The segment that [`file_name`] gives `name`; `None` for any other name.
 #[must_use]
 pub fn parse_file_name(name: &str) -> Option<u64> {
     let number = name.strip_suffix(".seg")?.parse().ok()?;
     (number > 0 && file_name(number) == name).then_some(number)
 }
 
-/// Name of lane `lane`'s directory in the log's.
+/// The name of a lane's directory in the log's directory.
 #[must_use]
 pub fn lane_dir_name(lane: u16) -> String {
     format!("lane-{lane:02}")
 }
 
-/// The lane that [`lane_dir_name`] made `name` of; `None` for any other name.
+/// The lane that [`lane_dir_name`] gives `name`; `None` for any other name.
 #[must_use]
 pub fn parse_lane_dir_name(name: &str) -> Option<u16> {
     let lane = name.strip_prefix("lane-")?.parse().ok()?;

@@ -1,58 +1,62 @@
-//! The life of segments: made or recycled before they are needed, released once drained, set aside when damaged, and never
-//! more of them than the quota allows.
+//! The life cycle of segments. A segment is made, or recycled, ahead of need. Once it is drained it is released: recycled,
+//! or retained for a while first, or set aside if it is damaged. There are never more segments than the quota allows.
 //!
-//! All operations on the log's directories happen here, by one owner, in an order that a crash may cut anywhere: a segment
-//! appears under its name only when its zeros and its header are durable.
+//! One owner changes the log's directories, here, in an order that a crash may cut anywhere. A segment appears under its
+//! name only when its zeros and its header are durable.
 
-mod held;
-mod release;
+mod free_list;
+mod lane_segments;
 
-use self::held::{Held, HeldSegment};
+use self::{
+    free_list::FreeList,
+    lane_segments::{LaneSegments, SegmentState},
+};
 use crate::{
     error::LogError,
     layout::Layout,
-    limits::{SEGMENT_HEADER_BYTES, SEGMENTS_FREE_MAX},
+    limits::SEGMENT_HEADER_BYTES,
     recovery::{FoundSegment, RecoveredLane},
-    segment::{SegmentHeader, file_name, parse_file_name},
+    segment::{SegmentHeader, file_name, lane_dir_name},
     storage::Storage,
 };
 use std::{
     collections::{BTreeSet, HashMap},
     io,
     path::PathBuf,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 /// Why a segment was not prepared.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum PrepareError {
     /// The quota is reached.
+    #[error("the log's quota is reached")]
     Quota,
-    /// The file system refused.
-    Failed(LogError),
+    /// An operation on a file failed.
+    #[error(transparent)]
+    Failed(#[from] LogError),
 }
 
-/// Which segments exist.
+/// The segments of a log.
 pub struct Segments<S> {
     storage: S,
     layout: Layout,
     segment_bytes: u64,
     quota_bytes: u64,
     total_bytes: u64,
-    lanes: HashMap<u16, Held>,
-    free: Vec<PathBuf>,
-    names_made: u64,
-    /// How long drained segments are kept, as long as there is room.
+    lanes: HashMap<u16, LaneSegments>,
+    free: FreeList,
+    /// How long drained segments are kept, if nothing else needs their room.
     retention: Duration,
-    /// Retained segments that went early, for want of room.
-    given_up: u64,
-    /// Lanes that a segment left while it is not durable yet that it did.
-    unsynced: BTreeSet<u16>,
+    /// How many retained segments were released before their time.
+    early_releases: u64,
+    /// Lanes that a segment has left while their directory is not synced.
+    unsynced_lanes: BTreeSet<u16>,
 }
 
 impl<S: Storage> Segments<S> {
-    /// Takes charge of the directories below `layout`, with the lanes as they were recovered. Segments that nothing can be
-    /// done with are freed, or set aside if they are damaged.
+    /// Takes over the directories below `layout`, with the lanes as they were recovered. Releases the segments that no lane
+    /// can use.
     ///
     /// # Errors
     /// [`LogError::Io`].
@@ -65,111 +69,96 @@ impl<S: Storage> Segments<S> {
     ) -> Result<Self, LogError> {
         let (free_dir, set_aside_dir) = (layout.free(), layout.set_aside());
         for dir in [&free_dir, &set_aside_dir] {
-            storage.create_dir(dir).map_err(LogError::io("make", dir))?;
+            storage.create_dir(dir).map_err(LogError::io("create", dir))?;
         }
+        let free = FreeList::load(&storage, &layout, segment_bytes)?;
         let mut segments = Self {
             storage,
             layout,
             segment_bytes,
             quota_bytes,
-            total_bytes: 0,
+            total_bytes: free.len() as u64 * segment_bytes,
             lanes: HashMap::new(),
-            free: Vec::new(),
-            names_made: 0,
+            free,
             retention: Duration::ZERO,
-            given_up: 0,
-            unsynced: BTreeSet::new(),
+            early_releases: 0,
+            unsynced_lanes: BTreeSet::new(),
         };
-        segments.adopt_free()?;
         for lane in recovered {
-            for found in &lane.segments {
-                segments.hold(lane.lane, *found);
-            }
-            if lane.tail_header.is_some() {
-                let last = lane.segments.iter().rfind(|found| found.records > 0);
-                segments.lanes.entry(lane.lane).or_default().kept_from = last.map(|found| found.segment);
-            }
-            for found in &lane.unused {
-                segments.hold(lane.lane, *found);
-                segments.let_go(lane.lane, found.segment)?;
-            }
-            if !lane.unused.is_empty() {
-                segments.sync_released(lane.lane)?;
-            }
+            segments.add_lane(lane)?;
         }
         Ok(segments)
     }
 
-    fn adopt_free(&mut self) -> Result<(), LogError> {
-        let dir = self.layout.free();
-        for name in self.storage.list(&dir).map_err(LogError::io("list", &dir))? {
-            // A stranger's file is left alone.
-            let Some(made) = parse_file_name(&name) else { continue };
-            self.names_made = self.names_made.max(made);
-            let path = dir.join(name);
-            let (_, length) = self.storage.open(&path).map_err(LogError::io("open", &path))?;
-            // One that a crash left half made, or of another size, is of no use.
-            if length == self.segment_bytes && self.free.len() < SEGMENTS_FREE_MAX {
-                self.total_bytes += length;
-                self.free.push(path);
-            } else {
-                self.storage.remove(&path).map_err(LogError::io("remove", &path))?;
-            }
+    fn add_lane(&mut self, recovered: &RecoveredLane) -> Result<(), LogError> {
+        let lane = recovered.lane;
+        for found in &recovered.segments {
+            self.add_found(lane, *found);
+        }
+        if recovered.tail_header.is_some() {
+            let last = recovered.segments.iter().rfind(|found| found.records > 0);
+            self.lanes.entry(lane).or_default().pin_from(last.map(|found| found.segment));
+        }
+        for found in &recovered.unused {
+            self.add_found(lane, *found);
+            self.retire(lane, found.segment)?;
+        }
+        if !recovered.unused.is_empty() {
+            self.sync_retired(lane)?;
         }
         Ok(())
     }
 
-    fn hold(&mut self, lane: u16, found: FoundSegment) {
+    fn add_found(&mut self, lane: u16, found: FoundSegment) {
         self.total_bytes += found.length_bytes;
-        let held = HeldSegment { length_bytes: found.length_bytes, damaged: found.damaged, drained_at: None };
-        self.lanes.entry(lane).or_default().segments.insert(found.segment, held);
+        let state = SegmentState::new(found.length_bytes, found.damaged);
+        self.lanes.entry(lane).or_default().insert(found.segment, state);
     }
 
-    /// Bytes of all segments, free ones included.
+    /// Bytes of all segments, including free ones.
     #[must_use]
     pub fn total_bytes(&self) -> u64 {
         self.total_bytes
     }
 
-    /// Bytes of drained segments that are kept for a while.
+    /// Bytes of the drained segments that stay only for their retention.
     #[must_use]
     pub fn retained_bytes(&self) -> u64 {
-        self.lanes.values().map(|held| held.drained_bytes(true)).sum()
+        self.lanes.values().map(LaneSegments::retained_bytes).sum()
     }
 
-    /// How many retained segments went before their time, for want of room.
+    /// How many retained segments were released before their time because their room was needed.
     #[must_use]
-    pub fn given_up(&self) -> u64 {
-        self.given_up
+    pub fn early_releases(&self) -> u64 {
+        self.early_releases
     }
 
-    /// Keeps segments that are drained from now on for `retention`, as long as nothing else needs the room.
-    pub fn retain(&mut self, retention: Duration) {
+    /// Keeps segments that are drained from now on for `retention`, unless their room is needed earlier.
+    pub fn set_retention(&mut self, retention: Duration) {
         self.retention = retention;
     }
 
-    /// The paths of the log.
+    /// The log's paths.
     #[must_use]
     pub fn layout(&self) -> &Layout {
         &self.layout
     }
 
-    /// Makes the segment that `header` describes; it is durable, name and all, when this returns. What it allows to be
-    /// [released](Self::release) waits for the next call of that.
+    /// Makes the segment that `header` describes, unless it exists. Its data and its name are durable afterwards. A segment
+    /// that was kept only until this one was made is released by the next call of [`release`](Self::release).
     ///
     /// # Errors
     /// See [`PrepareError`].
     pub fn prepare(&mut self, header: SegmentHeader) -> Result<(), PrepareError> {
         loop {
-            let held = self.lanes.entry(header.lane).or_default();
-            if held.segments.contains_key(&header.segment) {
-                // Made before, and could not be opened then.
+            let lane = self.lanes.entry(header.lane).or_default();
+            if lane.get(header.segment).is_some() {
+                // An earlier attempt made it, and could not open it.
                 return Ok(());
             }
-            // What was drained, and is only kept for where the lane goes on, does not stand in the way of the next one.
-            let held_back_bytes = held.drained_bytes(false);
-            let needed_bytes = (self.total_bytes + self.segment_bytes).saturating_sub(held_back_bytes);
-            let outcome = if self.free.is_empty() && needed_bytes > self.quota_bytes {
+            // A drained segment that is kept only until this one is made does not count: else none could be made.
+            let needed_bytes = (self.total_bytes + self.segment_bytes).saturating_sub(lane.superseded_bytes());
+            let outcome = if self.free.len() == 0 && needed_bytes > self.quota_bytes {
                 Err(PrepareError::Quota)
             } else {
                 self.make(header).map_err(PrepareError::Failed)
@@ -179,67 +168,198 @@ impl<S: Storage> Segments<S> {
                 Err(PrepareError::Failed(error)) => error.is_no_room(),
                 Ok(()) => false,
             };
-            // What is only retained makes room before anything is refused.
-            if !lacks_room || !self.give_up_oldest().map_err(PrepareError::Failed)? {
+            // Retained segments make room before anything is refused.
+            if !lacks_room || !self.release_oldest_retained()? {
                 return outcome;
             }
         }
     }
 
     fn make(&mut self, header: SegmentHeader) -> Result<(), LogError> {
-        let lane_dir = self.layout.lane(header.lane);
-        let path = self.layout.segment(header.lane, header.segment);
-        while let Some(&lane) = self.unsynced.first() {
-            self.sync_released(lane)?;
+        while let Some(&lane) = self.unsynced_lanes.first() {
+            self.sync_retired(lane)?;
         }
-        let made = match self.free.pop() {
-            Some(free) => {
-                let block = SegmentHeader { zeroed: false, ..header }.encode();
-                if let Err(source) = self.storage.write_first_block(&free, &block) {
-                    self.free.push(free.clone());
-                    return Err(LogError::io("write", free)(source));
-                }
-                free
-            }
-            None => {
-                let new = self.new_free_path();
-                let block: [u8; SEGMENT_HEADER_BYTES] = SegmentHeader { zeroed: true, ..header }.encode();
-                self.storage.create_segment(&new, &block, self.segment_bytes).map_err(|source| {
-                    // What was made of it so far would fill the disk up for nothing.
-                    if let Err(error) = self.storage.remove(&new)
-                        && error.kind() != io::ErrorKind::NotFound
-                    {
-                        tracing::warn!(path = %new.display(), %error, "an unfinished segment could not be removed");
-                    }
-                    LogError::Io { what: "make", path: new.clone(), source }
-                })?;
-                self.total_bytes += self.segment_bytes;
-                new
-            }
+        let file = match self.free.pop() {
+            Some(free) => self.recycle(free, header)?,
+            None => self.create(header)?,
         };
-        if let Err(source) = self.storage.rename(&made, &path) {
-            self.free.push(made);
-            return Err(LogError::Io { what: "rename to", path, source });
+        let path = self.layout.segment(header.lane, header.segment);
+        if let Err(source) = self.storage.rename(&file, &path) {
+            self.free.push(file);
+            return Err(LogError::Io { action: "rename to", path, source });
         }
+        let lane_dir = self.layout.lane(header.lane);
         if let Err(source) = self.storage.sync_dir(&lane_dir) {
-            // Renamed once more by the next attempt: another sync of a name that did not change may do nothing, and
-            // succeed. If it cannot be taken back, the next attempt replaces it.
-            match self.storage.rename(&path, &made) {
-                Ok(()) => self.free.push(made),
+            // The next attempt must rename it again: another sync of an unchanged directory may do nothing, and succeed. If
+            // this rename fails, the next attempt replaces the file.
+            match self.storage.rename(&path, &file) {
+                Ok(()) => self.free.push(file),
                 Err(_) => self.total_bytes -= self.segment_bytes,
             }
-            return Err(LogError::Io { what: "sync", path: lane_dir, source });
+            return Err(LogError::Io { action: "sync", path: lane_dir, source });
         }
-        let held = HeldSegment { length_bytes: self.segment_bytes, damaged: false, drained_at: None };
-        let lane = self.lanes.entry(header.lane).or_default();
-        lane.segments.insert(header.segment, held);
-        lane.kept_from = None;
+        let state = SegmentState::new(self.segment_bytes, false);
+        self.lanes.entry(header.lane).or_default().insert_made(header.segment, state);
         Ok(())
     }
 
-    /// A name in the directory of free segments that no other file has, or had in this life.
-    fn new_free_path(&mut self) -> PathBuf {
-        self.names_made += 1;
-        self.layout.free().join(file_name(self.names_made))
+    /// Gives a free segment another header. Returns its path.
+    fn recycle(&mut self, free: PathBuf, header: SegmentHeader) -> Result<PathBuf, LogError> {
+        let block = SegmentHeader { zeroed: false, ..header }.encode();
+        match self.storage.write_first_block(&free, &block) {
+            Ok(()) => Ok(free),
+            Err(source) => {
+                self.free.push(free.clone());
+                Err(LogError::Io { action: "write", path: free, source })
+            }
+        }
+    }
+
+    /// Creates a segment in the directory of free segments. Returns its path.
+    fn create(&mut self, header: SegmentHeader) -> Result<PathBuf, LogError> {
+        let path = self.free.new_path();
+        let block: [u8; SEGMENT_HEADER_BYTES] = SegmentHeader { zeroed: true, ..header }.encode();
+        if let Err(source) = self.storage.create_segment(&path, &block, self.segment_bytes) {
+            // A part of a segment would take room for nothing.
+            if let Err(error) = self.storage.remove(&path)
+                && error.kind() != io::ErrorKind::NotFound
+            {
+                tracing::warn!(path = %path.display(), %error, "an unfinished segment could not be removed");
+            }
+            return Err(LogError::Io { action: "create", path, source });
+        }
+        self.total_bytes += self.segment_bytes;
+        Ok(path)
+    }
+
+    /// Releases the segments of `lane` below segment `before`, and those below the `before` of earlier calls: all their
+    /// records are drained. The segments that recovery needs stay until there is a later one. Returns how many were
+    /// released.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]. Segments that were not released stay; the next call releases them.
+    pub fn release(&mut self, lane: u16, before: u64) -> Result<usize, LogError> {
+        let now = Instant::now();
+        let retention = self.retention;
+        self.lanes.entry(lane).or_default().mark_drained(before, retention, now);
+        let mut count = 0;
+        while let Some((segment, drained_at)) = self.lanes.get(&lane).and_then(LaneSegments::oldest_releasable) {
+            if drained_at.is_some_and(|at| now.duration_since(at) < retention) {
+                break;
+            }
+            self.retire(lane, segment)?;
+            count += 1;
+        }
+        if self.unsynced_lanes.contains(&lane) {
+            self.sync_retired(lane)?;
+        }
+        Ok(count)
+    }
+
+    /// When the retention of the next segment ends.
+    #[must_use]
+    pub fn next_release(&self) -> Option<Instant> {
+        let oldest = self.lanes.values().filter_map(|lane| lane.oldest_releasable()?.1).min()?;
+        oldest.checked_add(self.retention)
+    }
+
+    /// Releases the segments whose retention is over.
+    ///
+    /// # Errors
+    /// As [`release`](Self::release).
+    pub fn release_retained(&mut self) -> Result<(), LogError> {
+        let lanes: Vec<u16> = self.lanes.keys().copied().collect();
+        lanes.into_iter().try_for_each(|lane| self.release(lane, 0).map(drop))
+    }
+
+    /// Releases the segment that is retained for longest, before its time. Returns whether there was one.
+    fn release_oldest_retained(&mut self) -> Result<bool, LogError> {
+        let retained = self.lanes.iter().filter_map(|(&number, lane)| {
+            let (segment, drained_at) = lane.oldest_releasable()?;
+            Some((drained_at?, number, segment))
+        });
+        let Some((_, lane, segment)) = retained.min() else { return Ok(false) };
+        self.retire(lane, segment)?;
+        self.early_releases += 1;
+        tracing::warn!(lane, segment, "a retained segment is released before its time: the log needs its room");
+        self.sync_retired(lane)?;
+        Ok(true)
+    }
+
+    /// Revokes the release of the segments of `lane` from segment `from` on. Returns whether all these segments still
+    /// exist; if not, nothing has changed.
+    pub fn revoke_release(&mut self, lane: u16, from: u64) -> bool {
+        self.lanes.get_mut(&lane).is_some_and(|lane| lane.revoke_drained(from))
+    }
+
+    /// Marks a segment as damaged. Its release then sets it aside and does not recycle it.
+    pub fn mark_damaged(&mut self, lane: u16, segment: u64) {
+        if let Some(lane) = self.lanes.get_mut(&lane) {
+            lane.mark_damaged(segment);
+        }
+    }
+
+    /// Takes a segment out of its lane: frees it, sets it aside, or removes it. If a crash brings the name back, it names a
+    /// drained segment, which is released again.
+    fn retire(&mut self, lane: u16, segment: u64) -> Result<(), LogError> {
+        let Some(state) = self.lanes.get(&lane).and_then(|lane| lane.get(segment)) else {
+            unreachable!("only a segment of a lane is retired");
+        };
+        let path = self.layout.segment(lane, segment);
+        self.unsynced_lanes.insert(lane);
+        if state.is_damaged {
+            let target = self.set_aside_path(lane, segment)?;
+            self.storage.rename(&path, &target).map_err(LogError::io("set aside", &path))?;
+            self.total_bytes -= state.length_bytes;
+            tracing::warn!(path = %target.display(), "a damaged segment was set aside");
+        } else if self.is_recyclable(state) {
+            let target = self.free.new_path();
+            self.storage.rename(&path, &target).map_err(LogError::io("free", &path))?;
+            self.free.push(target);
+        } else {
+            match self.storage.remove(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(LogError::io("remove", path)(error));
+                }
+                _ => self.total_bytes -= state.length_bytes,
+            }
+        }
+        // Before the sync, which may fail: the name is gone, and another attempt would not find it.
+        if let Some(lane) = self.lanes.get_mut(&lane) {
+            lane.remove(segment);
+        }
+        if state.is_damaged {
+            let dir = self.layout.set_aside();
+            self.storage.sync_dir(&dir).map_err(LogError::io("sync", &dir))?;
+        }
+        Ok(())
+    }
+
+    /// Makes it durable that segments have left a lane. A freed file gets another header only afterwards: a crash must not
+    /// bring that header back under the old name.
+    fn sync_retired(&mut self, lane: u16) -> Result<(), LogError> {
+        for dir in [self.layout.free(), self.layout.lane(lane)] {
+            self.storage.sync_dir(&dir).map_err(LogError::io("sync", dir))?;
+        }
+        self.unsynced_lanes.remove(&lane);
+        Ok(())
+    }
+
+    /// A path for a damaged segment that no file has: a segment of this number may have been set aside before.
+    fn set_aside_path(&self, lane: u16, segment: u64) -> Result<PathBuf, LogError> {
+        let dir = self.layout.set_aside();
+        let existing = self.storage.list(&dir).map_err(LogError::io("list", &dir))?;
+        let name = format!("{}-{}", lane_dir_name(lane), file_name(segment));
+        let mut candidates = (0..).map(|copy| if copy == 0 { name.clone() } else { format!("{name}.{copy}") });
+        let Some(name) = candidates.find(|candidate| !existing.contains(candidate)) else {
+            unreachable!("a directory has finitely many names");
+        };
+        Ok(dir.join(name))
+    }
+
+    /// Whether a segment can become another one.
+    fn is_recyclable(&self, state: SegmentState) -> bool {
+        let has_room = self.free.has_room() && self.total_bytes <= self.quota_bytes;
+        has_room && state.length_bytes == self.segment_bytes
     }
 }

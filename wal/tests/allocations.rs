@@ -1,13 +1,13 @@
 //! In the steady state, appending allocates nothing: not a record, not a group.
 #![allow(unsafe_code)]
-// Helpers of tests fail as tests do.
+// Test helpers may panic.
 #![allow(clippy::unwrap_used)]
 
 mod support;
 
 use forebay_wal::{
     frame::KIND_MESSAGE,
-    group::{GroupCommit, Record, Start, Step, SyncMethod},
+    group::{Completion, GroupCommit, LaneStart, Record, SyncMethod},
     lane::AppendError,
     limits::CHUNK_BYTES,
     log,
@@ -20,11 +20,11 @@ use std::{
 };
 use support::{SEGMENT_BYTES, dir, options, start, wait_for_event};
 
-/// The system's allocator, which counts what each thread asks for.
+/// The system's allocator. It counts the allocations of each thread.
 struct Counting;
 
 thread_local! {
-    /// Constant and without a destructor, so that reading it allocates nothing itself.
+    /// It is constant and has no destructor, so that reading it allocates nothing.
     static COUNT: Cell<u64> = const { Cell::new(0) };
 }
 
@@ -36,7 +36,7 @@ fn note() {
     COUNT.with(|count| count.set(count.get() + 1));
 }
 
-// SAFETY: every call is passed on to the system's allocator as it came; `alloc_zeroed` by its default calls `alloc`.
+// SAFETY: every call goes to the system's allocator unchanged. The default `alloc_zeroed` calls `alloc`.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note();
@@ -45,7 +45,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        // SAFETY: as above; what is given back came from there.
+        // SAFETY: as above. The memory came from `System`.
         unsafe { System.dealloc(pointer, layout) }
     }
 
@@ -75,8 +75,8 @@ fn what_is_allocated_is_counted() {
 fn commit_groups(commit: &mut GroupCommit, number: &mut u64, groups: usize, body: &[u8]) {
     let mut in_flight = None;
     for group in 0..groups {
-        if let Some(header) = commit.wanted_segment(*number) {
-            commit.segment_ready(header.segment);
+        if let Some(header) = commit.take_segment_request(*number) {
+            commit.add_ready_segment(header.segment);
         }
         for _ in 0..=group % 64 {
             let take = |count| {
@@ -88,9 +88,9 @@ fn commit_groups(commit: &mut GroupCommit, number: &mut u64, groups: usize, body
         if let Some(group) = in_flight.take() {
             complete(commit, group);
         }
-        in_flight = commit.next_group();
+        in_flight = commit.take_next_group();
     }
-    while let Some(group) = in_flight.take().or_else(|| commit.next_group()) {
+    while let Some(group) = in_flight.take().or_else(|| commit.take_next_group()) {
         complete(commit, group);
     }
 }
@@ -98,32 +98,32 @@ fn commit_groups(commit: &mut GroupCommit, number: &mut u64, groups: usize, body
 fn complete(commit: &mut GroupCommit, mut group: forebay_wal::group::Group) {
     loop {
         let bytes = group.unwritten().map(<[u8]>::len).sum();
-        match commit.completed(group, Ok(bytes)).unwrap() {
-            Step::Again(again) => group = again,
-            Step::Durable => return,
+        match commit.complete(group, Ok(bytes)).unwrap() {
+            Completion::ShortWrite(again) => group = again,
+            Completion::Durable => return,
         }
     }
 }
 
 #[test]
 fn group_commit_allocates_nothing_in_the_steady_state() {
-    // Large ones make groups of several chunks.
+    // Groups of large records take several chunks.
     for body_bytes in [100, 1000, CHUNK_BYTES / 16] {
         let body = vec![b'x'; body_bytes];
         let tail = segment_start(1);
-        let start = Start {
+        let start = LaneStart {
             log_id: [7; 16],
             lane: 0,
             segment_bytes: 4 << 20,
             tail,
             next_ordinal: 0,
-            sealed: false,
+            is_sealed: false,
             pending_tail: None,
         };
         let (mut commit, mut number) = (GroupCommit::new(start), 0);
-        // Long enough for segments to end within groups of any size, which is when most chunks are in use at once.
+        // Until segments have ended within groups of every size: then most chunks are in use at once.
         commit_groups(&mut commit, &mut number, 2000, &body);
-        assert!(commit.durable().segment > 1);
+        assert!(commit.durable_end().segment > 1);
         let before = count();
         commit_groups(&mut commit, &mut number, 1000, &body);
         assert_eq!(count() - before, 0, "records of {body_bytes} bytes");
@@ -136,7 +136,7 @@ fn a_lane_on_a_disk_allocates_nothing_on_its_thread_in_the_steady_state() {
     const GROUPS: usize = 400;
     const WARM_UP_GROUPS: usize = 100;
     let dir = dir();
-    // All in one segment: asking the keeper for the next one sends it a message.
+    // All groups fit in one segment, for a request for the next one allocates a message.
     let segment_bytes = 64 * SEGMENT_BYTES;
     let options =
         log::LogOptions { segment_bytes, quota_bytes: 4 * segment_bytes, ..options(dir.path(), SyncMethod::None) };
@@ -146,7 +146,7 @@ fn a_lane_on_a_disk_allocates_nothing_on_its_thread_in_the_steady_state() {
     let mut before = 0;
     for group in 0..GROUPS {
         if group == WARM_UP_GROUPS {
-            // The next segment, asked for at the start, comes whenever it is made; room for its name is allocated.
+            // The next segment was requested at the start. The lane allocates room for it when it arrives.
             let give_up = Instant::now() + Duration::from_secs(60);
             while log.keeper().total_bytes() < 2 * segment_bytes {
                 assert!(Instant::now() < give_up, "the keeper makes a segment within a minute");

@@ -1,7 +1,7 @@
-//! `docs/log-format.md` against the code: every byte table, every vector and every limit that the page states of the log.
-//! What it states of a message is tested where messages are, in the daemon.
+//! Checks `docs/log-format.md` against the code: every byte table, vector and limit of the log. The daemon tests what the page
+//! says about messages.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 #[path = "page/crc.rs"]
@@ -11,7 +11,7 @@ mod page;
 use crc::Crc;
 use forebay_wal::{
     frame::{self, FLAG_BATCH_START, FrameError, FrameHeader, HEADER_BYTES, KIND_MESSAGE, KIND_SEAL, SegmentSeed},
-    group::{GroupCommit, Record, Start, SyncMethod},
+    group::{GroupCommit, LaneStart, Record, SyncMethod},
     layout::Layout,
     limits::{
         BLOCK_BYTES, FRAME_ALIGN_BYTES, LANES_MAX, NUMBER_END, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN,
@@ -41,7 +41,7 @@ fn seed(place: &Vector) -> SegmentSeed {
     SegmentSeed::new(place.uuid("log_id"), place.number("lane"), place.number("segment"))
 }
 
-/// The numbers that a seed is known by to who cannot look into it: the checksum of no payload.
+/// The value of a seed: the checksum of an empty payload.
 fn seed_number(seed: SegmentSeed, table: &ByteTable) -> u64 {
     let header = frame_header();
     table.integer(&frame::encode_header(seed, &header, &[]), "payload_crc")
@@ -64,13 +64,13 @@ fn segment_header(vector: &Vector) -> SegmentHeader {
     }
 }
 
-/// The ranges `a..b` that a field's meaning names, in order.
+/// The ranges `a..b` in a field's meaning, in order.
 fn ranges(field: &Field) -> Vec<Range<usize>> {
     let ranges = field.meaning.split('`').filter_map(|part| part.split_once(".."));
     ranges.map(|(from, to)| from.parse().unwrap()..to.parse().unwrap()).collect()
 }
 
-/// Asserts that a table has the fields named, no others, and none twice.
+/// Asserts that a table has exactly the expected fields, each once.
 fn assert_fields(table: &ByteTable, expected: impl IntoIterator<Item = &'static str>) {
     let names = table.names();
     let expected: BTreeSet<_> = expected.into_iter().collect();
@@ -156,7 +156,7 @@ fn new_log(dir: &std::path::Path) -> log::Log {
 fn damaged_segment_is_set_aside_as() -> String {
     let dir = tempfile::tempdir().unwrap();
     let mut log = new_log(dir.path());
-    // It asks for a second segment: the last one would stay.
+    // It requests a second segment, for a lane's last segment stays.
     let lane = log.lanes.remove(0).start().unwrap();
     drop(lane);
     log.keeper().mark_damaged(0, 1);
@@ -181,7 +181,7 @@ fn the_log_id_line_is_read_and_its_like_is_written() {
         assert!(layout.read_log_id(&Disk).is_err(), "byte {at}");
     }
 
-    // A new log's line is the vector's with another id and its checksum.
+    // The line of another log differs from the vector only in its id and checksum.
     let dir = tempfile::tempdir().unwrap();
     let log = new_log(dir.path());
     let written = std::fs::read_to_string(dir.path().join("log-id")).unwrap();
@@ -360,17 +360,17 @@ fn the_frame_vector_is_what_is_written_and_read() {
     assert_eq!(table.integer(&bytes, "header_crc"), u64::from(crc.seeded(number, covered)));
 }
 
-/// A lane that goes on where a vector's group stands, with the ordinal that this field of it says.
+/// A lane that continues at the group of a vector. `ordinal` names the field with the lane's next ordinal.
 fn commit_before(vector: &Vector, ordinal: &str) -> GroupCommit {
     let group_block: u32 = vector.number("group_block");
-    GroupCommit::new(Start {
+    GroupCommit::new(LaneStart {
         log_id: vector.uuid("log_id"),
         lane: vector.number("lane"),
         segment_bytes: SEGMENT_BYTES_MIN,
         tail: Position { segment: vector.number("segment"), offset: group_block * BLOCK_BYTES as u32 },
         next_ordinal: vector.number(ordinal),
         pending_tail: None,
-        sealed: false,
+        is_sealed: false,
     })
 }
 
@@ -386,7 +386,7 @@ fn group_commit_writes_the_batch_vector() {
     commit.append(&records, |_| vector.number("first_number")).unwrap();
     let mut expected = vector.bytes.clone();
     expected.resize(BLOCK_BYTES, 0);
-    let group = commit.next_group().unwrap();
+    let group = commit.take_next_group().unwrap();
     assert_eq!(group.unwritten().flatten().copied().collect::<Vec<u8>>(), expected);
 }
 
@@ -397,11 +397,11 @@ fn group_commit_writes_the_seal_vector() {
     assert!(commit.seal(vector.number("number")));
     let mut expected = vector.bytes.clone();
     expected.resize(BLOCK_BYTES, 0);
-    let group = commit.next_group().unwrap();
+    let group = commit.take_next_group().unwrap();
     assert_eq!(group.unwritten().flatten().copied().collect::<Vec<u8>>(), expected);
 }
 
-/// The segment that the vectors make, and the payloads in it.
+/// The segment that the vectors form, and its payloads.
 fn segment_of_vectors(page: &Page) -> (Vec<u8>, Vec<String>) {
     let (header, frame, batch) = (page.vector("segment-header"), page.vector("frame"), page.vector("batch"));
     let seal = page.vector("seal");
@@ -447,7 +447,7 @@ fn a_reader_made_of_the_page_alone_reads_the_same() {
         let verifies = field("header_crc") == u64::from(crc.seeded(seed, &header[4..])) && field("kind") != 0;
         let starts = at % 4096 == 0 && field("group_block") == at as u64 / 4096;
         if !verifies || !(starts || field("group_block") == group) {
-            // The vectors have no damage: what is not zero is a frame.
+            // The vectors are not damaged: bytes that are not zero are a frame.
             let next_block = (at + 1).next_multiple_of(4096);
             assert!(segment[at..next_block].iter().all(|byte| *byte == 0));
             at = next_block;

@@ -1,6 +1,6 @@
-//! The log on a real file system with a real ring: what was appended is read back, after any kind of end.
+//! The log on a real file system with a real ring: appended records are read back after every kind of end.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -9,7 +9,7 @@ use forebay_wal::{
     frame::KIND_MESSAGE,
     group::{Record, SyncMethod},
     lane::AppendError,
-    limits::RECENT_BYTES,
+    limits::TAIL_CACHE_BYTES,
     log::{self, LogOptions},
     position::{Position, segment_start},
     reader::{Event, LaneReader},
@@ -31,7 +31,7 @@ fn what_was_appended_is_read_back_across_segments_and_restarts_by_every_method()
         write_log(dir.path(), sync, first);
         let mut log = log::open(&options(dir.path(), sync)).unwrap();
         assert_eq!(log.findings, [], "{sync:?}");
-        assert!(log.found[0].shared.durable().segment > 1, "several segments were filled");
+        assert!(log.all_lanes[0].shared.durable_end().segment > 1, "several segments were filled");
         assert_eq!(read_all(&log), expected(first), "{sync:?}");
         let mut lane = start(&mut log);
         assert_eq!(append(&mut lane, &[b"after", b"the restart"]), first as u64, "numbers go on");
@@ -44,13 +44,13 @@ fn a_reader_that_follows_sees_each_record_once_as_it_becomes_durable() {
     let dir = dir();
     let mut log = log::open(&options(dir.path(), SyncMethod::Direct)).unwrap();
     let mut lane = start(&mut log);
-    let found = log.found[0].clone();
+    let found = log.all_lanes[0].clone();
     let mut reader = LaneReader::new(Disk, log.layout.clone(), log.id, 0, segment_start(1));
     let mut next = 0;
     for index in 0..700 {
         append(&mut lane, &[&body(index)]);
         if index % 3 == 0 {
-            while let Some(Event::Record(header)) = reader.next_event(found.shared.durable()).unwrap() {
+            while let Some(Event::Record(header)) = reader.next_event(found.shared.durable_end()).unwrap() {
                 assert_eq!(header.number, next);
                 assert_eq!(reader.payload(), [b"h:".to_vec(), body(next as usize)].concat());
                 next += 1;
@@ -66,26 +66,26 @@ fn what_was_written_last_is_read_from_memory_and_the_rest_from_the_disk() {
     let mut log = log::open(&options(dir.path(), SyncMethod::Direct)).unwrap();
     let mut lane = start(&mut log);
     append(&mut lane, &[b"in memory"]);
-    let found = log.found[0].clone();
-    // Nobody but the lane has it now.
+    let found = log.all_lanes[0].clone();
+    // Now only the lane's tail cache has it.
     let segment = OpenOptions::new().write(true).open(log.layout.segment(0, 1)).unwrap();
     segment.write_all_at(&[0; 4096], 4096).unwrap();
     let reader = || LaneReader::new(Disk, log.layout.clone(), log.id, 0, segment_start(1));
-    let mut from_memory = reader().with_recent(Arc::clone(found.shared.recent()));
-    assert!(matches!(from_memory.next_event(found.shared.durable()), Ok(Some(Event::Record(_)))));
+    let mut from_memory = reader().with_tail_cache(Arc::clone(found.shared.tail_cache()));
+    assert!(matches!(from_memory.next_event(found.shared.durable_end()), Ok(Some(Event::Record(_)))));
     assert_eq!(from_memory.payload(), b"h:in memory");
-    assert!(!matches!(reader().next_event(found.shared.durable()), Ok(Some(Event::Record(_)))));
-    // Far more than is kept: a reader begins on the disk and ends in memory.
-    let from = found.shared.durable();
+    assert!(!matches!(reader().next_event(found.shared.durable_end()), Ok(Some(Event::Record(_)))));
+    // Far more than the cache holds: a reader starts on the disk and ends in memory.
+    let from = found.shared.durable_end();
     let payload = vec![b'x'; 900 << 10];
-    let count = RECENT_BYTES / payload.len() + 2;
+    let count = TAIL_CACHE_BYTES / payload.len() + 2;
     for _ in 0..count {
         append(&mut lane, &[&payload]);
     }
     let mut reader = LaneReader::new(Disk, log.layout.clone(), log.id, 0, from);
-    reader = reader.with_recent(Arc::clone(found.shared.recent()));
+    reader = reader.with_tail_cache(Arc::clone(found.shared.tail_cache()));
     let mut read = 0;
-    while let Some(event) = reader.next_event(found.shared.durable()).unwrap() {
+    while let Some(event) = reader.next_event(found.shared.durable_end()).unwrap() {
         assert!(matches!(event, Event::Record(_)), "{event:?}");
         assert!(reader.payload().ends_with(&payload));
         read += 1;
@@ -102,7 +102,7 @@ fn released_segments_are_recycled_and_their_old_records_never_come_back() {
     let mut last_start = Position { segment: 1, offset: 0 };
     for index in 0..3000 {
         append(&mut lane, &[&body(index)]);
-        let durable = log.found[0].shared.durable();
+        let durable = log.all_lanes[0].shared.durable_end();
         if durable.segment > last_start.segment {
             keeper.release(0, durable.segment);
             last_start = durable;

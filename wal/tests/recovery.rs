@@ -1,6 +1,6 @@
 //! Recovery after damage and after writes that never finished, on real files.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -31,7 +31,7 @@ fn case_13_to_15_a_flipped_bit_costs_one_record_and_is_reported_with_its_number(
     let dir = dir();
     write_log(dir.path(), SyncMethod::None, 100);
     let segment = Layout::new(dir.path()).segment(0, 1);
-    // Record 0 is short and fills the first block alone; record 1 starts the second.
+    // Record 0 is short and has the first block to itself. Record 1 starts the second.
     for (offset, lost) in [(4096 + 41, 0), (8192 + 9, 1), (8192 + 20, 1), (8192 + 3, 1)] {
         flip(&segment, offset);
         let log = log::open(&options(dir.path(), SyncMethod::None)).unwrap();
@@ -54,13 +54,13 @@ fn case_13_to_15_a_flipped_bit_costs_one_record_and_is_reported_with_its_number(
 fn case_4_to_7_a_group_torn_at_the_tail_is_cut_whole_batches_are_kept_and_recovering_twice_is_recovering_once() {
     let batch: Vec<Vec<u8>> = (0..40).map(|index| format!("{index:1000}").into_bytes()).collect();
     let batch: Vec<&[u8]> = batch.iter().map(Vec::as_slice).collect();
-    // Blocks of the last group that a crash zeroed.
+    // A crash zeroed these blocks of the last group.
     for lost_blocks in [vec![0], vec![4], vec![9], vec![0, 1, 2, 3], vec![2, 3, 7], (0..10).collect()] {
         let dir = dir();
         let mut log = log::open(&options(dir.path(), SyncMethod::Direct)).unwrap();
         let mut lane = start(&mut log);
         append(&mut lane, &[b"answered"]);
-        let group_at = u64::from(log.found[0].shared.durable().offset);
+        let group_at = u64::from(log.all_lanes[0].shared.durable_end().offset);
         append(&mut lane, &batch);
         drop(lane);
         log.keeper.stop();
@@ -97,7 +97,7 @@ fn case_19_and_22_missing_segments_are_reported_and_strangers_are_left_alone() {
     std::fs::write(lane_dir.join("notes.txt"), "mine").unwrap();
     let log = log::open(&options(dir.path(), SyncMethod::None)).unwrap();
     assert!(log.findings.contains(&(0, Finding::SegmentMissing { segment: 2 })), "{:?}", log.findings);
-    assert!(log.findings.contains(&(0, Finding::Stranger { name: "notes.txt".into() })));
+    assert!(log.findings.contains(&(0, Finding::ForeignFile { name: "notes.txt".into() })));
     assert!(log.findings.iter().any(|(_, finding)| matches!(finding, Finding::Lost { .. })));
     assert_eq!(std::fs::read_to_string(lane_dir.join("notes.txt")).unwrap(), "mine");
     let records = read_all(&log);
@@ -105,14 +105,14 @@ fn case_19_and_22_missing_segments_are_reported_and_strangers_are_left_alone() {
     assert_eq!(records.last(), expected(1500).last(), "what stands behind it is read");
 }
 
-/// A log whose last group is `torn`; before it `groups`, each a batch. Returns where the last group starts.
+/// A log of `groups`, each a batch, and of `torn` as its last group. Returns the position of the last group.
 fn write_groups(dir: &Path, groups: &[&[&[u8]]], torn: &[&[u8]]) -> u64 {
     let mut log = log::open(&options(dir, SyncMethod::Direct)).unwrap();
     let mut lane = start(&mut log);
     for group in groups {
         append(&mut lane, group);
     }
-    let group_at = u64::from(log.found[0].shared.durable().offset);
+    let group_at = u64::from(log.all_lanes[0].shared.durable_end().offset);
     append(&mut lane, torn);
     drop(lane);
     log.keeper.stop();
@@ -165,7 +165,7 @@ fn records_lost_before_a_cut_tail_are_reported_and_not_excused_by_it() {
     let group_at = write_groups(dir.path(), &groups, &[&[b'x'; 10_000]]);
     zero_block(dir.path(), group_at + 4096);
     append_one(dir.path(), b"later");
-    // The third and the fourth group were durable, and go.
+    // The third and the fourth group were durable, and are removed.
     zero_block(dir.path(), group_at - 4096);
     zero_block(dir.path(), group_at - 8192);
     let (payloads, findings) = reopen(dir.path());
@@ -181,7 +181,7 @@ fn damage_in_the_last_whole_group_before_a_cut_tail_leaves_its_neighbours_and_is
     let dir = dir();
     let batch: [&[u8]; 3] = [b"one", b"two", b"three"];
     let group_at = write_groups(dir.path(), &[&batch], &[&[b'x'; 10_000]]);
-    // Nothing of the last group is left but its second block.
+    // Only the second block of the last group is left.
     zero_block(dir.path(), group_at);
     append_one(dir.path(), b"later");
     let segment = Layout::new(dir.path()).segment(0, 1);
@@ -198,7 +198,7 @@ fn damage_at_the_end_of_a_segment_that_others_follow_is_damage() {
     let log = log::open(&options(dir.path(), SyncMethod::Direct)).unwrap();
     let mut last = 0;
     let mut reader = LaneReader::new(Disk, log.layout.clone(), log.id, 0, segment_start(1));
-    while let Some(Event::Record(_)) = reader.next_event(log.found[0].shared.durable()).unwrap() {
+    while let Some(Event::Record(_)) = reader.next_event(log.all_lanes[0].shared.durable_end()).unwrap() {
         if reader.position().segment == 1 {
             last = u64::from(reader.position().offset);
         }
@@ -211,8 +211,8 @@ fn damage_at_the_end_of_a_segment_that_others_follow_is_damage() {
     assert!(findings.iter().any(|finding| matches!(finding, Finding::Lost { records: 1, .. })), "{findings:?}");
 }
 
-/// A disk of whose lane the segments up to one are released when that one is opened for the second time: when it is
-/// scanned. Recovery writes nothing.
+/// A disk that removes the lane's segments up to one of them when recovery opens that one for the second time, to scan it.
+/// Recovery writes nothing.
 struct Releasing {
     up_to_segment: u64,
     opened: AtomicUsize,

@@ -1,6 +1,6 @@
-//! Drained segments that are kept for a while: they go when their time is over or the room is needed, and can be taken back.
+//! Retained segments: they go when their retention is over or their room is needed, and their release can be revoked.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -50,7 +50,7 @@ fn names(dir: &Path, lane: u16) -> Vec<u64> {
 fn retained_segments_stay_until_their_time_is_over() {
     let dir = dir();
     let mut segments = segments(dir.path(), 8);
-    segments.retain(Duration::from_millis(50));
+    segments.set_retention(Duration::from_millis(50));
     for segment in 1..=4 {
         segments.prepare(header(0, segment)).unwrap();
     }
@@ -60,14 +60,14 @@ fn retained_segments_stay_until_their_time_is_over() {
     std::thread::sleep(Duration::from_millis(60));
     segments.release_retained().unwrap();
     assert_eq!((segments.retained_bytes(), names(dir.path(), 0)), (0, vec![4]));
-    assert_eq!((segments.next_release(), segments.given_up()), (None, 0));
+    assert_eq!((segments.next_release(), segments.early_releases()), (None, 0));
 }
 
 #[test]
 fn retained_segments_make_room_within_the_quota_the_oldest_of_all_lanes_first() {
     let dir = dir();
     let mut segments = segments(dir.path(), 6);
-    segments.retain(DAY);
+    segments.set_retention(DAY);
     for (lane, segment) in [(0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (1, 3)] {
         segments.prepare(header(lane, segment)).unwrap();
     }
@@ -80,7 +80,7 @@ fn retained_segments_make_room_within_the_quota_the_oldest_of_all_lanes_first() 
     segments.prepare(header(1, 4)).unwrap();
     segments.prepare(header(1, 5)).unwrap();
     assert_eq!((names(dir.path(), 0), names(dir.path(), 1)), (vec![3, 4], vec![2, 3, 4, 5]));
-    assert_eq!((segments.given_up(), segments.total_bytes()), (3, 6 * SEGMENT_BYTES), "never beyond the quota");
+    assert_eq!((segments.early_releases(), segments.total_bytes()), (3, 6 * SEGMENT_BYTES), "never beyond the quota");
     assert!(matches!(segments.prepare(header(1, 6)), Err(PrepareError::Quota)));
 }
 
@@ -88,17 +88,17 @@ fn retained_segments_make_room_within_the_quota_the_oldest_of_all_lanes_first() 
 fn what_is_retained_can_be_taken_back_and_what_is_gone_cannot() {
     let dir = dir();
     let mut segments = segments(dir.path(), 8);
-    segments.retain(DAY);
+    segments.set_retention(DAY);
     for segment in 1..=5 {
         segments.prepare(header(0, segment)).unwrap();
     }
     segments.release(0, 5).unwrap();
-    assert!(segments.reclaim(0, 3));
+    assert!(segments.revoke_release(0, 3));
     assert_eq!(segments.retained_bytes(), 2 * SEGMENT_BYTES);
-    segments.retain(Duration::ZERO);
+    segments.set_retention(Duration::ZERO);
     segments.release(0, 0).unwrap();
     assert_eq!(names(dir.path(), 0), [3, 4, 5], "only what is drained again goes");
-    assert!(!segments.reclaim(0, 2) && segments.reclaim(0, 3) && !segments.reclaim(7, 1));
+    assert!(!segments.revoke_release(0, 2) && segments.revoke_release(0, 3) && !segments.revoke_release(7, 1));
     segments.release(0, 5).unwrap();
     assert_eq!(names(dir.path(), 0), [5]);
 }
@@ -109,22 +109,22 @@ fn a_log_with_retained_segments_is_read_from_any_of_them_also_after_it_was_opene
     let options = options(dir.path(), forebay_wal::group::SyncMethod::Direct);
     let mut log = log::open(&options).unwrap();
     let keeper = log.keeper();
-    keeper.retain(DAY);
+    keeper.set_retention(DAY);
     let mut lane = start(&mut log);
     let body = vec![7; 200_000];
     for _ in 0..20 {
         append(&mut lane, &[&body]);
     }
-    let durable = log.found[0].shared.durable();
+    let durable = log.all_lanes[0].shared.durable_end();
     assert!(durable.segment >= 4);
     keeper.release(0, durable.segment);
-    assert!(keeper.reclaim(0, 2));
+    assert!(keeper.revoke_release(0, 2));
     assert!(read_from(&log, segment_start(2)).len() < 20);
     assert_eq!(read_all(&log).len(), 20);
     drop(lane);
     log.keeper.stop();
     let log = log::open(&options).unwrap();
-    assert_eq!((log.found[0].first_segment, log.found[0].records), (1, 20));
+    assert_eq!((log.all_lanes[0].first_segment, log.all_lanes[0].records), (1, 20));
     assert_eq!(read_all(&log).len(), 20);
     log.keeper.stop();
 }

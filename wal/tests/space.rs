@@ -1,6 +1,6 @@
-//! What a log does without room for a segment: it opens, is drained, refuses meanwhile, and goes on.
+//! A log without room for a segment: it opens, refuses appends, is drained, and then continues.
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic.
 #![allow(clippy::unwrap_used)]
 
 mod support;
@@ -8,7 +8,7 @@ mod support;
 use forebay_wal::{
     finding::Finding,
     frame::KIND_MESSAGE,
-    group::{GroupCommit, Record, Refused, Start, SyncMethod},
+    group::{AppendRefusal, GroupCommit, LaneStart, Record, SyncMethod},
     lane::{AppendError, Lane},
     layout::Layout,
     limits::BLOCK_BYTES,
@@ -36,33 +36,33 @@ fn header(segment: u64) -> SegmentHeader {
 
 #[test]
 fn a_lane_without_a_segment_asks_for_that_one_first_and_takes_nothing_before_it_is_there() {
-    let start = Start {
+    let start = LaneStart {
         log_id: [1; 16],
         lane: 0,
         segment_bytes: SEGMENT_BYTES,
         tail: segment_start(5),
         next_ordinal: 40,
         pending_tail: Some(header(5)),
-        sealed: true,
+        is_sealed: true,
     };
     let mut lane = GroupCommit::new(start);
     let record = [Record { kind: KIND_MESSAGE, head: b"", body: b"body" }];
     let refused = |lane: &mut GroupCommit| lane.append(&record, |_| panic!("no number is taken")).unwrap_err();
-    assert_eq!(refused(&mut lane), Refused::Busy);
-    assert_eq!(lane.wanted_segment(99), Some(SegmentHeader { base_number: 99, ..header(5) }));
-    let next = lane.wanted_segment(99).unwrap();
+    assert_eq!(refused(&mut lane), AppendRefusal::Busy);
+    assert_eq!(lane.take_segment_request(99), Some(SegmentHeader { base_number: 99, ..header(5) }));
+    let next = lane.take_segment_request(99).unwrap();
     assert_eq!((next.segment, next.previous_unfinished_block), (6, 0));
-    assert_eq!(lane.wanted_segment(99), None, "each is asked for once");
-    assert_eq!((refused(&mut lane), lane.segments_ready()), (Refused::Busy, 0));
-    assert!(lane.is_idle() && lane.next_group().is_none() && !lane.seal(99));
-    lane.segment_ready(5);
-    assert_eq!(lane.segments_ready(), 0, "it is the current one, not one behind it");
+    assert_eq!(lane.take_segment_request(99), None, "each is asked for once");
+    assert_eq!((refused(&mut lane), lane.ready_segments()), (AppendRefusal::Busy, 0));
+    assert!(lane.is_idle() && lane.take_next_group().is_none() && !lane.seal(99));
+    lane.add_ready_segment(5);
+    assert_eq!(lane.ready_segments(), 0, "it is the current one, not one behind it");
     assert_eq!(lane.append(&record, |_| 7).unwrap().end_ordinal, 41);
-    lane.segment_ready(6);
-    assert_eq!(lane.segments_ready(), 1);
+    lane.add_ready_segment(6);
+    assert_eq!(lane.ready_segments(), 1);
 }
 
-/// The log's directory with its lane's, and nothing in them.
+/// The segments of a log with one lane and no segment.
 fn segments(dir: &Path, quota_segments: u64) -> Segments<Disk> {
     let layout = Layout::new(dir);
     Disk.create_dir(&layout.lane(0)).unwrap();
@@ -98,7 +98,7 @@ fn a_drained_last_segment_makes_room_for_its_successor_within_the_quota() {
     assert_eq!(std::fs::read_dir(Layout::new(dir.path()).free()).unwrap().count(), 0);
 }
 
-/// Fills the lane with batches of two records, one batch a segment, until it says that it is full; returns how many.
+/// Fills the lane with batches of two records, one batch a segment, until it is full. Returns the number of batches.
 fn fill(lane: &mut Lane) -> u64 {
     let big = vec![b'x'; SEGMENT_BYTES as usize / 3];
     let batch = [Record { kind: KIND_MESSAGE, head: b"", body: &big }; 2];
@@ -118,7 +118,7 @@ fn fill(lane: &mut Lane) -> u64 {
     taken
 }
 
-/// Fills a log up to its quota of three segments, then lets its last write be one that never finished.
+/// Fills a log up to its quota of three segments, then damages the last write like one that never finished.
 fn full_and_torn(dir: &Path) -> LogOptions {
     let options = LogOptions { quota_bytes: 3 * SEGMENT_BYTES, ..options(dir, SyncMethod::None) };
     let mut log = log::open(&options).unwrap();
@@ -127,7 +127,7 @@ fn full_and_torn(dir: &Path) -> LogOptions {
     drop(lane);
     log.keeper.stop();
     let file = OpenOptions::new().write(true).open(Layout::new(dir).segment(0, 3)).unwrap();
-    // Within the second record, so that the first one of the batch verifies.
+    // Within the second record of the batch, so that the first one verifies.
     file.write_all_at(&[0; BLOCK_BYTES], SEGMENT_BYTES / 2).unwrap();
     options
 }
@@ -136,7 +136,7 @@ fn is_torn_only(log: &Log) -> bool {
     matches!(log.findings[..], [(0, Finding::UnfinishedWrite { .. })])
 }
 
-/// Waits for the lane to say that it is full.
+/// Appends until the lane is full.
 fn wait_until_full(lane: &mut Lane) {
     let record = [Record { kind: KIND_MESSAGE, head: b"", body: b"small" }];
     loop {
@@ -155,7 +155,7 @@ fn case_38_a_full_log_opens_after_a_write_that_never_finished_and_goes_on_once_i
     for _ in 0..2 {
         let mut log = log::open(&options).unwrap();
         assert!(is_torn_only(&log), "{:?}", log.findings);
-        assert_eq!(log.found[0].pending_tail.unwrap().segment, 4);
+        assert_eq!(log.all_lanes[0].pending_tail.unwrap().segment, 4);
         assert_eq!(log.keeper().total_bytes(), 3 * SEGMENT_BYTES, "a crash does not carry the log beyond its quota");
         let numbers: Vec<u64> = read_all(&log).into_iter().map(|(number, _)| number).collect();
         assert_eq!(numbers, [0, 1, 2, 3], "of the torn batch nothing");
@@ -166,11 +166,11 @@ fn case_38_a_full_log_opens_after_a_write_that_never_finished_and_goes_on_once_i
         log.keeper.stop();
     }
     let mut log = log::open(&options).unwrap();
-    let durable = log.found[0].shared.durable();
+    let durable = log.all_lanes[0].shared.durable_end();
     assert_eq!(durable, segment_start(4));
     let mut lane = start(&mut log);
     wait_until_full(&mut lane);
-    // All was drained: where the reader stands is the segment that is not there.
+    // Everything is drained: the reader is at the start of the segment that does not exist.
     log.keeper().release(0, durable.segment);
     while lane.is_full() {
         wait_for_event(&mut lane);
@@ -181,7 +181,7 @@ fn case_38_a_full_log_opens_after_a_write_that_never_finished_and_goes_on_once_i
     log.keeper.stop();
     let log = log::open(&options).unwrap();
     assert_eq!(log.findings, []);
-    assert_eq!((log.found[0].first_segment, log.found[0].first_ordinal), (4, 4), "ordinals go on");
+    assert_eq!((log.all_lanes[0].first_segment, log.all_lanes[0].first_ordinal), (4, 4), "ordinals go on");
     let records = read_all(&log);
     assert_eq!((records.len(), &records[0].1[..]), (7, &b"h:after"[..]));
     assert!(records[0].0 >= 4, "numbers go on: {}", records[0].0);
@@ -192,11 +192,11 @@ fn case_38_a_full_log_opens_after_a_write_that_never_finished_and_goes_on_once_i
 fn drained_and_killed_before_it_had_a_segment_again_a_lane_still_knows_where_it_was() {
     let dir = dir();
     let torn = full_and_torn(dir.path());
-    // Segments that do not fit in what the others left: nothing can be made however much is drained.
+    // Segments that are too large for the remaining room: none can be made, whatever is drained.
     let options = LogOptions { segment_bytes: 4 * SEGMENT_BYTES, ..torn.clone() };
     for _ in 0..2 {
         let mut log = log::open(&options).unwrap();
-        assert!(log.found[0].pending_tail.is_some());
+        assert!(log.all_lanes[0].pending_tail.is_some());
         let mut lane = start(&mut log);
         wait_until_full(&mut lane);
         log.keeper().release(0, 4);
@@ -207,7 +207,10 @@ fn drained_and_killed_before_it_had_a_segment_again_a_lane_still_knows_where_it_
         assert_eq!(files, [false, true, true], "the last one stays, and the last one with a record");
     }
     let mut log = log::open(&torn).unwrap();
-    assert_eq!((log.found[0].shared.durable(), log.found[0].shared.durable_ordinal()), (segment_start(4), 4));
+    assert_eq!(
+        (log.all_lanes[0].shared.durable_end(), log.all_lanes[0].shared.durable_ordinal()),
+        (segment_start(4), 4)
+    );
     let mut lane = start(&mut log);
     assert!(append(&mut lane, &[b"after"]) >= 4);
     drop(lane);

@@ -2,6 +2,7 @@
 
 mod audit;
 mod connection;
+mod descriptor;
 mod report;
 mod request;
 mod response;

@@ -2,9 +2,10 @@
 
 use std::io;
 use std::net::TcpStream as StdTcpStream;
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 use tokio_uring::net::TcpStream;
+
+use super::descriptor;
 
 /// Whether a socket is connected to itself.
 ///
@@ -15,9 +16,7 @@ use tokio_uring::net::TcpStream;
 /// # Errors
 /// The system's error if it cannot tell the two addresses, for example because the peer has disconnected.
 pub(crate) fn is_connected_to_itself(stream: &TcpStream) -> io::Result<bool> {
-    // SAFETY: `stream` owns the descriptor, and the borrow of `stream` lasts longer than that of the descriptor.
-    let descriptor = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
-    let socket = StdTcpStream::from(descriptor.try_clone_to_owned()?);
+    let socket = StdTcpStream::from(descriptor::of_socket(stream).try_clone_to_owned()?);
     Ok(socket.local_addr()? == socket.peer_addr()?)
 }
 

@@ -3,11 +3,12 @@
 
 use std::fs::File as StdFile;
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec};
 use tokio_uring::fs::File;
+
+use super::descriptor;
 
 /// All timers expire at multiples of this many nanoseconds since the start of the run, so that one interrupt serves all
 /// that are due together. At 40,000 requests per second, an interrupt for each costs a thread half as much CPU time again.
@@ -39,9 +40,7 @@ impl Timer {
         let no_interval = Timespec { tv_sec: 0, tv_nsec: 0 };
         let value = Timespec::try_from(wait).map_err(|_| io::ErrorKind::InvalidInput)?;
         let once = Itimerspec { it_interval: no_interval, it_value: value };
-        // SAFETY: `self.file` owns the descriptor, and its borrow lasts longer than that of the descriptor.
-        let descriptor = unsafe { BorrowedFd::borrow_raw(self.file.as_raw_fd()) };
-        rustix::time::timerfd_settime(descriptor, TimerfdTimerFlags::empty(), &once)?;
+        rustix::time::timerfd_settime(descriptor::of_file(&self.file), TimerfdTimerFlags::empty(), &once)?;
         let (read, expirations) = self.file.read_at(std::mem::take(&mut self.expirations), 0).await;
         self.expirations = expirations;
         read.map(drop)

@@ -55,7 +55,7 @@ pub(super) fn buffers<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Ref
     object.number("usedBytes", shared.log.used_bytes());
     object.number("segmentBytesTotal", shared.log.keeper.total_bytes());
     object.number("retainedBytes", shared.log.keeper.retained_bytes());
-    object.number("retainedSegmentsGivenUp", shared.log.keeper.given_up());
+    object.number("retainedSegmentsGivenUp", shared.log.keeper.early_releases());
     object.number("pushedMessages", count(&shared.drain.counters.pushed_messages));
     object.number("drainTransactions", count(&shared.drain.counters.drain_transactions));
     object.number("drainedMessages", count(&shared.drain.counters.drained_messages));
@@ -68,7 +68,7 @@ pub(super) fn buffers<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Ref
         lane.number("appendedOrdinal", progress.lane.appended_ordinal());
         lane.number("durableOrdinal", progress.lane.durable_ordinal());
         lane.number("drainedOrdinal", progress.drained_ordinal());
-        lane.text("durable", &progress.lane.durable().to_string());
+        lane.text("durable", &progress.lane.durable_end().to_string());
         lane.text("drained", &progress.drained().to_string());
         lane.flag("full", progress.lane.is_full());
         lane.flag("failed", progress.lane.is_poisoned());

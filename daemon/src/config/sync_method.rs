@@ -5,7 +5,7 @@
 use super::Sync;
 use forebay_wal::{
     error::{LogError, is_no_room},
-    probe::{self, Direct, MEASURE_BUDGET, Measured},
+    probe::{self, DirectIo, MEASURE_BUDGET, Measurement},
     storage::{Disk, Storage},
 };
 use std::{io, path::Path};
@@ -27,13 +27,13 @@ pub fn resolve(setting: Sync, wal_dir: &Path) -> Result<Sync, LogError> {
 }
 
 fn direct_or_fdatasync(wal_dir: &Path) -> Result<Sync, LogError> {
-    match probe::direct(wal_dir)? {
-        Direct::Taken => Ok(Sync::Direct),
-        Direct::Refused(error) => {
+    match probe::probe_direct_io(wal_dir)? {
+        DirectIo::Supported => Ok(Sync::Direct),
+        DirectIo::Unsupported(error) => {
             tracing::warn!(%error, dir = %wal_dir.display(), "the file system refuses O_DIRECT: fdatasync is used instead");
             Ok(Sync::Fdatasync)
         }
-        Direct::Undecided(error) => {
+        DirectIo::Unknown(error) => {
             tracing::warn!(%error, "there is no room to try O_DIRECT: it is used untried");
             Ok(Sync::Direct)
         }
@@ -62,9 +62,9 @@ fn auto(wal_dir: &Path) -> Result<Sync, LogError> {
     Ok(chosen)
 }
 
-fn chosen_by(measured: &Measured) -> Sync {
-    let chosen = Sync::from(measured.faster());
-    let Measured { direct, fdatasync } = measured;
+fn chosen_by(measured: &Measurement) -> Sync {
+    let chosen = Sync::from(measured.faster_method());
+    let Measurement { direct, fdatasync } = measured;
     tracing::info!(
         method = chosen.name(),
         direct_4k_us = direct.block.as_micros() as u64,
@@ -88,7 +88,7 @@ fn read(wal_dir: &Path) -> Result<Option<Sync>, LogError> {
             Ok(kept)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(source) => Err(LogError::Io { what: "read", path, source }),
+        Err(source) => Err(LogError::Io { action: "read", path, source }),
     }
 }
 
@@ -113,7 +113,7 @@ fn keep(wal_dir: &Path, method: Sync) -> Result<(), LogError> {
             tracing::warn!(%error, "the sync method is not kept: the next start measures again");
             Ok(())
         }
-        kept => kept.map_err(|source| LogError::Io { what: "write", path, source }),
+        kept => kept.map_err(|source| LogError::Io { action: "write", path, source }),
     }
 }
 

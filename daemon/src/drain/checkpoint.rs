@@ -116,7 +116,7 @@ impl Session {
             let (progress, mark) = (&self.shared.log.lanes[index], judgement.marks[index]);
             let (lane, drained) = (progress.lane.lane(), progress.drained_by(drainer));
             let segment = mark.position.segment;
-            if segment < progress.released_below() && !self.shared.log.keeper.reclaim(lane, segment) {
+            if segment < progress.released_below() && !self.shared.log.keeper.revoke_release(lane, segment) {
                 return Err(mismatch(format!(
                     "lane {lane}: the checkpoint ({}) is behind what was drained and let go ({}): the database went back in time",
                     mark.position, drained.position

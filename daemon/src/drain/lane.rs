@@ -49,7 +49,7 @@ impl End {
     pub(crate) fn of(lane: &LaneShared) -> Self {
         // The ordinal first: whoever sees it may rely on the position.
         let ordinal = lane.durable_ordinal();
-        Self { position: lane.durable(), ordinal }
+        Self { position: lane.durable_end(), ordinal }
     }
 }
 
@@ -98,7 +98,7 @@ impl Lane {
         let progress = &shared.log.lanes[index];
         let reader = LaneReader::new(Disk, layout.clone(), shared.log.id, progress.lane.lane(), mark.position)
             .with_pending_tail(progress.pending_tail())
-            .with_recent(Arc::clone(progress.lane.recent()));
+            .with_tail_cache(Arc::clone(progress.lane.tail_cache()));
         Self {
             index,
             share,
@@ -257,7 +257,7 @@ impl Lane {
                     }
                     shared.log.keeper.mark_damaged(self.reader.lane(), segment);
                 }
-                Some(Event::Sealed { ordinal }) => {
+                Some(Event::Seal { ordinal }) => {
                     self.tell_lost(shared, history, ordinal, None);
                     self.next_ordinal = Some(ordinal);
                 }

@@ -178,7 +178,7 @@ fn tell_drain(core: &Core, durable_ordinal: u64) {
     }
 }
 
-pub(crate) fn poison(core: &Core, failed: &forebay_wal::group::WriteFailed) {
+pub(crate) fn poison(core: &Core, failed: &forebay_wal::group::WriteError) {
     if core.log.poisoned.replace(true) {
         return;
     }

@@ -39,7 +39,7 @@ use asked::AllAsked;
 use commits::Commits;
 use forebay_wal::{
     group::{Appended, Record},
-    lane::{AppendError, Lane, LaneOpen},
+    lane::{AppendError, Lane, UnstartedLane},
 };
 use log_task::LogState;
 use std::{
@@ -64,7 +64,7 @@ pub struct CoreStart {
     /// Shared by all threads.
     pub shared: Arc<Shared>,
     /// Its lane; the lane's number is the core's.
-    pub lane: LaneOpen,
+    pub lane: UnstartedLane,
     /// Its listening socket.
     pub socket: OwnedFd,
     /// The processor it is pinned to, if any.

@@ -1,7 +1,7 @@
 //! How far each lane of the log is drained, and let go.
 
 use super::mark::Mark;
-use forebay_wal::{lane::LaneShared, log::LaneFound, position::Position, segment::SegmentHeader};
+use forebay_wal::{lane::LaneShared, log::LaneInfo, position::Position, segment::SegmentHeader};
 use std::sync::{
     Arc, Mutex, PoisonError,
     atomic::{AtomicBool, AtomicU64, Ordering},
@@ -26,12 +26,13 @@ pub struct LaneProgress {
 
 impl LaneProgress {
     /// As it was found; `drained` as far as is remembered.
-    pub fn new(found: &LaneFound, drained: Option<Mark>) -> Self {
+    pub fn new(found: &LaneInfo, drained: Option<Mark>) -> Self {
         let start = forebay_wal::position::segment_start(found.first_segment);
         let oldest = Mark { position: start, ordinal: found.first_ordinal };
         // What lies outside of the log is none of its places: the checkpoint tells more.
-        let fits =
-            |mark: &Mark| (start..=found.shared.durable()).contains(&mark.position) && mark.ordinal >= oldest.ordinal;
+        let fits = |mark: &Mark| {
+            (start..=found.shared.durable_end()).contains(&mark.position) && mark.ordinal >= oldest.ordinal
+        };
         let drained = drained.filter(fits).unwrap_or(oldest);
         Self {
             lane: Arc::clone(&found.shared),
@@ -39,7 +40,7 @@ impl LaneProgress {
             oldest_ordinal: found.first_ordinal,
             pending_tail: found.pending_tail,
             left_out: AtomicBool::new(false),
-            reachable: AtomicU64::new(found.shared.durable().pack()),
+            reachable: AtomicU64::new(found.shared.durable_end().pack()),
             released_below: AtomicU64::new(found.first_segment),
             drained_by: Mutex::new(vec![drained]),
             drained: AtomicU64::new(drained.position.pack()),
@@ -152,7 +153,7 @@ impl LaneProgress {
             // What is left between the two is padding.
             return 0;
         }
-        let (drained, durable) = (self.drained(), self.lane.durable());
+        let (drained, durable) = (self.drained(), self.lane.durable_end());
         let segments = durable.segment.saturating_sub(drained.segment);
         (segments * segment_bytes + u64::from(durable.offset)).saturating_sub(u64::from(drained.offset))
     }

@@ -3,7 +3,7 @@
 use super::{lane_progress::LaneProgress, local_drain_state::LocalDrainState};
 use forebay_wal::{
     keeper::KeeperHandle,
-    log::{Log, Numbers},
+    log::{Log, SequenceCounter},
 };
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -15,7 +15,7 @@ pub struct LogView {
     /// The log's id.
     pub id: [u8; 16],
     /// The counter of record numbers.
-    pub numbers: Numbers,
+    pub numbers: SequenceCounter,
     /// Every lane found in the log, in order of their numbers.
     pub lanes: Vec<LaneProgress>,
     /// Asks for segments to be released.
@@ -34,8 +34,8 @@ impl LogView {
         let progress = |found| LaneProgress::new(found, drained.and_then(|state| state.lane(found.lane)));
         Self {
             id: log.id,
-            numbers: log.numbers.clone(),
-            lanes: log.found.iter().map(progress).collect(),
+            numbers: log.sequence_counter.clone(),
+            lanes: log.all_lanes.iter().map(progress).collect(),
             keeper: log.keeper(),
             segment_bytes,
             quota_bytes,
@@ -76,7 +76,7 @@ impl LogView {
     /// Keeps drained segments for `retention`. Segments that the last run had drained make room from now on, also while
     /// PostgreSQL is away; without retention they are released once the checkpoint was read.
     pub fn retain_drained(&self, retention: Duration) {
-        self.keeper.retain(retention);
+        self.keeper.set_retention(retention);
         if !retention.is_zero() {
             self.lanes.iter().for_each(|progress| self.release(progress));
         }

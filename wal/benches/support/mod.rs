@@ -1,4 +1,4 @@
-//! What the benchmarks on a real disk stand on: their arguments, and a lane kept busy by a closed loop.
+//! Helpers of the benchmarks on a real disk: their arguments, and a lane that a closed loop keeps busy.
 #![allow(dead_code, reason = "each benchmark uses a part of it")]
 
 use forebay_wal::{
@@ -28,7 +28,7 @@ pub(crate) type Outcome<T> = Result<T, Box<dyn Error>>;
 pub(crate) struct Args(HashMap<String, String>);
 
 impl Args {
-    /// Those of this process; names that are not among `known` are refused. Cargo adds `--bench`, which says nothing here.
+    /// The arguments of this process. Refuses names that are not `known`, and ignores Cargo's `--bench`.
     pub(crate) fn read(known: &[&str]) -> Outcome<Self> {
         let mut args = HashMap::new();
         for arg in std::env::args().skip(1).filter(|arg| arg != "--bench") {
@@ -60,7 +60,7 @@ impl Args {
         }
     }
 
-    /// The directory given, or one of our own beside the build, for `/tmp` may be in memory.
+    /// The given directory, or a temporary one beside the build, for `/tmp` may be in memory.
     pub(crate) fn dir(&self) -> Outcome<Dir> {
         match self.0.get("dir") {
             Some(path) => Ok(Dir::Given(path.into())),
@@ -71,9 +71,9 @@ impl Args {
 
 /// Where a benchmark works.
 pub(crate) enum Dir {
-    /// Made if it is missing, and kept.
+    /// A given directory. It is created if it is missing, and kept.
     Given(PathBuf),
-    /// Removed at the end.
+    /// A temporary directory. It is removed at the end.
     Own(TempDir),
 }
 
@@ -86,7 +86,7 @@ impl Dir {
     }
 }
 
-/// Bytes that are not all alike: some disks store none for zeros.
+/// Bytes that differ from each other, for some disks do not store zeros.
 pub(crate) fn pattern(length: usize) -> Vec<u8> {
     (0..length).map(|i| (i % 251) as u8).collect()
 }
@@ -103,12 +103,12 @@ pub(crate) fn micros(took: Duration) -> u64 {
 /// What became durable in a run.
 pub(crate) struct Progress {
     pub(crate) records: u64,
-    /// Events that brought something: a group each, as one is in flight at a time.
+    /// Events with a completion. Each is one group, for one is in flight at a time.
     pub(crate) groups: u64,
     /// Bytes of the groups, padding included.
     pub(crate) written_bytes: u64,
     pub(crate) latency_us: Histogram<u64>,
-    /// How often the lane said *busy*: it had no segment ready.
+    /// How often the lane was busy: it had no segment ready.
     pub(crate) busy: u64,
     pub(crate) elapsed: Duration,
 }
@@ -131,7 +131,7 @@ impl Writer {
         Ok(Self { log, lane, keeper, releases })
     }
 
-    /// Keeps `in_flight` records of `body` on their way until `is_done`, then waits for the last.
+    /// Keeps `in_flight` records of `body` in flight until `is_done`, then waits for the last.
     pub(crate) fn run(
         &mut self,
         body: &[u8],
@@ -178,9 +178,9 @@ impl Writer {
 
     fn take_event(&mut self, progress: &mut Progress) -> Outcome<()> {
         rustix::io::read(self.lane.event(), &mut [0; 8])?;
-        let before = self.lane.shared().durable();
+        let before = self.lane.shared().durable_end();
         if self.lane.on_event().map_err(|failed| failed.source)? {
-            let durable = self.lane.shared().durable();
+            let durable = self.lane.shared().durable_end();
             let from = if durable.segment == before.segment {
                 before.offset
             } else {
@@ -195,15 +195,14 @@ impl Writer {
         Ok(())
     }
 
-    /// Lets the lane go through its segments until there are `segments` of them, or it went through as many: from then on
-    /// files are used again.
+    /// Fills segments until there are `segments` of them, or so many were filled. From then on files are recycled.
     pub(crate) fn warm_up(&mut self, segments: u64, segment_bytes: u64) -> Outcome<()> {
         /// Records that fill a segment within tens of milliseconds.
         const LARGE_BYTES: usize = 1 << 20;
         let (keeper, shared) = (self.keeper.clone(), self.lane.shared().clone());
-        let end = shared.durable().segment + segments;
+        let end = shared.durable_end().segment + segments;
         self.run(&pattern(LARGE_BYTES), 2, |_, _| {
-            keeper.total_bytes() >= segments * segment_bytes || shared.durable().segment >= end
+            keeper.total_bytes() >= segments * segment_bytes || shared.durable_end().segment >= end
         })?;
         Ok(())
     }

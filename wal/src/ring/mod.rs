@@ -1,11 +1,11 @@
-//! The log's own io_uring rings: the one module of this crate with unsafe code.
+//! The log's io_uring rings. This is the crate's only module with unsafe code.
 //!
-//! Whoever starts an operation gives its buffers to the ring, which keeps them until the completion was taken, also when the
-//! ring is dropped meanwhile. So no caller can free or change what the kernel still reads or writes.
+//! An operation's buffers belong to the ring from its start until its completion is taken, even if the ring is dropped in
+//! between. So no caller can free or change what the kernel still reads or writes.
 //!
 //! ```text
-//!   write   a lane's ring: one write or sync in flight
-//!   read    a segment read in order: pieces ahead of who reads
+//!   write   a lane's ring: one write in flight
+//!   read    a segment read in order, ahead of its reader
 //! ```
 #![allow(unsafe_code)]
 

@@ -1,5 +1,5 @@
-//! A lane's ring. One operation is in flight at a time. Its [`Group`] (whose buffers the kernel reads) and its file are owned
-//! by the ring from submission until the completion was taken.
+//! A lane's ring. One write is in flight at a time. The ring owns its [`Group`] and its file from the submission until the
+//! completion is taken; the kernel reads the group's buffers meanwhile.
 
 use crate::group::{Group, SyncMethod};
 use io_uring::{IoUring, opcode, types};
@@ -10,21 +10,23 @@ use std::{
     sync::Arc,
 };
 
-/// Entries of the submission queue; one is used at a time.
+/// Entries of the submission queue. One is used at a time.
 const ENTRIES: u32 = 8;
 
-/// Pieces that one write takes: the kernel's `UIO_MAXIOV`.
+/// Buffers that one write takes: the kernel's `UIO_MAXIOV`.
 const IOVECS_MAX: usize = 1024;
 
+/// What the kernel uses until the write in flight is complete.
 struct InFlight {
+    /// The kernel reads its buffers.
     group: Group,
     /// Keeps the descriptor open.
     _file: Arc<File>,
-    /// What the kernel reads the buffers' addresses from; not touched before the completion.
-    _iovecs: Vec<libc::iovec>,
+    /// The kernel reads the buffers' addresses from here.
+    iovecs: Vec<libc::iovec>,
 }
 
-/// A ring and the eventfd that becomes readable with each completion.
+/// A ring, and the eventfd that becomes readable with each completion.
 pub struct Ring {
     ring: IoUring,
     event: Arc<OwnedFd>,
@@ -34,7 +36,7 @@ pub struct Ring {
 }
 
 impl Ring {
-    /// A ring for a lane that syncs by `sync`, signalling on `event`.
+    /// A ring for a lane that syncs by `sync` and signals completions on `event`.
     ///
     /// # Errors
     /// Those of `io_uring_setup` and `io_uring_register`.
@@ -54,29 +56,33 @@ impl Ring {
         self.event.as_fd()
     }
 
-    /// Starts to write `group` to `file`, which is its segment's.
+    /// Starts to write `group` to `file`, which must be the file of its segment.
     ///
     /// # Errors
-    /// Those of `io_uring_enter`; the operation may have been started all the same, so the lane must be given up.
+    /// Those of `io_uring_enter`. The write may have started all the same, so the lane must be given up.
+    ///
+    /// # Panics
+    /// If a write is in flight.
     pub fn start(&mut self, group: Group, file: Arc<File>) -> io::Result<()> {
-        assert!(self.in_flight.is_none(), "one operation at a time");
+        assert!(self.in_flight.is_none(), "one write is in flight at a time");
         let mut iovecs = std::mem::take(&mut self.spare_iovecs);
         iovecs.clear();
         let fd = types::Fd(file.as_raw_fd());
-        // A longer group goes on as after a short write.
-        let pieces = group.unwritten().take(IOVECS_MAX);
+        // A group with more buffers continues as after a short write.
+        let buffers = group.unwritten().take(IOVECS_MAX);
         iovecs.extend(
-            pieces.map(|bytes| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }),
+            buffers.map(|bytes| libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() }),
         );
         let entry = opcode::Writev::new(fd, iovecs.as_ptr(), iovecs.len() as u32)
             .offset(group.next_write().offset.into())
             .rw_flags(self.write_flags)
             .build();
-        self.in_flight = Some(InFlight { group, _file: file, _iovecs: iovecs });
-        // SAFETY: the entry points to the iovecs' heap memory and these to the group's chunks; all are owned by
-        // `in_flight`, which is neither changed nor dropped before the completion was taken (see `drop`). Moving the
-        // vectors does not move their heap memory. The kernel only reads them.
-        unsafe { self.ring.submission().push(&entry) }.map_err(|_| io::Error::other("the submission queue is full"))?;
+        // SAFETY: the entry points to the heap memory of the iovecs, and these to the group's chunks. The kernel only reads
+        // both, from `submit` on. Before that, `in_flight` owns them: it is neither changed nor dropped until the completion
+        // is taken (see `drop`), and moving the vectors into it does not move their heap memory.
+        let pushed = unsafe { self.ring.submission().push(&entry) };
+        assert!(pushed.is_ok(), "the submission queue has room for the only write");
+        self.in_flight = Some(InFlight { group, _file: file, iovecs });
         self.submit()
     }
 
@@ -90,22 +96,22 @@ impl Ring {
         }
     }
 
-    /// The group that is being written. The kernel only reads its bytes.
+    /// The group in flight.
     #[must_use]
     pub fn in_flight(&self) -> Option<&Group> {
         self.in_flight.as_ref().map(|in_flight| &in_flight.group)
     }
 
-    /// The group whose write is complete, and its outcome: the number of bytes.
+    /// The group whose write is complete, and the outcome of the write: the number of bytes. `None` if no write completed.
     pub fn take_completed(&mut self) -> Option<(Group, io::Result<usize>)> {
         let result = self.ring.completion().next()?.result();
-        let in_flight = self.in_flight.take()?;
-        self.spare_iovecs = in_flight._iovecs;
+        let Some(in_flight) = self.in_flight.take() else { unreachable!("only a write in flight completes") };
+        self.spare_iovecs = in_flight.iovecs;
         let outcome = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
         Some((in_flight.group, outcome))
     }
 
-    /// Waits until the operation in flight, if any, is complete.
+    /// Waits until the write in flight, if there is one, is complete.
     ///
     /// # Errors
     /// Those of `io_uring_enter`.
@@ -123,8 +129,9 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
-        if self.wait().is_err() {
-            // The kernel may still read the buffers: they must outlive this process' use of the ring.
+        if let Err(error) = self.wait() {
+            // The kernel may still read the buffers, so they are leaked.
+            tracing::debug!(%error, "a lane's ring ends with a write in flight");
             std::mem::forget(self.in_flight.take());
         }
     }

@@ -1,130 +1,105 @@
-//! Reading one segment: its frames in order, and what to make of bytes that are none.
+//! A scan reads one segment: its frames in order, and what is wrong between them.
 //!
-//! A group starts at a block, its frames name that block, and groups became durable strictly one after the other. So:
-//! - A block whose first frame says "my group starts here" is a place to go on from, wherever that stands (*resync*).
-//! - Bytes that do not verify and have a later group behind them were durable once: **damage**. What else verifies is
-//!   still delivered; what is missing shows as a gap in the ordinals.
-//! - Bytes that do not verify with no later group behind them belong to a write that never finished, or are the end.
+//! A group starts at a block, its frames name that block, and groups became durable strictly one after the other. Therefore:
+//! - A frame that says "my group starts at this very block" is a place to continue, wherever it is (*resync*).
+//! - Bytes that do not verify before a later group were durable once: they are **damage**. The frames behind them that
+//!   verify still count, and missing records show as a gap in the ordinals.
+//! - Bytes that do not verify without a later group belong to a write that never finished, or are the end.
 //!
-//! A read may lie once (a flipped bit, another sector): what does not verify is read again before it is believed, and so is
-//! the place where the records end.
+//! A read may return wrong bytes once: a flipped bit, or another sector. So a scan reads bytes that do not verify a second
+//! time before it reports them, and so the end.
 
-mod resync;
+mod cursor;
+mod partial_batches;
 mod window;
 
 pub use window::ReadAt;
 pub(crate) use window::is_bad_sector;
 
 use crate::{
-    frame::{self, FrameError, FrameHeader, HEADER_BYTES, SegmentSeed},
-    limits::{BLOCK_BYTES, FRAME_ALIGN_BYTES, SEGMENT_HEADER_BYTES},
+    frame::{FrameHeader, HEADER_BYTES, SegmentSeed},
+    limits::{BLOCK_BYTES, SEGMENT_HEADER_BYTES},
 };
+use cursor::{Cursor, CursorState, FrameHere};
+use partial_batches::partial_batches;
 use std::{collections::HashSet, io};
-use window::{Window, first_nonzero};
 
-/// What a scan met.
+/// What a scan returns, in the order of the segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item {
-    /// A record that verified; [`Scan::payload`] is its payload.
+    /// A record that verifies. [`Scan::payload`] is its payload.
     Record {
-        /// Its header.
+        /// The frame's header.
         header: FrameHeader,
-        /// Offset of its frame.
+        /// Offset of the frame.
         at: u32,
-        /// Offset behind its frame.
+        /// Offset behind the frame.
         end: u32,
     },
-    /// A seal that verified: all before it was durable.
+    /// A seal that verifies: everything before it was durable.
     Seal {
-        /// Its header; its ordinal is the next record's.
+        /// The frame's header. Its ordinal is that of the next record.
         header: FrameHeader,
-        /// Offset of its frame.
+        /// Offset of the frame.
         at: u32,
-        /// Offset behind its frame.
+        /// Offset behind the frame.
         end: u32,
     },
-    /// A frame whose header verified and whose payload did not.
+    /// A frame whose header verifies and whose payload does not.
     BadPayload {
-        /// Its header.
+        /// The frame's header.
         header: FrameHeader,
-        /// Offset of its frame.
+        /// Offset of the frame.
         at: u32,
     },
-    /// Padding behind the last frame that is not zero, with a later group behind it. No record is lost by it.
+    /// Padding behind the last frame that is not zero, before a later group. No record is lost by it.
     DirtyPadding {
         /// Offset of the first byte that is not zero.
         at: u32,
     },
-    /// Bytes that are no frame, with a later group behind them.
-    Unreadable {
-        /// Offset of the first.
+    /// Bytes that are no frame, before a later frame.
+    CorruptBytes {
+        /// Offset of the first such byte.
         at: u32,
-        /// Offset of the group that the scan goes on with.
+        /// Offset of the frame where the scan continues.
         resumed_at: u32,
     },
     /// No group follows.
     End {
-        /// Offset behind the last group that has a frame which verified, a multiple of a block.
+        /// Offset behind the last group of which a frame verifies. It is a multiple of a block.
         at: u32,
-        /// Offset of the first byte behind that group's frames that betrays a write which did not finish (or was damaged
-        /// beyond recognition): one that is not zero, or in a recycled segment, behind that group's padding, a header of the
-        /// group that would follow.
+        /// Offset of the first byte behind that group's frames that a write left which did not finish, or which is damaged
+        /// beyond recognition: a byte in the padding, or anywhere behind it in a zeroed segment, that is not zero.
         unfinished_at: Option<u32>,
     },
 }
 
-/// Which bytes to scan, and as what.
+/// The part of a segment to scan.
 #[derive(Clone, Copy, Debug)]
 pub struct Extent {
     /// The segment's seed.
     pub seed: SegmentSeed,
-    /// Offset to start from: the first frame of a group, or one that a scan named.
+    /// Offset to start at: a frame's.
     pub from: u32,
-    /// Offset to end before: the segment's size, or how far it is durable.
+    /// Offset to end before: the segment's size, or its durable end.
     pub to: u32,
-    /// Block at which this segment's unfinished group starts, 0 for none
-    /// ([`previous_unfinished_block`](crate::segment::SegmentHeader::previous_unfinished_block) of the next segment).
+    /// Block at which the segment's unfinished group starts; 0 if it has none. See
+    /// [`previous_unfinished_block`](crate::segment::SegmentHeader::previous_unfinished_block) of the next segment.
     pub unfinished_block: u32,
-    /// Whether what was never written is zero ([`zeroed`](crate::segment::SegmentHeader::zeroed)).
+    /// Whether bytes that were never written are zero. See [`zeroed`](crate::segment::SegmentHeader::zeroed).
     pub zeroed: bool,
 }
 
-/// A scan over one segment. Memory: [`WINDOW_BYTES`](crate::limits::WINDOW_BYTES), or the largest record met.
+/// A scan of one segment. It takes [`WINDOW_BYTES`](crate::limits::WINDOW_BYTES) of memory, or the size of the largest record.
 pub struct Scan<F> {
-    window: Window<F>,
+    cursor: Cursor<F>,
     extent: Extent,
-    place: Place,
-    /// Where what does not verify was read a second time.
-    doubted_at: Option<u32>,
-    /// Ordinals of the unfinished group's batches that are not whole; `None` before the scan came to it.
+    /// Where bytes that do not verify were read a second time.
+    reread_at: Option<u32>,
+    /// Ordinals of the unfinished group's batches that are not whole, once the scan has reached the group.
     excluded: Option<HashSet<u64>>,
-    /// Where the payload of the record last returned starts, and its length.
+    /// Offset and length of the last record's payload.
     payload: (u32, usize),
-}
-
-/// How far a scan came.
-#[derive(Clone, Copy)]
-struct Place {
-    at: u32,
-    /// Block at which the group at hand starts; 0 until one was met.
-    group_block: u32,
-    /// Offset behind the last frame of the group at hand whose header verified.
-    group_end: u32,
-    /// Header of the first frame of the group at hand, if it verified.
-    group_first: Option<FrameHeader>,
-    /// Where the padding in front of `at` starts, until it was looked at.
-    padding_from: u32,
-    /// Ordinal that the next frame should have, once a header verified.
-    next_ordinal: Option<u64>,
-    /// Offset behind what is known to be no other record's: records that are missing stood behind it.
-    known_end: u32,
-}
-
-/// What stands at an offset.
-enum Found {
-    Frame(FrameHeader),
-    Bad(FrameHeader),
-    Nothing,
 }
 
 impl<F: ReadAt> Scan<F> {
@@ -132,116 +107,107 @@ impl<F: ReadAt> Scan<F> {
     #[must_use]
     pub fn new(file: F, extent: Extent) -> Self {
         let from = extent.from.max(SEGMENT_HEADER_BYTES as u32);
-        let place = Place {
-            at: from,
-            group_block: 0,
-            group_end: from,
-            group_first: None,
-            padding_from: from,
-            next_ordinal: None,
-            known_end: from,
-        };
-        Self {
-            window: Window::new(file, from, extent.to.max(from)),
-            extent,
-            place,
-            doubted_at: None,
-            excluded: None,
-            payload: (from, 0),
-        }
+        let cursor = Cursor::new(file, extent.seed, from, extent.to.max(from));
+        Self { cursor, extent, reread_at: None, excluded: None, payload: (from, 0) }
     }
 
-    /// The next item; after [`Item::End`] the same again.
+    /// The next item. After [`Item::End`] it is the same again, unless the scan was [extended](Self::extend_to).
     ///
     /// # Errors
     /// Those of the file.
     pub fn next_item(&mut self) -> io::Result<Item> {
         loop {
-            let before = self.place;
+            let before = self.cursor.state;
             let item = self.step()?;
             let is_believed = match item {
                 Item::Record { .. } | Item::Seal { .. } => true,
-                Item::End { unfinished_at: None, .. } => self.ends_still(before)?,
-                _ => self.doubted_at == Some(before.at),
+                Item::End { unfinished_at: None, .. } => self.confirms_end(before)?,
+                _ => self.reread_at == Some(before.at),
             };
             if is_believed {
                 return Ok(item);
             }
-            self.doubted_at = Some(before.at);
-            self.place = before;
-            self.window.forget(before.at);
+            self.reread_at = Some(before.at);
+            self.cursor.state = before;
+            self.cursor.window.forget(before.at);
         }
     }
 
-    /// The payload of the record last returned.
+    /// The payload of the record that the last item is.
+    ///
+    /// # Panics
+    /// If the last item is no record and the window has moved on.
     #[must_use]
     pub fn payload(&self) -> &[u8] {
         let (at, length) = self.payload;
-        self.window.bytes(at).get(..length).unwrap_or_default()
+        &self.cursor.window.bytes(at)[..length]
     }
 
-    /// Lets the scan go on to `to`, at least as far as before: more became durable.
+    /// Extends the scan to `to`, for more became durable.
+    ///
+    /// # Panics
+    /// If `to` is below the scan's end so far.
     pub fn extend_to(&mut self, to: u32) {
-        self.window.extend_to(to);
+        self.cursor.window.extend_to(to);
     }
 
-    /// Names the segment's unfinished group, before the scan comes to it.
+    /// Sets the block of the segment's unfinished group. Call it before the scan reaches the group.
     pub fn set_unfinished_block(&mut self, block: u32) {
         self.extent.unfinished_block = block;
     }
 
-    /// Block at which the group of the last item starts.
+    /// Block at which the last item's group starts.
     #[must_use]
     pub fn group_block(&self) -> u32 {
-        self.place.group_block
+        self.cursor.state.group_block
     }
 
-    /// Header of the first frame of that group, if it verified, though the record may not count.
+    /// Header of the first frame of the last item's group, if it verifies. The frame's record may not count.
     #[must_use]
     pub fn group_first(&self) -> Option<FrameHeader> {
-        self.place.group_first
+        self.cursor.state.group_first
     }
 
     /// Whether the last item lies in the segment's unfinished group.
     #[must_use]
     pub fn in_unfinished_group(&self) -> bool {
-        let block = self.extent.unfinished_block;
-        // A scan that starts within it has met no frame of it yet; it is the segment's last.
-        block != 0 && (self.place.group_block == block || self.place.at > block * BLOCK_BYTES as u32)
+        let (block, state) = (self.extent.unfinished_block, &self.cursor.state);
+        // A scan that starts within the group has met none of its frames yet. The group is the segment's last.
+        block != 0 && (state.group_block == block || state.at > block * BLOCK_BYTES as u32)
     }
 
-    /// Offsets of the blocks met so far that the disk could not read. They were taken for zeros.
+    /// Offsets of the blocks so far that the disk could not read. They count as zeros.
     #[must_use]
-    pub fn holes(&self) -> &[u32] {
-        self.window.holes()
+    pub fn unreadable_blocks(&self) -> &[u32] {
+        self.cursor.window.unreadable_blocks()
     }
 
+    /// The item at the cursor, as one reading finds it.
     fn step(&mut self) -> io::Result<Item> {
-        if let Some(at) = self.dirty_padding(self.place.at)? {
+        if let Some(at) = self.cursor.dirty_padding(self.cursor.state.at)? {
             return Ok(Item::DirtyPadding { at });
         }
         loop {
-            let at = self.place.at;
-            match self.look()? {
-                Found::Frame(header) => {
+            let at = self.cursor.state.at;
+            match self.cursor.frame_here()? {
+                FrameHere::Valid(header) => {
                     self.pass(&header)?;
                     if self.excluded.as_ref().is_some_and(|excluded| excluded.contains(&header.ordinal)) {
                         continue;
                     }
                     self.payload = (at + HEADER_BYTES as u32, header.payload_len as usize);
-                    let end = self.place.at;
+                    let end = self.cursor.state.at;
                     return Ok(match header.is_seal() {
                         true => Item::Seal { header, at, end },
                         false => Item::Record { header, at, end },
                     });
                 }
-                Found::Bad(header) => {
+                FrameHere::BadPayload(header) => {
                     self.pass(&header)?;
-                    // Its payload may be other records by now.
-                    self.place.known_end = at + HEADER_BYTES as u32;
+                    self.cursor.distrust_payload(at);
                     return Ok(Item::BadPayload { header, at });
                 }
-                Found::Nothing => {
+                FrameHere::None => {
                     if let Some(item) = self.resync()? {
                         return Ok(item);
                     }
@@ -250,76 +216,47 @@ impl<F: ReadAt> Scan<F> {
         }
     }
 
-    fn look(&mut self) -> io::Result<Found> {
-        let at = self.place.at;
-        if at >= self.window.to() {
-            return Ok(Found::Nothing);
-        }
-        self.window.fill(at, HEADER_BYTES)?;
-        let found = match frame::decode(self.extent.seed, self.window.bytes(at)) {
-            Ok(decoded) => Found::Frame(decoded.header),
-            Err(FrameError::Incomplete { needed }) if needed > HEADER_BYTES => {
-                self.window.fill(at, needed)?;
-                match frame::decode(self.extent.seed, self.window.bytes(at)) {
-                    Ok(decoded) => Found::Frame(decoded.header),
-                    Err(FrameError::Payload(header)) => Found::Bad(header),
-                    Err(_) => Found::Nothing,
-                }
-            }
-            Err(FrameError::Payload(header)) => Found::Bad(header),
-            Err(_) => Found::Nothing,
-        };
-        // A frame in the midst of a block goes on with the group at hand; at a block it may also start one.
-        let group = self.place.group_block;
-        let block = at / BLOCK_BYTES as u32;
-        let starts_block = at.is_multiple_of(BLOCK_BYTES as u32);
-        let belongs = |header: &FrameHeader| {
-            header.group_block == group
-                || starts_block && header.group_block == block
-                // The scan may start within a group.
-                || group == 0 && header.group_block <= block
-        };
-        Ok(match found {
-            Found::Frame(header) | Found::Bad(header)
-                if !belongs(&header) || !self.comes_next(&header, at) || self.is_belied(&header, at) =>
-            {
-                Found::Nothing
-            }
-            found => found,
-        })
-    }
-
-    /// Moves behind the frame at hand.
+    /// Moves behind the frame at the cursor. If it is the first of the unfinished group, finds the batches that do not count.
     fn pass(&mut self, header: &FrameHeader) -> io::Result<()> {
-        if u64::from(self.place.at) == u64::from(header.group_block) * BLOCK_BYTES as u64 {
-            self.place.group_first = Some(*header);
-        } else if self.place.group_block != header.group_block {
-            self.place.group_first = None;
-        }
-        self.place.group_block = header.group_block;
+        self.cursor.enter_group(header);
         if self.in_unfinished_group() && self.excluded.is_none() {
-            self.excluded = Some(self.partial_batches(header.group_block)?);
-            self.window.resume();
+            let window = &self.cursor.window;
+            let from = header.group_block * BLOCK_BYTES as u32;
+            let extent = Extent { from, to: window.to(), unfinished_block: 0, ..self.extent };
+            self.excluded = Some(partial_batches(window.file(), extent, header.group_block)?);
+            window.resume();
         }
-        let payload_end = self.place.at as usize + HEADER_BYTES + header.payload_len as usize;
-        // The padding behind the payload may be cut off by the end of what is read.
-        let end = payload_end.next_multiple_of(FRAME_ALIGN_BYTES).min(self.window.to() as usize) as u32;
-        self.place.padding_from = end.min(payload_end as u32);
-        self.place.at = end;
-        self.place.group_end = end;
-        self.place.known_end = end;
-        self.place.next_ordinal = header.ordinal.checked_add(u64::from(!header.is_seal()));
+        self.cursor.advance(header);
         Ok(())
     }
 
-    /// The first byte that is not zero from the padding not looked at yet up to `to`.
-    fn dirty_padding(&mut self, to: u32) -> io::Result<Option<u32>> {
-        let from = self.place.padding_from;
-        if from >= to {
-            return Ok(None);
+    /// Finds where to continue when there is no frame at the cursor. `None`: at the next group, behind clean padding.
+    fn resync(&mut self) -> io::Result<Option<Item>> {
+        let from = self.cursor.state.at;
+        let to = self.cursor.window.to();
+        let next_block = from.next_multiple_of(BLOCK_BYTES as u32);
+        let dirty_at = self.cursor.dirty_padding(next_block.min(to))?;
+        if next_block > from && self.cursor.skip_to_next_group()? {
+            return Ok(dirty_at.map(|at| Item::DirtyPadding { at }));
         }
-        self.window.fill(from, (to - from) as usize)?;
-        self.place.padding_from = to;
-        Ok(first_nonzero(&self.window.bytes(from)[..(to - from) as usize]).map(|index| from + index as u32))
+        if let Some(resumed_at) = self.cursor.skip_to_next_frame()? {
+            return Ok(Some(Item::CorruptBytes { at: from, resumed_at }));
+        }
+        let group_end = self.cursor.state.group_end;
+        let nonzero_at = if self.extent.zeroed { self.cursor.nonzero_from(group_end)? } else { None };
+        let at = self.cursor.skip_group();
+        Ok(Some(Item::End { at, unfinished_at: nonzero_at.or(dirty_at) }))
+    }
+
+    /// Whether a second reading from `before` on confirms that the scan ends there.
+    fn confirms_end(&mut self, before: CursorState) -> io::Result<bool> {
+        if before.at >= self.cursor.window.to() || self.reread_at == Some(before.at) {
+            return Ok(true);
+        }
+        let end = std::mem::replace(&mut self.cursor.state, before);
+        self.cursor.window.forget(before.at);
+        let continues = !matches!(self.cursor.frame_here()?, FrameHere::None) || self.cursor.skip_to_next_group()?;
+        self.cursor.state = end;
+        Ok(!continues)
     }
 }

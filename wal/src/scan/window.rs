@@ -1,18 +1,18 @@
-//! The bytes of a file as a scan sees them: a window that moves forward, with holes where the disk cannot be read.
+//! The bytes of a file as a scan sees them: a window that moves forward. Blocks that the disk cannot read are zeros.
 
-use crate::limits::{BLOCK_BYTES, HOLES_MAX, WINDOW_BYTES};
+use crate::limits::{BLOCK_BYTES, UNREADABLE_BLOCKS_MAX, WINDOW_BYTES};
 use std::{io, ops::Range};
 
-/// Something that can be read at an offset: a file, a simulated file, bytes.
+/// Something that can be read at an offset: a file, a simulated file, or bytes in memory.
 pub trait ReadAt {
-    /// Reads up to `buf.len()` bytes at `offset`; 0 at the end.
+    /// Reads up to `buf.len()` bytes at `offset`. Returns 0 at the end.
     ///
     /// # Errors
-    /// Whatever the device says.
+    /// Those of the device.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize>;
 
-    /// Says that the bytes in `range` will be read in order and do not change, so that they may be read ahead. What was
-    /// read ahead before is forgotten.
+    /// Announces that the bytes in `range` will be read in order and do not change, so that they can be read ahead. Drops
+    /// what was read ahead before.
     fn read_ahead(&self, _range: Range<u64>) {}
 }
 
@@ -24,7 +24,7 @@ impl ReadAt for std::fs::File {
 
 impl ReadAt for [u8] {
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        let rest = self.get(offset as usize..).unwrap_or_default();
+        let rest = self.get(offset as usize..).unwrap_or(&[]);
         let length = rest.len().min(buf.len());
         buf[..length].copy_from_slice(&rest[..length]);
         Ok(length)
@@ -41,23 +41,23 @@ impl<F: ReadAt + ?Sized> ReadAt for &F {
     }
 }
 
-/// The window. Memory: [`WINDOW_BYTES`], or the largest piece asked for.
+/// The window. It takes [`WINDOW_BYTES`] of memory, or the length of the largest frame.
 pub(super) struct Window<F> {
     file: F,
     /// Offset to end before.
     to: u32,
-    /// Holds the `held` bytes from `at` on; the rest is room.
+    /// Its first `length` bytes are those of the file from `at` on.
     buf: Vec<u8>,
     at: u32,
-    held: usize,
-    /// Offsets of the blocks that could not be read, in no order.
-    holes: Vec<u32>,
+    length: usize,
+    /// Offsets of the blocks that the disk could not read, in no order.
+    unreadable_blocks: Vec<u32>,
 }
 
 impl<F: ReadAt> Window<F> {
     pub(super) fn new(file: F, from: u32, to: u32) -> Self {
         file.read_ahead(u64::from(from)..u64::from(to));
-        Self { file, to, buf: Vec::new(), at: from, held: 0, holes: Vec::new() }
+        Self { file, to, buf: Vec::new(), at: from, length: 0, unreadable_blocks: Vec::new() }
     }
 
     pub(super) fn file(&self) -> &F {
@@ -69,41 +69,42 @@ impl<F: ReadAt> Window<F> {
         self.to
     }
 
-    /// More may be read.
+    /// Extends the window's range to `to`.
     pub(super) fn extend_to(&mut self, to: u32) {
-        assert!(to >= self.to, "what is durable stays so");
+        assert!(to >= self.to, "what is durable stays durable");
         if to > self.to {
             self.to = to;
             self.resume();
         }
     }
 
-    /// Blocks met so far that could not be read, by their offset.
-    pub(super) fn holes(&self) -> &[u32] {
-        &self.holes
+    /// Offsets of the blocks so far that the disk could not read.
+    pub(super) fn unreadable_blocks(&self) -> &[u32] {
+        &self.unreadable_blocks
     }
 
-    /// What is held from `at` on.
+    /// The bytes in the window from offset `at` on. `at` must not be before the window.
     pub(super) fn bytes(&self, at: u32) -> &[u8] {
-        self.buf[..self.held].get((at - self.at) as usize..).unwrap_or_default()
+        debug_assert!(at >= self.at, "the window has not passed the offset");
+        self.buf[..self.length].get((at - self.at) as usize..).unwrap_or(&[])
     }
 
-    /// Lets everything be read again, from `at` on.
+    /// Empties the window, so that everything from `at` on is read again.
     pub(super) fn forget(&mut self, at: u32) {
-        (self.at, self.held) = (at, 0);
+        (self.at, self.length) = (at, 0);
         self.resume();
     }
 
-    /// Goes on with reading ahead after the file was read by somebody else.
+    /// Resumes reading ahead after something else has read the file.
     pub(super) fn resume(&self) {
         self.file.read_ahead(self.end()..u64::from(self.to));
     }
 
     fn end(&self) -> u64 {
-        u64::from(self.at) + self.held as u64
+        u64::from(self.at) + self.length as u64
     }
 
-    /// Sees to it that `length` bytes at `at` are held, as far as the file may be read.
+    /// Fills the window with at least `length` bytes from `at` on, as far as its range reaches.
     pub(super) fn fill(&mut self, at: u32, length: usize) -> io::Result<()> {
         let available = (self.to - at) as usize;
         let length = length.min(available);
@@ -111,21 +112,21 @@ impl<F: ReadAt> Window<F> {
             return Ok(());
         }
         let kept = if at >= self.at { self.end().saturating_sub(at.into()) as usize } else { 0 };
-        self.buf.copy_within(self.held - kept..self.held, 0);
-        (self.at, self.held) = (at, kept);
+        self.buf.copy_within(self.length - kept..self.length, 0);
+        (self.at, self.length) = (at, kept);
         let wanted = length.max(WINDOW_BYTES).min(available);
         if self.buf.len() < wanted {
             self.buf.resize(wanted, 0);
         }
-        while self.held < wanted {
+        while self.length < wanted {
             let offset = self.end();
-            match self.file.read_at(&mut self.buf[self.held..wanted], offset) {
-                // A file that ends early reads as zeros, as the rest of a segment does.
+            match self.file.read_at(&mut self.buf[self.length..wanted], offset) {
+                // A file that ends early continues with zeros, as a segment does.
                 Ok(0) => {
-                    self.buf[self.held..wanted].fill(0);
-                    self.held = wanted;
+                    self.buf[self.length..wanted].fill(0);
+                    self.length = wanted;
                 }
-                Ok(bytes) => self.held += bytes,
+                Ok(bytes) => self.length += bytes,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if is_bad_sector(&error) => self.read_block(wanted)?,
                 Err(error) => return Err(error),
@@ -134,40 +135,41 @@ impl<F: ReadAt> Window<F> {
         Ok(())
     }
 
-    /// Reads up to the next block's start alone, or leaves a hole of zeros.
+    /// Reads the rest of one block alone. If the disk cannot read it, fills it with zeros.
     fn read_block(&mut self, wanted: usize) -> io::Result<()> {
         let offset = self.end();
         let block = offset / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
-        let length = (block + BLOCK_BYTES as u64 - offset).min((wanted - self.held) as u64) as usize;
-        let end = self.held + length;
-        // The second attempt at it: the first was a longer one.
-        match self.file.read_at(&mut self.buf[self.held..end], offset) {
+        let length = (block + BLOCK_BYTES as u64 - offset).min((wanted - self.length) as u64) as usize;
+        let end = self.length + length;
+        // This is the second attempt: the first one read more than the block.
+        match self.file.read_at(&mut self.buf[self.length..end], offset) {
             Ok(bytes) if bytes > 0 => {
-                self.held += bytes;
+                self.length += bytes;
                 return Ok(());
             }
             // The end of the file.
             Ok(_) => {}
-            Err(error) if is_bad_sector(&error) => self.note_hole(block as u32, error)?,
+            Err(error) if is_bad_sector(&error) => self.add_unreadable_block(block as u32, error)?,
             Err(error) => return Err(error),
         }
-        self.buf[self.held..end].fill(0);
-        self.held = end;
+        self.buf[self.length..end].fill(0);
+        self.length = end;
         Ok(())
     }
 
-    fn note_hole(&mut self, block: u32, error: io::Error) -> io::Result<()> {
-        if self.holes.contains(&block) {
+    /// Records a block as unreadable. Returns `error` if the whole device seems to have failed.
+    fn add_unreadable_block(&mut self, block: u32, error: io::Error) -> io::Result<()> {
+        if self.unreadable_blocks.contains(&block) {
             return Ok(());
         }
-        if self.holes.len() == HOLES_MAX || !self.device_answers() {
+        if self.unreadable_blocks.len() == UNREADABLE_BLOCKS_MAX || !self.device_answers() {
             return Err(error);
         }
-        self.holes.push(block);
+        self.unreadable_blocks.push(block);
         Ok(())
     }
 
-    /// Whether the first or the last block can be read. If not, it is not one sector that failed.
+    /// Whether the first or the last block can be read. If not, more than a sector has failed.
     fn device_answers(&self) -> bool {
         let last = u64::from(self.to).saturating_sub(1) / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
         let mut block = [0; BLOCK_BYTES];
@@ -175,8 +177,8 @@ impl<F: ReadAt> Window<F> {
     }
 }
 
-/// Whether an error speaks of the bytes asked for rather than of the whole device: Linux' block layer says `EIO`, or `ENODATA`
-/// for a medium error, `EILSEQ` and `EREMOTEIO` for others; file systems with checksums say `EBADMSG` or `EUCLEAN`.
+/// Whether an error concerns the bytes that were read rather than the whole device. Linux's block layer returns `EIO`, or
+/// `ENODATA` for a medium error, or `EILSEQ` or `EREMOTEIO`. File systems with checksums return `EBADMSG` or `EUCLEAN`.
 pub(crate) fn is_bad_sector(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -186,9 +188,9 @@ pub(crate) fn is_bad_sector(error: &io::Error) -> bool {
 
 /// Index of the first byte that is not zero.
 pub(super) fn first_nonzero(bytes: &[u8]) -> Option<usize> {
-    // Without an early exit within a piece, so that the compiler takes many bytes at once.
-    const PIECE: usize = 64;
-    let pieces = bytes.chunks(PIECE);
-    let index = pieces.into_iter().position(|piece| piece.iter().fold(0, |all, byte| all | byte) != 0)? * PIECE;
+    // No early exit within a stride, so that the compiler compares many bytes at once.
+    const STRIDE: usize = 64;
+    let mut strides = bytes.chunks(STRIDE);
+    let index = strides.position(|stride| stride.iter().fold(0, |all, byte| all | byte) != 0)? * STRIDE;
     bytes[index..].iter().position(|byte| *byte != 0).map(|within| index + within)
 }

@@ -1,8 +1,8 @@
-//! The checksum, by what `docs/log-format.md` says of it and nothing else.
+//! The checksum, implemented from `docs/log-format.md` alone.
 
 use crate::page::Page;
 
-/// CRC-32 made from the parameters on the page, bit by bit.
+/// CRC-32 by the parameters on the page, bit by bit.
 pub(crate) struct Crc {
     poly: u32,
     init: u32,

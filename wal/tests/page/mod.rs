@@ -1,4 +1,4 @@
-//! Reads `docs/log-format.md`: its tables and its `vector` blocks. Shared by the tests of the crates whose formats stand there.
+//! Reads the tables and the `vector` blocks of `docs/log-format.md`. The crates whose formats the page describes share it.
 
 use std::{collections::BTreeMap, ops::Range, path::Path};
 
@@ -7,7 +7,7 @@ pub(crate) struct Page {
     text: String,
 }
 
-/// A table of fields that are encoded one behind the other.
+/// A table of fields that are encoded one after the other.
 pub(crate) struct ByteTable {
     fields: Vec<Field>,
 }
@@ -19,7 +19,7 @@ pub(crate) struct Field {
     pub(crate) meaning: String,
 }
 
-/// A `vector` block: named fields, and the bytes that they are encoded as.
+/// A `vector` block: named fields, and their encoding.
 pub(crate) struct Vector {
     pub(crate) fields: BTreeMap<String, String>,
     pub(crate) bytes: Vec<u8>,
@@ -32,7 +32,7 @@ impl Page {
         Self { text }
     }
 
-    /// The rows of the tables below a heading, each as the cells between its bars, without the head.
+    /// The rows of the tables below a heading, without the heads. Each row is its cells.
     pub(crate) fn rows(&self, heading: &str, columns: &[&str]) -> Vec<Vec<String>> {
         let mut lines = self.text.lines().skip_while(|line| *line != heading).skip(1);
         let cells = |line: &str| -> Vec<String> {
@@ -101,7 +101,7 @@ impl ByteTable {
         self.fields.iter().find(|field| field.name == name).unwrap_or_else(|| panic!("the table has a field {name}"))
     }
 
-    /// The unsigned integer that stands in a field of `bytes`.
+    /// The unsigned integer in a field of `bytes`.
     pub(crate) fn integer(&self, bytes: &[u8], name: &str) -> u64 {
         bytes[self.field(name).at.clone()].iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte))
     }
@@ -118,7 +118,7 @@ impl ByteTable {
 }
 
 impl Field {
-    /// What stands in the meaning between the first two backticks.
+    /// The text in the meaning between the first two backticks.
     pub(crate) fn quoted(&self) -> &str {
         self.meaning.split('`').nth(1).unwrap_or_else(|| panic!("{} has a value", self.name))
     }

@@ -1,5 +1,5 @@
-//! A second random walk: a log lives at random, is damaged at random where it was durable, and must give every record that
-//! the damage did not touch, tell of those that it took, and go on.
+//! A second random walk: a log runs, then random damage hits what was durable. The log must return every record that the
+//! damage did not hit, report those that it did, and continue.
 
 use crate::{
     disk::{
@@ -19,23 +19,23 @@ use std::{
 
 const SEGMENT: usize = SEGMENT_BYTES as usize;
 
-/// What is known of a lane before the damage.
+/// A lane before the damage.
 struct Before {
     lane: u16,
     records: Vec<Seen>,
-    /// Its segments that hold records.
+    /// The segments with records.
     segments: Vec<u64>,
-    /// Where its seal stands, if it has one: in one of the two places behind the last record.
+    /// The two possible places of the seal behind the last record, if the lane has one.
     seal: Option<[Place; 2]>,
 }
 
 /// Bytes of a segment.
 type Place = (u64, Range<usize>);
 
-/// Bytes that damage took, by lane.
+/// Damaged bytes, by lane.
 type Taken = Vec<(u16, Place)>;
 
-/// Walks to the end; panics where an invariant is broken.
+/// Runs the walk. Panics if an invariant does not hold.
 pub fn run(seed: u64) {
     let mut random = Random::new(seed ^ 0xda3a_6e00_0000);
     let mut script = walk::new_script(&mut random);
@@ -60,7 +60,7 @@ pub fn run(seed: u64) {
     go_on(&mut script, &told);
 }
 
-/// Ends the log's life in order, with or without seals, and notes what stands where.
+/// Stops the log in order, with or without seals. Returns its lanes.
 fn settle(script: &mut Script, random: &mut Random) -> Vec<Before> {
     let mut sealed = HashSet::new();
     for lane in 0..usize::from(script.options.lanes) {
@@ -115,7 +115,7 @@ fn damage(script: &Script, before: &[Before], random: &mut Random, taken: &mut T
             script.disk.zero(&path(segment), page, BLOCK_BYTES);
             take(segment, page..page + BLOCK_BYTES);
         }
-        // The first block and the last one together would be a disk that failed.
+        // If both the first and the last block fail, the whole disk counts as failed.
         3 if page > 0 => {
             script.disk.break_sector(&path(segment), at);
             take(segment, page..page + BLOCK_BYTES);
@@ -140,7 +140,7 @@ fn damage(script: &Script, before: &[Before], random: &mut Random, taken: &mut T
             take(segment, 0..SEGMENT);
             take(other, 0..SEGMENT);
         }
-        // Lies once: costs nothing.
+        // A read that is wrong once costs nothing.
         _ => {
             let sector = random.below((SEGMENT / SECTOR_BYTES) as u64) as usize;
             let faults = [ReadFault::Error, ReadFault::Flip(5), ReadFault::Short(3), ReadFault::OtherSector(sector)];
@@ -149,7 +149,7 @@ fn damage(script: &Script, before: &[Before], random: &mut Random, taken: &mut T
     }
 }
 
-/// Tells the model which records of a lane the damage may cost, and which of these losses nothing may tell of.
+/// Tells the model which records of a lane the damage may cost, and which of them may be lost silently.
 fn note_hits(script: &mut Script, lane: &Before, taken: &Taken) {
     let taken: Vec<&Place> = taken.iter().filter(|(of, _)| *of == lane.lane).map(|(_, place)| place).collect();
     let is_taken = |place: &Place| {
@@ -164,8 +164,8 @@ fn note_hits(script: &mut Script, lane: &Before, taken: &Taken) {
     let group = |seen: &Seen| (seen.at.segment, seen.header.group_block);
     let is_sealed = lane.seal.as_ref().is_some_and(|places| !places.iter().any(is_taken));
     let last_left = lane.records.iter().rfind(|seen| !is_taken(&frame(seen))).map(group);
-    // Damage to the last group that is left, if no seal is, passes for a write that never finished, as what recovery found
-    // unfinished before does: whole batches go then.
+    // Without a seal, damage to the last remaining group looks like a write that never finished. So does damage to a group
+    // that recovery has found unfinished before. Whole batches are lost then.
     let is_end = |seen: &Seen| !is_sealed && last_left.is_none_or(|last| group(seen) >= last);
     let may_go_whole: HashSet<(u64, u32)> = lane
         .records
@@ -174,7 +174,7 @@ fn note_hits(script: &mut Script, lane: &Before, taken: &Taken) {
         .map(group)
         .chain(last_left.filter(|last| !is_sealed && is_cut(lane, *last, &taken)))
         .collect();
-    // From the last to the first, with the record that may be left behind each.
+    // From the last record to the first, with the next record that remains.
     let mut left: Option<&Seen> = None;
     for seen in lane.records.iter().rev() {
         let is_gone = is_taken(&frame(seen));
@@ -184,7 +184,7 @@ fn note_hits(script: &mut Script, lane: &Before, taken: &Taken) {
         if !is_gone && !may_go_whole.contains(&group(seen)) {
             continue;
         }
-        // What is missing before an unfinished group whose start is lost may have been of that group.
+        // Records that are missing before an unfinished group may belong to it, if its start is lost.
         let is_unclear = left.is_some_and(|left| {
             let is_whole = left.at.offset as usize == left.header.group_block as usize * BLOCK_BYTES;
             !is_whole && (left.unfinished || may_go_whole.contains(&group(left)))
@@ -194,7 +194,7 @@ fn note_hits(script: &mut Script, lane: &Before, taken: &Taken) {
     }
 }
 
-/// Whether damage reaches into a group, or into the padding behind it.
+/// Whether damage hits a group or its padding.
 fn is_cut(lane: &Before, (segment, block): (u64, u32), taken: &[&Place]) -> bool {
     let of_group = |seen: &&Seen| (seen.at.segment, seen.header.group_block) == (segment, block);
     let end = lane.records.iter().filter(of_group).map(|seen| seen.at.offset as usize + frame_bytes(seen)).max();
@@ -207,7 +207,7 @@ fn frame_bytes(seen: &Seen) -> usize {
     frame_len(seen.header.payload_len as usize)
 }
 
-/// Recovers with all checks. Gives the files that were found damaged, with where they stood.
+/// Recovers with all checks. Returns the files that were found damaged, with their paths.
 fn recover_and_check(script: &mut Script, before: &[Before]) -> BTreeMap<FileId, PathBuf> {
     let mut files = BTreeMap::new();
     for (path, _) in script.disk.files() {
@@ -216,7 +216,7 @@ fn recover_and_check(script: &mut Script, before: &[Before]) -> BTreeMap<FileId,
     let first = script.recover().unwrap();
     let seen = script.read_all(&first);
     for lane in before {
-        // Of a first segment that is gone the log cannot know; whoever reads from where he was does.
+        // The log cannot know that its first segment is missing. A reader that starts in it does.
         let first_left =
             first.lanes.iter().find(|found| found.lane == lane.lane).and_then(|found| found.segments.first());
         let is_gone = |seen: &&Seen| first_left.is_none_or(|first| seen.at.segment < first.segment);
@@ -236,16 +236,16 @@ fn recover_and_check(script: &mut Script, before: &[Before]) -> BTreeMap<FileId,
     told
 }
 
-/// The log goes on, is drained and released; what was found damaged is set aside and never deleted.
+/// The log continues, is drained and released. Damaged segments are set aside and never deleted.
 fn go_on(script: &mut Script, told: &BTreeMap<FileId, PathBuf>) {
     script.options.quota_bytes = u64::MAX;
     script.disk.set_capacity(1000 * SEGMENT, ENOSPC);
     script.kill();
     script.open();
     let is_behind_mark =
-        |lane: &SimLane| script.model.marks.get(&lane.lane).is_some_and(|mark| lane.commit.durable() < *mark);
+        |lane: &SimLane| script.model.marks.get(&lane.lane).is_some_and(|mark| lane.commit.durable_end() < *mark);
     if script.lanes.iter().any(is_behind_mark) {
-        // The last segment is gone: the daemon refuses a checkpoint that is ahead of the log.
+        // The last segment is gone. The daemon refuses a checkpoint that is ahead of the log.
         return;
     }
     for lane in 0..usize::from(script.options.lanes) {
@@ -253,7 +253,7 @@ fn go_on(script: &mut Script, told: &BTreeMap<FileId, PathBuf>) {
             script.answer(lane, &[40_000]);
         }
     }
-    // A call that failed because of a read that lies once is to be made again.
+    // A call that failed because of a wrong read succeeds when it is repeated.
     for lane in 0..script.lanes.len() {
         while script.drain(lane, usize::MAX).is_err() {}
         script.release(lane).unwrap();

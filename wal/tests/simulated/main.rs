@@ -1,17 +1,16 @@
-//! The log against a disk that lies, simulated and seeded: the cases of the list of faults by their numbers, and two random
-//! walks.
+//! The log on a simulated disk with faults: the numbered cases of the list of faults, and two seeded random walks.
 //!
-//! `FOREBAY_SEEDS` says how many seeds each walk takes (`make soak-log SEEDS=100000`), `FOREBAY_SEED` replays one,
-//! `FOREBAY_STOP_EARLY` ends at the first that fails (`make mutate-log`).
+//! `FOREBAY_SEEDS` is the number of seeds of each walk (`make soak-log SEEDS=100000`). `FOREBAY_SEED` replays one seed.
+//! `FOREBAY_STOP_EARLY` stops at the first seed that fails (`make mutate-log`).
 //!
 //! ```text
-//!   cases        one test a case        walk, damage_walk   random lives
+//!   cases        one test a case        walk, damage_walk   random runs
 //!     └───────────────┬──────────────────────────┘
-//!   script       a log driven step by step, and the model that says what must hold
+//!   script       a log driven step by step, and the model that checks it
 //!     └─ disk    files, names, faults, damage
 //! ```
 
-// Helpers of tests fail as tests do.
+// Test helpers may panic.
 #![allow(unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 mod cases;
@@ -27,14 +26,14 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// Seeds of an ordinary run of a walk.
+/// Seeds of a walk by default.
 const SEEDS: u64 = 300;
 
 fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is no number")))
 }
 
-/// Takes `walk` through all seeds, or the one that is asked for.
+/// Runs `walk` with every seed, or with the one in `FOREBAY_SEED`.
 fn walk_through_seeds(name: &str, walk: fn(u64)) {
     if let Some(seed) = variable("FOREBAY_SEED") {
         return walk(seed);

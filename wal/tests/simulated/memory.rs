@@ -1,4 +1,6 @@
-//! How much memory a thread holds: an allocator that counts, for tests that bound it.
+//! An allocator that counts how much memory a thread holds, for tests that bound it.
+// An allocator is unsafe by its nature.
+#![allow(unsafe_code)]
 
 use std::{
     alloc::{GlobalAlloc, Layout, System},
@@ -12,11 +14,11 @@ struct Counting;
 static COUNTING: Counting = Counting;
 
 thread_local! {
-    // Without a destructor and made at compile time, so that reaching it allocates nothing.
+    // It is constant and has no destructor, so that reaching it allocates nothing.
     static HELD: Cell<(i64, i64)> = const { Cell::new((0, 0)) };
 }
 
-/// Takes note of bytes taken, or given back.
+/// Counts bytes that are allocated, or freed if negative.
 fn note(bytes: i64) {
     HELD.with(|held| {
         let (now, peak) = held.get();
@@ -24,7 +26,7 @@ fn note(bytes: i64) {
     });
 }
 
-// SAFETY: every call is passed on to the system's allocator as it is; counting allocates nothing.
+// SAFETY: every call goes to the system's allocator unchanged. Counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(layout.size() as i64);
@@ -34,12 +36,12 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         note(-(layout.size() as i64));
-        // SAFETY: as above; what was allocated here came from `System`.
+        // SAFETY: as above. The memory came from `System`.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
 
-/// What `f` gives, and how many bytes this thread held at most while it ran, beyond what it held before.
+/// Runs `f`. Returns its result, and by how many bytes this thread's memory rose meanwhile at most.
 pub fn peak_of<T>(f: impl FnOnce() -> T) -> (T, u64) {
     let (before, _) = HELD.get();
     HELD.set((before, before));

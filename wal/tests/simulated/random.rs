@@ -1,4 +1,4 @@
-//! Numbers that look random and come again with their seed. The tests of the daemon use it too.
+//! Pseudo-random numbers that a seed reproduces. The daemon's tests use them too.
 
 /// SplitMix64.
 pub struct Random(u64);
@@ -16,12 +16,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// Below `bound`.
+    /// A number below `bound`.
     pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 
-    /// Once in `of` times.
+    /// True once in `of` calls on average.
     pub fn once_in(&mut self, of: u64) -> bool {
         self.below(of) == 0
     }

@@ -1,10 +1,9 @@
-//! A random walk: a log on the simulated disk lives, dies and is recovered, again and again, and the model says what must
-//! hold.
+//! A random walk: a log on the simulated disk runs, crashes and is recovered, again and again. The model checks it.
 
 use crate::{
     disk::{SimulatedDisk, faults::SyncFailure},
     random::Random,
-    script::{Died, SEGMENT_BYTES, Script},
+    script::{Died, SEGMENT_BYTES, Script, may_fail},
 };
 use forebay_wal::{segments::PrepareError, storage::Storage};
 
@@ -13,13 +12,13 @@ const LIVES: u64 = 6;
 const STEPS: u64 = 120;
 const CAPACITY_BYTES: usize = 40 * SEGMENT_BYTES as usize;
 
-/// Walks to the end; panics where an invariant is broken.
+/// Runs the walk. Panics if an invariant does not hold.
 pub fn run(seed: u64) {
     let mut random = Random::new(seed);
     let mut script = new_script(&mut random);
     for _ in 0..LIVES {
         choose_options(&mut script, &mut random);
-        // A crash in the midst of recovery, now and then twice.
+        // A crash during recovery, now and then twice.
         while random.once_in(3) {
             script.disk.die_after(1 + random.below(60));
             let survived = script.recover().is_ok();
@@ -36,7 +35,7 @@ pub fn run(seed: u64) {
             _ => {}
         }
         live(&mut script, &mut random, STEPS);
-        // Killed, the process leaves everything to the kernel; with the machine, what is not synced may go.
+        // A killed process leaves its writes to the kernel. If the machine crashes, unsynced writes may be lost.
         script.kill();
         if !random.once_in(3) {
             script.disk.crash_randomly(&mut random);
@@ -47,7 +46,7 @@ pub fn run(seed: u64) {
     script.recover_and_check();
 }
 
-/// A log yet to be opened, of a random number of lanes.
+/// A log with a random number of lanes, not yet opened.
 pub fn new_script(random: &mut Random) -> Script {
     let mut script = Script::new(1);
     script.disk = SimulatedDisk::new(CAPACITY_BYTES);
@@ -60,19 +59,18 @@ fn choose_options(script: &mut Script, random: &mut Random) {
     script.options.quota_bytes = (6 + random.below(20)) * SEGMENT_BYTES;
 }
 
-/// Does something at random, until `steps` are done or the process ends.
+/// Performs random operations until `steps` are done or the process ends.
 pub fn live(script: &mut Script, random: &mut Random, steps: u64) {
     for _ in 0..steps {
         if random.once_in(400) {
-            // What stays readable until a crash makes gaps among records that nobody was answered for: case 27 looks at it.
+            // The other kind of failure leaves gaps among records that nobody was answered for. Case 27 covers it.
             script.disk.fail_next_sync(SyncFailure::Dropped);
         }
         let lane = random.below(script.lanes.len() as u64) as usize;
         let writable = script.lanes[lane].lane < script.options.lanes;
         let outcome = match random.below(10) {
             0..=3 if writable => {
-                // Refused, it is not submitted.
-                drop(script.append(lane, &sizes(random)));
+                may_fail(script.append(lane, &sizes(random)));
                 Ok(())
             }
             4..=6 => write(script, random, lane),
@@ -84,7 +82,7 @@ pub fn live(script: &mut Script, random: &mut Random, steps: u64) {
             }
             _ if random.once_in(40) => return,
             _ if writable && random.once_in(3) => {
-                // Only an idle lane is sealed; the seal is then written as any group.
+                // Only an idle lane takes a seal. It is written like any group.
                 script.lanes[lane].commit.seal(script.model.next_number);
                 Ok(())
             }
@@ -107,7 +105,7 @@ fn sizes(random: &mut Random) -> Vec<usize> {
     (0..count).map(|_| size()).collect()
 }
 
-/// Starts an operation of the lane, or completes the one under way. Now and then a write is short.
+/// Starts a write of the lane, or completes the one in flight. Now and then it is a short write.
 fn write(script: &mut Script, random: &mut Random, lane: usize) -> Result<(), Died> {
     let blocks = if random.once_in(8) { 1 + random.below(4) as usize } else { usize::MAX };
     if script.begin(lane, blocks).is_none() {
@@ -118,7 +116,7 @@ fn write(script: &mut Script, random: &mut Random, lane: usize) -> Result<(), Di
 
 fn keep(script: &mut Script) -> Result<(), Died> {
     match script.keep() {
-        // A full disk is no end: what waits goes on waiting.
+        // On a full disk the requests keep waiting.
         Ok(()) | Err(PrepareError::Quota) => Ok(()),
         Err(PrepareError::Failed(_)) if script.disk.list(script.layout.root()).is_ok() => Ok(()),
         Err(PrepareError::Failed(_)) => Err(Died),

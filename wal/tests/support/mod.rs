@@ -1,6 +1,6 @@
-//! What the tests of the log stand on.
+//! Helpers of the log's tests.
 
-// Each test binary uses a part of it; helpers of tests fail as tests do.
+// Each test binary uses a part of the helpers. They may panic.
 #![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use forebay_wal::{
@@ -21,7 +21,7 @@ pub fn options(dir: &Path, sync: SyncMethod) -> LogOptions {
     LogOptions { dir: dir.to_path_buf(), lanes: 1, sync, segment_bytes: SEGMENT_BYTES, quota_bytes: 64 * SEGMENT_BYTES }
 }
 
-/// A directory on the disk that holds the build, for `/tmp` may be without `O_DIRECT`.
+/// A directory beside the build, for `/tmp` may not support `O_DIRECT`.
 pub fn dir() -> tempfile::TempDir {
     tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap()
 }
@@ -40,7 +40,7 @@ pub fn wait_for_event(lane: &mut Lane) {
     lane.submit().unwrap();
 }
 
-/// Appends one batch, waiting for room, and waits until it is durable. Returns the first number.
+/// Appends one batch once there is room, and waits until it is durable. Returns its first number.
 pub fn append(lane: &mut Lane, bodies: &[&[u8]]) -> u64 {
     let records: Vec<_> = bodies.iter().map(|body| Record { kind: KIND_MESSAGE, head: b"h:", body }).collect();
     let appended = loop {
@@ -57,13 +57,13 @@ pub fn append(lane: &mut Lane, bodies: &[&[u8]]) -> u64 {
     appended.first_number
 }
 
-/// Numbers and payloads from `from` to the durable end.
+/// Numbers and payloads of the records from `from` to the durable end.
 pub fn read_from(log: &Log, from: Position) -> Vec<(u64, Vec<u8>)> {
-    let found = &log.found[0];
+    let found = &log.all_lanes[0];
     let mut reader =
         LaneReader::new(Disk, log.layout.clone(), log.id, found.lane, from).with_pending_tail(found.pending_tail);
     let mut records = Vec::new();
-    while let Some(event) = reader.next_event(found.shared.durable()).unwrap() {
+    while let Some(event) = reader.next_event(found.shared.durable_end()).unwrap() {
         if let Event::Record(header) = event {
             records.push((header.number, reader.payload().to_vec()));
         }
@@ -72,7 +72,7 @@ pub fn read_from(log: &Log, from: Position) -> Vec<(u64, Vec<u8>)> {
 }
 
 pub fn read_all(log: &Log) -> Vec<(u64, Vec<u8>)> {
-    read_from(log, segment_start(log.found[0].first_segment))
+    read_from(log, segment_start(log.all_lanes[0].first_segment))
 }
 
 pub fn body(index: usize) -> Vec<u8> {

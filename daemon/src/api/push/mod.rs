@@ -122,7 +122,7 @@ fn of_item(index: usize, refusal: Refusal) -> Refusal {
 
 fn refusal_of(core: &Core, error: AppendError) -> Refusal {
     match error {
-        AppendError::TooLarge { max } => {
+        AppendError::TooLarge { max_bytes: max } => {
             Refusal::new(ErrorCode::BodyTooLarge, format!("a push takes at most {max} bytes in the log"))
         }
         AppendError::Full => admit::log_full(core),

@@ -39,7 +39,7 @@ impl Shown {
         let at = match finding {
             Finding::Lost { before: at, .. }
             | Finding::BadPayload { at, .. }
-            | Finding::Unreadable { at, .. }
+            | Finding::CorruptBytes { at, .. }
             | Finding::DirtyPadding { at }
             | Finding::ReadFailed { at }
             | Finding::UnfinishedWrite { at } => Some(*at),
@@ -68,7 +68,7 @@ impl Shown {
                 json.number = Some(*number);
                 "bad_payload"
             }
-            Finding::Unreadable { .. } => "unreadable",
+            Finding::CorruptBytes { .. } => "unreadable",
             Finding::DirtyPadding { .. } => "dirty_padding",
             Finding::ReadFailed { .. } => "read_failed",
             Finding::UnfinishedWrite { .. } => "unfinished_write",
@@ -88,7 +88,7 @@ impl Shown {
                 json.segment = Some(*segment);
                 "segment_missing"
             }
-            Finding::Stranger { .. } => "stranger",
+            Finding::ForeignFile { .. } => "stranger",
         };
         json
     }

@@ -87,7 +87,7 @@ impl Look {
     /// Whether a finding is none to worry about: a running daemon has a write under way at any time.
     pub(super) fn is_expected(&self, finding: &Finding) -> bool {
         self.running && matches!(finding, Finding::UnfinishedWrite { .. })
-            || matches!(finding, Finding::Stranger { .. })
+            || matches!(finding, Finding::ForeignFile { .. })
     }
 
     /// Whether all of the log verifies.
@@ -192,7 +192,7 @@ struct Lane<'a> {
 impl<'a> Records<'a> {
     fn start(look: &'a Look, lanes: &'a [RecoveredLane]) -> Result<Self, Exit> {
         let lanes = lanes.iter().map(|found| {
-            let reader = LaneReader::of_recovered(Disk, look.layout.clone(), look.log_id, found);
+            let reader = LaneReader::from_recovery(Disk, look.layout.clone(), look.log_id, found);
             Lane { found, reader, next: None }
         });
         let mut records = Self { look, lanes: lanes.collect(), heads: BinaryHeap::new(), shown: None };
@@ -222,7 +222,7 @@ impl<'a> Records<'a> {
                     return Ok(());
                 }
                 // Recovery found it as well.
-                Ok(Some(Event::Damaged { .. } | Event::Sealed { .. })) => {}
+                Ok(Some(Event::Damaged { .. } | Event::Seal { .. })) => {}
                 Ok(None) => return Ok(()),
                 // Drained and released since. Read again, the reader goes on to the next one, where there is one.
                 Err(error) if self.look.running && error.is_not_found() => {

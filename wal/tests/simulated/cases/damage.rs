@@ -7,10 +7,10 @@ use crate::{
 };
 use forebay_wal::{error::LogError, finding::Finding, limits::BLOCK_BYTES, position::segment_start, reader::Event};
 
-/// Records of the life that stand well within it, of many sizes: the first and the last of a segment, of a group, of a batch.
+/// Records of many sizes from the middle of the log: some are the first or the last of a segment, a group or a batch.
 fn samples(script: &Script) -> Vec<Seen> {
     let places = places(script);
-    // The last group may be taken for a write that never finished.
+    // Damage to the last group may look like a write that never finished.
     let group = |seen: &Seen| (seen.at.segment, seen.header.group_block);
     let last = group(places.last().unwrap());
     let samples: Vec<Seen> = places.iter().filter(|seen| group(seen) != last).step_by(5).copied().collect();
@@ -18,7 +18,7 @@ fn samples(script: &Script) -> Vec<Seen> {
     samples
 }
 
-/// One flipped bit in the record's frame costs this record and no other, and is told.
+/// Flips one bit in a record's frame. Only this record is lost, and its loss is reported.
 fn a_flipped_bit_costs_one_record(offset_in_frame: impl Fn(&Seen) -> usize) {
     let script = durable_life();
     for (index, sample) in samples(&script).iter().enumerate() {
@@ -68,7 +68,7 @@ fn case_16_one_bit_in_a_segment_header_costs_no_record_and_the_segment_is_set_as
             assert!(found.contains(&Finding::HeaderDamaged { segment }), "{found:?}");
         }
     }
-    // That of the segment in which the lane went on.
+    // The header of the segment where the lane continues.
     let mut script = durable_life();
     let tail = places(&script).last().unwrap().at.segment;
     script.disk.flip_bit(&script.segment(tail), 50, 0);
@@ -76,7 +76,7 @@ fn case_16_one_bit_in_a_segment_header_costs_no_record_and_the_segment_is_set_as
     assert!(found.contains(&Finding::HeaderDamaged { segment: tail }), "{found:?}");
 }
 
-/// Records of which a byte lies in a range of a segment.
+/// Records with a byte in a range of a segment.
 fn records_in(places: &[Seen], segment: u64, bytes: std::ops::Range<usize>) -> Vec<u64> {
     let touched =
         |seen: &&Seen| seen.at.segment == segment && seen.bytes().start < bytes.end && bytes.start < seen.bytes().end;
@@ -122,7 +122,7 @@ fn case_19_a_missing_segment_costs_its_records_and_is_told() {
             assert!(found.contains(&Finding::SegmentMissing { segment: *segment }), "{found:?}");
         }
     }
-    // Of the first one the log itself cannot know; whoever drained nothing of it is told when reading.
+    // The log cannot know that its first segment is missing. A reader that starts in it does.
     let mut script = durable_life();
     let hit = records_in(&places(&script), 1, 0..usize::MAX);
     script.disk.take_away(&script.segment(1));
@@ -137,7 +137,7 @@ fn case_19_a_missing_segment_costs_its_records_and_is_told() {
 #[test]
 fn case_20_a_segment_duplicated_by_a_copy_adds_no_record_and_the_copy_is_set_aside() {
     let tail = places(&durable_life()).last().unwrap().at.segment;
-    // Behind all others, far behind them, and in the place of another.
+    // The copy is behind all segments, far behind them, or in the place of another.
     for (target, is_new) in [(tail + 1, true), (tail + 5, true), (99, true), (3, false)] {
         let mut script = durable_life();
         let hit = if is_new { Vec::new() } else { records_in(&places(&script), target, 0..usize::MAX) };
@@ -177,7 +177,7 @@ fn case_22_a_strangers_file_and_a_leftover_temporary_one_are_left_alone_and_an_u
     strangers.iter().for_each(|path| script.disk.put_file(path, b"mine", 4));
     let log = script.recover_and_check();
     for name in ["notes.txt", "0000000002.seg.tmp", "7.seg"] {
-        assert!(findings(&log).contains(&Finding::Stranger { name: name.into() }), "{:?}", findings(&log));
+        assert!(findings(&log).contains(&Finding::ForeignFile { name: name.into() }), "{:?}", findings(&log));
     }
     script.live(log);
     script.drain_all();
@@ -192,7 +192,7 @@ fn case_22_a_strangers_file_and_a_leftover_temporary_one_are_left_alone_and_an_u
     let refused = script.recover().err();
     assert!(matches!(refused, Some(LogError::FormatTooNew { version: 9, .. })), "{refused:?}");
     assert_eq!(script.disk.files(), files, "nothing was changed");
-    // With the release that knows it, nothing is missing.
+    // A release that knows the version reads everything.
     script.disk.overwrite(&script.segment(3), 0, &before);
     script.open();
     script.drain_all();
@@ -208,7 +208,7 @@ fn case_24_a_read_that_fails_once_while_draining_costs_nothing() {
                 script.open();
                 script.drain(0, 3).unwrap();
                 script.disk.fail_read(&script.segment(segment), place, fault);
-                // It says so, or read once more by itself.
+                // The drain returns the error, or has repeated the read itself.
                 if let Err(error) = script.drain(0, usize::MAX) {
                     assert!(matches!(error, LogError::Io { .. }), "{error}");
                 }

@@ -1,4 +1,4 @@
-//! Cases 23, 25 and 26: bytes that verify and cannot be right.
+//! Cases 23, 25 and 26: bytes that verify but cannot be right.
 
 use super::{after_damage, durable_life, goes_on, places};
 use crate::script::{SEGMENT_BYTES, Script, Seen, forge};
@@ -12,14 +12,14 @@ fn seed(script: &Script, segment: u64) -> SegmentSeed {
     SegmentSeed::new(script.recover().unwrap().id, 0, segment)
 }
 
-/// All bytes of a record's frame, padding included.
+/// The bytes of a record's frame, including its padding.
 fn frame_of(script: &Script, seen: &Seen) -> Vec<u8> {
     let start = seen.at.offset as usize;
     script.disk.content(&script.segment(seen.at.segment))[start..start + frame_len(seen.header.payload_len as usize)]
         .to_vec()
 }
 
-/// Records of which a byte lies where `length` bytes are put.
+/// Records with a byte among `length` bytes from `start` on.
 fn hit_by(places: &[Seen], segment: u64, start: usize, length: usize) -> Vec<u64> {
     let hit =
         |seen: &&Seen| seen.at.segment == segment && seen.bytes().start < start + length && start < seen.bytes().end;
@@ -29,11 +29,11 @@ fn hit_by(places: &[Seen], segment: u64, start: usize, length: usize) -> Vec<u64
 #[test]
 fn case_23_a_valid_record_at_a_wrong_offset_is_not_read_there_and_costs_only_what_it_was_put_over() {
     let all = places(&durable_life());
-    // A small record of segment 2 is put over others: of its own group, of an earlier one, of a later one, in another
-    // segment, and into the midst of a payload.
+    // A small record of segment 2 overwrites others: in its own group, in an earlier and a later one, in another segment, and
+    // within a payload.
     let small: Vec<&Seen> = all.iter().filter(|seen| seen.at.segment == 2 && seen.header.payload_len < 900).collect();
     let source = small[small.len() / 2];
-    // Not at the start of a segment, where nothing before it tells which ordinals are possible.
+    // Not at the start of a segment: nothing before it limits the possible ordinals.
     let in_2 = |seen: &&Seen| seen.at.segment == 2 && seen.at.offset > 4096;
     for target in all.iter().filter(in_2).chain(all.iter().filter(|seen| seen.at.segment == 3)) {
         for within in [0, 8, 512] {
@@ -48,7 +48,7 @@ fn case_23_a_valid_record_at_a_wrong_offset_is_not_read_there_and_costs_only_wha
                 continue;
             }
             script.disk.overwrite(&script.segment(segment), start, &frame);
-            // The model takes no record twice, and none out of order.
+            // The model panics if a record comes twice or out of order.
             after_damage(&mut script, &hit, &[segment]);
         }
     }
@@ -58,7 +58,7 @@ fn case_23_a_valid_record_at_a_wrong_offset_is_not_read_there_and_costs_only_wha
 fn case_23_a_valid_record_in_the_padding_or_behind_the_end_is_not_read_there() {
     let all = places(&durable_life());
     let source = all.iter().find(|seen| seen.at.segment == 2 && seen.header.payload_len < 400).unwrap();
-    // In the padding of its own group, where its group's block would be right.
+    // In the padding of its own group, where the block of its group is right.
     let group = |seen: &&Seen| seen.at.segment == 2 && seen.header.group_block == source.header.group_block;
     let last = all.iter().rfind(group).unwrap();
     let end = last.at.offset as usize + frame_len(last.header.payload_len as usize);
@@ -71,7 +71,7 @@ fn case_23_a_valid_record_in_the_padding_or_behind_the_end_is_not_read_there() {
         let found = after_damage(&mut script, &[], &[2]);
         assert!(found.iter().any(Finding::is_damage), "{found:?}");
     }
-    // Behind the end of the log, at a block and in the midst of one.
+    // Behind the end of the log, at the start of a block and within one.
     let tail = all.last().unwrap();
     let end = (tail.at.offset as usize + frame_len(tail.header.payload_len as usize)).next_multiple_of(BLOCK_BYTES);
     assert!(end + 2 * BLOCK_BYTES <= SEGMENT_BYTES as usize);
@@ -88,7 +88,7 @@ fn case_23_a_valid_record_in_the_padding_or_behind_the_end_is_not_read_there() {
     }
 }
 
-/// Writes another header over a record's, with checksums that are right.
+/// Overwrites a record's header with another one that verifies.
 fn reforge(script: &Script, seen: &Seen, change: impl Fn(&mut FrameHeader)) {
     let start = seen.at.offset as usize;
     let content = script.disk.content(&script.segment(seen.at.segment));
@@ -99,7 +99,7 @@ fn reforge(script: &Script, seen: &Seen, change: impl Fn(&mut FrameHeader)) {
     script.disk.overwrite(&script.segment(seen.at.segment), start, header);
 }
 
-/// Records well within the life: the first, one in a batch, the first and the last of a segment.
+/// Records from the middle of the log: one in a batch, the first and the last of a segment, and the log's first.
 fn samples() -> Vec<Seen> {
     let all = places(&durable_life());
     let in_batch = all.iter().position(|seen| !seen.header.starts_batch()).unwrap();
@@ -132,7 +132,7 @@ fn case_26_a_valid_checksum_with_an_impossible_ordinal_costs_no_other_record_and
             assert!(found.iter().any(Finding::is_damage), "{found:?}");
         }
     }
-    // One that was there before.
+    // An ordinal that was read before.
     for sample in samples().into_iter().skip(1) {
         let mut script = durable_life();
         reforge(&script, &sample, |header| header.ordinal = 0);
@@ -151,7 +151,7 @@ fn case_26_a_valid_checksum_with_an_impossible_number_costs_no_other_record_and_
             assert!(found.iter().any(Finding::is_damage), "{found:?}");
         }
     }
-    // A number that goes backwards and is possible: whether the record counts is open, nothing else is lost by it.
+    // A number that goes back but is possible: the record may count or not, and no other record is lost.
     for sample in samples().into_iter().skip(1) {
         let mut script = durable_life();
         reforge(&script, &sample, |header| header.number -= 1);

@@ -1,4 +1,4 @@
-//! The cases of the list of faults that a disk, real or simulated, can bring about: one test each, by its number.
+//! The cases of the list of faults that a disk can cause, real or simulated. Each has a test with its number.
 
 mod damage;
 mod forged;
@@ -15,10 +15,10 @@ use crate::{
 };
 use forebay_wal::{finding::Finding, log::Recovered, position::Position};
 
-/// What a crash does with what is pending, in so many ways.
+/// The number of ways in which a test crashes.
 const CRASHES: u64 = 24;
 
-/// Crashes in the `way`-th way: all one fate, sectors by turns, or as a seed has it.
+/// Crashes in the `way`-th way: all sectors have one fate, or alternate, or a seed decides.
 fn crash(script: &mut Script, way: u64) {
     use Fate::{Kept, Lost, Old, Zero};
     let by_turns = |first, second| move |sector: usize| if sector.is_multiple_of(2) { first } else { second };
@@ -38,7 +38,7 @@ fn crash(script: &mut Script, way: u64) {
     }
 }
 
-/// Lets the same life crash in every way; after each the log is recovered, checked, and given to `then`.
+/// Crashes the log that `life` makes in every way. After each crash recovers and checks it, and passes it to `then`.
 fn after_every_crash(life: impl Fn() -> Script, then: impl Fn(&mut Script)) {
     for way in 0..CRASHES {
         let mut script = life();
@@ -48,22 +48,22 @@ fn after_every_crash(life: impl Fn() -> Script, then: impl Fn(&mut Script)) {
     }
 }
 
-/// What a reader finds in lane 0 of a recovered log, as the model's numbers.
+/// The records in lane 0 of a recovered log, by the model's numbers.
 fn records(script: &Script, log: &Recovered<crate::disk::SimulatedDisk>) -> Vec<u64> {
     script.read_all(log)[&0].records.iter().map(|seen| seen.record).collect()
 }
 
-/// Recovers once more, and gives the records of lane 0.
+/// Recovers once more. Returns the records of lane 0.
 fn recovered_records(script: &Script) -> Vec<u64> {
     records(script, &script.recover_and_check())
 }
 
-/// The findings on lane 0.
+/// The findings about lane 0.
 fn findings(log: &Recovered<crate::disk::SimulatedDisk>) -> &[Finding] {
     &log.lanes[0].findings
 }
 
-/// The log goes on: what is appended now is answered, and is there after a crash that loses all it can.
+/// Checks that the log continues: it answers appends, and has their records after a crash that loses all unsynced writes.
 fn goes_on(script: &mut Script) {
     script.open();
     for lane in 0..usize::from(script.options.lanes) {
@@ -77,22 +77,22 @@ fn goes_on(script: &mut Script) {
     script.kill();
 }
 
-/// The sectors of a range of a segment's bytes that lie in it wholly or in part.
+/// The sectors that overlap a range of a segment's bytes.
 fn sectors(bytes: std::ops::Range<usize>) -> std::ops::Range<usize> {
     bytes.start / SECTOR_BYTES..bytes.end.div_ceil(SECTOR_BYTES)
 }
 
-/// Where each record of lane 0 stands that is not drained.
+/// The records of lane 0 that are not drained, with their positions.
 fn places(script: &Script) -> Vec<crate::script::Seen> {
     script.read_all(&script.recover_and_check())[&0].records.clone()
 }
 
-/// A group's place.
+/// A position.
 fn at(segment: u64, offset: u32) -> Position {
     Position { segment, offset }
 }
 
-/// A log of one lane and some segments, all of it durable: records of many sizes, alone and in batches, one to five batches a
+/// A durable log of one lane with several segments. It has records of many sizes, alone and in batches, one to five batches a
 /// group. The process has ended.
 fn durable_life() -> Script {
     let mut script = Script::opened();
@@ -109,14 +109,14 @@ fn durable_life() -> Script {
         script.write(0).unwrap();
         script.keep().unwrap();
     }
-    assert!(script.lanes[0].commit.durable().segment >= 5, "{}", script.lanes[0].commit.durable());
+    assert!(script.lanes[0].commit.durable_end().segment >= 5, "{}", script.lanes[0].commit.durable_end());
     script.kill();
     script.disk.settle();
     script
 }
 
-/// What must hold once damage hit these records of lane 0 in these segments: the others are there and are drained, the hit ones
-/// are told, the segments are set aside and not deleted, the log goes on. Gives the findings of the first recovery.
+/// Checks a log after damage hit the records `hit` of lane 0, in `segments`. All other records are drained, the loss of these
+/// is reported, the segments are set aside and not deleted, and the log continues. Returns the findings of the first recovery.
 fn after_damage(script: &mut Script, hit: &[u64], segments: &[u64]) -> Vec<Finding> {
     script.model.hit(hit.iter().copied(), Loss::Reported);
     let files: Vec<_> =
@@ -127,7 +127,7 @@ fn after_damage(script: &mut Script, hit: &[u64], segments: &[u64]) -> Vec<Findi
     script.open();
     let lost = script.model.waiting() - script.read_all(&script.recover().unwrap())[&0].records.len();
     assert!(lost <= hit.len(), "{found:?}");
-    // So many that the damaged segments lie behind the lane.
+    // The lane must leave the damaged segments behind.
     for _ in 0..4 {
         script.answer(0, &[40_000]);
     }

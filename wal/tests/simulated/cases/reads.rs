@@ -1,5 +1,5 @@
-//! Case 24 at length: reads that lie once, sectors that cannot be read, padding that is not zero; and seals, which tell damage
-//! at the end from a write that never finished.
+//! Case 24 in detail: reads that return wrong bytes once, sectors that cannot be read, and padding that is not zero. Also
+//! seals, which tell damage at the end from a write that never finished.
 
 use super::{after_damage, durable_life, findings, goes_on, places, recovered_records};
 use crate::{
@@ -15,7 +15,7 @@ fn case_24_a_read_that_lies_once_during_recovery_or_reading_is_not_believed() {
     let faults = [ReadFault::Error, ReadFault::Flip(2), ReadFault::OtherSector(9), ReadFault::Short(600)];
     for fault in faults {
         for segment in 1..=5 {
-            // Headers of groups, headers of segments, payloads, padding, what was never written.
+            // Headers of groups and of segments, payloads, padding, and bytes that were never written.
             for place in (0..SEGMENT).step_by(5 * SECTOR_BYTES + 8) {
                 let script = durable_life();
                 script.disk.fail_read(&script.segment(segment), place, fault);
@@ -41,7 +41,7 @@ fn case_24_a_header_that_is_misread_once_lets_no_part_of_a_torn_batch_through() 
         script.kill();
         script
     };
-    // What was cut stands in the header of the segment behind it.
+    // The header of the next segment records the unfinished group.
     assert_eq!(recovered_records(&life()), [1, 5]);
     for byte in (0..80).step_by(3) {
         for fault in [ReadFault::Flip(0), ReadFault::OtherSector(1), ReadFault::Error, ReadFault::Short(40)] {
@@ -53,7 +53,7 @@ fn case_24_a_header_that_is_misread_once_lets_no_part_of_a_torn_batch_through() 
     }
 }
 
-/// Records of which a byte lies in the block at `start`.
+/// Records with a byte in the block at `start`.
 fn records_in_block(places: &[Seen], segment: u64, start: usize) -> Vec<u64> {
     let touched = |seen: &&Seen| {
         seen.at.segment == segment && seen.bytes().start < start + BLOCK_BYTES && start < seen.bytes().end
@@ -91,7 +91,7 @@ fn case_24_a_segment_that_cannot_be_read_at_all_is_a_disk_that_failed_and_nothin
 fn padding_that_is_not_zero_costs_no_record_and_its_segment_is_set_aside() {
     let all = places(&durable_life());
     let end = |seen: &Seen| seen.at.offset as usize + frame_len(seen.header.payload_len as usize);
-    // Between two frames, where one has padding; behind a group; behind the fields of a segment's header.
+    // The padding of a frame, that of a group, and the unused bytes of a segment's header.
     let unaligned = all.iter().find(|seen| seen.at.segment == 2 && !seen.bytes().end.is_multiple_of(8)).unwrap();
     let next_group = all.iter().rposition(|seen| seen.at.segment == 2).unwrap();
     let mut at = vec![end(unaligned) - 1, 80, 200, BLOCK_BYTES - 1];
@@ -112,7 +112,7 @@ fn padding_that_is_not_zero_costs_no_record_and_its_segment_is_set_aside() {
     }
 }
 
-/// Some groups, the last of three batches, and a seal behind it if asked for.
+/// A log of several groups, of which the last has three batches. A seal follows if `sealed`.
 fn life_with_a_last_group(sealed: bool) -> Script {
     let mut script = Script::opened();
     script.answer(0, &[100]);
@@ -145,7 +145,7 @@ fn damage_in_the_last_group_of_a_sealed_lane_costs_what_it_hit_and_is_told() {
         script.disk.zero(&script.segment(1), block * BLOCK_BYTES, BLOCK_BYTES);
         after_damage(&mut script, &records_in_block(&all, 1, block * BLOCK_BYTES), &[1]);
     }
-    // All of the last group: the seal alone tells.
+    // The whole last group: only the seal shows its loss.
     let mut script = life_with_a_last_group(true);
     script.disk.zero(&script.segment(1), 2 * BLOCK_BYTES, 3 * BLOCK_BYTES);
     script.model.hit(2..=7, Loss::MaybeSilent);
@@ -181,7 +181,7 @@ fn a_seal_that_was_not_written_to_its_end_is_an_unfinished_write_and_costs_nothi
 
 #[test]
 fn records_lost_before_a_torn_write_of_which_nothing_counts_are_told() {
-    // Once it was cut, the next segment's header tells too.
+    // The next segment's header shows it too, once recovery found the group unfinished.
     for is_cut in [false, true] {
         let mut script = Script::opened();
         for size in [100, 5000, 700] {
@@ -189,7 +189,7 @@ fn records_lost_before_a_torn_write_of_which_nothing_counts_are_told() {
         }
         script.append(0, &[3000, 9000]).unwrap();
         script.begin(0, usize::MAX);
-        // Of the last write only the first block is there: a header of a batch that is not whole.
+        // Only the first block of the last write is durable: it has a header of a batch that is not whole.
         let first_block = 5 * BLOCK_BYTES / SECTOR_BYTES..6 * BLOCK_BYTES / SECTOR_BYTES;
         script.crash(0, |_, sector| if first_block.contains(&sector) { Fate::Kept } else { Fate::Lost });
         if is_cut {
@@ -209,7 +209,7 @@ fn records_lost_before_a_torn_write_of_which_nothing_counts_are_told() {
 fn case_24_a_last_group_of_one_record_that_is_misread_once_is_no_end() {
     let life = || {
         let mut script = Script::opened();
-        // Group for group of one record, over two segments, and the same again in used ones.
+        // Groups of one record each, over two segments, and then over recycled segments.
         for _ in 0..2 {
             for _ in 0..12 {
                 script.answer(0, &[10_000]);
@@ -241,7 +241,7 @@ fn case_24_a_last_group_of_one_record_that_is_misread_once_is_no_end() {
 
 #[test]
 fn case_24_what_cannot_be_read_in_the_last_group_excuses_nothing_else_of_it() {
-    // The second record of a batch of three is in a block that cannot be read: the others are delivered, and it is told.
+    // The second record of a batch of three is in a block that cannot be read. The others are delivered, its loss is reported.
     let mut script = life_with_a_last_group(false);
     script.open();
     script.answer(0, &[5000, 9000, 300]);

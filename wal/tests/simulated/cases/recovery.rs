@@ -5,7 +5,7 @@ use crate::{
     disk::Fate,
     memory,
     random::Random,
-    script::{SEGMENT_BYTES, Script, forge},
+    script::{SEGMENT_BYTES, Script, forge, may_fail},
 };
 use forebay_wal::{
     error::LogError,
@@ -14,7 +14,7 @@ use forebay_wal::{
     segment::{FORMAT_VERSION, SegmentHeader},
 };
 
-/// A life whose last write never finished, so that recovery has something to do.
+/// A log whose last write never finished, so that recovery has work to do.
 fn torn_life() -> Script {
     let mut script = Script::opened();
     for _ in 0..3 {
@@ -39,7 +39,7 @@ fn case_34_a_kill_during_recovery_and_another_during_the_next_one_change_nothing
             let mut script = torn_life();
             for at in [first, second] {
                 recovery_dies_at(&mut script, at);
-                // The process only, or the machine.
+                // Only the process ends, or the machine crashes.
                 match (first + second) % 3 {
                     0 => script.kill(),
                     1 => script.crash_all(Fate::Lost),
@@ -59,8 +59,7 @@ fn recovery_dies_at(script: &mut Script, operation: u64) -> Option<LogError> {
     outcome
 }
 
-/// A life of all that a log does, on a disk on which one operation may fail; what cannot go on is given up, as the daemon
-/// would, and tried again where the daemon would.
+/// Runs every operation of a log on a disk where one operation may fail. Gives up or retries like the daemon.
 fn whole_life(script: &mut Script) -> Result<(), LogError> {
     for generation in 0..2 {
         let log = script.recover()?;
@@ -68,21 +67,20 @@ fn whole_life(script: &mut Script) -> Result<(), LogError> {
         for round in 0..3 {
             for lane in 0..2 {
                 for sizes in [&[300, 2000][..], &[25_000], &[9]] {
-                    // Refused, it is not submitted.
-                    drop(script.append(lane, sizes));
+                    may_fail(script.append(lane, sizes));
                 }
-                // A lane whose write failed takes nothing more; what else there is goes on.
-                script.write(lane).ok();
-                script.keep().ok();
+                // A lane whose write failed takes nothing more. The others continue.
+                may_fail(script.write(lane));
+                may_fail(script.keep());
             }
             for lane in 0..2 {
                 if script.drain(lane, 4 + round).is_ok() {
-                    script.release(lane).ok();
+                    may_fail(script.release(lane));
                 }
             }
         }
         if generation == 0 {
-            script.seal(0).ok();
+            may_fail(script.seal(0));
         }
     }
     Ok(())
@@ -90,7 +88,7 @@ fn whole_life(script: &mut Script) -> Result<(), LogError> {
 
 #[test]
 fn case_35_whichever_operation_fails_alone_or_with_all_after_it_the_log_recovers_on_a_disk_that_is_well() {
-    // It fails, or happens and says that it failed, or the disk is gone from there on.
+    // The operation fails, or takes effect and returns an error, or the disk dies with it.
     for how in 0..3 {
         for nth in 1.. {
             let mut script = Script::new(2);
@@ -99,7 +97,7 @@ fn case_35_whichever_operation_fails_alone_or_with_all_after_it_the_log_recovers
                 1 => script.disk.fail_nth(nth, true),
                 _ => script.disk.die_after(nth),
             }
-            drop(whole_life(&mut script));
+            may_fail(whole_life(&mut script));
             let reached = script.disk.operations() >= nth;
             script.kill();
             match nth % 3 {
@@ -160,7 +158,7 @@ fn case_36_of_0_1_and_10_000_segments_each_byte_is_read_about_twice_and_memory_d
         let read = script.disk.bytes_read() - before;
         let there = (count.max(1) + 2) * SEGMENT_BYTES;
         assert!(read <= there * 5 / 2, "{read} bytes read of {there}");
-        // A window, what is known of each segment, and names: not the segments.
+        // A window, a few fields of each segment, and names; not the segments' content.
         let bound = 4 * WINDOW_BYTES as u64 + count * 1024;
         assert!(peak_bytes <= bound, "{peak_bytes} bytes held for {count} segments");
         let lane = &log.lanes[0];
@@ -177,7 +175,7 @@ fn case_37_the_next_format_version_is_refused_aloud_and_the_only_one_before_it_i
     assert_eq!(FORMAT_VERSION, 1, "there is a previous version now: read one of its logs here");
     let mut script = durable_life();
     let tail = places(&script).last().unwrap().at.segment;
-    // In the oldest segment, one in the middle, the one written to.
+    // In the oldest segment, in one in the middle, and in the last that was written to.
     for segment in [1, 3, tail] {
         let path = script.segment(segment);
         let before = script.disk.content(&path)[..BLOCK_BYTES].to_vec();
@@ -194,7 +192,7 @@ fn case_37_the_next_format_version_is_refused_aloud_and_the_only_one_before_it_i
         assert_eq!(script.disk.files(), files, "nothing was changed");
         script.disk.overwrite(&path, 0, &before);
     }
-    // What this version wrote it reads; a version that never was is damage, and no reason to refuse the log.
+    // This version reads its own format. A version that never existed is damage, and no reason to refuse the log.
     script.disk.overwrite(
         &script.segment(2),
         0,

@@ -1,4 +1,4 @@
-//! Drained segments that are retained, on a disk that is too small for them, and through crashes.
+//! Retained segments on a disk that is too small for them, and in crashes.
 
 use super::{SECTOR_BYTES, after_every_crash, goes_on};
 use crate::{
@@ -9,18 +9,22 @@ use std::time::Duration;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// A log that retains what is drained and fills a disk of six segments with it, many times over; nothing is refused.
+/// A log that fills a disk of six segments with retained ones, many times over. It refuses nothing.
 fn life() -> Script {
     let mut script = Script::opened();
     script.disk.set_capacity(6 * SEGMENT_BYTES as usize + SECTOR_BYTES, ENOSPC);
-    script.segments.as_mut().unwrap().retain(DAY);
+    script.segments.as_mut().unwrap().set_retention(DAY);
     for _ in 0..60 {
         script.answer(0, &[30_000]);
         script.drain_all();
         script.keep().unwrap();
     }
     let segments = script.segments.as_ref().unwrap();
-    assert!(segments.given_up() > 0 && segments.retained_bytes() > 0, "{} were given up", segments.given_up());
+    assert!(
+        segments.early_releases() > 0 && segments.retained_bytes() > 0,
+        "{} were given up",
+        segments.early_releases()
+    );
     script
 }
 
@@ -34,7 +38,7 @@ fn case_38_at_the_quota_what_is_retained_makes_room_before_anything_is_refused()
     let mut script = Script::new(2);
     script.options.quota_bytes = 8 * SEGMENT_BYTES;
     script.open();
-    script.segments.as_mut().unwrap().retain(DAY);
+    script.segments.as_mut().unwrap().set_retention(DAY);
     for round in 0..120 {
         script.answer(round % 2, &[30_000]);
         script.drain_all();
@@ -42,6 +46,6 @@ fn case_38_at_the_quota_what_is_retained_makes_room_before_anything_is_refused()
         assert!(script.segments.as_ref().unwrap().total_bytes() <= 8 * SEGMENT_BYTES);
     }
     let segments = script.segments.as_ref().unwrap();
-    assert!(segments.given_up() > 0 && segments.retained_bytes() > 0);
+    assert!(segments.early_releases() > 0 && segments.retained_bytes() > 0);
     goes_on(&mut script);
 }

@@ -8,7 +8,7 @@ use crate::{
 use forebay_wal::{finding::Finding, frame::frame_len, limits::BLOCK_BYTES};
 use std::path::Path;
 
-/// Two records answered; then `batches` appended, one group of which the write is begun.
+/// A log with two answered records and one group in flight, which has `batches`.
 fn with_a_write_begun(batches: &[&[usize]]) -> Script {
     let mut script = Script::new(1);
     script.open();
@@ -21,7 +21,7 @@ fn with_a_write_begun(batches: &[&[usize]]) -> Script {
     script
 }
 
-/// A crash in a write leaves the records before it, no damage, and a log that goes on.
+/// Checks a log after a crash during a write: the earlier records are there, nothing is damaged, and the log continues.
 fn a_write_left_unfinished_costs_nothing(script: &mut Script) {
     let there = recovered_records(script);
     assert_eq!(there[..2], [1, 2], "what was answered");
@@ -40,13 +40,13 @@ fn case_01_a_crash_before_the_write_completes_costs_no_answered_record() {
 #[test]
 fn case_02_a_crash_after_the_write_and_before_its_sync_costs_no_answered_record() {
     let life = || {
-        // Of the write and its sync, which are one operation, the first is done.
+        // The write is done and its sync is not.
         let script = with_a_write_begun(&[&[300], &[9000, 20]]);
         assert_eq!(script.lanes[0].commit.durable_ordinal(), 2, "written is not durable");
         script
     };
     after_every_crash(life, a_write_left_unfinished_costs_nothing);
-    // Of the process alone: the kernel has the write, recovery makes it durable before it is believed.
+    // Only the process ends: the kernel has the write, and recovery makes it durable before it reads it.
     let mut script = life();
     script.kill();
     script.open();
@@ -72,7 +72,7 @@ fn case_03_a_crash_after_the_sync_and_before_the_answer_leaves_the_record_there_
 
 #[test]
 fn case_04_of_a_group_cut_after_k_of_n_records_whole_batches_are_read_and_others_left_out() {
-    // Six batches of one record; then one batch of six: every frame is two sectors, the first at the start of a block.
+    // Six batches of one record, then one batch of six. Each frame has two sectors; the first starts at a block.
     let frame_bytes = frame_len(8 + 976);
     let single: [&[usize]; 6] = [&[976]; 6];
     for (batches, is_one_batch) in [(&single[..], false), (&[&[976_usize; 6][..]][..], true)] {
@@ -88,7 +88,7 @@ fn case_04_of_a_group_cut_after_k_of_n_records_whole_batches_are_read_and_others
     }
 }
 
-/// One long record in flight, of which `lost` blocks of three are lost or zero: nothing of it is read.
+/// Crashes with one long record in flight and loses or zeroes `lost` of its three blocks. The record is not read.
 fn blocks_of_a_long_record_lost(lost: &[usize]) {
     for fate in [Fate::Lost, Fate::Zero] {
         let mut script = with_a_write_begun(&[&[12_000]]);
@@ -145,11 +145,11 @@ fn case_08_old_records_with_valid_checksums_behind_the_tail_of_a_recycled_segmen
                 let path = script.disk.path_of(first_file.unwrap()).unwrap();
                 path.starts_with(script.layout.lane(0)) && path != script.segment(1)
             };
-            // Group for group in the same places as before, so that an old group stands behind each that is written.
+            // Each group has the place of an earlier one, so that an old group follows each that is written.
             for _ in 0..40 {
                 script.answer(0, &[4000]);
                 script.keep().unwrap();
-                if reused(&script) && script.lanes[0].commit.segments_ready() == 0 {
+                if reused(&script) && script.lanes[0].commit.ready_segments() == 0 {
                     break;
                 }
             }
@@ -159,7 +159,7 @@ fn case_08_old_records_with_valid_checksums_behind_the_tail_of_a_recycled_segmen
             script
         },
         |script| {
-            // The model has drained the old ones and would not take one of them again.
+            // The model has drained the old records and panics if one comes again.
             script.drain_all();
             goes_on(script);
         },
@@ -211,7 +211,7 @@ fn case_11_two_writes_that_complete_in_reverse_order_are_answered_in_that_order_
         let second = script.append(1, &[5000]).unwrap();
         for lane in [0, 1] {
             script.begin(lane, usize::MAX);
-            // A lane itself has one write under way, so its own never overtake each other.
+            // A lane has one write in flight, so its own writes never overtake each other.
             script.append(lane, &[300]).unwrap();
             assert_eq!(script.begin(lane, usize::MAX), None);
         }
@@ -235,7 +235,7 @@ fn case_12_at_a_roll_over_nothing_is_written_to_segment_n_before_the_one_before_
         let mut script = Script::new(1);
         script.open();
         script.keep().unwrap();
-        // Two groups, the second of which begins the next segment: they do not fit in one.
+        // Two groups that do not fit in one segment: the second starts the next one.
         const { assert!(2 * 50_000 > SEGMENT_BYTES) };
         script.append(0, &[50_000]).unwrap();
         script.append(0, &[50_000]).unwrap();
@@ -260,7 +260,7 @@ fn case_12_at_a_roll_over_nothing_is_written_to_segment_n_before_the_one_before_
             goes_on(script);
         },
     );
-    // One in the second finds the first there.
+    // After a crash in the second write the first is there.
     after_every_crash(
         || {
             let mut script = life();

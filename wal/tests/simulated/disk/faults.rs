@@ -1,16 +1,16 @@
-//! What the disk does wrong, and when: set by a test, taken into account by every operation.
+//! The faults that a test has set. Every operation checks them.
 
 use super::{FileId, SECTOR_BYTES};
 use std::{collections::BTreeSet, io};
 
-/// `EIO`, in Linux's numbers as all here.
+/// `EIO`, by its number on Linux like the others.
 pub const EIO: i32 = 5;
 /// `EROFS`.
 pub const EROFS: i32 = 30;
 /// `ENOSPC`.
 pub const ENOSPC: i32 = 28;
 
-/// What an operation does.
+/// A kind of operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     List,
@@ -26,40 +26,40 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether a file system that turned read-only refuses it.
+    /// Whether a read-only file system refuses the operation.
     fn changes(self) -> bool {
         matches!(self, Self::Write | Self::Create | Self::Rename | Self::Remove)
     }
 }
 
-/// What becomes of an operation.
+/// The outcome of an operation.
 pub enum Verdict {
     Passes,
-    /// It fails, and nothing happened.
+    /// It fails and has no effect.
     Fails(i32),
-    /// It happened, and says that it failed.
+    /// It takes effect and returns an error.
     FailsAfterwards(i32),
 }
 
-/// A failing sync of data, after which the kernel calls clean what it could not write.
+/// A failing sync of data. The kernel then considers clean what it could not write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncFailure {
-    /// Readers see at once that it is gone, as those see who read past the page cache.
+    /// Readers see the loss at once, like those that bypass the page cache.
     Dropped,
-    /// Readers see it until a crash.
+    /// Readers see the data until a crash.
     Cached,
 }
 
-/// What goes wrong with one read, once.
+/// A fault of one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadFault {
     /// `EIO`.
     Error,
     /// This bit of the byte is flipped.
     Flip(u8),
-    /// Another sector's bytes come.
+    /// The read returns another sector's bytes.
     OtherSector(usize),
-    /// No more than this many bytes come.
+    /// The read returns at most so many bytes.
     Short(usize),
 }
 
@@ -67,7 +67,7 @@ pub enum ReadFault {
 pub struct Faults {
     /// The operation that fails, and all after it.
     pub dies_at: Option<u64>,
-    /// The one operation that fails, and whether it happened all the same.
+    /// The one operation that fails, and whether it takes effect all the same.
     pub fails_at: Option<(u64, bool)>,
     /// The next operations of these kinds fail, each once.
     pub next_of: Vec<(Kind, i32)>,
@@ -76,7 +76,7 @@ pub struct Faults {
     pub read_only: bool,
     /// Sectors that cannot be read.
     pub bad_sectors: BTreeSet<(FileId, usize)>,
-    /// Reads that go wrong once, when they reach the byte.
+    /// Bytes whose next read has a fault.
     pub reads: Vec<(FileId, usize, ReadFault)>,
 }
 
@@ -94,7 +94,7 @@ impl Faults {
         if self.read_only && kind.changes() { Verdict::Fails(EROFS) } else { Verdict::Passes }
     }
 
-    /// What is to go wrong with a read of `length` bytes at `offset`: all at once, so that the next one is right.
+    /// The faults of a read of `length` bytes at `offset`. All of them end with it, so that the next read is right.
     pub fn of_read(&mut self, file: FileId, offset: usize, length: usize) -> io::Result<Vec<(usize, ReadFault)>> {
         let reaches =
             |(of, at, _): &mut (FileId, usize, ReadFault)| *of == file && (offset..offset + length).contains(at);

@@ -1,32 +1,32 @@
-//! One file: what is on the platter, what is written and not synced, what the kernel wrongly calls clean.
+//! One file: its durable sectors, the written and unsynced ones, and those that the kernel wrongly considers clean.
 
 use super::SECTOR_BYTES;
 use std::collections::BTreeMap;
 
 type Sector = [u8; SECTOR_BYTES];
 
-/// What a crash makes of a sector that was written and not synced.
+/// The fate of a written and unsynced sector in a crash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It reached the platter.
+    /// It became durable.
     Kept,
-    /// It never did: what was durable stands.
+    /// It did not: the sector has its durable content.
     Lost,
     /// It reads as zeros.
     Zero,
-    /// The write before it, which was not synced either, reached the platter; without one, as lost.
+    /// The write before it, which was not synced either, became durable. Without one it is lost.
     Old,
 }
 
-/// Sectors that are all zero are not held, so that ten thousand empty segments cost little.
+/// The content of a file. Sectors of zeros take no memory, so that ten thousand empty segments are cheap.
 #[derive(Clone, Default)]
 pub struct FileData {
     length: usize,
-    /// What is on the platter.
+    /// Durable sectors.
     durable: BTreeMap<usize, Sector>,
-    /// What a failed sync left in memory, clean by the kernel's account: read until a crash, never written.
+    /// Sectors that a failed sync left in memory and the kernel considers clean. Readers see them until a crash.
     cached: BTreeMap<usize, Sector>,
-    /// What was written since the last sync, the versions of each sector in order.
+    /// Sectors written since the last sync, with all their versions in order.
     pending: BTreeMap<usize, Vec<Sector>>,
 }
 
@@ -41,7 +41,7 @@ impl FileData {
         self.length
     }
 
-    /// What a reader sees.
+    /// Reads as a reader sees the file.
     pub fn read(&self, buf: &mut [u8], offset: usize) -> usize {
         let length = buf.len().min(self.length.saturating_sub(offset));
         let buf = &mut buf[..length];
@@ -73,7 +73,7 @@ impl FileData {
         }
     }
 
-    /// A sync that failed: nothing is dirty afterwards, and nothing was written. `cached` says whether readers still see it.
+    /// Fails a sync: nothing is dirty afterwards, and nothing became durable. `cached` says whether readers still see it.
     pub fn fail_sync(&mut self, cached: bool) {
         for (sector, mut versions) in std::mem::take(&mut self.pending) {
             if let Some(bytes) = versions.pop().filter(|_| cached) {
@@ -98,7 +98,7 @@ impl FileData {
         }
     }
 
-    /// Overwrites durably, any bytes; what the file is too short for is dropped.
+    /// Overwrites bytes durably. Drops those beyond the end of the file.
     pub fn put(&mut self, bytes: &[u8], offset: usize) {
         let length = bytes.len().min(self.length.saturating_sub(offset));
         let mut at = 0;

@@ -1,19 +1,19 @@
-//! A disk that lies as real ones may: what is not synced is kept, lost, zero or old after a crash, sector by sector.
+//! A simulated disk with the faults of real ones. In a crash each unsynced sector is kept, lost, zeroed or old.
 //!
-//! Names are pending until their directory is synced; at a crash some first part of the pending changes of names is kept.
-//! What else goes wrong is in [`faults`], what befalls durable bytes in [`damage`].
+//! Names are pending until their directory is synced. In a crash the first of the pending changes are kept, however many.
+//! [`faults`] has the other faults. Damage to durable bytes is durable at once.
 
-mod damage;
 pub mod faults;
 mod file;
 mod names;
+mod storage;
 
 pub use file::Fate;
 
 use crate::random::Random;
-use faults::{EIO, ENOSPC, Faults, Kind, ReadFault, SyncFailure, Verdict};
+use faults::{ENOSPC, Faults, Kind, ReadFault, SyncFailure, Verdict};
 use file::FileData;
-use forebay_wal::{limits::BLOCK_BYTES, scan::ReadAt, storage::Storage};
+use forebay_wal::storage::Storage;
 use names::Names;
 use std::{
     collections::{BTreeSet, HashMap},
@@ -34,17 +34,17 @@ pub struct State {
     next_id: FileId,
     operations: u64,
     faults: Faults,
-    /// Bytes that all files may have.
+    /// Bytes that all files together may have.
     capacity_bytes: usize,
-    /// What a lack of space is called.
+    /// The error for a lack of space.
     space_errno: i32,
     bytes_read: u64,
-    /// Changes and syncs in order, for tests that ask.
+    /// Changes and syncs in order, for tests that check them.
     trace: Vec<(Kind, PathBuf)>,
 }
 
 impl State {
-    /// Carries out an operation, as far as the faults let it.
+    /// Carries out an operation, unless a fault prevents it.
     fn operate<T>(&mut self, kind: Kind, f: impl FnOnce(&mut Self) -> io::Result<T>) -> io::Result<T> {
         self.operations += 1;
         match self.faults.verdict(self.operations, kind) {
@@ -64,7 +64,7 @@ impl State {
         self.names.change(None, Some((path.to_path_buf(), self.next_id)));
     }
 
-    /// Lets files go that have no name any more, now or after a crash.
+    /// Removes the files that have no name, nor get one in a crash.
     fn forget_nameless(&mut self) {
         let named = self.names.files();
         self.files.retain(|id, _| named.contains(id));
@@ -93,7 +93,7 @@ impl SimulatedDisk {
         f(&mut self.0.lock().unwrap())
     }
 
-    /// How many bytes fit, and what it says where they do not.
+    /// Sets how many bytes fit, and the error for more.
     pub fn set_capacity(&self, capacity_bytes: usize, errno: i32) {
         self.with(|state| (state.capacity_bytes, state.space_errno) = (capacity_bytes, errno));
     }
@@ -118,8 +118,8 @@ impl SimulatedDisk {
         self.with(|state| state.names.pending())
     }
 
-    /// Loses what is not durable: all changes of names but the first `names_kept`, and of each pending sector of each file
-    /// what `fate` says. Whatever was failing is well again, save for bad sectors.
+    /// Crashes the machine. Keeps the first `names_kept` pending changes of names; `fate` decides for each pending sector of
+    /// each file. All faults end but bad sectors.
     pub fn crash(&self, names_kept: usize, mut fate: impl FnMut(&Path, usize) -> Fate) {
         self.heal();
         self.with(|state| {
@@ -136,7 +136,7 @@ impl SimulatedDisk {
         });
     }
 
-    /// Loses what is not durable, as it pleases.
+    /// Crashes with random fates.
     pub fn crash_randomly(&self, random: &mut Random) {
         let names_kept = random.below(self.pending_names() as u64 + 1) as usize;
         self.crash(names_kept, |_, _| [Fate::Kept, Fate::Zero, Fate::Lost, Fate::Old][random.below(4) as usize]);
@@ -159,163 +159,150 @@ impl SimulatedDisk {
         let (file, _) = self.open(path)?;
         self.sync(&file)
     }
-}
 
-impl ReadAt for SimulatedFile {
-    fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.disk.with(|state| {
-            state.operate(Kind::Read, |state| {
-                let offset = offset as usize;
-                let faults = state.faults.of_read(self.id, offset, buf.len())?;
-                let Some(file) = state.files.get(&self.id) else { return Ok(0) };
-                let mut length = file.read(buf, offset);
-                for (at, fault) in faults {
-                    match fault {
-                        ReadFault::Flip(bit) if at - offset < length => buf[at - offset] ^= 1 << bit,
-                        ReadFault::OtherSector(other) => {
-                            let from = (at / SECTOR_BYTES * SECTOR_BYTES).max(offset);
-                            let to = ((at / SECTOR_BYTES + 1) * SECTOR_BYTES).min(offset + length);
-                            if from < to {
-                                let within = other * SECTOR_BYTES + from % SECTOR_BYTES;
-                                file.read(&mut buf[from - offset..to - offset], within);
-                            }
-                        }
-                        ReadFault::Short(bytes) => length = length.min(bytes),
-                        ReadFault::Flip(_) | ReadFault::Error => {}
-                    }
-                }
-                state.bytes_read += length as u64;
-                Ok(length)
-            })
-        })
-    }
-}
-
-impl Storage for SimulatedDisk {
-    type File = SimulatedFile;
-
-    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        self.with(|state| {
-            state.operate(Kind::List, |state| {
-                let files = state.names.now().keys().chain(state.dirs.iter()).filter(|path| path.parent() == Some(dir));
-                Ok(files.filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned())).collect())
-            })
-        })
+    /// Lets the disk die at its `after`-th operation from now on.
+    pub fn die_after(&self, after: u64) {
+        self.with(|state| state.faults.dies_at = Some(state.operations + after));
     }
 
-    fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        // A directory's own name is durable at once: `Disk` syncs its parent.
-        self.with(|state| {
-            state.operate(Kind::CreateDir, |state| {
-                state.dirs.insert(dir.to_path_buf());
-                Ok(())
-            })
-        })
+    /// Lets only the `nth` operation from now on fail. `happens` says whether it is carried out all the same.
+    pub fn fail_nth(&self, nth: u64, happens: bool) {
+        self.with(|state| state.faults.fails_at = Some((state.operations + nth, happens)));
     }
 
-    fn open(&self, path: &Path) -> io::Result<(SimulatedFile, u64)> {
-        self.with(|state| {
-            state.operate(Kind::Open, |state| {
-                let id = state.id(path)?;
-                let file = SimulatedFile { disk: self.clone(), id, path: path.to_path_buf() };
-                Ok((file, state.files[&id].len() as u64))
-            })
-        })
+    /// Lets the next operation of this kind fail.
+    pub fn fail_next(&self, kind: Kind, errno: i32) {
+        self.with(|state| state.faults.next_of.push((kind, errno)));
     }
 
-    fn sync(&self, file: &SimulatedFile) -> io::Result<()> {
+    /// Lets the next sync of data fail, once.
+    pub fn fail_next_sync(&self, how: SyncFailure) {
+        self.with(|state| state.faults.sync_fails = Some(how));
+    }
+
+    /// Lets every change be refused, or no longer.
+    pub fn set_read_only(&self, read_only: bool) {
+        self.with(|state| state.faults.read_only = read_only);
+    }
+
+    /// Lets every read of the sector that holds this byte fail.
+    pub fn break_sector(&self, path: &Path, at: usize) {
         self.with(|state| {
-            state.trace.push((Kind::Sync, file.path.clone()));
-            state.operate(Kind::Sync, |state| {
-                let fails = state.faults.sync_fails.take();
-                match (state.files.get_mut(&file.id), fails) {
-                    (Some(file), Some(how)) => {
-                        file.fail_sync(how == SyncFailure::Cached);
-                        Err(io::Error::from_raw_os_error(EIO))
-                    }
-                    (Some(file), None) => {
-                        file.sync();
-                        Ok(())
-                    }
-                    (None, _) => Ok(()),
-                }
-            })
+            let id = state.id(path).unwrap();
+            state.faults.bad_sectors.insert((id, at / SECTOR_BYTES));
+        });
+    }
+
+    /// Lets the next read that reaches this byte go wrong.
+    pub fn fail_read(&self, path: &Path, at: usize, fault: ReadFault) {
+        self.with(|state| {
+            let id = state.id(path).unwrap();
+            state.faults.reads.push((id, at, fault));
+        });
+    }
+
+    /// Ends all faults but bad sectors.
+    pub fn heal(&self) {
+        self.with(|state| {
+            let bad_sectors = std::mem::take(&mut state.faults.bad_sectors);
+            state.faults = Faults { bad_sectors, ..Faults::default() };
+        });
+    }
+
+    /// Makes everything durable, as an orderly shutdown does.
+    pub fn settle(&self) {
+        self.with(|state| {
+            state.files.values_mut().for_each(FileData::sync);
+            state.names.crash(usize::MAX);
+            state.forget_nameless();
+        });
+    }
+
+    fn damage<T>(&self, path: &Path, f: impl FnOnce(&mut FileData) -> T) -> T {
+        self.settle();
+        self.with(|state| {
+            let id = state.id(path).unwrap();
+            f(state.files.get_mut(&id).unwrap())
         })
     }
 
-    fn create_segment(&self, path: &Path, first_block: &[u8; BLOCK_BYTES], length: u64) -> io::Result<()> {
-        self.with(|state| {
-            state.trace.push((Kind::Create, path.to_path_buf()));
-            let length = length as usize;
-            let used: usize = state.files.values().map(FileData::len).sum();
-            let made = if used + length > state.capacity_bytes {
-                Err(io::Error::from_raw_os_error(state.space_errno))
-            } else {
-                state.operate(Kind::Create, |state| {
-                    state.create(path, FileData::new(first_block, length));
-                    Ok(())
-                })
-            };
-            if made.is_err() && state.names.get(path).is_none() {
-                // The name came first.
-                state.create(path, FileData::default());
-            }
-            made
+    /// The content of a file.
+    pub fn content(&self, path: &Path) -> Vec<u8> {
+        self.damage(path, |file| {
+            let mut content = vec![0; file.len()];
+            file.read(&mut content, 0);
+            content
         })
     }
 
-    fn write_first_block(&self, path: &Path, block: &[u8; BLOCK_BYTES]) -> io::Result<()> {
-        self.write(path, block, 0)?;
-        self.sync_path(path)
+    pub fn overwrite(&self, path: &Path, at: usize, bytes: &[u8]) {
+        self.damage(path, |file| file.put(bytes, at));
     }
 
-    fn write_small(&self, path: &Path, content: &[u8]) -> io::Result<()> {
+    pub fn flip_bit(&self, path: &Path, at: usize, bit: u8) {
+        let mut byte = [0];
+        self.damage(path, |file| file.read(&mut byte, at));
+        self.overwrite(path, at, &[byte[0] ^ 1 << bit]);
+    }
+
+    pub fn zero(&self, path: &Path, at: usize, length: usize) {
+        self.overwrite(path, at, &vec![0; length]);
+    }
+
+    pub fn truncate(&self, path: &Path, length: usize) {
+        self.damage(path, |file| file.truncate(length));
+    }
+
+    pub fn take_away(&self, path: &Path) {
+        self.settle();
+        self.with(|state| state.names.change(Some(path.to_path_buf()), None));
+        self.settle();
+    }
+
+    /// Creates or replaces a file.
+    pub fn put_file(&self, path: &Path, content: &[u8], length: usize) {
+        self.put_files([(path.to_path_buf(), content.to_vec(), length)]);
+    }
+
+    /// Creates or replaces files, each with its content and length.
+    pub fn put_files(&self, files: impl IntoIterator<Item = (PathBuf, Vec<u8>, usize)>) {
+        for (path, content, length) in files {
+            self.with(|state| state.create(&path, FileData::new(&content, length)));
+        }
+        self.settle();
+    }
+
+    pub fn copy(&self, from: &Path, to: &Path) {
+        let content = self.content(from);
+        self.put_file(to, &content, content.len());
+    }
+
+    /// Exchanges two names.
+    pub fn swap(&self, one: &Path, other: &Path) {
+        self.settle();
         self.with(|state| {
-            state.operate(Kind::Create, |state| {
-                state.create(path, FileData::new(content, content.len()));
-                Ok(())
-            })
-        })
+            let (first, second) = (state.id(one).unwrap(), state.id(other).unwrap());
+            state.names.change(None, Some((one.to_path_buf(), second)));
+            state.names.change(None, Some((other.to_path_buf(), first)));
+        });
+        self.settle();
     }
 
-    fn read_small(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let (file, length) = self.open(path)?;
-        let mut content = vec![0; length as usize];
-        let read = file.read_at(&mut content, 0)?;
-        content.truncate(read);
-        Ok(content)
+    /// The id of a file. It stays the same when the file is renamed.
+    pub fn file_id(&self, path: &Path) -> Option<FileId> {
+        self.with(|state| state.names.get(path))
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+    /// The name of a file.
+    pub fn path_of(&self, id: FileId) -> Option<PathBuf> {
+        self.with(|state| state.names.now().iter().find(|(_, file)| **file == id).map(|(path, _)| path.clone()))
+    }
+
+    /// Names and lengths of all files.
+    pub fn files(&self) -> Vec<(PathBuf, usize)> {
         self.with(|state| {
-            state.trace.push((Kind::Rename, to.to_path_buf()));
-            state.operate(Kind::Rename, |state| {
-                let id = state.id(from)?;
-                state.names.change(Some(from.to_path_buf()), Some((to.to_path_buf(), id)));
-                Ok(())
-            })
-        })
-    }
-
-    fn remove(&self, path: &Path) -> io::Result<()> {
-        self.with(|state| {
-            state.trace.push((Kind::Remove, path.to_path_buf()));
-            state.operate(Kind::Remove, |state| {
-                state.id(path)?;
-                state.names.change(Some(path.to_path_buf()), None);
-                Ok(())
-            })
-        })
-    }
-
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        self.with(|state| {
-            state.trace.push((Kind::SyncDir, dir.to_path_buf()));
-            state.operate(Kind::SyncDir, |state| {
-                state.names.sync(dir);
-                state.forget_nameless();
-                Ok(())
-            })
+            let length = |id| state.files.get(id).map_or(0, FileData::len);
+            state.names.now().iter().map(|(path, id)| (path.clone(), length(id))).collect()
         })
     }
 }

@@ -1,4 +1,4 @@
-//! Names of files: durable once their directory is synced, and at a crash some first part of the changes since.
+//! Names of files. A sync of their directory makes them durable; a crash keeps the first of the later changes, however many.
 
 use super::FileId;
 use std::{
@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// A change of names that is not durable yet: the name that goes, the name that comes.
+/// A change of names that is not durable yet: the name that is removed, and the one that is added.
 #[derive(Clone)]
 struct Change {
     gone: Option<PathBuf>,
@@ -51,7 +51,7 @@ impl Names {
         self.changes.push(change);
     }
 
-    /// A journal commits in order: what came before the last change of `dir` becomes durable too.
+    /// Syncs a directory. A journal commits in order, so all changes before the last one in `dir` become durable too.
     pub fn sync(&mut self, dir: &Path) {
         if let Some(last) = self.changes.iter().rposition(|change| change.touches(dir)) {
             for change in self.changes.drain(..=last) {
@@ -73,7 +73,7 @@ impl Names {
         self.now = self.durable.clone();
     }
 
-    /// Files that have a name, now or after a crash.
+    /// Files that have a name, or get one in a crash.
     pub fn files(&self) -> BTreeSet<FileId> {
         let coming = self.changes.iter().filter_map(|change| change.came.as_ref().map(|(_, id)| *id));
         self.now.values().chain(self.durable.values()).copied().chain(coming).collect()

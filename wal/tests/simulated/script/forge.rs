@@ -1,11 +1,11 @@
-//! Frames and segments that verify and that no log wrote.
+//! Frames and segments that verify although no log wrote them.
 
 use forebay_wal::{
     frame::{FLAG_BATCH_START, FrameHeader, KIND_MESSAGE, SegmentSeed, encode_header, frame_len},
     limits::BLOCK_BYTES,
 };
 
-/// A header of a record that is a batch by itself.
+/// The header of a record that is a batch of its own.
 pub fn header(number: u64, ordinal: u64, payload_len: usize, group_block: usize) -> FrameHeader {
     FrameHeader {
         number,
@@ -18,7 +18,7 @@ pub fn header(number: u64, ordinal: u64, payload_len: usize, group_block: usize)
     }
 }
 
-/// A frame with its padding; the checksums are right whatever the header says.
+/// A frame with its padding. Its checksums are right, whatever the header says.
 pub fn frame(seed: SegmentSeed, header: &FrameHeader, payload: &[u8]) -> Vec<u8> {
     let mut bytes = encode_header(seed, header, &[payload]).to_vec();
     bytes.extend_from_slice(payload);
@@ -33,7 +33,7 @@ pub fn group(seed: SegmentSeed, header: &FrameHeader, payload: &[u8]) -> Vec<u8>
     bytes
 }
 
-/// A segment's first block, or the part of it that carries something, with another format version and the checksum of that.
+/// A segment's first block, or the used part of it, with another format version and the matching checksum.
 pub fn with_version(block: &[u8], version: u32) -> Vec<u8> {
     let mut block = block.to_vec();
     block[8..12].copy_from_slice(&version.to_le_bytes());

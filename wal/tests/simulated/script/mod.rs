@@ -1,19 +1,23 @@
-//! A log on the simulated disk, driven step by step, with the model beside it: what the cases and the random walks share.
+//! A log on the simulated disk, driven step by step, and the model beside it. The cases and the random walks share it.
 //!
-//! After each recovery: **I1** every record that was answered and not drained is there, byte for byte, in order; **I2** nothing
-//! is there that was not submitted; **I3** recovering twice is recovering once; **I4** nothing is reported as lost, or all that
-//! damage took is; a batch is there whole or not at all. What is released too early (I5) breaks I1.
+//! It checks after each recovery:
+//! - **I1**: every record that was answered and not drained is there, byte by byte and in order. A segment that is released too
+//!   early (I5) breaks this.
+//! - **I2**: no record is there that was not submitted.
+//! - **I3**: recovering twice is recovering once.
+//! - **I4**: exactly the records that damage took are reported as lost. A batch is there whole or not at all.
 
 pub mod forge;
 mod model;
 
+use model::Submitted;
 pub use model::{Loss, Model};
 
 use crate::disk::{Fate, SimulatedDisk};
 use forebay_wal::{
     error::LogError,
     frame::{FrameHeader, KIND_MESSAGE, frame_len},
-    group::{Group, GroupCommit, Record, Refused, Step, SyncMethod},
+    group::{AppendRefusal, Completion, Group, GroupCommit, Record, SyncMethod},
     layout::Layout,
     limits::BLOCK_BYTES,
     log::{LogOptions, Recovered, recover},
@@ -31,44 +35,44 @@ use std::{
 
 pub const SEGMENT_BYTES: u64 = 64 << 10;
 
-/// The disk failed a write: the lane takes nothing more.
+/// The disk failed a write, and the lane takes nothing more.
 #[derive(Debug)]
 pub struct Died;
 
-/// A record as a reader met it.
+/// A record as a reader returned it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seen {
     pub record: u64,
     pub header: FrameHeader,
-    /// Where its frame starts.
+    /// Position of the frame.
     pub at: Position,
-    /// Whether it is of a write that never finished.
+    /// Whether it belongs to a write that never finished.
     pub unfinished: bool,
 }
 
 impl Seen {
-    /// Bytes of its file that carry it.
+    /// The bytes of the file that hold its header and payload.
     pub fn bytes(&self) -> std::ops::Range<usize> {
         let start = self.at.offset as usize;
         start..start + forebay_wal::frame::HEADER_BYTES + self.header.payload_len as usize
     }
 }
 
-/// What a reader met in one lane.
+/// What a reader returned of one lane.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Read {
     pub records: Vec<Seen>,
-    /// Where something did not verify.
+    /// Segments and offsets where bytes did not verify.
     pub damaged: Vec<(u64, u32)>,
 }
 
-/// One lane of a living log.
+/// One lane of a running log.
 pub struct SimLane {
     pub lane: u16,
     pub commit: GroupCommit,
-    /// The group whose operation is under way, and of a write what its completion will say.
+    /// The group in flight, and the outcome that its completion will have.
     in_flight: Option<(Group, io::Result<usize>)>,
-    /// Records appended in this life, by the ordinal behind them.
+    /// Records appended since the last recovery, by the ordinal behind them.
     appended: Vec<(u64, u64)>,
     reader: LaneReader<SimulatedDisk>,
 }
@@ -80,17 +84,17 @@ pub struct Script {
     pub model: Model,
     pub lanes: Vec<SimLane>,
     pub segments: Option<Segments<SimulatedDisk>>,
-    /// Segments asked for and not made yet.
+    /// Segments that are requested and not made yet.
     waiting: VecDeque<(usize, SegmentHeader)>,
 }
 
 impl Script {
-    /// An empty disk of 64 segments and a log of `lanes` lanes that is yet to be opened.
+    /// An empty disk of 64 segments, and a log of `lanes` lanes that is not open.
     pub fn new(lanes: u16) -> Self {
         let options = LogOptions {
             dir: PathBuf::new(),
             lanes,
-            // By which a write is synced is the ring's business, which is not simulated.
+            // Only the ring uses it, and the ring is not simulated.
             sync: SyncMethod::Direct,
             segment_bytes: SEGMENT_BYTES,
             quota_bytes: 64 * SEGMENT_BYTES,
@@ -113,18 +117,18 @@ impl Script {
         script
     }
 
-    /// Recovery, and nothing else.
+    /// Recovers without checks.
     pub fn recover(&self) -> Result<Recovered<SimulatedDisk>, LogError> {
         recover(self.disk.clone(), &self.layout, &self.options)
     }
 
-    /// Recovers, reads and checks, recovers again and sees that it is the same; then the log lives.
+    /// Recovers twice with all checks, then runs the log.
     pub fn open(&mut self) {
         let log = self.recover_and_check();
         self.live(log);
     }
 
-    /// As [`open`](Self::open), without the life; gives what the second recovery found.
+    /// Recovers twice, reads and checks both results. Returns the second.
     pub fn recover_and_check(&self) -> Recovered<SimulatedDisk> {
         let first = self.recover().unwrap();
         let seen = self.read_all(&first);
@@ -136,14 +140,14 @@ impl Script {
         second
     }
 
-    /// Lets a recovered log live.
+    /// Runs a recovered log.
     pub fn live(&mut self, log: Recovered<SimulatedDisk>) {
         self.lanes.clear();
         self.waiting.clear();
         for recovered in &log.lanes {
             let mut commit = GroupCommit::new(recovered.start(log.id, self.options.segment_bytes));
             for ahead in 0..recovered.ready_count as u64 {
-                commit.segment_ready(recovered.tail.segment + 1 + ahead);
+                commit.add_ready_segment(recovered.tail.segment + 1 + ahead);
             }
             let reader = self.reader(log.id, recovered);
             let lane = recovered.lane;
@@ -153,7 +157,7 @@ impl Script {
         self.segments = Some(log.segments);
     }
 
-    /// A reader of a lane behind what is drained.
+    /// A reader of a lane that starts where the drain ended.
     fn reader(&self, log_id: [u8; 16], lane: &RecoveredLane) -> LaneReader<SimulatedDisk> {
         let first = lane.segments.first().map_or(lane.tail.segment, |found| found.segment);
         let start = segment_start(first);
@@ -162,13 +166,13 @@ impl Script {
             .with_pending_tail(lane.tail_header)
     }
 
-    /// What stands behind what is drained, by lane, in order.
+    /// Reads what is not drained, by lane.
     pub fn read_all(&self, log: &Recovered<SimulatedDisk>) -> BTreeMap<u16, Read> {
         let mut numbers = HashSet::new();
         let mut read_lane = |lane: &RecoveredLane| {
             let mut reader = self.reader(log.id, lane);
             let mut read = Read::default();
-            // A call that failed is to be made again.
+            // A call that failed is repeated.
             while let Some(event) = reader.next_event(lane.tail).or_else(|_| reader.next_event(lane.tail)).unwrap() {
                 match event {
                     Event::Record(header) => {
@@ -178,7 +182,7 @@ impl Script {
                         assert!(is_new, "the number {number} was given twice");
                         read.records.push(self.seen(&reader, header));
                     }
-                    Event::Sealed { .. } => {}
+                    Event::Seal { .. } => {}
                     Event::Damaged { segment, at, .. } => read.damaged.push((segment, at)),
                 }
             }
@@ -189,15 +193,15 @@ impl Script {
 
     fn seen(&self, reader: &LaneReader<SimulatedDisk>, header: FrameHeader) -> Seen {
         let end = reader.position();
-        // The last frame of a file that was cut short may be without its padding.
+        // The end of a file may cut off the padding of its last frame.
         let frame_bytes = frame_len(header.payload_len as usize) as u32;
         let at = Position { offset: end.offset.next_multiple_of(8) - frame_bytes, ..end };
         let record = self.model.identify(reader.payload(), reader.lane());
         Seen { record, header, at, unfinished: reader.in_unfinished_group() }
     }
 
-    /// Appends a batch of records with bodies of these sizes in bytes. Gives the model's numbers of them.
-    pub fn append(&mut self, lane: usize, sizes: &[usize]) -> Result<Vec<u64>, Refused> {
+    /// Appends a batch of records with bodies of these sizes in bytes. Returns the model's numbers of the records.
+    pub fn append(&mut self, lane: usize, sizes: &[usize]) -> Result<Vec<u64>, AppendRefusal> {
         let lane = &mut self.lanes[lane];
         let next = self.model.next_record + 1;
         let bodies: Vec<(u64, Vec<u8>)> =
@@ -215,7 +219,7 @@ impl Script {
         let first_ordinal = appended.end_ordinal - members.len() as u64;
         for (index, (record, body)) in (0..).zip(bodies) {
             let (number, ordinal) = (appended.first_number + index, first_ordinal + index);
-            let submitted = model::Submitted { lane: lane.lane, body, answered: false, number, ordinal };
+            let submitted = Submitted { lane: lane.lane, body, answered: false, number, ordinal };
             self.model.submitted.insert(record, submitted);
             lane.appended.push((ordinal + 1, record));
         }
@@ -223,29 +227,28 @@ impl Script {
         Ok(members)
     }
 
-    /// Starts the lane's next operation unless one is under way; a crash before its completion finds any part of a write.
-    /// Of a write no more than `blocks` are written. Returns what was started.
+    /// Starts the lane's next write unless one is in flight. It writes at most `blocks`. A crash before its completion leaves
+    /// any part of it. Returns the position of the write.
     pub fn begin(&mut self, lane: usize, blocks: usize) -> Option<Position> {
         let lane = &mut self.lanes[lane];
         if lane.in_flight.is_some() {
             return None;
         }
-        let group = lane.commit.next_group()?;
+        let group = lane.commit.take_next_group()?;
         let position = group.next_write();
         start(&self.disk, &self.layout, lane, group, blocks);
         Some(position)
     }
 
-    /// Completes the operation under way, if one is, and starts what that leads to in the same group. Returns whether one was
-    /// under way.
+    /// Completes the write in flight, if there is one, and continues after a short write. Returns whether one was in flight.
     pub fn complete(&mut self, lane: usize, blocks: usize) -> Result<bool, Died> {
         let lane = &mut self.lanes[lane];
         let Some((group, written)) = lane.in_flight.take() else { return Ok(false) };
         let path = self.layout.segment(lane.lane, group.start().segment);
         let outcome = written.and_then(|bytes| self.disk.sync_path(&path).map(|()| bytes));
-        match lane.commit.completed(group, outcome).map_err(|_| Died)? {
-            Step::Again(group) => start(&self.disk, &self.layout, lane, group, blocks),
-            Step::Durable => {
+        match lane.commit.complete(group, outcome).map_err(|_| Died)? {
+            Completion::ShortWrite(group) => start(&self.disk, &self.layout, lane, group, blocks),
+            Completion::Durable => {
                 let durable = lane.commit.durable_ordinal();
                 for (_, record) in lane.appended.extract_if(.., |(end_ordinal, _)| *end_ordinal <= durable) {
                     self.model.mark_answered(record);
@@ -255,7 +258,7 @@ impl Script {
         Ok(true)
     }
 
-    /// Begins and completes until all that was appended is durable.
+    /// Writes until everything appended is durable.
     pub fn write(&mut self, lane: usize) -> Result<(), Died> {
         while self.begin(lane, usize::MAX).is_some() || self.complete(lane, usize::MAX)? {}
         Ok(())
@@ -268,31 +271,31 @@ impl Script {
         Ok(is_sealed)
     }
 
-    /// Asks for the segments that lanes want and makes those that can be made.
+    /// Makes the segments that the lanes request.
     ///
     /// # Errors
-    /// Why one could not; it waits for the next call.
+    /// Why one could not be made. It waits for the next call.
     pub fn keep(&mut self) -> Result<(), PrepareError> {
         for (index, lane) in self.lanes.iter_mut().enumerate().take(usize::from(self.options.lanes)) {
-            while let Some(header) = lane.commit.wanted_segment(self.model.next_number) {
+            while let Some(header) = lane.commit.take_segment_request(self.model.next_number) {
                 self.waiting.push_back((index, header));
             }
         }
         let segments = self.segments.as_mut().expect("the log lives");
         while let Some((index, header)) = self.waiting.front().copied() {
             segments.prepare(header)?;
-            self.lanes[index].commit.segment_ready(header.segment);
+            self.lanes[index].commit.add_ready_segment(header.segment);
             self.waiting.pop_front();
         }
         Ok(())
     }
 
-    /// Appends a batch and goes on until it is answered, on a disk that does as it is told.
+    /// Appends a batch and writes until it is answered. The disk must have no fault.
     pub fn answer(&mut self, lane: usize, sizes: &[usize]) -> Vec<u64> {
         let records = loop {
             match self.append(lane, sizes) {
                 Ok(records) => break records,
-                Err(Refused::Busy) => {
+                Err(AppendRefusal::Busy) => {
                     self.write(lane).unwrap();
                     self.keep().unwrap();
                 }
@@ -307,7 +310,7 @@ impl Script {
     pub fn drain(&mut self, lane: usize, count: usize) -> Result<usize, LogError> {
         let mut drained = 0;
         while drained < count {
-            let (durable, number) = (self.lanes[lane].commit.durable(), self.lanes[lane].lane);
+            let (durable, number) = (self.lanes[lane].commit.durable_end(), self.lanes[lane].lane);
             let event = self.lanes[lane].reader.next_event(durable);
             self.model.marks.insert(number, self.lanes[lane].reader.position());
             match event? {
@@ -316,7 +319,7 @@ impl Script {
                     self.model.drain(record, number);
                     drained += 1;
                 }
-                Some(Event::Sealed { .. }) => {}
+                Some(Event::Seal { .. }) => {}
                 Some(Event::Damaged { segment, at, .. }) => {
                     assert!(self.model.is_damaged, "segment {segment} offset {at} is damaged, and nothing was");
                     if let Some(segments) = &mut self.segments {
@@ -336,7 +339,7 @@ impl Script {
         self.segments.as_mut().expect("the log lives").release(number, mark.segment)
     }
 
-    /// Drains and releases everything, on a disk that does as it is told.
+    /// Drains and releases everything. The disk must have no fault.
     pub fn drain_all(&mut self) {
         for lane in 0..self.lanes.len() {
             self.drain(lane, usize::MAX).unwrap();
@@ -344,22 +347,27 @@ impl Script {
         }
     }
 
-    /// `kill -9`: what was written is the kernel's.
+    /// `kill -9`: the kernel keeps what was written.
     pub fn kill(&mut self) {
         self.lanes.clear();
         self.segments = None;
         self.disk.heal();
     }
 
-    /// The machine goes down: see [`SimulatedDisk::crash`].
+    /// Crashes the machine: see [`SimulatedDisk::crash`].
     pub fn crash(&mut self, names_kept: usize, fate: impl FnMut(&Path, usize) -> Fate) {
         self.kill();
         self.disk.crash(names_kept, fate);
     }
 
-    /// The same, and every sector and every name that is pending goes one way.
+    /// Crashes the machine with one fate for all pending sectors and names.
     pub fn crash_all(&mut self, fate: Fate) {
         self.crash(if fate == Fate::Kept { usize::MAX } else { 0 }, |_, _| fate);
+    }
+
+    /// A record in the model.
+    pub fn submitted(&self, record: u64) -> &Submitted {
+        &self.model.submitted[&record]
     }
 
     /// Path of a segment of lane 0.
@@ -368,7 +376,12 @@ impl Script {
     }
 }
 
-/// Puts an operation on its way.
+/// Takes a result that may be an error, for the disk may have a fault. The model does not count what failed.
+pub fn may_fail<T, E>(result: Result<T, E>) {
+    drop(result);
+}
+
+/// Starts a write of at most `blocks`.
 fn start(disk: &SimulatedDisk, layout: &Layout, lane: &mut SimLane, group: Group, blocks: usize) {
     let Position { segment, offset } = group.next_write();
     let bytes: Vec<u8> = group.unwritten().flatten().copied().collect();

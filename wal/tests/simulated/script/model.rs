@@ -1,10 +1,10 @@
-//! The oracle: what was submitted, what was answered, what is drained, and what may be gone since a test damaged it.
+//! The oracle: which records were submitted, answered and drained, and which may be gone because a test damaged them.
 
-use super::{Read, Script};
+use super::Read;
 use forebay_wal::{finding::Finding, log::Recovered, position::Position, recovery::RecoveredLane};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-/// What the model knows of a record.
+/// A record in the model.
 #[derive(Clone)]
 pub struct Submitted {
     pub lane: u16,
@@ -14,36 +14,37 @@ pub struct Submitted {
     pub ordinal: u64,
 }
 
-/// Whether the loss of a record that damage hit must be told.
+/// Whether the loss of a record that damage hit must be reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// By its ordinal, or by what was before the first record that is left.
+    /// It must: by its ordinal, or as a loss before the first record that is left.
     Reported,
-    /// Nothing behind it is left that would tell.
+    /// It need not: nothing behind it may be left that shows it.
     MaybeSilent,
 }
 
 #[derive(Default)]
 pub struct Model {
-    /// By a number of the model's own, which each record's payload starts with.
+    /// By the model's own number of the record, which its payload starts with.
     pub submitted: BTreeMap<u64, Submitted>,
     pub batches: Vec<Vec<u64>>,
-    /// What PostgreSQL would hold, and how far each lane is drained.
+    /// The records that PostgreSQL would hold.
     pub drained: HashSet<u64>,
+    /// How far each lane is drained.
     pub marks: HashMap<u16, Position>,
     /// Records that damage hit.
     pub hit: HashMap<u64, Loss>,
-    /// Whether anything was damaged.
+    /// Whether a test damaged anything.
     pub is_damaged: bool,
     pub next_record: u64,
     /// The counter of log sequence numbers.
     pub next_number: u64,
-    /// Last record drained, by lane.
+    /// The last drained record of each lane.
     last_drained: HashMap<u16, u64>,
 }
 
 impl Model {
-    /// Which record a payload is, checked byte for byte.
+    /// The record of a payload. Checks the payload byte by byte.
     pub fn identify(&self, payload: &[u8], lane: u16) -> u64 {
         let (number, body) = payload.split_first_chunk::<8>().expect("I2: a payload of ours");
         let record = u64::from_le_bytes(*number);
@@ -52,7 +53,7 @@ impl Model {
         record
     }
 
-    /// Notes a record that was put into lane `lane` by other means, with the same number and ordinal; gives its number here.
+    /// Adds a record that a test put into lane `lane`, with its ordinal as its number. Returns the model's number of it.
     pub fn submit_durable(&mut self, lane: u16, ordinal: u64, body: &[u8]) -> u64 {
         self.next_record += 1;
         let record = self.next_record;
@@ -69,25 +70,25 @@ impl Model {
         }
     }
 
-    /// Takes a record into what PostgreSQL would hold, whose commits are always durable.
+    /// Drains a record: PostgreSQL holds it from now on.
     pub fn drain(&mut self, record: u64, lane: u16) {
         assert!(self.drained.insert(record), "I6: record {record} is drained twice");
         let last = self.last_drained.insert(lane, record);
         assert!(last.is_none_or(|last| last < record), "I1: record {record} is drained after {last:?}");
     }
 
-    /// Says that damage hit these records.
+    /// Marks records as hit by damage.
     pub fn hit(&mut self, records: impl IntoIterator<Item = u64>, loss: Loss) {
         self.is_damaged = true;
         self.hit.extend(records.into_iter().map(|record| (record, loss)));
     }
 
-    /// Records answered and not drained.
+    /// The number of records that are answered and not drained.
     pub fn waiting(&self) -> usize {
         self.submitted.iter().filter(|(record, it)| it.answered && !self.drained.contains(record)).count()
     }
 
-    /// Checks I1 to I4 of what a recovery found and a reader read.
+    /// Checks I1 to I4 for the results of a recovery and a reader.
     pub fn check<S>(&self, log: &Recovered<S>, seen: &BTreeMap<u16, Read>) {
         for lane in &log.lanes {
             let read = &seen[&lane.lane];
@@ -103,7 +104,7 @@ impl Model {
             if !submitted.answered || self.drained.contains(record) || there.contains(record) {
                 continue;
             }
-            // What the drain went past it was told then.
+            // Losses before the last drained record were reported to the drain.
             let passed = self.last_drained.get(&submitted.lane).is_some_and(|last| record < last);
             let loss = self.hit.get(record).unwrap_or_else(|| {
                 panic!(
@@ -112,7 +113,7 @@ impl Model {
                 )
             });
             let lane = log.lanes.iter().find(|lane| lane.lane == submitted.lane).expect("the lane is found");
-            // A record of a torn write has an ordinal that was given again, and is read once the header that cut it is gone.
+            // The ordinal of a record of a torn write was given again. The record is read if the header that excludes it is gone.
             let is_taken = seen[&lane.lane].records.iter().any(|seen| seen.header.ordinal == submitted.ordinal);
             if *loss == Loss::Reported && !passed && !is_taken {
                 assert!(
@@ -137,7 +138,7 @@ impl Model {
     }
 }
 
-/// Whether the findings tell that this ordinal is missing: by its number or, before the first record left, in some way.
+/// Whether the findings report a missing ordinal: by itself or, before the first record that is left, in any way.
 fn is_reported(lane: &RecoveredLane, ordinal: u64) -> bool {
     lane.findings.iter().any(|finding| match finding {
         Finding::Lost { records, first_ordinal, .. } => {
@@ -145,11 +146,4 @@ fn is_reported(lane: &RecoveredLane, ordinal: u64) -> bool {
         }
         finding => finding.is_damage() && ordinal < lane.first_ordinal,
     })
-}
-
-impl Script {
-    /// What the model holds a record to be.
-    pub fn submitted(&self, record: u64) -> &Submitted {
-        &self.model.submitted[&record]
-    }
 }
