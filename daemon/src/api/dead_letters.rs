@@ -78,7 +78,7 @@ pub fn unanswered(why: &str) -> Answer {
 }
 
 /// `GET /api/v1/dead-letters`
-pub(super) fn list<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
+pub(super) fn list<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
     let (mut queue, mut after, mut limit) = (None, None, PAGE_DEFAULT);
     for pair in path::query_pairs(request.head.query) {
         let (name, value) = pair?;
@@ -100,22 +100,22 @@ pub(super) fn list<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusa
 }
 
 /// `GET /api/v1/dead-letters/{id}`
-pub(super) fn show<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    ask(request.core, DeadLettersErrand::Show(id(&request)?))
+pub(super) fn show<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
+    ask(request.core, DeadLettersErrand::Show(id(request)?))
 }
 
 /// `POST /api/v1/dead-letters/{id}/retry`
-pub(super) fn retry<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    ask(request.core, DeadLettersErrand::Retry(id(&request)?))
+pub(super) fn retry<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
+    ask(request.core, DeadLettersErrand::Retry(id(request)?))
 }
 
 /// `DELETE /api/v1/dead-letters/{id}`
-pub(super) fn remove<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    ask(request.core, DeadLettersErrand::Drop(id(&request)?))
+pub(super) fn remove<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
+    ask(request.core, DeadLettersErrand::Drop(id(request)?))
 }
 
 fn id(request: &Request<'_, '_, '_>) -> Result<LetterId, Refusal> {
-    request.params.value("id").parse().map_err(|_| ErrorCode::DeadLetterNotFound.into())
+    request.found.value("id").parse().map_err(|_| ErrorCode::DeadLetterNotFound.into())
 }
 
 fn ask<'a>(core: &Core, errand: DeadLettersErrand) -> Result<Reply<'a>, Refusal> {
@@ -132,7 +132,7 @@ struct RetryAllBody {
 }
 
 /// `POST /api/v1/dead-letters/retry`
-pub(super) fn retry_all<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
+pub(super) fn retry_all<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
     let invalid = |error: serde_json::Error| Refusal::new(ErrorCode::InvalidRequest, format!("the body: {error}"));
     let body: RetryAllBody = match request.body {
         [] => RetryAllBody::default(),

@@ -18,7 +18,6 @@ pub use reply::{Ahead, Reply, write_refusal};
 pub use routes::{BodyKind, ROUTES, Route, RouteMatch, find as find_route};
 
 use crate::{access::Grant, http::Head, ingest::Core};
-use pattern::Params;
 use push::Prepared;
 use routes::Handler;
 
@@ -26,8 +25,7 @@ use routes::Handler;
 struct Request<'r, 'c, 'a> {
     core: &'c Core,
     head: &'r Head<'a>,
-    /// The values of the pattern's names.
-    params: Params<'a>,
+    found: RouteMatch<'a>,
     grant: &'c Grant,
     /// Decoded; empty where there is none.
     body: &'a [u8],
@@ -42,10 +40,11 @@ pub fn handle_now<'a>(
     grant: &Grant,
     body: &'a [u8],
 ) -> Option<Reply<'a>> {
-    let request = Request { core, head, params: found.params, grant, body };
-    let reply = match found.route.handler {
-        Handler::Answer(answer) => answer(request).map(Some),
-        Handler::Push(prepare) => prepare(request).and_then(Prepared::append_now),
+    let handler = found.route.handler;
+    let request = Request { core, head, found, grant, body };
+    let reply = match handler {
+        Handler::Answer(answer) => answer(&request).map(Some),
+        Handler::Push(prepare) => prepare(&request).and_then(Prepared::append_now),
     };
     reply.unwrap_or_else(|refusal| Some(Reply::refused(refusal)))
 }
@@ -58,10 +57,11 @@ pub async fn handle<'a>(
     grant: &Grant,
     body: &'a [u8],
 ) -> Reply<'a> {
-    let request = Request { core, head, params: found.params, grant, body };
-    let reply = match found.route.handler {
-        Handler::Answer(answer) => answer(request),
-        Handler::Push(prepare) => match prepare(request) {
+    let handler = found.route.handler;
+    let request = Request { core, head, found, grant, body };
+    let reply = match handler {
+        Handler::Answer(answer) => answer(&request),
+        Handler::Push(prepare) => match prepare(&request) {
             Ok(prepared) => prepared.append().await,
             Err(refusal) => Err(refusal),
         },

@@ -21,9 +21,9 @@ use std::borrow::Cow;
 #[derive(Clone, Copy)]
 pub(super) enum Handler {
     /// It is answered.
-    Answer(for<'r, 'c, 'a> fn(Request<'r, 'c, 'a>) -> Result<Reply<'a>, Refusal>),
+    Answer(for<'r, 'c, 'a> fn(&Request<'r, 'c, 'a>) -> Result<Reply<'a>, Refusal>),
     /// Messages are made of it, which go into the log before it is answered.
-    Push(for<'r, 'c, 'a> fn(Request<'r, 'c, 'a>) -> Result<Prepared<'c, 'a>, Refusal>),
+    Push(for<'r, 'c, 'a> fn(&Request<'r, 'c, 'a>) -> Result<Prepared<'c, 'a>, Refusal>),
 }
 
 /// What body an endpoint takes.
@@ -87,7 +87,7 @@ const fn answer(
     pattern: &'static str,
     access: AccessRequest,
     body: BodyKind,
-    handler: for<'r, 'c, 'a> fn(Request<'r, 'c, 'a>) -> Result<Reply<'a>, Refusal>,
+    handler: for<'r, 'c, 'a> fn(&Request<'r, 'c, 'a>) -> Result<Reply<'a>, Refusal>,
 ) -> Route {
     Route { method, pattern: Pattern::new(pattern), access, body, handler: Handler::Answer(handler) }
 }
@@ -95,12 +95,12 @@ const fn answer(
 const fn push(
     pattern: &'static str,
     body: BodyKind,
-    handler: for<'r, 'c, 'a> fn(Request<'r, 'c, 'a>) -> Result<Prepared<'c, 'a>, Refusal>,
+    handler: for<'r, 'c, 'a> fn(&Request<'r, 'c, 'a>) -> Result<Prepared<'c, 'a>, Refusal>,
 ) -> Route {
     Route { method: Method::Post, pattern: Pattern::new(pattern), access: PUSH, body, handler: Handler::Push(handler) }
 }
 
-fn options<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
+fn options<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
     Ok(Reply::allow(allowed(ROUTES, request.head.path)))
 }
 
@@ -123,10 +123,26 @@ impl Route {
 pub struct RouteMatch<'a> {
     /// The row.
     pub route: &'static Route,
-    pub(super) params: Params<'a>,
+    params: Params<'a>,
 }
 
-impl RouteMatch<'_> {
+impl<'a> RouteMatch<'a> {
+    /// The value of a name of the pattern; `None` where the pattern has no such name.
+    pub(super) fn get(&self, name: &str) -> Option<&Cow<'a, str>> {
+        self.route.pattern.position(name).map(|position| &self.params[position])
+    }
+
+    /// The value of a name that the pattern has.
+    ///
+    /// # Panics
+    /// If it has no such name: the handler is not made for this row of the table.
+    pub(super) fn value(&self, name: &str) -> &Cow<'a, str> {
+        match self.get(name) {
+            Some(value) => value,
+            None => panic!("the pattern {} has no {{{name}}}", self.route.pattern.text()),
+        }
+    }
+
     /// Whether the request asks for nothing but the methods that there are.
     #[must_use]
     pub fn is_options(&self) -> bool {
@@ -136,7 +152,7 @@ impl RouteMatch<'_> {
     /// The queue that the path names.
     #[must_use]
     pub fn queue(&self) -> Option<&str> {
-        self.params.get("queue").map(Cow::as_ref)
+        self.get("queue").map(Cow::as_ref)
     }
 
     /// Whether its body is lines that are pushed one by one, as they come.
@@ -174,9 +190,9 @@ fn find_by_parts<'a>(table: &'static [Route], method: Method, path: &'a str) -> 
     }
     let found = table.iter().find_map(|route| Some((&route.pattern, route.pattern.capture(path)?)));
     let Some((pattern, captures)) = found else { return Err(no_such_route(path)) };
-    let params = pattern.params(&captures)?;
+    let params = captures.decode()?;
     if method == Method::Options {
-        return Ok(RouteMatch { route: OPTIONS, params });
+        return Ok(RouteMatch { route: OPTIONS, params: Params::default() });
     }
     let mut rows = table.iter().filter(|route| route.pattern.text() == pattern.text());
     match rows.find(|route| route.methods().has(method)) {
@@ -256,7 +272,7 @@ mod tests {
             assert_eq!((found.route.pattern.text(), found.route.access), (pattern, access), "{path}");
         }
         let found = find(Method::Post, "/push/a%2Fb/p").unwrap();
-        assert_eq!((found.queue(), found.params.get("partition").unwrap().as_ref()), (Some("a/b"), "p"));
+        assert_eq!((found.queue(), found.get("partition").unwrap().as_ref()), (Some("a/b"), "p"));
     }
 
     #[test]
@@ -295,9 +311,9 @@ mod tests {
     fn in_a_table_with_greedy_names_the_longer_pattern_stands_first_and_each_path_finds_its_own() {
         let find = |method, path| find_in(GREEDY, method, path).map_err(|refusal| refusal.status);
         let found = find(Method::Get, "/pop/queue/a/b/partition/c").unwrap();
-        assert_eq!((found.queue(), found.params.get("partition").unwrap().as_ref()), (Some("a/b"), "c"));
+        assert_eq!((found.queue(), found.get("partition").unwrap().as_ref()), (Some("a/b"), "c"));
         let found = find(Method::Head, "/pop/queue/a/partition").unwrap();
-        assert_eq!((found.queue(), found.params.get("partition")), (Some("a/partition"), None));
+        assert_eq!((found.queue(), found.get("partition")), (Some("a/partition"), None));
         assert_eq!(
             find(Method::Delete, "/pop/queue/a/b/c/d/e/f/g/h/i/j").unwrap().queue(),
             Some("a/b/c/d/e/f/g/h/i/j")

@@ -12,7 +12,7 @@ use crate::{
 use std::sync::atomic::Ordering;
 
 /// `GET /health`: the process serves.
-pub(super) fn health<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
+pub(super) fn health<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
     let database = match request.core.shared.health.get() {
         DatabaseHealth::Connected => "connected",
         DatabaseHealth::Unknown | DatabaseHealth::Disconnected => "disconnected",
@@ -23,7 +23,7 @@ pub(super) fn health<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refu
 }
 
 /// `GET /ready`: pushes are accepted.
-pub(super) fn ready<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
+pub(super) fn ready<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
     let core = request.core;
     let refuse = |code: ErrorCode| Err(Refusal::from(code).with_status(503));
     if core.is_stopping() {
@@ -42,7 +42,7 @@ pub(super) fn ready<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refus
 }
 
 /// `GET /api/v1/status/buffers`: what is between the producers and PostgreSQL.
-pub(super) fn buffers<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
+pub(super) fn buffers<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
     let shared = &request.core.shared;
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let mut object = Object::new();

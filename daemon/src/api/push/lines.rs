@@ -45,8 +45,8 @@ impl<'c, 'h> Lines<'c, 'h> {
     /// # Errors
     /// What is wrong with its head.
     pub fn begin(core: &'c Core, head: &Head<'h>, found: &'h RouteMatch<'_>, grant: &Grant) -> Result<Self, Refusal> {
-        let queue = found.params.value("queue");
-        let partition = found.params.get("partition").map_or(PARTITION_DEFAULT, Cow::as_ref);
+        let queue = found.value("queue");
+        let partition = found.get("partition").map_or(PARTITION_DEFAULT, Cow::as_ref);
         check_names(head, queue, partition)?;
         check_queue_exists(core, queue)?;
         let wait = Wait::by_query(core, head.query)?;

@@ -52,8 +52,8 @@ impl<'a> Prepared<'_, 'a> {
 }
 
 /// `POST /api/v1/push`
-pub(super) fn json<'c, 'a>(request: Request<'_, 'c, 'a>) -> Result<Prepared<'c, 'a>, Refusal> {
-    let Request { core, head, grant, body, .. } = request;
+pub(super) fn json<'c, 'a>(request: &Request<'_, 'c, 'a>) -> Result<Prepared<'c, 'a>, Refusal> {
+    let Request { core, head, grant, body, .. } = *request;
     let request = push::parse(body, &PushLimits::default())
         .map_err(|PushError { kind, message }| Refusal::new(kind.into(), message))?;
     let wait = Wait::of(core, request.is_buffered(), request.buffer_ms, request.buffer_max);
@@ -77,10 +77,10 @@ pub(super) fn json<'c, 'a>(request: Request<'_, 'c, 'a>) -> Result<Prepared<'c, 
 }
 
 /// `POST /push/{queue}[/{partition}]` with one payload.
-pub(super) fn by_path<'c, 'a>(request: Request<'_, 'c, 'a>) -> Result<Prepared<'c, 'a>, Refusal> {
-    let Request { core, head, params, grant, body } = request;
-    let queue = params.value("queue").clone();
-    let partition = params.get("partition").cloned().unwrap_or(Cow::Borrowed(PARTITION_DEFAULT));
+pub(super) fn by_path<'c, 'a>(request: &Request<'_, 'c, 'a>) -> Result<Prepared<'c, 'a>, Refusal> {
+    let Request { core, head, ref found, grant, body } = *request;
+    let queue = found.value("queue").clone();
+    let partition = found.get("partition").cloned().unwrap_or(Cow::Borrowed(PARTITION_DEFAULT));
     check_names(head, &queue, &partition)?;
     check_queue_exists(core, &queue)?;
     let wait = Wait::by_query(core, head.query)?;

@@ -13,7 +13,7 @@ pub(super) struct Fields<'a> {
     pub(super) expect_continue: bool,
     expect_other: bool,
     pub(super) prefer_minimal: bool,
-    pub(super) host: Option<&'a str>,
+    has_host: bool,
     pub(super) content_type: Option<&'a str>,
     pub(super) content_encoding: Option<&'a str>,
     pub(super) idempotency_key: Option<&'a str>,
@@ -113,7 +113,10 @@ impl<'a> Fields<'a> {
                 if !is_host(value) {
                     return Err(Refusal::malformed("Host is not a host"));
                 }
-                once(&mut self.host, "Host", value)
+                if std::mem::replace(&mut self.has_host, true) {
+                    return Err(Refusal::malformed("more than one Host"));
+                }
+                Ok(())
             }
             Some(Name::ContentType) => once(&mut self.content_type, "Content-Type", value),
             Some(Name::ContentEncoding) => once(&mut self.content_encoding, "Content-Encoding", value),
@@ -163,7 +166,7 @@ impl<'a> Fields<'a> {
         if version == Version::Http10 {
             return Ok(());
         }
-        if self.host.is_none() {
+        if !self.has_host {
             return Err(Refusal::malformed("a request of HTTP/1.1 needs a Host"));
         }
         if self.expect_other {

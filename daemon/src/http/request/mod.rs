@@ -46,8 +46,6 @@ pub enum Body {
 pub struct Head<'a> {
     /// What is to be done.
     pub method: Method,
-    /// The whole target as it came.
-    pub target: &'a str,
     /// The target's path, undecoded; starts with a slash, save for `OPTIONS *`.
     pub path: &'a str,
     /// What follows the target's question mark, undecoded; empty when there is nothing.
@@ -64,8 +62,6 @@ pub struct Head<'a> {
     pub expect_continue: bool,
     /// `Prefer: return=minimal`
     pub prefer_minimal: bool,
-    /// `Host`, or the authority of a target in absolute form, which goes before it.
-    pub host: Option<&'a str>,
     /// `Content-Type`, with its parameters.
     pub content_type: Option<&'a str>,
     /// `Content-Encoding`

@@ -62,7 +62,7 @@ fn read_head<'a>(
     limits: &Limits,
 ) -> Result<Head<'a>, Refusal> {
     let method = Method::from_token(method);
-    let parts = target::split(method, target)?;
+    let (path, query) = target::split(method, target)?;
     let mut fields = Fields::default();
     for header in headers {
         fields.take(header.name, header.value)?;
@@ -72,9 +72,8 @@ fn read_head<'a>(
     let has_body = !matches!(framing, Body::None | Body::Length(0));
     Ok(Head {
         method,
-        target,
-        path: parts.path,
-        query: parts.query,
+        path,
+        query,
         version,
         head_len,
         framing,
@@ -82,7 +81,6 @@ fn read_head<'a>(
         // A client of HTTP/1.0 cannot read a 100 (RFC 9110 section 10.1.1).
         expect_continue: fields.expect_continue && has_body && version == Version::Http11,
         prefer_minimal: fields.prefer_minimal,
-        host: parts.authority.or(fields.host),
         content_type: fields.content_type,
         content_encoding: fields.content_encoding,
         idempotency_key: fields.idempotency_key,

@@ -4,30 +4,21 @@ use super::Method;
 use super::fields::is_host;
 use crate::http::Refusal;
 
-/// The parts of a target, undecoded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Target<'a> {
-    pub(super) path: &'a str,
-    pub(super) query: &'a str,
-    /// Of a target in absolute form.
-    pub(super) authority: Option<&'a str>,
-}
-
-/// Cuts a target in origin form (`/path?query`), in absolute form (`http://host/path?query`, which a server must
-/// accept), or `*` with OPTIONS.
-pub(super) fn split(method: Method, target: &str) -> Result<Target<'_>, Refusal> {
+/// Cuts a target into path and query, undecoded. It may have origin form (`/path?query`), absolute form
+/// (`http://host/path?query`, which a server must accept), or be `*` with OPTIONS. The host of the absolute form is checked
+/// and not used: every host is this one.
+pub(super) fn split(method: Method, target: &str) -> Result<(&str, &str), Refusal> {
     if target.bytes().any(|byte| byte == b'#') {
         return Err(Refusal::malformed("the target has a fragment"));
     }
     if target == "*" && method == Method::Options {
-        return Ok(Target { path: target, query: "", authority: None });
+        return Ok((target, ""));
     }
     let Some(rest) = after_scheme(target) else {
         if !target.starts_with('/') {
             return Err(Refusal::malformed("the target must start with a slash"));
         }
-        let (path, query) = split_query(target);
-        return Ok(Target { path, query, authority: None });
+        return Ok(split_query(target));
     };
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, rest) = rest.split_at(end);
@@ -35,8 +26,7 @@ pub(super) fn split(method: Method, target: &str) -> Result<Target<'_>, Refusal>
         return Err(Refusal::malformed("the target's host is not a host"));
     }
     let (path, query) = split_query(rest);
-    let path = if path.is_empty() { "/" } else { path };
-    Ok(Target { path, query, authority: Some(authority) })
+    Ok((if path.is_empty() { "/" } else { path }, query))
 }
 
 /// What is before the first question mark, and what is behind it.
