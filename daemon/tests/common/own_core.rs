@@ -3,8 +3,8 @@
 use forebay::{
     config::{Config, args::ServeArgs},
     connection::listener::bind_all,
-    errands,
     ingest::{self, CoreStart},
+    postgres::worker::PgRequests,
     state::{
         database_health::{DatabaseHealth, HealthMonitor},
         drain_signal::DrainSignal,
@@ -35,7 +35,6 @@ pub fn start_core(
     let (segment_bytes, quota_bytes) = (16 << 20, 256 << 20);
     let sync = forebay_wal::group::SyncMethod::None;
     let mut log = log::open(&LogOptions { dir: dir.join("wal"), lanes: 1, sync, segment_bytes, quota_bytes }).unwrap();
-    let (errands, _) = errands::errands();
     let mailboxes = Arc::new(Mailboxes::new(1).unwrap());
     let shared = Arc::new(Shared {
         gate: Arc::new(forebay::access::Gate::open(&config).unwrap()),
@@ -43,22 +42,23 @@ pub fn start_core(
         log: Arc::new(LogView::new(&log, None, segment_bytes, quota_bytes)),
         drain: Arc::new(DrainView::new(DrainSignal::new().unwrap(), None)),
         health: Arc::new(HealthMonitor::new(Arc::clone(&mailboxes))),
-        mailboxes,
+        mailboxes: Arc::clone(&mailboxes),
         pulses: Arc::new([Pulse::default()]),
-        errands,
         stopping: false.into(),
     });
     shared.health.set(health);
     let (mut sockets, address) = bind_all(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
     let (failed, failures) = channel();
     let (starting, _) = channel();
+    let pg_requests = PgRequests::new(mailboxes).unwrap();
     let lane = log.lanes.remove(0);
     let socket = sockets.remove(0);
     std::thread::spawn(move || {
         first();
         // They live as long as the core.
         let (_log, _failures) = (log, failures);
-        ingest::run(CoreStart { shared, lane, socket, cpu: None, connections_max: 100, failed, starting }).unwrap();
+        let start = CoreStart { shared, lane, socket, cpu: None, connections_max: 100, pg_requests, failed, starting };
+        ingest::run(start).unwrap();
     });
     address
 }
