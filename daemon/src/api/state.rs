@@ -1,28 +1,33 @@
-//! How the daemon is: for people, load balancers and monitoring.
+//! The state of the daemon: for people, load balancers and monitoring.
 
 use super::{Request, reply::Reply};
 use crate::{
-    http::{
-        ErrorCode, Refusal,
-        response::{json_string, push_number},
-    },
+    config::Sync,
+    http::{ErrorCode, Refusal},
     ids::unix_now,
     state::{database_health::DatabaseHealth, pulse::Pulse, shared::Shared},
 };
-use std::sync::atomic::Ordering;
+use serde::Serialize;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-/// `GET /health`: the process serves.
+/// The answer of `/health`.
+#[derive(Serialize)]
+struct Health {
+    status: &'static str,
+    database: &'static str,
+    version: &'static str,
+}
+
+/// `GET /health`: the process serves requests.
 pub(super) fn health<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
     let database = match request.core.shared.health.get() {
         DatabaseHealth::Connected => "connected",
         DatabaseHealth::Unknown | DatabaseHealth::Disconnected => "disconnected",
     };
-    let version = env!("CARGO_PKG_VERSION");
-    let body = format!(r#"{{"status":"healthy","database":"{database}","version":"{version}"}}"#);
-    Ok(Reply::json(200, body.into_bytes()))
+    Ok(json(&Health { status: "healthy", database, version: env!("CARGO_PKG_VERSION") }))
 }
 
-/// `GET /ready`: pushes are accepted.
+/// `GET /ready`: the daemon accepts pushes.
 pub(super) fn ready<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
     let core = request.core;
     let refuse = |code: ErrorCode| Err(Refusal::from(code).with_status(503));
@@ -41,42 +46,88 @@ pub(super) fn ready<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refu
     Ok(Reply::json(200, br#"{"status":"ready"}"#.to_vec()))
 }
 
+/// The answer of `/api/v1/status/buffers`. The names are part of the contract; `docs/http-api.md` says what they mean.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Buffers {
+    pending: u64,
+    failed: u64,
+    db_healthy: bool,
+    pending_bytes: u64,
+    oldest_pending_ms: u64,
+    quota_bytes: u64,
+    used_bytes: u64,
+    segment_bytes_total: u64,
+    retained_bytes: u64,
+    retained_segments_given_up: u64,
+    pushed_messages: u64,
+    drain_transactions: u64,
+    drained_messages: u64,
+    duplicate_messages: u64,
+    lost_records: u64,
+    sync: Sync,
+    lanes: Vec<Lane>,
+}
+
+/// A lane of the log, in that answer.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Lane {
+    lane: u16,
+    appended_ordinal: u64,
+    durable_ordinal: u64,
+    drained_ordinal: u64,
+    durable: String,
+    drained: String,
+    full: bool,
+    failed: bool,
+    left_out: bool,
+}
+
 /// `GET /api/v1/status/buffers`: what is between the producers and PostgreSQL.
 pub(super) fn buffers<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
     let shared = &request.core.shared;
-    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-    let mut object = Object::new();
-    object.number("pending", shared.log.pending());
-    object.number("failed", count(&shared.drain.dead_letters));
-    object.flag("dbHealthy", shared.health.get() == DatabaseHealth::Connected);
-    object.number("pendingBytes", shared.log.used_bytes());
-    object.number("oldestPendingMs", oldest_pending_ms(shared));
-    object.number("quotaBytes", shared.log.quota_bytes);
-    object.number("usedBytes", shared.log.used_bytes());
-    object.number("segmentBytesTotal", shared.log.keeper.total_bytes());
-    object.number("retainedBytes", shared.log.keeper.retained_bytes());
-    object.number("retainedSegmentsGivenUp", shared.log.keeper.early_releases());
-    object.number("pushedMessages", count(&shared.drain.counters.pushed_messages));
-    object.number("drainTransactions", count(&shared.drain.counters.drain_transactions));
-    object.number("drainedMessages", count(&shared.drain.counters.drained_messages));
-    object.number("duplicateMessages", count(&shared.drain.counters.duplicate_messages));
-    object.number("lostRecords", count(&shared.drain.counters.lost_records));
-    object.text("sync", &format!("{:?}", shared.config.sync).to_lowercase());
-    let lanes = shared.log.lanes.iter().map(|progress| {
-        let mut lane = Object::new();
-        lane.number("lane", progress.lane.lane().into());
-        lane.number("appendedOrdinal", progress.lane.appended_ordinal());
-        lane.number("durableOrdinal", progress.lane.durable_ordinal());
-        lane.number("drainedOrdinal", progress.drained_ordinal());
-        lane.text("durable", &progress.lane.durable_end().to_string());
-        lane.text("drained", &progress.drained().to_string());
-        lane.flag("full", progress.lane.is_full());
-        lane.flag("failed", progress.lane.is_poisoned());
-        lane.flag("leftOut", progress.is_left_out());
-        lane.finish()
+    let (log, drain) = (&shared.log, &shared.drain);
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+    let used_bytes = log.used_bytes();
+    let lanes = log.lanes.iter().map(|progress| Lane {
+        lane: progress.lane.lane(),
+        appended_ordinal: progress.lane.appended_ordinal(),
+        durable_ordinal: progress.lane.durable_ordinal(),
+        drained_ordinal: progress.drained_ordinal(),
+        durable: progress.lane.durable_end().to_string(),
+        drained: progress.drained().to_string(),
+        full: progress.lane.is_full(),
+        failed: progress.lane.is_poisoned(),
+        left_out: progress.is_left_out(),
     });
-    object.list("lanes", lanes);
-    Ok(Reply::json(200, object.finish()))
+    Ok(json(&Buffers {
+        pending: log.pending(),
+        failed: count(&drain.dead_letters),
+        db_healthy: shared.health.get() == DatabaseHealth::Connected,
+        pending_bytes: used_bytes,
+        oldest_pending_ms: oldest_pending_ms(shared),
+        quota_bytes: log.quota_bytes,
+        used_bytes,
+        segment_bytes_total: log.keeper.total_bytes(),
+        retained_bytes: log.keeper.retained_bytes(),
+        retained_segments_given_up: log.keeper.early_releases(),
+        pushed_messages: count(&drain.counters.pushed_messages),
+        drain_transactions: count(&drain.counters.drain_transactions),
+        drained_messages: count(&drain.counters.drained_messages),
+        duplicate_messages: count(&drain.counters.duplicate_messages),
+        lost_records: count(&drain.counters.lost_records),
+        sync: shared.config.sync,
+        lanes: lanes.collect(),
+    }))
+}
+
+/// 200 with this value as JSON.
+fn json<'a>(value: &impl Serialize) -> Reply<'a> {
+    match serde_json::to_vec(value) {
+        Ok(body) => Reply::json(200, body),
+        Err(error) => unreachable!("numbers, texts and lists of them are always JSON: {error}"),
+    }
 }
 
 fn oldest_pending_ms(shared: &Shared) -> u64 {
@@ -86,49 +137,4 @@ fn oldest_pending_ms(shared: &Shared) -> u64 {
     let accepted_us = shared.drain.oldest_pending_us.load(Ordering::Relaxed);
     let now_us = unix_now().as_micros() as u64;
     if accepted_us == 0 { 0 } else { now_us.saturating_sub(accepted_us) / 1000 }
-}
-
-/// A JSON object as it is written.
-struct Object(Vec<u8>);
-
-impl Object {
-    fn new() -> Self {
-        Self(b"{".to_vec())
-    }
-
-    fn name(&mut self, name: &str) {
-        if self.0.len() > 1 {
-            self.0.push(b',');
-        }
-        json_string(&mut self.0, name);
-        self.0.push(b':');
-    }
-
-    fn number(&mut self, name: &str, number: u64) {
-        self.name(name);
-        push_number(&mut self.0, number);
-    }
-
-    fn flag(&mut self, name: &str, flag: bool) {
-        self.name(name);
-        self.0.extend_from_slice(if flag { b"true" } else { b"false" });
-    }
-
-    fn text(&mut self, name: &str, text: &str) {
-        self.name(name);
-        json_string(&mut self.0, text);
-    }
-
-    fn list(&mut self, name: &str, objects: impl Iterator<Item = Vec<u8>>) {
-        self.name(name);
-        let objects: Vec<_> = objects.collect();
-        self.0.push(b'[');
-        self.0.extend_from_slice(&objects.join(&b','));
-        self.0.push(b']');
-    }
-
-    fn finish(mut self) -> Vec<u8> {
-        self.0.push(b'}');
-        self.0
-    }
 }

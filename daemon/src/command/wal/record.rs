@@ -4,7 +4,7 @@ use super::look::Record;
 use crate::{ids::rfc3339, message::Message};
 use forebay_wal::frame::KIND_MESSAGE;
 use serde::Serialize;
-use std::{fmt::Write as _, io};
+use std::io;
 use uuid::Uuid;
 
 /// What a line says of a message before its payload.
@@ -51,10 +51,7 @@ pub(super) fn render(record: &Record<'_>, message: Option<&Message<'_>>, line: &
     line.clear();
     let (lane, number, ordinal) = (record.lane, record.header.number, record.header.ordinal);
     let Some(message) = message else {
-        let mut hex = String::with_capacity(2 * record.payload.len());
-        for byte in record.payload {
-            write!(hex, "{byte:02x}").map_err(io::Error::other)?;
-        }
+        let hex = data_encoding::HEXLOWER.encode(record.payload);
         serde_json::to_writer(&mut *line, &Other { number, lane, ordinal, kind: record.header.kind, hex })?;
         line.push(b'\n');
         return Ok(());
@@ -99,6 +96,7 @@ mod tests {
             (1_735_689_599_123_456, "2024-12-31T23:59:59.123456Z"),
             (4_107_542_400_000_000, "2100-03-01T00:00:00.000000Z"),
             (-2_203_891_200_000_000, "1900-03-01T00:00:00.000000Z"),
+            (i64::MAX, "9223372036854775807"),
         ];
         for (unix_us, expected) in cases {
             assert_eq!(rfc3339(unix_us), expected, "{unix_us}");
