@@ -13,7 +13,7 @@ use crate::core::limits::SEND_BUFFER_KEEP_BYTES;
 use crate::core::{Extended, Notification, QueryResult, SimpleQuery, StatementResult, TransactionStatus};
 use crate::db_error::DbError;
 use crate::deadline::Deadline;
-use crate::error::{Error, PassFileWarning, usage};
+use crate::error::{Error, PassFileWarning, ProtocolError, usage};
 use crate::link::Link;
 use crate::pipeline::{Pipeline, PipelineOutcome};
 use crate::request::Request;
@@ -24,6 +24,7 @@ use crate::wire::Wire;
 
 const QUERY: &str = "a query";
 const LISTEN: &str = "LISTEN";
+const IDLE: &str = "idleness";
 
 /// The id of the next connection. A statement knows the connection that it belongs to by this id.
 static NEXT_CONNECTION_ID: AtomicU64 = AtomicU64::new(0);
@@ -93,6 +94,22 @@ impl Connection {
     /// Whether the connection can no longer be used.
     pub fn is_broken(&self) -> bool {
         self.link.is_broken()
+    }
+
+    /// Checks, without waiting, whether the server has closed an idle connection. It reads what the server has sent
+    /// without being asked.
+    ///
+    /// # Errors
+    /// [`Error::Server`] with the reason, if the server gave one; failures of the connection. Each of them breaks the
+    /// connection.
+    pub fn check_idle(&mut self) -> Result<(), Error> {
+        self.link.begin()?;
+        let arrived = match self.link.wire_mut().try_next(IDLE) {
+            Ok(Some(message)) => Err(ProtocolError::unexpected(&message, IDLE).into()),
+            Ok(None) => Ok(()),
+            Err(error) => Err(error),
+        };
+        self.link.end(arrived)
     }
 
     /// The status of the transaction, as reported at the end of the last operation.

@@ -8,6 +8,7 @@ use postgres_protocol::IsNull;
 use super::PG_EPOCH_UNIX_US;
 use super::array::put_array;
 use super::oid::{self, Oid};
+use crate::error::Error;
 
 /// The version byte at the start of a binary `jsonb`.
 pub(super) const JSONB_VERSION: u8 = 1;
@@ -54,13 +55,20 @@ pub enum Param<'a> {
     ByteaArray(&'a [&'a [u8]]),
     /// `bytea[]`
     ByteaOptArray(&'a [Option<&'a [u8]>]),
+    /// A value of any type that [`Param::encode`] has encoded before.
+    Encoded {
+        /// Its type.
+        oid: Oid,
+        /// The value in binary format.
+        value: &'a [u8],
+    },
 }
 
 impl Param<'_> {
     /// The type that is sent with the parameter.
     pub fn oid(&self) -> Oid {
         match self {
-            Self::Null(oid) => *oid,
+            Self::Null(oid) | Self::Encoded { oid, .. } => *oid,
             Self::Bool(_) => oid::BOOL,
             Self::I32(_) => oid::INT4,
             Self::I64(_) => oid::INT8,
@@ -83,7 +91,20 @@ impl Param<'_> {
         match self {
             Self::Null(_) => true,
             Self::Text(_) if oid::is_text_like(expected) => true,
+            Self::Encoded { oid: oid::TEXT, .. } if oid::is_text_like(expected) => true,
             _ => self.oid() == expected || expected >= oid::FIRST_USER_DEFINED,
+        }
+    }
+
+    /// Appends the value in binary format, so that it can be sent later as [`Param::Encoded`]. Returns `false`, with
+    /// nothing appended, for NULL.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] if an array or one of its elements is longer than 2 GiB.
+    pub fn encode(&self, out: &mut BytesMut) -> Result<bool, Error> {
+        match encode(self, out) {
+            Ok(is_null) => Ok(matches!(is_null, IsNull::No)),
+            Err(error) => Err(Error::Usage { what: format!("a parameter: {error}") }),
         }
     }
 }
@@ -124,6 +145,7 @@ pub(crate) fn encode(param: &Param<'_>, out: &mut BytesMut) -> Result<IsNull, Bo
         Param::UuidOptArray(values) => put_array(out, oid::UUID, optional(values), uuid)?,
         Param::ByteaArray(values) => put_array(out, oid::BYTEA, present(values), bytea)?,
         Param::ByteaOptArray(values) => put_array(out, oid::BYTEA, optional(values), bytea)?,
+        Param::Encoded { value, .. } => out.put_slice(value),
     }
     Ok(IsNull::No)
 }

@@ -49,6 +49,21 @@ fn a_backend_killed_during_a_query_is_an_error_and_not_a_hang() {
 }
 
 #[test]
+fn an_idle_connection_that_the_server_has_closed_is_found_without_waiting() {
+    with_server(|server| async move {
+        for config in both_ways(&server) {
+            let mut conn = Connection::connect(&config).await.unwrap();
+            conn.check_idle().unwrap();
+            conn.simple("SELECT 1").await.unwrap();
+            terminate(&server, conn.process_id().unwrap()).await;
+            let error = conn.check_idle().unwrap_err();
+            assert_eq!(error.sqlstate(), Some(SqlState::ADMIN_SHUTDOWN), "{error}");
+            assert!(conn.is_broken());
+        }
+    });
+}
+
+#[test]
 fn a_backend_killed_while_idle_still_says_why() {
     with_server(|server| async move {
         for config in both_ways(&server) {

@@ -1,5 +1,6 @@
 //! Parameters and values.
 
+use bytes::BytesMut;
 use forebay_pgwire::types::FromColumn;
 use forebay_pgwire::{ColumnProblem, Connection, Error, Param, Row, oid};
 
@@ -141,6 +142,22 @@ fn a_null_may_stand_for_any_value_and_for_any_element() {
         let row = echo(&mut conn, Param::ByteaOptArray(&[None, Some(b"x")])).await;
         assert_eq!(row.get::<Vec<Option<&[u8]>>>(0).unwrap(), [None, Some(&b"x"[..])]);
         assert!(matches!(row.get::<Vec<&[u8]>>(0), Err(Error::Column(error)) if error.problem == ColumnProblem::Null));
+    });
+}
+
+#[test]
+fn a_value_that_was_encoded_before_arrives_as_it_was() {
+    with_server(|server| async move {
+        let mut conn = server.connect().await;
+        let mut bytes = BytesMut::new();
+        for param in [Param::I64(-7), Param::Text("é"), Param::Uuid(UUID), Param::TextArray(&["a", ""])] {
+            bytes.clear();
+            assert!(param.encode(&mut bytes).unwrap());
+            let encoded = Param::Encoded { oid: param.oid(), value: &bytes };
+            assert_eq!(echo(&mut conn, encoded).await, echo(&mut conn, param).await, "{param:?}");
+        }
+        bytes.clear();
+        assert!(!Param::Null(oid::INT8).encode(&mut bytes).unwrap() && bytes.is_empty());
     });
 }
 
