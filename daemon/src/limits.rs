@@ -201,6 +201,22 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Time between looks at a paused drain whose cause only a person can mend.
 pub const PAUSE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Units that wait in a channel to PostgreSQL at most. A channel carries some 10,000 units a second, so that these are sent
+/// within a tenth of a second.
+pub const CHANNEL_UNITS_MAX: usize = 1024;
+
+/// Bytes of those units at most. They are held twice for a moment, as values and as messages.
+pub const CHANNEL_BYTES_MAX: usize = 16 << 20;
+
+/// How long a channel keeps a connection that nobody uses: a person who looks at dead letters page by page comes back sooner.
+pub const CHANNEL_IDLE: Duration = Duration::from_secs(30);
+
+/// Pause between attempts of a channel to connect: the first, …
+pub const CHANNEL_BACKOFF_MIN: Duration = BACKOFF_MIN;
+
+/// … and the longest. Somebody waits for it, so it is shorter than the drain's.
+pub const CHANNEL_BACKOFF_MAX: Duration = Duration::from_secs(1);
+
 /// Errands to PostgreSQL that wait for their turn; more are refused. Only people ask for them.
 pub const ERRANDS_WAITING_MAX: usize = 64;
 

@@ -41,7 +41,7 @@ pub async fn connect(target: &Config, statement_timeout: Duration) -> Result<Con
 }
 
 /// Settings that bound the life of a session whose daemon was lost, and plans that do not depend on statistics.
-fn settings(statement_timeout: Duration) -> [(String, String); 8] {
+fn settings(statement_timeout: Duration) -> [(String, String); 10] {
     let ms = |timeout: Duration| format!("{}ms", timeout.as_millis());
     [
         ("lock_timeout", ms(LOCK_TIMEOUT_MAX.min(statement_timeout))),
@@ -52,6 +52,9 @@ fn settings(statement_timeout: Duration) -> [(String, String); 8] {
         ("tcp_keepalives_count", KEEPALIVES_COUNT.to_string()),
         ("tcp_user_timeout", ms(UNACKNOWLEDGED_MAX)),
         ("plan_cache_mode", "force_generic_plan".to_owned()),
+        // Of the transactions that have no BEGIN to say so: the units of a channel.
+        ("default_transaction_isolation", "read committed".to_owned()),
+        ("default_transaction_read_only", "off".to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
 }

@@ -1,5 +1,6 @@
 //! The road to PostgreSQL: connecting, what an error asks for, which database it is, and the schema.
 
+pub mod channel;
 pub mod connect;
 pub mod database;
 pub mod predecessor;

@@ -5,9 +5,11 @@
 //!          ├─ drain_signal    cores wake the drain
 //!          ├─ mailbox         the drain answers the cores
 //!          ├─ pulse           cores show the watchdog that they make progress
+//!          ├─ cancel_flag     a core takes a request to PostgreSQL back
 //!          └─ local_drain_state   what the data directory knows of the drain   database_id
 //! ```
 
+pub mod cancel_flag;
 pub mod database_health;
 pub mod database_id;
 pub mod drain_signal;
