@@ -11,7 +11,7 @@
 //!      access      who may do what                   tls          the port's certificates, and sealed streams
 //!      message     a message as a log record
 //!   drain       one thread: the log into PostgreSQL  schema       what is in PostgreSQL
-//!   errands     what a person asks of PostgreSQL over HTTP, on a thread of its own
+//!   postgres    channels to PostgreSQL, and a thread that asks it for the cores
 //!   letters     what PostgreSQL refused, in its table and in files
 //!   shared, progress, mailbox, state::drain_signal         what threads tell each other
 //!   rt          monoio, and all unsafe code of the daemon
@@ -26,7 +26,6 @@ pub mod config;
 pub mod connection;
 pub mod datadir;
 pub mod drain;
-pub mod errands;
 pub mod http;
 pub mod ids;
 pub mod ingest;

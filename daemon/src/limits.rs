@@ -217,11 +217,21 @@ pub const CHANNEL_BACKOFF_MIN: Duration = BACKOFF_MIN;
 /// … and the longest. Somebody waits for it, so it is shorter than the drain's.
 pub const CHANNEL_BACKOFF_MAX: Duration = Duration::from_secs(1);
 
-/// Errands to PostgreSQL that wait for their turn; more are refused. Only people ask for them.
-pub const ERRANDS_WAITING_MAX: usize = 64;
+/// Channels that the thread `postgres` shares among its requests: one for a request that takes long, and one beside it.
+pub const POOL_CHANNELS: usize = 2;
 
-/// How long an errand may wait for its turn, for a connection, and for each of its statements.
-pub const ERRAND_DEADLINE: Duration = Duration::from_secs(10);
+/// Requests that the cores may have made of that thread, and that are not answered; more are refused. Only people make them.
+/// A page of 1,000 dead letters occupies about a megabyte.
+pub const PG_REQUESTS_MAX: usize = 64;
+
+/// How long each unit of such a request may take, the wait for its turn and for a connection included.
+pub const PG_REQUEST_DEADLINE: Duration = Duration::from_secs(10);
+
+/// PostgreSQL's time for one statement of it, unless `--postgres-timeout-ms` is less.
+pub const PG_REQUEST_STATEMENT_TIMEOUT: Duration = Duration::from_secs(8);
+
+// PostgreSQL's word comes first: then a slow statement fails alone, and the connection stays.
+const _: () = assert!(PG_REQUEST_STATEMENT_TIMEOUT.as_millis() < PG_REQUEST_DEADLINE.as_millis());
 
 /// Rounds that look for duplicates first after one was met.
 pub const PROBE_ROUNDS: u32 = 64;

@@ -7,10 +7,10 @@ use crate::{
     connection::listener::{ListenError, bind_all},
     datadir::{DataDir, DataDirError},
     drain::{DrainFailed, DrainThread},
-    errands, ingest,
+    ingest,
     ingest::{CoreFailed, CoreStart},
-    limits::CONNECTIONS_PER_CORE_MAX,
-    postgres::connect::TargetSource,
+    limits::{CONNECTIONS_PER_CORE_MAX, PG_REQUEST_DEADLINE, PG_REQUEST_STATEMENT_TIMEOUT},
+    postgres::{channel::ChannelOptions, connect::TargetSource, worker::PgRequests},
     preflight::check_io_uring,
     process::{allowed_cpus, make_room_for_descriptors, raise_descriptor_limit, survive_file_size_limit},
     state::{
@@ -120,7 +120,7 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
     report(&log);
     let signal = DrainSignal::new().map_err(setup)?;
     let mailboxes = Arc::new(Mailboxes::new(cores).map_err(setup)?);
-    let (errands_handle, errands) = errands::errands();
+    let pg_requests = PgRequests::new(Arc::clone(&mailboxes)).map_err(setup)?;
     let drained = LocalDrainState::read(&data_dir.wal(), log.id);
     let shared = Arc::new(Shared {
         log: Arc::new(LogView::new(&log, drained.as_ref(), segment_bytes, quota_bytes)),
@@ -128,7 +128,6 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
         health: Arc::new(HealthMonitor::new(Arc::clone(&mailboxes))),
         mailboxes,
         pulses: (0..cores).map(|_| Pulse::default()).collect(),
-        errands: errands_handle,
         stopping: AtomicBool::new(false),
         config: Arc::new(config),
         gate: Arc::new(gate),
@@ -138,12 +137,12 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
 
     let (ends, end) = channel();
     watch_signals(&ends, &shared).map_err(setup)?;
-    let threads = start_cores(&shared, &mut log, sockets, (&cpus, connections_max), &ends).map_err(setup)?;
+    let threads = start_cores(&shared, &mut log, &pg_requests, sockets, (&cpus, connections_max), &ends).map_err(setup)?;
     let threads = when_all_serve(threads, &end)?;
     watchdog::start(&shared).map_err(setup)?;
     let cluster: Arc<OnceLock<String>> = Arc::default();
     let target = target(&shared.config, &cluster);
-    errands.start(&shared, Arc::clone(&target)).map_err(setup)?;
+    pg_requests.start(channel_options(&shared.config, Arc::clone(&target))).map_err(setup)?;
     let drain = start_drain(&shared, &log, target, &ends).map_err(setup)?;
     tracing::info!(%address, cores, quota_bytes, segment_bytes, "listening");
     let postgres = start_embedded(&shared.config, &data_dir, &cluster)?;
@@ -235,6 +234,7 @@ struct Cores {
 fn start_cores(
     shared: &Arc<Shared>,
     log: &mut Log,
+    pg_requests: &PgRequests,
     sockets: Vec<std::os::fd::OwnedFd>,
     (cpus, connections_max): (&[usize], u64),
     ends: &Sender<End>,
@@ -253,6 +253,7 @@ fn start_cores(
             socket,
             cpu,
             connections_max,
+            pg_requests: pg_requests.clone(),
             failed,
             starting: starting.clone(),
         };
@@ -301,6 +302,16 @@ fn target(config: &Config, cluster: &Arc<OnceLock<String>>) -> TargetSource {
             let cluster = Arc::clone(cluster);
             Arc::new(move || forebay_pgwire::Config::from_url(cluster.get()?).ok())
         }
+    }
+}
+
+/// How the thread `postgres` connects.
+fn channel_options(config: &Config, target: TargetSource) -> ChannelOptions {
+    ChannelOptions {
+        target,
+        application_name: "forebay admin",
+        connect_timeout: PG_REQUEST_DEADLINE,
+        statement_timeout: config.postgres_timeout.min(PG_REQUEST_STATEMENT_TIMEOUT),
     }
 }
 

@@ -1,4 +1,4 @@
-//! What PostgreSQL refused: listed, shown, put back, dropped. The work is an errand; see [`crate::errands`].
+//! What PostgreSQL refused: listed, shown, put back, dropped. The thread `postgres` does the work.
 
 use super::{Request, reply::Reply};
 use crate::{
@@ -7,75 +7,24 @@ use crate::{
     ingest::Core,
     json::push,
     letters::{
-        desk::{Desk, DeskError, LetterId, retried_view},
         files::LetterFiles,
-        table::{PAGE_MAX, Retried},
+        id::{InvalidLetterId, LetterId},
+        put_back::RetryOutcome,
+        store::{DeadLetterStore, PAGE_MAX, StoreError, batches},
+        view::{LetterView, RetryView},
     },
-    limits::ERRAND_DEADLINE,
-    postgres::{
-        connect,
-        remedy::{Remedy, remedy},
-        schema::quoted,
-    },
-    state::shared::Shared,
+    postgres::{remedy::Remedy, schema::quoted},
+    state::{drain_view::DrainView, pg_answer::PgAnswer},
 };
-use forebay_pgwire::Config;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::{
-    sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
-};
+use std::sync::{Arc, atomic::Ordering};
 
 /// Letters of a page where the request does not say.
 const PAGE_DEFAULT: u32 = 100;
 
 /// Letters that one request puts back at most.
 const RETRIED_MAX: u32 = PAGE_MAX;
-
-/// PostgreSQL's time for one statement, unless `--postgres-timeout-ms` is less: its word comes before our own deadline.
-const STATEMENT_TIMEOUT_MAX: Duration = Duration::from_secs(8);
-const _: () = assert!(STATEMENT_TIMEOUT_MAX.as_millis() < ERRAND_DEADLINE.as_millis());
-
-/// What is to be done.
-#[derive(Clone, Debug)]
-pub enum DeadLettersErrand {
-    /// A page of them.
-    List {
-        /// Only of this queue.
-        queue: Option<String>,
-        /// Behind this one.
-        after: Option<LetterId>,
-        /// So many at most.
-        limit: u32,
-    },
-    /// One, whole.
-    Show(LetterId),
-    /// Puts one back.
-    Retry(LetterId),
-    /// Puts back those that there are.
-    RetryAll {
-        /// Only of this queue.
-        queue: Option<String>,
-    },
-    /// Drops one for good.
-    Drop(LetterId),
-}
-
-/// What came of an errand.
-#[derive(Debug)]
-pub enum Answer {
-    /// 200 with this JSON.
-    Done(Vec<u8>),
-    /// A refusal.
-    Refused(Refusal),
-}
-
-/// The answer where PostgreSQL gave none.
-#[must_use]
-pub fn unanswered(why: &str) -> Answer {
-    Answer::Refused(Refusal::new(ErrorCode::PostgresAway, format!("PostgreSQL was not asked: {why}")))
-}
 
 /// `GET /api/v1/dead-letters`
 pub(super) fn list<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
@@ -88,7 +37,7 @@ pub(super) fn list<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refus
                 push::check_queue(&value).map_err(invalid)?;
                 queue = Some(value.into_owned());
             }
-            "after" => after = Some(value.parse().map_err(|error: String| invalid(&error))?),
+            "after" => after = Some(value.parse().map_err(|error: InvalidLetterId| invalid(&error.to_string()))?),
             "limit" => {
                 let number = value.parse().ok().filter(|limit| (1..=PAGE_MAX).contains(limit));
                 limit = number.ok_or_else(|| invalid("must be 1 to 1000"))?;
@@ -96,33 +45,29 @@ pub(super) fn list<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refus
             _ => return Err(invalid("there is no such parameter; there are queue, after and limit")),
         }
     }
-    ask(request.core, DeadLettersErrand::List { queue, after, limit })
+    ask(request.core, async move |letters| letters.list(queue.as_deref(), after, limit).await)
 }
 
 /// `GET /api/v1/dead-letters/{id}`
 pub(super) fn show<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    ask(request.core, DeadLettersErrand::Show(id(request)?))
+    let id = id(request)?;
+    ask(request.core, async move |letters| letters.show(id).await)
 }
 
 /// `POST /api/v1/dead-letters/{id}/retry`
 pub(super) fn retry<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    ask(request.core, DeadLettersErrand::Retry(id(request)?))
+    let id = id(request)?;
+    ask(request.core, async move |letters| letters.retry(id).await)
 }
 
 /// `DELETE /api/v1/dead-letters/{id}`
 pub(super) fn remove<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    ask(request.core, DeadLettersErrand::Drop(id(request)?))
+    let id = id(request)?;
+    ask(request.core, async move |letters| letters.remove(id).await)
 }
 
 fn id(request: &Request<'_, '_, '_>) -> Result<LetterId, Refusal> {
-    request.found.value("id").parse().map_err(|_| ErrorCode::DeadLetterNotFound.into())
-}
-
-fn ask<'a>(core: &Core, errand: DeadLettersErrand) -> Result<Reply<'a>, Refusal> {
-    match core.ask(errand) {
-        Some(asked) => Ok(Reply::Asked(asked)),
-        None => Err(Refusal::new(ErrorCode::Overloaded, "too many such requests wait for PostgreSQL")),
-    }
+    request.found.value("id").parse().map_err(|InvalidLetterId| ErrorCode::DeadLetterNotFound.into())
 }
 
 #[derive(Default, Deserialize)]
@@ -142,90 +87,111 @@ pub(super) fn retry_all<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, 
         push::check_queue(queue)
             .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, format!("the body: queue: {error}")))?;
     }
-    ask(request.core, DeadLettersErrand::RetryAll { queue: body.queue })
+    ask(request.core, async move |letters| letters.retry_first(body.queue.as_deref()).await)
 }
 
-impl DeadLettersErrand {
-    /// Does it, in the database that `target` names.
-    pub async fn run(&self, shared: &Shared, target: &Config) -> Answer {
-        let statement_timeout = shared.config.postgres_timeout.min(STATEMENT_TIMEOUT_MAX);
-        let conn = match connect::connect(target, statement_timeout).await {
-            Ok(conn) => conn,
-            Err(error) => return refused(&DeskError::Postgres(error)),
-        };
-        let files = LetterFiles::below(&wal_dir(&shared.config.data_dir));
-        let mut desk = Desk::new(conn, quoted(&shared.config.schema), files);
-        self.at(&mut desk, shared).await.unwrap_or_else(|error| refused(&error))
+/// Leaves work for the thread `postgres`, whose answer is the reply.
+fn ask<'a>(
+    core: &Core,
+    work: impl AsyncFnOnce(Letters) -> Result<PgAnswer, StoreError> + Send + 'static,
+) -> Result<Reply<'a>, Refusal> {
+    let (config, drain) = (Arc::clone(&core.shared.config), Arc::clone(&core.shared.drain));
+    let pending = core.ask(Box::new(move |client| {
+        Box::pin(async move {
+            let files = LetterFiles::below(&wal_dir(&config.data_dir));
+            let store = DeadLetterStore::new(client, &quoted(&config.schema), files);
+            work(Letters { store, drain }).await.unwrap_or_else(|error| refused(&error))
+        })
+    }));
+    let full = "too many such requests wait for the connection to PostgreSQL";
+    pending.map(Reply::Asked).ok_or_else(|| Refusal::new(ErrorCode::Overloaded, full))
+}
+
+/// The dead letters as the requests see them, on the thread `postgres`.
+struct Letters {
+    store: DeadLetterStore,
+    drain: Arc<DrainView>,
+}
+
+impl Letters {
+    async fn list(&self, queue: Option<&str>, after: Option<LetterId>, limit: u32) -> Result<PgAnswer, StoreError> {
+        let page = self.store.list(queue, after, limit).await?;
+        let letters: Vec<_> = page.letters.iter().map(|listed| LetterView::listed(listed.id, &listed.letter)).collect();
+        let next = page.next.map(|id| id.to_string());
+        Ok(done(&json!({"deadLetters": letters, "next": next, "tableRefused": page.table_refused})))
     }
 
-    async fn at(&self, desk: &mut Desk, shared: &Shared) -> Result<Answer, DeskError> {
-        match self {
-            Self::List { queue, after, limit } => {
-                let page = desk.list(queue.as_deref(), *after, *limit).await?;
-                let next = page.letters.last().filter(|_| page.letters.len() == *limit as usize);
-                let next = next.map(|listed| listed.id.to_string());
-                let letters: Vec<_> = page.letters.iter().map(|listed| listed.view(false)).collect();
-                Ok(done(&json!({"deadLetters": letters, "next": next, "tableRefused": page.table_refused})))
-            }
-            Self::Show(id) => Ok(desk.get(*id).await?.map_or_else(not_found, |listed| done(&listed.view(true)))),
-            Self::Retry(id) => {
-                let retried = desk.retry(*id).await?;
-                count_down(shared, u64::from(is_gone(&retried)));
-                Ok(if retried == Retried::Gone { not_found() } else { done(&retried_view(*id, &retried)) })
-            }
-            Self::RetryAll { queue } => {
-                let page = desk.list(queue.as_deref(), None, RETRIED_MAX).await?;
-                let (mut queued, mut duplicate, mut failed) = (0_u64, 0_u64, 0_u64);
-                for listed in &page.letters {
-                    match desk.retry(listed.id).await? {
-                        Retried::Queued { .. } => queued += 1,
-                        Retried::Duplicate { .. } => duplicate += 1,
-                        Retried::Refused { .. } | Retried::NoMessage => failed += 1,
-                        Retried::Gone => {}
+    async fn show(&self, id: LetterId) -> Result<PgAnswer, StoreError> {
+        let letter = self.store.get(id).await?;
+        Ok(letter.map_or_else(not_found, |letter| done(&LetterView::whole(id, &letter))))
+    }
+
+    async fn retry(&self, id: LetterId) -> Result<PgAnswer, StoreError> {
+        let outcome = self.store.retry(id).await?;
+        let is_gone = matches!(outcome, RetryOutcome::Queued { .. } | RetryOutcome::Duplicate { .. });
+        self.count_down(u64::from(is_gone));
+        Ok(if outcome == RetryOutcome::Gone { not_found() } else { done(&RetryView::of(id, &outcome)) })
+    }
+
+    async fn retry_first(&self, queue: Option<&str>) -> Result<PgAnswer, StoreError> {
+        let page = self.store.list(queue, None, RETRIED_MAX).await?;
+        let (mut queued, mut duplicate, mut failed) = (0_u64, 0_u64, 0_u64);
+        for batch in batches(&page.letters) {
+            let gone_before = queued + duplicate;
+            let mut error = None;
+            for outcome in self.store.retry_batch(batch).await? {
+                match outcome {
+                    Ok(RetryOutcome::Queued { .. }) => queued += 1,
+                    Ok(RetryOutcome::Duplicate { .. }) => duplicate += 1,
+                    Ok(RetryOutcome::Refused { .. } | RetryOutcome::NoMessage | RetryOutcome::PartitionDeleted) => {
+                        failed += 1;
                     }
+                    Ok(RetryOutcome::Gone) => {}
+                    Err(next) => error = error.or(Some(next)),
                 }
-                count_down(shared, queued + duplicate);
-                let more = page.letters.len() == RETRIED_MAX as usize;
-                Ok(done(&json!({"queued": queued, "duplicate": duplicate, "failed": failed, "more": more})))
             }
-            Self::Drop(id) => {
-                let was_there = desk.remove(*id).await?;
-                count_down(shared, u64::from(was_there));
-                Ok(if was_there { done(&json!({"id": id.to_string(), "status": "dropped"})) } else { not_found() })
+            self.count_down(queued + duplicate - gone_before);
+            if let Some(error) = error {
+                return Err(error);
             }
         }
+        let more = page.next.is_some();
+        Ok(done(&json!({"queued": queued, "duplicate": duplicate, "failed": failed, "more": more})))
+    }
+
+    async fn remove(&self, id: LetterId) -> Result<PgAnswer, StoreError> {
+        let was_there = self.store.remove(id).await?;
+        self.count_down(u64::from(was_there));
+        Ok(if was_there { done(&json!({"id": id.to_string(), "status": "dropped"})) } else { not_found() })
+    }
+
+    /// So that the figure is right at once; the drain counts anew.
+    fn count_down(&self, letters: u64) {
+        let count = &self.drain.dead_letters;
+        count.update(Ordering::Relaxed, Ordering::Relaxed, |count| count.saturating_sub(letters));
     }
 }
 
-fn is_gone(retried: &Retried) -> bool {
-    matches!(retried, Retried::Queued { .. } | Retried::Duplicate { .. })
-}
-
-/// So that the figure is right at once; the drain counts anew.
-fn count_down(shared: &Shared, letters: u64) {
-    let count: &AtomicU64 = &shared.drain.dead_letters;
-    count.update(Ordering::Relaxed, Ordering::Relaxed, |count| count.saturating_sub(letters));
-}
-
-fn done(value: &impl Serialize) -> Answer {
+fn done(value: &impl Serialize) -> PgAnswer {
     match serde_json::to_vec(value) {
-        Ok(body) => Answer::Done(body),
-        Err(error) => unanswered(&error.to_string()),
+        Ok(body) => PgAnswer::Json(body),
+        Err(error) => panic!("a letter can be written as JSON: {error}"),
     }
 }
 
-fn not_found() -> Answer {
-    Answer::Refused(ErrorCode::DeadLetterNotFound.into())
+fn not_found() -> PgAnswer {
+    PgAnswer::Refused(ErrorCode::DeadLetterNotFound.into())
 }
 
-fn refused(error: &DeskError) -> Answer {
-    Answer::Refused(match error {
-        DeskError::Files(error) => Refusal::new(ErrorCode::DeadLettersUnreadable, format!("the files: {error}")),
-        DeskError::Postgres(error) => match remedy(error) {
-            Remedy::BackOff | Remedy::Again => Refusal::new(ErrorCode::PostgresAway, error.to_string()),
+fn refused(error: &StoreError) -> PgAnswer {
+    let refusal = match error {
+        StoreError::Files(error) => Refusal::new(ErrorCode::DeadLettersUnreadable, format!("the files: {error}")),
+        StoreError::Postgres(error) => match error.remedy() {
+            Remedy::BackOff | Remedy::Again => return PgAnswer::away(error),
             Remedy::SetAside | Remedy::Probe | Remedy::Pause => {
                 Refusal::new(ErrorCode::PostgresRefuses, error.to_string())
             }
         },
-    })
+    };
+    PgAnswer::Refused(refusal)
 }

@@ -11,7 +11,6 @@ mod routes;
 mod state;
 
 pub use admit::{admit, storage_failed_meanwhile};
-pub use dead_letters::{Answer, DeadLettersErrand, unanswered};
 pub use pattern::Pattern;
 pub use push::Lines;
 pub use reply::{Ahead, Reply, write_refusal};

@@ -1,14 +1,14 @@
 //! A reply: ready, or a push that waits for the disk, or for PostgreSQL.
 
-use super::{Answer, pushed::Pushed};
+use super::pushed::Pushed;
 use crate::{
     http::{
         Manner, Methods, Refusal, cors,
         response::{GUARDS, JSON, Response},
     },
-    ingest::{Asked, Core},
+    ingest::{Core, PendingReply},
+    state::pg_answer::PgAnswer,
 };
-use std::rc::Rc;
 
 /// What a request is answered with.
 pub enum Reply<'a> {
@@ -23,8 +23,8 @@ pub enum Reply<'a> {
     },
     /// Refused.
     Refused(Refusal),
-    /// An errand to PostgreSQL is under way.
-    Asked(Rc<Asked>),
+    /// PostgreSQL was asked.
+    Asked(PendingReply),
     /// Messages were appended to the log.
     Pushed(Pushed<'a>),
 }
@@ -79,13 +79,13 @@ impl<'a> Reply<'a> {
     /// Waits for what the reply stands on, and writes it to `out`. Returns whether the connection must be closed after it.
     pub async fn finish(self, core: &Core, manner: Manner, out: &mut Vec<u8>) -> bool {
         match self {
-            Self::Asked(asked) => match asked.wait().await {
-                Answer::Done(mut body) => {
+            Self::Asked(pending) => match pending.wait().await {
+                PgAnswer::Json(mut body) => {
                     body.push(b'\n');
                     write_answer(core, 200, GUARDS, &body, manner, out);
                     false
                 }
-                Answer::Refused(refusal) => write_refusal(core, &refusal, None, manner, out),
+                PgAnswer::Refused(refusal) => write_refusal(core, &refusal, None, manner, out),
             },
             Self::Pushed(pushed) => pushed.finish(core, manner, out).await,
             known => known.write_ahead(core, manner, out).is_some_and(|ahead| ahead.closes),

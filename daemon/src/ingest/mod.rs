@@ -7,17 +7,16 @@
 //!                     └── durable / commits ┘
 //! ```
 
-mod asked;
 mod commits;
 mod gather;
 mod log_task;
+mod pending_reply;
 
-pub use asked::Asked;
 pub use commits::{Awaited, CommitWait};
 pub use log_task::Poisoned;
+pub use pending_reply::{PendingReplies, PendingReply};
 
 use crate::{
-    api::DeadLettersErrand,
     connection::{
         budget::Budget,
         date::{DATE_LINE_BYTES, DateLine},
@@ -25,17 +24,16 @@ use crate::{
         registry::Registry,
         watch::Timeouts,
     },
-    errands::Errand,
     ids::{IdMaker, unix_now},
     limits::{
         COLLECT_AFTER, CONNECTION_SWEEP_INTERVAL, CONNECTIONS_GRACE, IN_FLIGHT_BYTES_PER_CORE, IN_FLIGHT_PATIENCE,
         QUIET_SWEEPS_MAX, READ_BUFFER_KEPT_BYTES, SWEEP_INTERVAL,
     },
+    postgres::worker::{PgRequests, PgWork},
     rt,
     rt::Notify,
     state::{drain_signal::Patience, mailbox::Letter, shared::Shared},
 };
-use asked::AllAsked;
 use commits::Commits;
 use forebay_wal::{
     group::{Appended, Record},
@@ -71,6 +69,8 @@ pub struct CoreStart {
     pub cpu: Option<usize>,
     /// Connections it serves at once.
     pub connections_max: u32,
+    /// Where it asks PostgreSQL.
+    pub pg_requests: PgRequests,
     /// Where a failure is told; the daemon ends then.
     pub failed: Sender<CoreFailed>,
     /// Where it is told that the core serves; one that cannot ends without.
@@ -87,7 +87,8 @@ pub struct Core {
     lane: RefCell<Lane>,
     log: LogState,
     commits: Commits,
-    asked: AllAsked,
+    replies: Rc<PendingReplies>,
+    pg_requests: PgRequests,
     pub(crate) registry: Registry,
     pub(crate) budget: Budget,
     /// Connections that keep a buffer between requests.
@@ -131,7 +132,8 @@ pub fn run(start: CoreStart) -> Result<(), CoreFailed> {
             lane: RefCell::new(lane),
             log: LogState::default(),
             commits: Commits::default(),
-            asked: AllAsked::default(),
+            replies: Rc::default(),
+            pg_requests: start.pg_requests,
             registry: Registry::default(),
             budget: Budget::new(IN_FLIGHT_BYTES_PER_CORE, IN_FLIGHT_PATIENCE.as_millis() as u64),
             resting: Cell::new(0),
@@ -236,15 +238,10 @@ impl Core {
         self.commits.add(first_number, count, Instant::now() + self.shared.config.commit_wait)
     }
 
-    /// Asks for an errand to PostgreSQL; `None` when too many wait.
-    pub fn ask(&self, what: DeadLettersErrand) -> Option<Rc<Asked>> {
-        let (id, asked) = self.asked.add();
-        let errand = Errand { core: self.index, id, what, asked_at: Instant::now() };
-        if self.shared.errands.ask(errand) {
-            return Some(asked);
-        }
-        self.asked.forget(id);
-        None
+    /// Leaves work for the thread that asks PostgreSQL; `None` when too much waits there.
+    pub fn ask(&self, work: PgWork) -> Option<PendingReply> {
+        let pending = self.replies.add();
+        self.pg_requests.submit(self.index, pending.id(), pending.cancel_flag(), work).then_some(pending)
     }
 
     fn read_mail(self: &Rc<Self>, index: u16) -> bool {
@@ -252,7 +249,7 @@ impl Core {
             match letter {
                 Letter::Committed(deliveries) => self.commits.deliver(deliveries),
                 Letter::DatabaseAway => self.commits.give_up_all(),
-                Letter::Errand { id, answer } => self.asked.answer(id, answer),
+                Letter::PgAnswer { id, answer } => self.replies.answer(id, answer),
                 Letter::Stop => self.begin_stop(),
             }
         }
@@ -270,7 +267,7 @@ impl Core {
         let core = Rc::clone(self);
         rt::spawn(async move {
             rt::sleep(CONNECTIONS_GRACE).await;
-            core.asked.give_up_all();
+            core.replies.give_up_all();
             core.registry.stop_all();
         });
         self.end_if_done();

@@ -1,24 +1,29 @@
 //! Dead letters: messages that PostgreSQL refused, kept whole until a person decides.
 //!
 //! ```text
-//!   drain::dead_letters ──> table   forebay.dead_letters: added by the drain, listed, put back, dropped
-//!                      └──> files   wal/dead-letters/*.ndjson: what that table refuses as well
-//!   command, api ──────> desk    both of them as one list
+//!   drain ─────────┬─► table   forebay.dead_letters: letters are added and counted
+//!                  └─► files   wal/dead-letters/*.ndjson: letters that the table refuses as well
+//!   command, api ──┬─► store   table and files as one list ──► put_back, statements ──► a channel to PostgreSQL
+//!                  └─► view    letters as JSON shows them
 //! ```
 
-pub mod desk;
 pub mod files;
+pub mod id;
+pub mod put_back;
+mod statements;
+pub mod store;
 pub mod table;
+pub mod view;
 
 use crate::message::Message;
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
 use uuid::Uuid;
 
-/// A message that was refused, or a record that is none.
+/// A message that was refused, or a record that is none. In a list it has no payload: `P` is `()`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct DeadLetter {
+pub struct DeadLetter<P = Payload> {
     /// The record's log sequence number; `None` if an earlier release set it aside.
     pub number: Option<u64>,
     /// Its queue; empty for a record that is no message.
@@ -50,7 +55,7 @@ pub struct DeadLetter {
     pub error: String,
     /// The message's payload, or the record's bytes.
     #[serde(flatten)]
-    pub payload: Payload,
+    pub payload: P,
 }
 
 /// Bytes, written as text where text holds them.
@@ -119,6 +124,47 @@ impl DeadLetter {
             error: storable(why.1),
             payload: Payload::of(message.map_or(bytes, |message| message.payload)),
         }
+    }
+}
+
+impl<P> DeadLetter<P> {
+    /// The same letter with another payload, and the payload that it had.
+    fn replace_payload<Q>(self, payload: Q) -> (DeadLetter<Q>, P) {
+        let Self {
+            number,
+            queue,
+            partition,
+            message_id,
+            transaction_id,
+            trace_id,
+            namespace,
+            task,
+            producer_sub,
+            record_kind,
+            accepted_us,
+            failed_us,
+            sqlstate,
+            error,
+            payload: before,
+        } = self;
+        let letter = DeadLetter {
+            number,
+            queue,
+            partition,
+            message_id,
+            transaction_id,
+            trace_id,
+            namespace,
+            task,
+            producer_sub,
+            record_kind,
+            accepted_us,
+            failed_us,
+            sqlstate,
+            error,
+            payload,
+        };
+        (letter, before)
     }
 }
 

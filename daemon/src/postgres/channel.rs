@@ -10,8 +10,9 @@
 //!     └──────────────────────── driver ──► session   connection, flight, prepared statements
 //! ```
 //!
-//! A request is a [`Unit`]: one or more statements that are one transaction. Units are sent and answered in the order in which
-//! they were submitted.
+//! A request is a [`Unit`]: one or more statements that are one transaction. Units are carried out and answered in the order in
+//! which they were submitted. [`Unit::read`] makes units that share a transaction with their neighbours, and says what that
+//! changes.
 //!
 //! - **An error of the server** hits only its unit. [`PipelineOutcome::failure`] says which statement failed; the transaction was
 //!   rolled back. A unit that leaves a transaction open is a bug. Its connection is closed, and all behind it fail.
@@ -46,6 +47,7 @@ use crate::{
 };
 use forebay_pgwire::{Error, PipelineOutcome};
 use queue::{Bounds, Ticket, UnitQueue, Unsent};
+use session::Session;
 use std::{
     cell::{Cell, RefCell},
     future::Future,
@@ -198,8 +200,10 @@ impl Channel {
 /// A unit under way.
 #[derive(Default)]
 struct Request {
-    /// The unit, until it is encoded.
+    /// The unit, until it is sent; one that only reads until it is answered.
     unit: RefCell<Option<Unit>>,
+    /// Whether it is sent again, since the server has skipped it behind a unit that failed.
+    is_repeated: Cell<bool>,
     cancel_flag: Option<CancelFlag>,
     /// Whether the reply was dropped.
     is_abandoned: Cell<bool>,
@@ -208,6 +212,17 @@ struct Request {
 }
 
 impl Request {
+    /// Adds the unit to the session's next pipeline.
+    fn encode(&self, session: &mut Session) -> Result<(), Error> {
+        let mut unit = self.unit.borrow_mut();
+        let Some(sent) = unit.as_ref() else { panic!("a unit that may be sent is there") };
+        session.add(sent, self.is_repeated.get())?;
+        if !sent.is_read() {
+            *unit = None;
+        }
+        Ok(())
+    }
+
     fn answer(&self, result: UnitResult) {
         self.unit.take();
         self.result.set(Some(result));

@@ -1,6 +1,6 @@
 //! What the drain tells a core: the way back from the commit to those who wait for it.
 
-use crate::api::Answer;
+use super::pg_answer::PgAnswer;
 use std::{
     io,
     ops::Index,
@@ -44,12 +44,12 @@ pub enum Letter {
     Committed(Vec<Delivery>),
     /// PostgreSQL went away: nobody should wait for it.
     DatabaseAway,
-    /// What came of an errand to PostgreSQL.
-    Errand {
-        /// Which one of the core's.
+    /// The answer to a request to PostgreSQL.
+    PgAnswer {
+        /// Which one of the core's requests.
         id: u64,
-        /// Its answer.
-        answer: Answer,
+        /// The answer.
+        answer: PgAnswer,
     },
     /// The daemon ends.
     Stop,

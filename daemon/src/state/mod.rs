@@ -3,7 +3,7 @@
 //! ```text
 //!   shared ── lane_progress   how far each lane of the log is drained       mark
 //!          ├─ drain_signal    cores wake the drain
-//!          ├─ mailbox         the drain answers the cores
+//!          ├─ mailbox         the drain answers the cores, and so does the thread that asks PostgreSQL    pg_answer
 //!          ├─ pulse           cores show the watchdog that they make progress
 //!          ├─ cancel_flag     a core takes a request to PostgreSQL back
 //!          └─ local_drain_state   what the data directory knows of the drain   database_id
@@ -19,5 +19,6 @@ pub mod local_drain_state;
 pub mod log_view;
 pub mod mailbox;
 pub mod mark;
+pub mod pg_answer;
 pub mod pulse;
 pub mod shared;

@@ -4,7 +4,7 @@ use super::{
     database_health::HealthMonitor, drain_view::DrainView, log_view::LogView, mailbox::Letter, mailbox::Mailboxes,
     pulse::Pulse,
 };
-use crate::{access::Gate, config::Config, errands::ErrandsHandle};
+use crate::{access::Gate, config::Config};
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
@@ -26,8 +26,6 @@ pub struct Shared {
     pub mailboxes: Arc<Mailboxes>,
     /// The cores' signs of life.
     pub pulses: Arc<[Pulse]>,
-    /// Where cores ask for errands to PostgreSQL.
-    pub errands: ErrandsHandle,
     /// Whether the daemon is to end.
     pub stopping: AtomicBool,
 }

@@ -3,8 +3,8 @@
 use forebay::{
     config::{Config, args::ServeArgs},
     connection::listener::bind_all,
-    errands,
     ingest::{self, CoreStart},
+    postgres::worker::PgRequests,
     state::{
         database_health::{DatabaseHealth, HealthMonitor},
         drain_signal::DrainSignal,
@@ -35,7 +35,6 @@ pub fn start_core(
     let (segment_bytes, quota_bytes) = (16 << 20, 256 << 20);
     let sync = forebay_wal::group::SyncMethod::None;
     let mut log = log::open(&LogOptions { dir: dir.join("wal"), lanes: 1, sync, segment_bytes, quota_bytes }).unwrap();
-    let (errands, _) = errands::errands();
     let mailboxes = Arc::new(Mailboxes::new(1).unwrap());
     let shared = Arc::new(Shared {
         gate: Arc::new(forebay::access::Gate::open(&config).unwrap()),
@@ -45,8 +44,7 @@ pub fn start_core(
         health: Arc::new(HealthMonitor::new(Arc::clone(&mailboxes))),
         mailboxes,
         pulses: Arc::new([Pulse::default()]),
-        errands,
-        stopping: false.into(),
+            stopping: false.into(),
     });
     shared.health.set(health);
     let (mut sockets, address) = bind_all(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();

@@ -66,22 +66,26 @@ async fn connect(shared: &Shared, options: &ChannelOptions) -> Option<Session> {
 
 async fn send(shared: &Shared, session: &mut Session, due: Instant) -> Result<(), Error> {
     for request in shared.queue.borrow().in_flight() {
-        match request.unit.take() {
-            Some(unit) => session.add(&unit)?,
-            None => panic!("a unit is sent once"),
-        }
+        request.encode(session)?;
     }
     session.send(due).await
 }
 
 async fn receive(shared: &Shared, session: &mut Session, due: Instant) -> Result<(), Error> {
-    let result = session.receive(due).await?;
-    let left_transaction = matches!(result, Err(ChannelError::LeftTransaction));
-    let request = shared.queue.borrow_mut().answered(Instant::now());
-    request.answer(result);
-    if left_transaction {
+    let section = session.receive(due).await?;
+    let now = Instant::now();
+    for result in section.results {
+        let request = shared.queue.borrow_mut().answered(now);
+        request.answer(result);
+    }
+    if section.left_transaction {
         tracing::error!(code = "transaction_left_open", "a request left a transaction open; its connection is closed");
         return Err(Error::Closed);
+    }
+    if section.skipped > 0 {
+        let mut queue = shared.queue.borrow_mut();
+        queue.in_flight().take(section.skipped).for_each(|request| request.is_repeated.set(true));
+        queue.repeat(section.skipped);
     }
     let is_last = shared.queue.borrow().is_quiet();
     if is_last { session.finish_preparing().await } else { Ok(()) }

@@ -4,11 +4,12 @@
 //! once: as one that was refused, as one whose answer has come, or as one that failed with the connection.
 //!
 //! ```text
-//!             push                      next: Send                    answered
-//!   caller ────────► queued ──────────────────────► in flight ────────────────────► caller
-//!                      │ cancelled, overdue            │ connection lost
-//!                      │ connecting failed             ▼
-//!                      └─────────────────────────► caller, with an error
+//!             push            next: Send                 answered
+//!   caller ────────► queued ────────────────► in flight ────────────► caller
+//!                     │  ▲                      │  │ connection lost
+//!                     │  └──────── repeat ──────┘  ▼
+//!                     └──────────────────────────► caller, with an error
+//!                       cancelled, overdue, connecting failed
 //!
 //!   link      queued            in flight   next
 //!   down      none              none        Sleep
@@ -19,7 +20,8 @@
 //!   up        any               some        Receive
 //! ```
 //!
-//! **Invariant:** units are sent in the order in which they were pushed, and while units are in flight nothing else is sent.
+//! **Invariant:** units are sent for the first time in the order in which they were pushed, and nothing is sent while units are
+//! in flight.
 //! `every_unit_is_handed_back_once_and_in_order` in `queue/tests.rs` holds this and the bounds.
 
 use std::{
@@ -89,7 +91,7 @@ struct Queued<T> {
 }
 
 struct InFlight<T> {
-    ticket: T,
+    unit: Queued<T>,
     /// The earliest deadline of this unit and those behind it: when it passes, the connection is given up.
     due: Instant,
 }
@@ -115,6 +117,8 @@ pub(super) struct UnitQueue<T> {
     queued: VecDeque<Queued<T>>,
     queued_bytes: usize,
     in_flight: VecDeque<InFlight<T>>,
+    /// The first so many queued units were in flight already, and are sent again.
+    repeated: usize,
     link: Link,
     /// Connections in a row that were not made, or were lost before they had an answer.
     failures: u32,
@@ -128,6 +132,7 @@ impl<T: Ticket> UnitQueue<T> {
             queued: VecDeque::new(),
             queued_bytes: 0,
             in_flight: VecDeque::new(),
+            repeated: 0,
             link: Link::Down { retry_at: None },
             failures: 0,
         }
@@ -145,7 +150,7 @@ impl<T: Ticket> UnitQueue<T> {
 
     /// The tickets of the units in flight, oldest first.
     pub(super) fn in_flight(&self) -> impl Iterator<Item = &T> {
-        self.in_flight.iter().map(|unit| &unit.ticket)
+        self.in_flight.iter().map(|in_flight| &in_flight.unit.ticket)
     }
 
     /// Queues a unit that occupies so many bytes and must be answered by `deadline`. A unit that is cancelled keeps its room
@@ -216,9 +221,9 @@ impl<T: Ticket> UnitQueue<T> {
         for unit in self.queued.drain(..).rev() {
             let earliest = due.map_or(unit.deadline, |due: Instant| due.min(unit.deadline));
             due = Some(earliest);
-            self.in_flight.push_front(InFlight { ticket: unit.ticket, due: earliest });
+            self.in_flight.push_front(InFlight { unit, due: earliest });
         }
-        self.queued_bytes = 0;
+        (self.queued_bytes, self.repeated) = (0, 0);
         due.unwrap_or(now)
     }
 
@@ -238,17 +243,28 @@ impl<T: Ticket> UnitQueue<T> {
 
     /// The oldest unit in flight has its answer. Hands it back.
     pub(super) fn answered(&mut self, now: Instant) -> T {
-        let Some(unit) = self.in_flight.pop_front() else { panic!("an answer belongs to a unit in flight") };
+        let Some(answered) = self.in_flight.pop_front() else { panic!("an answer belongs to a unit in flight") };
         self.failures = 0;
         self.link = Link::Up { used_at: now, is_proven: true };
-        unit.ticket
+        answered.unit.ticket
+    }
+
+    /// The server has skipped the oldest units in flight, so many of them. They are sent again with the next pipeline, in front
+    /// of what is queued, also where that is more than the bounds allow.
+    pub(super) fn repeat(&mut self, count: usize) {
+        assert!(count <= self.in_flight.len(), "what is sent again was in flight");
+        for InFlight { unit, .. } in self.in_flight.drain(..count) {
+            self.queued_bytes += unit.bytes;
+            self.queued.insert(self.repeated, unit);
+            self.repeated += 1;
+        }
     }
 
     /// The connection was lost, or given up. Hands back the units in flight, of which nobody knows whether they were carried
     /// out. Those that are queued wait for the next connection.
     pub(super) fn lost(&mut self, now: Instant) -> Vec<T> {
         self.link_down(now);
-        self.in_flight.drain(..).map(|unit| unit.ticket).collect()
+        self.in_flight.drain(..).map(|in_flight| in_flight.unit.ticket).collect()
     }
 
     /// The connection was closed while nothing was in flight.

@@ -5,7 +5,7 @@ use super::{
     statements::{Statements, Use},
 };
 use crate::postgres::connect;
-use forebay_pgwire::{Connection, Error, Flight, Oid, Param, PipelineOutcome, TransactionStatus};
+use forebay_pgwire::{Connection, Error, Failure, Flight, Oid, Param, PipelineOutcome, TransactionStatus};
 use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Instant};
 
 /// A session, for one pipeline at a time.
@@ -13,6 +13,10 @@ pub(super) struct Session {
     connection: Connection,
     flight: Flight,
     statements: Statements,
+    /// How many units each section of the pipeline that is out has, oldest first.
+    sections: VecDeque<usize>,
+    /// Units that only read and that share the section which is being added to.
+    open_reads: usize,
     /// Statements that are being prepared behind the pipeline that is out, with the types of their parameters.
     preparing: VecDeque<(Rc<str>, Vec<Oid>)>,
     /// Whether its prepared statements do not fit any more.
@@ -32,6 +36,8 @@ impl Session {
             connection,
             flight: Flight::new(),
             statements: Statements::default(),
+            sections: VecDeque::new(),
+            open_reads: 0,
             preparing: VecDeque::new(),
             is_outdated: false,
         })
@@ -53,8 +59,12 @@ impl Session {
         self.is_outdated
     }
 
-    /// Adds a unit to the next pipeline.
-    pub(super) fn add(&mut self, unit: &Unit) -> Result<(), Error> {
+    /// Adds a unit to the next pipeline. Units that only read share a section, unless they are to be `alone`.
+    pub(super) fn add(&mut self, unit: &Unit, alone: bool) -> Result<(), Error> {
+        let shares = unit.is_read() && !alone;
+        if !shares {
+            self.end_reads();
+        }
         for (sql, params) in unit.statements() {
             match self.statements.look_up(sql, &params) {
                 Use::Prepared(statement) => self.flight.statement(&self.connection, statement, &params)?,
@@ -66,12 +76,26 @@ impl Session {
                 }
             }
         }
-        self.flight.sync();
+        if shares {
+            self.open_reads += 1;
+        } else {
+            self.flight.sync();
+            self.sections.push_back(1);
+        }
         Ok(())
+    }
+
+    /// Ends the section of units that only read, if there is one.
+    fn end_reads(&mut self) {
+        if self.open_reads > 0 {
+            self.flight.sync();
+            self.sections.push_back(std::mem::take(&mut self.open_reads));
+        }
     }
 
     /// Sends the pipeline, by the time `due`.
     pub(super) async fn send(&mut self, due: Instant) -> Result<(), Error> {
+        self.end_reads();
         for (sql, types) in &self.preparing {
             // A section for each: one that is refused leaves the others alone.
             self.flight.prepare(&mut self.connection, sql, types)?;
@@ -81,18 +105,20 @@ impl Session {
         self.flight.send(&mut self.connection).await
     }
 
-    /// Waits for the outcome of the pipeline's next unit, by the time `due`.
+    /// Waits for the outcome of the pipeline's next section, by the time `due`.
     ///
     /// # Errors
     /// Failures of the connection, which is of no more use then.
-    pub(super) async fn receive(&mut self, due: Instant) -> Result<UnitResult, Error> {
+    pub(super) async fn receive(&mut self, due: Instant) -> Result<SectionOutcome, Error> {
         self.flight.set_deadline(Some(due));
         let outcome = self.flight.answer(&mut self.connection).await?;
+        let Some(units) = self.sections.pop_front() else { panic!("a section that is answered was sent") };
         if self.connection.transaction_status() != TransactionStatus::Idle {
-            return Ok(Err(ChannelError::LeftTransaction));
+            let results = (0..units).map(|_| Err(ChannelError::LeftTransaction)).collect();
+            return Ok(SectionOutcome { results, skipped: 0, left_transaction: true });
         }
         self.is_outdated |= makes_statements_outdated(&outcome);
-        Ok(Ok(outcome))
+        Ok(SectionOutcome::of(outcome, units))
     }
 
     /// Waits for what was prepared behind the pipeline's units.
@@ -106,6 +132,37 @@ impl Session {
             self.statements.prepared(&sql, &types, outcome);
         }
         Ok(())
+    }
+}
+
+/// What the units of a section come to.
+pub(super) struct SectionOutcome {
+    /// The results of the first units.
+    pub(super) results: Vec<UnitResult>,
+    /// So many units behind them were not carried out, since one before them has failed.
+    pub(super) skipped: usize,
+    /// Whether a unit has left a transaction open.
+    pub(super) left_transaction: bool,
+}
+
+impl SectionOutcome {
+    /// Divides the outcome of a section among its units: where there are several, each has one statement.
+    fn of(outcome: PipelineOutcome, units: usize) -> Self {
+        if units == 1 {
+            return Self { results: vec![Ok(outcome)], skipped: 0, left_transaction: false };
+        }
+        let one = |results, failure| Ok(PipelineOutcome { results, statements: Vec::new(), failure });
+        let mut results: Vec<UnitResult> = outcome.results.into_iter().map(|result| one(vec![result], None)).collect();
+        match outcome.failure {
+            // At the end of their transaction all of them fail.
+            Some(failure) if results.len() == units => {
+                let error = ChannelError::from(Error::Server(failure.error));
+                results = (0..units).map(|_| Err(error.clone())).collect();
+            }
+            Some(failure) => results.push(one(Vec::new(), Some(Failure { statement: 0, ..failure }))),
+            None => assert!(results.len() == units, "a section without an error has carried out its statements"),
+        }
+        Self { skipped: units - results.len(), results, left_transaction: false }
     }
 }
 

@@ -22,6 +22,7 @@ pub struct Unit {
     statements: SmallVec<[Statement; 1]>,
     values: SmallVec<[Value; 4]>,
     bytes: BytesMut,
+    is_read: bool,
     /// Why a statement could not be added.
     error: Option<Error>,
 }
@@ -46,9 +47,20 @@ impl Unit {
         Self::default().and(sql, params)
     }
 
+    /// A unit of one statement that only reads.
+    ///
+    /// Such units share a transaction with those before and behind them, which costs the server a third less than one for each.
+    /// Each has a snapshot of its own all the same, but `now()` is that of the first one. Where one of them fails, those
+    /// behind it are sent again by themselves: they may be carried out behind units that were submitted later.
+    #[must_use]
+    pub fn read(sql: &Rc<str>, params: &[Param<'_>]) -> Self {
+        Self { is_read: true, ..Self::of(sql, params) }
+    }
+
     /// Adds a statement. A statement that cannot be sent makes the whole unit fail with [`Error::Usage`] when it is submitted.
     #[must_use]
     pub fn and(mut self, sql: &Rc<str>, params: &[Param<'_>]) -> Self {
+        self.is_read = false;
         if self.error.is_none() {
             self.error = self.add(sql, params).err();
         }
@@ -84,6 +96,11 @@ impl Unit {
             None if self.statements.is_empty() => Err(Error::Usage { what: "a unit without statements".to_owned() }),
             None => Ok(self),
         }
+    }
+
+    /// Whether it is one statement that only reads.
+    pub(super) fn is_read(&self) -> bool {
+        self.is_read
     }
 
     /// The memory that it occupies, in bytes.

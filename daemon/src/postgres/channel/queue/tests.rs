@@ -162,6 +162,24 @@ fn a_connection_that_nobody_uses_is_closed() {
     assert_eq!(action(&mut queue, now + ms(500) + BOUNDS.idle), Action::Sleep(None));
 }
 
+#[test]
+fn what_the_server_has_skipped_is_sent_again_in_front_of_what_waits() {
+    let now = Instant::now();
+    let deadline = now + ms(1000);
+    let mut queue = UnitQueue::new(BOUNDS);
+    queue.connected(now);
+    for ids in [0..4, 4..8] {
+        ids.for_each(|id| queue.push(unit(id), 1, deadline).unwrap());
+        queue.next(now);
+    }
+    assert_eq!(queue.answered(now).id, 0);
+    queue.repeat(1);
+    assert_eq!(queue.answered(now).id, 2);
+    queue.repeat(1);
+    assert_eq!(action(&mut queue, now), Action::Send(deadline));
+    assert!(queue.in_flight().map(|unit| unit.id).eq([1, 3, 4, 5, 6, 7]));
+}
+
 /// Something that happens.
 #[derive(Clone, Debug)]
 enum Event {
@@ -186,6 +204,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..500_u64).prop_map(Event::Wait),
         1 => Just(Event::Wait(60_000)),
         8 => prop::bool::weighted(0.2).prop_map(|fails| Event::Drive { fails }),
+        1 => Just(Event::Skip),
     ]
 }
 
@@ -201,6 +220,8 @@ struct Walk {
     sent: Vec<usize>,
     /// Those that are in flight, in order.
     in_flight: VecDeque<usize>,
+    /// Those that the server has skipped and that were not sent again yet, in order.
+    skipped: VecDeque<usize>,
     is_up: bool,
 }
 
@@ -236,7 +257,8 @@ impl Walk {
                 Unsent::Cancelled => assert!(unit.is_cancelled()),
                 Unsent::Overdue => assert!(self.taken[unit.id].1 <= self.now),
             }
-            assert!(!self.sent.contains(&unit.id));
+            assert!(!self.sent.contains(&unit.id) || self.skipped.contains(&unit.id));
+            self.skipped.retain(|id| *id != unit.id);
         }
         let refused: Vec<Unit> = decision.refused.into_iter().map(|(unit, _)| unit).collect();
         self.hand_back(&refused);
@@ -246,6 +268,7 @@ impl Walk {
                 assert!(!self.is_up);
                 if fails {
                     let failed = self.queue.connect_failed(self.now);
+                    self.skipped.clear();
                     self.hand_back(&failed);
                 } else {
                     self.queue.connected(self.now);
@@ -267,11 +290,23 @@ impl Walk {
         assert!(!pipeline.is_empty());
         for unit in &pipeline {
             assert!(!unit.is_cancelled() && self.taken[unit.id].1 > self.now, "{unit:?} is not sent");
-            assert!(self.sent.last().is_none_or(|last| *last < unit.id), "in the order in which they came");
-            self.sent.push(unit.id);
+            match self.skipped.pop_front() {
+                Some(skipped) => assert_eq!(unit.id, skipped, "what was skipped goes first"),
+                None => {
+                    assert!(self.sent.last().is_none_or(|last| *last < unit.id), "in the order in which they came");
+                    self.sent.push(unit.id);
+                }
+            }
             self.in_flight.push_back(unit.id);
         }
         assert_eq!(Some(due), self.in_flight.iter().map(|id| self.taken[*id].1).min());
+    }
+
+    fn skip(&mut self) {
+        if let Some(skipped) = self.in_flight.pop_front() {
+            self.queue.repeat(1);
+            self.skipped.push_back(skipped);
+        }
     }
 
     fn receive(&mut self, due: Instant, fails: bool) {
@@ -302,6 +337,7 @@ proptest! {
             handed_back: Vec::new(),
             sent: Vec::new(),
             in_flight: VecDeque::new(),
+            skipped: VecDeque::new(),
             is_up: false,
         };
         for event in events {
@@ -314,9 +350,11 @@ proptest! {
                 }
                 Event::Wait(milliseconds) => walk.now += ms(milliseconds),
                 Event::Drive { fails } => walk.drive(fails),
+                Event::Skip => walk.skip(),
             }
-            assert!(walk.queue.queued.len() <= BOUNDS.units);
-            assert!(walk.queue.queued_bytes <= BOUNDS.bytes || walk.queue.queued.len() == 1);
+            let skipped = walk.skipped.len();
+            assert!(walk.queue.queued.len() <= BOUNDS.units + skipped);
+            assert!(walk.queue.queued_bytes <= BOUNDS.bytes || walk.queue.queued.len() <= 1 + skipped);
             assert_eq!(walk.queue.queued_bytes, walk.queue.queued.iter().map(|unit| unit.bytes).sum::<usize>());
         }
         // Once nothing goes wrong any more, all are answered within a few steps.

@@ -1,0 +1,20 @@
+//! What a core hears from the thread that asks PostgreSQL.
+
+use crate::http::{ErrorCode, Refusal};
+
+/// The answer to a request.
+#[derive(Debug)]
+pub enum PgAnswer {
+    /// 200 with this JSON.
+    Json(Vec<u8>),
+    /// A refusal.
+    Refused(Refusal),
+}
+
+impl PgAnswer {
+    /// 503 `postgres_away`: PostgreSQL gave no answer.
+    #[must_use]
+    pub fn away(why: impl std::fmt::Display) -> Self {
+        Self::Refused(Refusal::new(ErrorCode::PostgresAway, format!("no answer over the connection to PostgreSQL: {why}")))
+    }
+}
