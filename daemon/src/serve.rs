@@ -137,7 +137,8 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
 
     let (ends, end) = channel();
     watch_signals(&ends, &shared).map_err(setup)?;
-    let threads = start_cores(&shared, &mut log, &pg_requests, sockets, (&cpus, connections_max), &ends).map_err(setup)?;
+    let threads =
+        start_cores(&shared, &mut log, &pg_requests, sockets, (&cpus, connections_max), &ends).map_err(setup)?;
     let threads = when_all_serve(threads, &end)?;
     watchdog::start(&shared).map_err(setup)?;
     let cluster: Arc<OnceLock<String>> = Arc::default();

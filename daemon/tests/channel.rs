@@ -269,6 +269,33 @@ fn a_statement_is_prepared_once_and_again_when_it_does_not_fit_any_more() {
 }
 
 #[test]
+fn an_error_among_units_that_only_read_hits_none_of_those_that_share_its_transaction() {
+    with_channel(async |channel, cluster| {
+        cluster.psql("INSERT INTO t SELECT generate_series(1, 9)").unwrap();
+        let sql: Rc<str> = "SELECT 12 / n FROM t WHERE n = $1 + 0 * (1 / $1)".into();
+        let read = |n: i64| Unit::read(&sql, &[Param::I64(n)]);
+        // The first time unprepared, then prepared.
+        for _ in 0..3 {
+            let units = [read(1), read(0), read(2), read(0), read(0), unit("INSERT INTO t VALUES (10)", &[]), read(3)];
+            let deadline = Instant::now() + PATIENCE;
+            let replies = units.map(|unit| channel.submit(unit, deadline, None));
+            let mut answers = Vec::new();
+            for reply in replies {
+                let outcome = reply.await.unwrap();
+                let value = outcome.results.first().and_then(|result| result.rows.first()).map(|row| row.get_i64(0));
+                let failure = outcome.failure.map(|failure| (failure.statement, failure.error.sqlstate.to_string()));
+                answers.push((value.map(Result::unwrap), failure));
+            }
+            let division = || (None, Some((0, "22012".to_owned())));
+            let expected =
+                [(Some(12), None), division(), (Some(6), None), division(), division(), (None, None), (Some(4), None)];
+            assert_eq!(answers, expected);
+            cluster.psql("DELETE FROM t WHERE n = 10").unwrap();
+        }
+    });
+}
+
+#[test]
 fn a_full_queue_refuses_at_once() {
     with_channel(async |channel, _| {
         let deadline = Instant::now() + PATIENCE;

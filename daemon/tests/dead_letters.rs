@@ -336,6 +336,56 @@ fn over_http_letters_are_listed_shown_put_back_and_dropped() {
 }
 
 #[test]
+fn a_letter_whose_partition_is_deleted_while_it_is_put_back_stays_and_says_so() {
+    let stage = Stage::start(&[]);
+    stage.cluster.psql(RULE).unwrap();
+    push(&stage.daemon, &[good(0), bad(1)]);
+    stage.cluster.psql(GOOD_AGAIN).unwrap();
+    let letter = stage.rows("SELECT id, sqlstate, error, failed_at FROM forebay.dead_letters").remove(0);
+    let path = format!("/api/v1/dead-letters/{}/retry", letter[0]);
+    let retry = || stage.daemon.connect().post(&path, b"").unwrap();
+    // The partition is still to be seen while another session deletes it, and gone once its lock can be had.
+    let config = forebay_pgwire::Config::from_url(&stage.cluster.url()).unwrap();
+    let mut runtime = forebay::rt::runtime(8).unwrap();
+    let mut other = runtime.block_on(forebay_pgwire::Connection::connect(&config)).unwrap();
+    let delete = "BEGIN; DELETE FROM forebay.messages; DELETE FROM forebay.partitions";
+    runtime.block_on(other.simple(delete)).unwrap();
+    let retried = std::thread::scope(|scope| {
+        let retried = scope.spawn(retry);
+        let waiting = "SELECT 1 FROM pg_stat_activity \
+                       WHERE application_name LIKE 'forebay %' AND wait_event_type = 'Lock'";
+        wait_until("the retry waits for the partition's lock", || !stage.rows(waiting).is_empty());
+        runtime.block_on(other.simple("COMMIT")).unwrap();
+        retried.join().unwrap()
+    });
+    let body = retried.json();
+    assert_eq!((retried.status, &body["status"]), (200, &json!("partition_deleted")), "{body}");
+    assert_eq!(stage.rows("SELECT id, sqlstate, error, failed_at FROM forebay.dead_letters"), [letter]);
+    assert_eq!(stage.daemon.figure("failed"), 1);
+    assert_eq!(stage.rows("SELECT 1 FROM forebay.messages"), Vec::<Vec<String>>::new());
+    // Once more, and the partition is made anew.
+    assert_eq!(retry().json()["status"], "queued");
+    assert_eq!(messages(&stage).len(), 1);
+    assert_eq!(stage.daemon.figure("failed"), 0);
+}
+
+#[test]
+fn a_letter_that_a_trigger_skips_stays_with_the_reason_and_leaves_no_gap() {
+    let stage = Stage::start(&[]);
+    stage.cluster.psql(RULE).unwrap();
+    push(&stage.daemon, &[bad(1), bad(2)]);
+    let skip = "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS \
+                $$BEGIN IF NEW.payload->>'n' = '1' THEN RETURN NULL; END IF; RETURN NEW; END$$; \
+                CREATE TRIGGER skip BEFORE INSERT ON forebay.messages FOR EACH ROW EXECUTE FUNCTION skip()";
+    stage.cluster.psql(&format!("{GOOD_AGAIN}; {skip}")).unwrap();
+    let retried = stage.daemon.connect().post("/api/v1/dead-letters/retry", b"").unwrap();
+    assert_eq!(retried.json(), json!({"queued": 1, "duplicate": 0, "failed": 1, "more": false}));
+    assert_eq!(stage.rows("SELECT transaction_id, sqlstate FROM forebay.dead_letters"), [["tx1", "XXFB2"]]);
+    let found = messages(&stage);
+    assert_eq!((found.len(), found[0][0].as_str(), found[0][1].as_str()), (1, "1", "2"));
+}
+
+#[test]
 fn a_record_that_is_no_message_is_shown_in_digits_and_stays() {
     let stage = Stage::start(&[]);
     // As an earlier release left it, and as this one would.

@@ -41,7 +41,7 @@ fn case_57_checkpoint_set_ends_the_lost_session_of_a_stopped_daemon_which_has_th
 }
 
 #[test]
-fn the_sessions_of_errands_and_commands_are_bounded_like_the_drain_s() {
+fn the_sessions_of_requests_and_commands_are_bounded_like_the_drain_s() {
     const TIMEOUT: [&str; 2] = ["--postgres-timeout-ms", "7000"];
     let hba_lines = vec!["host all all 127.0.0.1/32 trust".to_owned()];
     let cluster =
@@ -75,7 +75,7 @@ fn the_sessions_of_errands_and_commands_are_bounded_like_the_drain_s() {
     let retried = forebay(&[&["dead-letters", "retry", "--all"], &at[..], &TIMEOUT].concat());
     assert_eq!(retried.status.code(), Some(0), "{}", String::from_utf8_lossy(&retried.stderr));
     let who = "SELECT DISTINCT who FROM seen ORDER BY who";
-    assert_eq!(rows(&cluster, who), [["forebay"], ["forebay command"], ["forebay errand"]]);
+    assert_eq!(rows(&cluster, who), [["forebay"], ["forebay admin"], ["forebay command"]]);
     let settings =
         "SELECT name, string_agg(DISTINCT setting, ' '), count(DISTINCT who) FROM seen GROUP BY name ORDER BY name";
     let expected = [

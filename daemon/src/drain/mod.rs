@@ -7,7 +7,7 @@
 //!                │          └─ lane       one lane of it, and what is left out      piece   its memory
 //!                │     ── batch     the round's records by partition                 rows    as COPY takes them
 //!                └── session ── round        one transaction                         class   what an error asks for
-//!                       ├─ connection   also the errands' and the commands'
+//!                       ├─ connection   also the channels' and the commands'
 //!                       ├─ predecessor, statements, partitions, dead_letters
 //!                       ├─ plan         how many drainers
 //!                       └─ checkpoint ── judgement   does it fit the log?    database, remembered   which one, how far

@@ -95,7 +95,8 @@ impl DeadLetterStore {
                 Ok(letters) => page.letters = letters,
                 // The table is missing, or a right on it: the files are to be seen all the same.
                 Err(ChannelError::Postgres(error))
-                    if error.db_error().is_some() && ChannelError::Postgres(error.clone()).remedy() == Remedy::Pause =>
+                    if error.db_error().is_some()
+                        && ChannelError::Postgres(error.clone()).remedy() == Remedy::Pause =>
                 {
                     page.table_refused = Some(error.to_string());
                 }
@@ -137,9 +138,7 @@ impl DeadLetterStore {
                 let rows = self.client.rows(&self.sql.get, &[Param::I64(id)]).await?;
                 Ok(rows.first().map(read_whole).transpose()?)
             }
-            LetterId::File(number) => {
-                Ok(self.files.list()?.into_iter().find(|letter| letter.number == Some(number)))
-            }
+            LetterId::File(number) => Ok(self.files.list()?.into_iter().find(|letter| letter.number == Some(number))),
         }
     }
 
@@ -214,7 +213,8 @@ impl DeadLetterStore {
     ) -> Result<Vec<Result<RetryOutcome, StoreError>>, StoreError> {
         let partitions = self.partitions_of(&letters).await?;
         // All are on their way before the first reply is waited for.
-        let under_way: Vec<_> = letters.iter().map(|(id, letter)| self.submit_put_back(*id, letter, &partitions)).collect();
+        let under_way: Vec<_> =
+            letters.iter().map(|(id, letter)| self.submit_put_back(*id, letter, &partitions)).collect();
         let mut outcomes = Vec::new();
         for ((id, letter), under_way) in letters.into_iter().zip(under_way) {
             let outcome = match under_way {
@@ -285,7 +285,12 @@ impl DeadLetterStore {
     }
 
     /// Does for a letter what its outcome asks for beyond the unit that put it back.
-    async fn settle(&self, id: LetterId, letter: DeadLetter, outcome: RetryOutcome) -> Result<RetryOutcome, StoreError> {
+    async fn settle(
+        &self,
+        id: LetterId,
+        letter: DeadLetter,
+        outcome: RetryOutcome,
+    ) -> Result<RetryOutcome, StoreError> {
         match (id, &outcome) {
             (LetterId::Table(id), RetryOutcome::Duplicate { .. }) => {
                 let was_there = removed(self.remove_from_table(id)).await?;
@@ -296,7 +301,7 @@ impl DeadLetterStore {
                 self.client.run(Unit::of(&self.sql.note_refusal, &params)).await?;
             }
             (LetterId::File(number), RetryOutcome::Queued { .. } | RetryOutcome::Duplicate { .. }) => {
-                drop(self.files.remove(number)?);
+                self.files.remove(number)?;
             }
             (LetterId::File(number), RetryOutcome::Refused { sqlstate, error }) => {
                 let failed_us = unix_now().as_micros() as i64;

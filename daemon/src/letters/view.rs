@@ -87,14 +87,8 @@ impl<'a> RetryView<'a> {
     /// What became of the letter `id`. A duplicate's `messageId` is that of the message that is in its place.
     #[must_use]
     pub fn of(id: LetterId, outcome: &'a RetryOutcome) -> Self {
-        let view = |status| Self {
-            id: id.to_string(),
-            status,
-            seq: None,
-            message_id: None,
-            sqlstate: None,
-            error: None,
-        };
+        let view =
+            |status| Self { id: id.to_string(), status, seq: None, message_id: None, sqlstate: None, error: None };
         match outcome {
             RetryOutcome::Queued { seq } => Self { seq: Some(*seq), ..view("queued") },
             RetryOutcome::Duplicate { of } => Self { message_id: Some(*of), ..view("duplicate") },

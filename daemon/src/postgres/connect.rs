@@ -1,4 +1,4 @@
-//! A connection to PostgreSQL as the drain, the errands and the commands make it: bounded on both sides, and to a server that
+//! A connection to PostgreSQL as the drain, the channels and the commands make it: bounded on both sides, and to a server that
 //! may be written to.
 
 use forebay_pgwire::{Config, Connection, Error, TargetSession};

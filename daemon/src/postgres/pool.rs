@@ -23,9 +23,9 @@ impl Pool {
     #[must_use]
     pub fn channel(&self) -> Channel {
         let [first, others @ ..] = &self.channels;
-        let fewest = others.iter().fold(first, |fewest, channel| {
-            if channel.open_units() < fewest.open_units() { channel } else { fewest }
-        });
+        let fewest = others
+            .iter()
+            .fold(first, |fewest, channel| if channel.open_units() < fewest.open_units() { channel } else { fewest });
         fewest.clone()
     }
 }

@@ -15,6 +15,9 @@ impl PgAnswer {
     /// 503 `postgres_away`: PostgreSQL gave no answer.
     #[must_use]
     pub fn away(why: impl std::fmt::Display) -> Self {
-        Self::Refused(Refusal::new(ErrorCode::PostgresAway, format!("no answer over the connection to PostgreSQL: {why}")))
+        Self::Refused(Refusal::new(
+            ErrorCode::PostgresAway,
+            format!("no answer over the connection to PostgreSQL: {why}"),
+        ))
     }
 }

@@ -42,21 +42,23 @@ pub fn start_core(
         log: Arc::new(LogView::new(&log, None, segment_bytes, quota_bytes)),
         drain: Arc::new(DrainView::new(DrainSignal::new().unwrap(), None)),
         health: Arc::new(HealthMonitor::new(Arc::clone(&mailboxes))),
-        mailboxes,
+        mailboxes: Arc::clone(&mailboxes),
         pulses: Arc::new([Pulse::default()]),
-            stopping: false.into(),
+        stopping: false.into(),
     });
     shared.health.set(health);
     let (mut sockets, address) = bind_all(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
     let (failed, failures) = channel();
     let (starting, _) = channel();
+    let pg_requests = PgRequests::new(mailboxes).unwrap();
     let lane = log.lanes.remove(0);
     let socket = sockets.remove(0);
     std::thread::spawn(move || {
         first();
         // They live as long as the core.
         let (_log, _failures) = (log, failures);
-        ingest::run(CoreStart { shared, lane, socket, cpu: None, connections_max: 100, failed, starting }).unwrap();
+        let start = CoreStart { shared, lane, socket, cpu: None, connections_max: 100, pg_requests, failed, starting };
+        ingest::run(start).unwrap();
     });
     address
 }

@@ -4,7 +4,7 @@
 
 use super::{
     Exit,
-    database::with_database,
+    database::with_channel,
     print::{print, print_json},
 };
 use crate::{
@@ -12,11 +12,13 @@ use crate::{
     datadir::wal_dir,
     ids::rfc3339,
     letters::{
-        desk::{Desk, DeskError, LetterId, Listed, retried_view},
         files::LetterFiles,
-        table::{PAGE_MAX, Retried},
+        id::LetterId,
+        put_back::RetryOutcome,
+        store::{DeadLetterStore, Listed, PAGE_MAX, StoreError},
+        view::{LetterView, RetryView, place},
     },
-    postgres::{schema, schema::quoted},
+    postgres::schema::quoted,
 };
 use clap::{Args, Subcommand};
 
@@ -86,11 +88,11 @@ pub(super) struct Which {
     queue: Option<String>,
 }
 
-impl From<DeskError> for Exit {
-    fn from(error: DeskError) -> Self {
+impl From<StoreError> for Exit {
+    fn from(error: StoreError) -> Self {
         match error {
-            DeskError::Postgres(_) => Self::postgres(error.to_string()),
-            DeskError::Files(_) => Self::storage(error.to_string()),
+            StoreError::Postgres(_) => Self::postgres(error.to_string()),
+            StoreError::Files(_) => Self::storage(error.to_string()),
         }
     }
 }
@@ -99,41 +101,38 @@ pub(super) fn run(command: DeadLettersCommand) -> Result<(), Exit> {
     match command {
         DeadLettersCommand::Ls { at, queue, limit } => {
             let json = at.json;
-            at.with_desk(async |desk| ls(desk, queue.as_deref(), limit, json).await)
+            at.with_store(async |store| ls(store, queue.as_deref(), limit, json).await)
         }
         DeadLettersCommand::Show { at, id } => {
             let json = at.json;
-            at.with_desk(async |desk| show(desk, id, json).await)
+            at.with_store(async |store| show(store, id, json).await)
         }
         DeadLettersCommand::Retry { at, which } => {
             let json = at.json;
-            at.with_desk(async |desk| retry(desk, &which, json).await)
+            at.with_store(async |store| retry(store, &which, json).await)
         }
         DeadLettersCommand::Drop { which: Which { all: true, .. }, yes: false, .. } => {
             Err(Exit::usage("dropping them all cannot be taken back: say --yes"))
         }
         DeadLettersCommand::Drop { at, which, yes: _ } => {
             let json = at.json;
-            at.with_desk(async |desk| remove(desk, &which, json).await)
+            at.with_store(async |store| remove(store, &which, json).await)
         }
     }
 }
 
 impl At {
-    fn with_desk(self, work: impl AsyncFnOnce(&mut Desk) -> Result<(), Exit>) -> Result<(), Exit> {
+    fn with_store(self, work: impl AsyncFnOnce(&DeadLetterStore) -> Result<(), Exit>) -> Result<(), Exit> {
         let config = Config::resolve(*self.args)?;
-        with_database(&config, None, async |mut conn| {
-            // The columns must be there; nothing is made by looking.
-            let ensured = schema::ensure(&mut conn, &config.schema, false).await;
-            ensured.map_err(|error| Exit::postgres(error.to_string()))?;
+        with_channel(&config, async |client| {
             let files = LetterFiles::below(&wal_dir(&config.data_dir));
-            work(&mut Desk::new(conn, quoted(&config.schema), files)).await
+            work(&DeadLetterStore::new(client, &quoted(&config.schema), files)).await
         })
     }
 }
 
-async fn ls(desk: &mut Desk, queue: Option<&str>, limit: u32, json: bool) -> Result<(), Exit> {
-    let page = desk.list(queue, None, limit).await?;
+async fn ls(store: &DeadLetterStore, queue: Option<&str>, limit: u32, json: bool) -> Result<(), Exit> {
+    let page = store.list(queue, None, limit).await?;
     if let Some(refused) = &page.table_refused {
         eprintln!("forebay: only those in files are shown: {refused}");
     }
@@ -147,7 +146,7 @@ async fn ls(desk: &mut Desk, queue: Option<&str>, limit: u32, json: bool) -> Res
         }
         for listed in &page.letters {
             if json {
-                print_json(out, &listed.view(false))?;
+                print_json(out, &LetterView::listed(listed.id, &listed.letter))?;
                 continue;
             }
             let letter = &listed.letter;
@@ -156,7 +155,7 @@ async fn ls(desk: &mut Desk, queue: Option<&str>, limit: u32, json: bool) -> Res
                 out,
                 "{:>8}  {:<9} {:<27}  {:<8}  {name:<24} {:<36}  {}",
                 listed.id.to_string(),
-                listed.place(),
+                place(listed.id),
                 rfc3339(letter.failed_us),
                 letter.sqlstate,
                 letter.transaction_id.as_deref().unwrap_or("-").escape_debug().to_string(),
@@ -175,18 +174,17 @@ fn shortened(error: &str) -> String {
     shown
 }
 
-async fn show(desk: &mut Desk, id: LetterId, json: bool) -> Result<(), Exit> {
-    let Some(listed) = desk.get(id).await? else {
+async fn show(store: &DeadLetterStore, id: LetterId, json: bool) -> Result<(), Exit> {
+    let Some(letter) = store.get(id).await? else {
         return Err(Exit { code: 1, message: format!("there is no dead letter {id}") });
     };
     print(|out| {
         if json {
-            return print_json(out, &listed.view(true));
+            return print_json(out, &LetterView::whole(id, &letter));
         }
-        let letter = &listed.letter;
         let lines = [
-            ("id", listed.id.to_string()),
-            ("where", listed.place().to_owned()),
+            ("id", id.to_string()),
+            ("where", place(id).to_owned()),
             ("queue", letter.queue.clone()),
             ("partition", letter.partition.clone()),
             ("message id", letter.message_id.map_or_else(String::new, |id| id.to_string())),
@@ -208,18 +206,18 @@ async fn show(desk: &mut Desk, id: LetterId, json: bool) -> Result<(), Exit> {
 
 /// Hands the ids of `which` to `work`, which says whether the letter was dealt with.
 async fn each(
-    desk: &mut Desk,
+    store: &DeadLetterStore,
     which: &Which,
-    mut work: impl AsyncFnMut(&mut Desk, LetterId) -> Result<bool, Exit>,
+    mut work: impl AsyncFnMut(&DeadLetterStore, LetterId) -> Result<bool, Exit>,
 ) -> Result<(), Exit> {
     let mut done = true;
     for &id in &which.ids {
-        done &= work(desk, id).await?;
+        done &= work(store, id).await?;
     }
     let mut after = None;
     let mut more = which.all;
     while more {
-        let page = desk.list(which.queue.as_deref(), after, PAGE_MAX).await?;
+        let page = store.list(which.queue.as_deref(), after, PAGE_MAX).await?;
         if let Some(refused) = page.table_refused {
             eprintln!("forebay: only those in files are dealt with: {refused}");
             done = false;
@@ -227,31 +225,34 @@ async fn each(
         after = page.letters.last().map(|last| last.id);
         more = after.is_some();
         for Listed { id, .. } in page.letters {
-            done &= work(desk, id).await?;
+            done &= work(store, id).await?;
         }
     }
     if done { Ok(()) } else { Err(Exit::findings()) }
 }
 
-async fn retry(desk: &mut Desk, which: &Which, json: bool) -> Result<(), Exit> {
-    each(desk, which, async |desk, id| {
-        let retried = desk.retry(id).await?;
-        print(|out| match &retried {
-            _ if json => print_json(out, &retried_view(id, &retried)),
-            Retried::Queued { seq } => writeln!(out, "{id}: queued, seq {seq}"),
-            Retried::Duplicate { of } => writeln!(out, "{id}: a duplicate of message {of}; the letter is gone"),
-            Retried::Refused { sqlstate, error } => writeln!(out, "{id}: refused again, {sqlstate}: {error}"),
-            Retried::NoMessage => writeln!(out, "{id}: it is no message that this release knows"),
-            Retried::Gone => writeln!(out, "{id}: there is no such letter"),
+async fn retry(store: &DeadLetterStore, which: &Which, json: bool) -> Result<(), Exit> {
+    each(store, which, async |store, id| {
+        let outcome = store.retry(id).await?;
+        print(|out| match &outcome {
+            _ if json => print_json(out, &RetryView::of(id, &outcome)),
+            RetryOutcome::Queued { seq } => writeln!(out, "{id}: queued, seq {seq}"),
+            RetryOutcome::Duplicate { of } => writeln!(out, "{id}: a duplicate of message {of}; the letter is gone"),
+            RetryOutcome::Refused { sqlstate, error } => writeln!(out, "{id}: refused again, {sqlstate}: {error}"),
+            RetryOutcome::NoMessage => writeln!(out, "{id}: it is not a message that this release knows"),
+            RetryOutcome::PartitionDeleted => {
+                writeln!(out, "{id}: its partition was deleted at the same time; the letter stays")
+            }
+            RetryOutcome::Gone => writeln!(out, "{id}: there is no such letter"),
         })?;
-        Ok(matches!(retried, Retried::Queued { .. } | Retried::Duplicate { .. }))
+        Ok(matches!(outcome, RetryOutcome::Queued { .. } | RetryOutcome::Duplicate { .. }))
     })
     .await
 }
 
-async fn remove(desk: &mut Desk, which: &Which, json: bool) -> Result<(), Exit> {
-    each(desk, which, async |desk, id| {
-        let was_there = desk.remove(id).await?;
+async fn remove(store: &DeadLetterStore, which: &Which, json: bool) -> Result<(), Exit> {
+    each(store, which, async |store, id| {
+        let was_there = store.remove(id).await?;
         let status = if was_there { "dropped" } else { "gone" };
         print(|out| match (json, was_there) {
             (true, _) => print_json(out, &serde_json::json!({"id": id.to_string(), "status": status})),
