@@ -1,7 +1,7 @@
 # Every target works as root, as in a container, and as an ordinary user with sudo.
 .POSIX:
 .NOTPARALLEL:
-.PHONY: help run test lint fmt clippy doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain fuzz soak-log mutate-log deps deps-test oha clean
+.PHONY: help run test lint fmt clippy doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain bench-channel fuzz soak-log mutate-log deps deps-test oha clean
 
 # Arguments for the daemon: make run ARGS='--listen 127.0.0.1:7000'
 ARGS =
@@ -19,6 +19,7 @@ help:
 	@echo 'make bench-bounds    measure the edge with large requests, one connection, an open loop, idle connections, two cores'
 	@echo 'make bench-log       compare the log with the bare disk (fio), a few minutes'
 	@echo 'make bench-drain     compare the drain with a bare client that COPYs the same rows, a quarter of an hour'
+	@echo 'make bench-channel  compare a channel to PostgreSQL with pgbench and a bare connection, a few minutes'
 	@echo 'make fuzz            run each fuzz target for FUZZ_SECONDS (30)'
 	@echo 'make soak-log        test the log on SEEDS (100000) simulated disks that fail'
 	@echo 'make mutate-log      check that the tests on the simulated disk detect faults in the log'
@@ -75,6 +76,9 @@ bench-log: deps
 
 bench-drain: deps
 	@bench/drain.sh
+
+bench-channel: deps
+	@bench/channel.sh
 
 # Number of seeds of the simulated disk for `make soak-log`.
 SEEDS = 100000

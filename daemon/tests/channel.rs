@@ -308,7 +308,7 @@ fn a_full_queue_refuses_at_once() {
         }
         assert!(matches!(results.pop().unwrap(), Err(ChannelError::Full)));
         assert!(results.into_iter().all(|result| number(result) == 1));
-        assert!(matches!(one().await, Ok(_)));
+        assert!(one().await.is_ok());
     });
 }
 

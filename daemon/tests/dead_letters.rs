@@ -370,6 +370,42 @@ fn a_letter_whose_partition_is_deleted_while_it_is_put_back_stays_and_says_so() 
 }
 
 #[test]
+fn requests_do_not_wait_for_one_another_and_too_many_are_refused_at_once() {
+    let stage = Stage::start(&[]);
+    stage.cluster.psql(RULE).unwrap();
+    push(&stage.daemon, &[good(0), bad(1), bad(2)]);
+    stage.cluster.psql(GOOD_AGAIN).unwrap();
+    let config = forebay_pgwire::Config::from_url(&stage.cluster.url()).unwrap();
+    let mut runtime = forebay::rt::runtime(8).unwrap();
+    let mut other = runtime.block_on(forebay_pgwire::Connection::connect(&config)).unwrap();
+    runtime.block_on(other.simple("BEGIN; SELECT FROM forebay.partitions FOR UPDATE")).unwrap();
+    let ids = stage.rows("SELECT id FROM forebay.dead_letters ORDER BY id");
+    let waiting =
+        "SELECT 1 FROM pg_stat_activity WHERE application_name = 'forebay admin' AND wait_event_type = 'Lock'";
+    let list = || stage.daemon.connect().get("/api/v1/dead-letters").unwrap();
+    std::thread::scope(|scope| {
+        for (others, id) in ids.iter().enumerate() {
+            assert_eq!(list().status, 200, "beside {others} that wait");
+            let path = format!("/api/v1/dead-letters/{}/retry", id[0]);
+            let daemon = &stage.daemon;
+            scope.spawn(move || daemon.connect().post(&path, b"").unwrap());
+            wait_until("it waits for the partition's lock", || stage.rows(waiting).len() == others + 1);
+        }
+        // Both connections wait now, and so do all requests beyond.
+        let lists: Vec<_> = (0..2 * forebay::limits::PG_REQUESTS_MAX).map(|_| scope.spawn(list)).collect();
+        wait_until("too many wait", || lists.iter().any(|list| list.is_finished()));
+        runtime.block_on(other.simple("COMMIT")).unwrap();
+        let (taken, refused): (Vec<_>, Vec<_>) =
+            lists.into_iter().map(|list| list.join().unwrap()).partition(|response| response.status == 200);
+        assert!(!refused.is_empty() && taken.len() + 2 >= forebay::limits::PG_REQUESTS_MAX);
+        for response in refused {
+            assert_eq!((response.status, response.code().as_str()), (503, "overloaded"));
+            assert!(response.header("Retry-After").is_some() && response.error().contains("connection"));
+        }
+    });
+}
+
+#[test]
 fn a_letter_that_a_trigger_skips_stays_with_the_reason_and_leaves_no_gap() {
     let stage = Stage::start(&[]);
     stage.cluster.psql(RULE).unwrap();

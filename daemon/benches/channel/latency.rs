@@ -48,7 +48,7 @@ fn channel(server: &Server, requests: u64) -> Latency {
         let (sql, mut ids, mut times_us) = (select(), Ids::new(1), Vec::new());
         for _ in 0..requests {
             let begun = Instant::now();
-            let unit = Unit::of(&sql, &[Param::I64(ids.next())]);
+            let unit = Unit::read(&sql, &[Param::I64(ids.next())]);
             let outcome = channel.submit(unit, deadline(), None).await.unwrap();
             assert_eq!(outcome.into_results().unwrap()[0].rows.len(), 1);
             times_us.push(begun.elapsed().as_secs_f64() * 1e6);

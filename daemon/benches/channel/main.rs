@@ -10,7 +10,10 @@
 // A measuring tool fails as a test does.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+#[path = "../../tests/common/mod.rs"]
+mod common;
 mod latency;
+mod letters;
 mod server;
 mod throughput;
 
@@ -50,12 +53,17 @@ impl Settings {
 
 fn main() {
     let settings = Settings::read();
-    let server = server::Server::start();
-    if settings.wants("throughput") {
-        println!("{}", throughput::run(&server, &settings));
+    if settings.wants("throughput") || settings.wants("latency") {
+        let server = server::Server::start();
+        if settings.wants("throughput") {
+            println!("{}", throughput::run(&server, &settings));
+        }
+        if settings.wants("latency") {
+            println!("{}", latency::run(&server, &settings));
+        }
     }
-    if settings.wants("latency") {
-        println!("{}", latency::run(&server, &settings));
+    if settings.wants("letters") {
+        println!("{}", letters::run(settings.rounds));
     }
 }
 

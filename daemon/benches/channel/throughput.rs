@@ -45,7 +45,7 @@ fn channel(server: &Server, tasks: usize, seconds: u64) -> f64 {
         let sql = select();
         // Connected, and the statement prepared.
         for id in 1..4 {
-            channel.submit(Unit::of(&sql, &[Param::I64(id)]), deadline(), None).await.unwrap();
+            channel.submit(Unit::read(&sql, &[Param::I64(id)]), deadline(), None).await.unwrap();
         }
         let (answers, running) = (Rc::new(Cell::new(0_u64)), Rc::new(Cell::new(tasks)));
         let begun = Instant::now();
@@ -56,7 +56,7 @@ fn channel(server: &Server, tasks: usize, seconds: u64) -> f64 {
             rt::spawn(async move {
                 let mut ids = Ids::new(task as u64);
                 while Instant::now() < end {
-                    let unit = Unit::of(&sql, &[Param::I64(ids.next())]);
+                    let unit = Unit::read(&sql, &[Param::I64(ids.next())]);
                     let results = channel.submit(unit, deadline(), None).await.unwrap().into_results().unwrap();
                     assert!(results[0].rows[0].get_str(0).unwrap().starts_with("payload"));
                     answers.set(answers.get() + 1);

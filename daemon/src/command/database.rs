@@ -22,7 +22,7 @@ const RING_OPERATIONS: u32 = 64;
 /// Time for the private PostgreSQL to stop after a command that started it.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What the sessions of commands are called in `pg_stat_activity`.
+/// The name of a command's sessions in `pg_stat_activity`.
 const APPLICATION_NAME: &str = "forebay command";
 
 /// Runs `work` with a connection to the database that `config` names. A private PostgreSQL that is not running is started for
