@@ -133,7 +133,8 @@ impl Drop for SmallDisk {
 /// Reports on standard error that a test did not run. The test harness hides the output of `eprintln!`.
 pub fn say_not_run(what: &str, why: &dyn Display) {
     let why = why.to_string();
-    writeln!(io::stderr(), "NOT RUN: {what}: {}", why.lines().next().unwrap_or("no reason")).unwrap();
+    let mut standard_error = io::stderr();
+    writeln!(standard_error, "NOT RUN: {what}: {}", why.lines().next().unwrap_or("no reason")).unwrap();
 }
 
 fn run(command: &[&str]) -> Result<(), MountError> {
