@@ -134,12 +134,6 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// What makes it the same as another message of its partition, if its client gave a transaction id.
-    #[must_use]
-    pub fn transaction_key(&self) -> Option<TransactionKey> {
-        self.transaction_id.map(TransactionKey::of)
-    }
-
     /// Who pushed it, where that is known.
     #[must_use]
     pub fn known_producer(&self) -> Option<&'a str> {
