@@ -18,6 +18,9 @@ const VERSION_WITH_PRODUCER: u8 = 2;
 /// Bytes of the part that every message has.
 const FIXED_BYTES: usize = 40;
 
+/// Texts that stand between the fixed part and the payload: transaction id, queue, partition, namespace, task, producer.
+const TEXTS: usize = 6;
+
 const FLAG_TRANSACTION_ID: u8 = 1;
 const FLAG_TRACE_ID: u8 = 2;
 const FLAG_AWAITED: u8 = 4;
@@ -131,13 +134,6 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// What makes it the same as another message of its partition, if its client said so: the transaction id itself where
-    /// that is a UUID in its usual form, else the first 128 bits of its BLAKE3 hash.
-    #[must_use]
-    pub fn transaction_key(&self) -> Option<TransactionKey> {
-        self.transaction_id.map(TransactionKey::of)
-    }
-
     /// Who pushed it, where that is known.
     #[must_use]
     pub fn known_producer(&self) -> Option<&'a str> {
@@ -151,6 +147,150 @@ impl<'a> Message<'a> {
     }
 }
 
+/// The payload of a record that [`Message::decode`] accepts. Its parts are read where they stand, without a second check: the
+/// drain checks each record once and reads it several times.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckedMessage<'a> {
+    bytes: &'a [u8],
+}
+
+impl<'a> CheckedMessage<'a> {
+    /// Checks a record's payload.
+    ///
+    /// # Errors
+    /// [`NotAMessage`].
+    pub fn check(bytes: &'a [u8]) -> Result<Self, NotAMessage> {
+        Message::decode(bytes).map(|_| Self { bytes })
+    }
+
+    /// A payload that [`check`](Self::check) accepted earlier.
+    ///
+    /// # Panics
+    /// Not here; the methods may panic if `check` refuses `bytes`.
+    #[must_use]
+    pub fn accepted_earlier(bytes: &'a [u8]) -> Self {
+        Self { bytes }
+    }
+
+    /// The message's id.
+    #[must_use]
+    pub fn id(self) -> Uuid {
+        Uuid::from_bytes(self.array(16))
+    }
+
+    /// When the message was accepted, in microseconds since 1970.
+    #[must_use]
+    pub fn accepted_us(self) -> i64 {
+        i64::from_le_bytes(self.array(8))
+    }
+
+    /// The client's trace id.
+    #[must_use]
+    pub fn trace_id(self) -> Option<Uuid> {
+        self.has(FLAG_TRACE_ID).then(|| Uuid::from_bytes(self.array(FIXED_BYTES)))
+    }
+
+    /// Whether a client waits for the commit.
+    #[must_use]
+    pub fn is_awaited(self) -> bool {
+        self.has(FLAG_AWAITED)
+    }
+
+    /// The client's transaction id.
+    #[must_use]
+    pub fn transaction_id(self) -> Option<&'a str> {
+        self.has(FLAG_TRANSACTION_ID).then(|| self.text(0))
+    }
+
+    /// Two messages of a partition with the same key are the same message. `None` if the client gave no transaction id.
+    #[must_use]
+    pub fn transaction_key(self) -> Option<TransactionKey> {
+        self.transaction_id().map(TransactionKey::of)
+    }
+
+    /// The queue's name in UTF-8, at most 255 bytes.
+    #[must_use]
+    pub fn queue(self) -> &'a [u8] {
+        self.part(1)
+    }
+
+    /// The partition's name in UTF-8, at most 255 bytes.
+    #[must_use]
+    pub fn partition(self) -> &'a [u8] {
+        self.part(2)
+    }
+
+    /// Where it goes, and the labels for a queue that is created for it.
+    #[must_use]
+    pub fn labels(self) -> Labels<'a> {
+        Labels { queue: self.text(1), partition: self.text(2), namespace: self.text(3), task: self.text(4) }
+    }
+
+    /// Who pushed it, where that is known.
+    #[must_use]
+    pub fn known_producer(self) -> Option<&'a str> {
+        Some(self.text(5)).filter(|producer_sub| !producer_sub.is_empty())
+    }
+
+    /// The JSON document.
+    #[must_use]
+    pub fn payload(self) -> &'a [u8] {
+        &self.bytes[self.text_start(TEXTS)..]
+    }
+
+    /// All parts at once.
+    #[must_use]
+    pub fn message(self) -> Message<'a> {
+        Message::decode(self.bytes).unwrap_or_else(|NotAMessage| unreachable!("the payload was checked earlier"))
+    }
+
+    fn has(self, flag: u8) -> bool {
+        self.bytes[1] & flag != 0
+    }
+
+    fn array<const N: usize>(self, at: usize) -> [u8; N] {
+        let mut array = [0; N];
+        array.copy_from_slice(&self.bytes[at..at + N]);
+        array
+    }
+
+    /// Length in bytes of the text of that index, in the order in which [`Message::encode_head`] writes them.
+    fn text_length(self, index: usize) -> usize {
+        const LENGTH_AT: [usize; TEXTS] = [6, 32, 34, 36, 38, 2];
+        // The version without a producer does not use the bytes of its length.
+        if index == TEXTS - 1 && self.bytes[0] == VERSION_PLAIN {
+            return 0;
+        }
+        usize::from(u16::from_le_bytes(self.array(LENGTH_AT[index])))
+    }
+
+    fn text_start(self, index: usize) -> usize {
+        let texts_at = FIXED_BYTES + if self.has(FLAG_TRACE_ID) { size_of::<Uuid>() } else { 0 };
+        texts_at + (0..index).map(|before| self.text_length(before)).sum::<usize>()
+    }
+
+    fn part(self, index: usize) -> &'a [u8] {
+        &self.bytes[self.text_start(index)..][..self.text_length(index)]
+    }
+
+    fn text(self, index: usize) -> &'a str {
+        std::str::from_utf8(self.part(index)).unwrap_or_else(|_| unreachable!("the payload was checked earlier"))
+    }
+}
+
+/// What a message says about its queue and its partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Labels<'a> {
+    /// The queue's name.
+    pub queue: &'a str,
+    /// The partition's name.
+    pub partition: &'a str,
+    /// The queue's namespace; empty: none.
+    pub namespace: &'a str,
+    /// The queue's task; empty: none.
+    pub task: &'a str,
+}
+
 /// A transaction id as PostgreSQL's unique index holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TransactionKey {
@@ -161,7 +301,8 @@ pub struct TransactionKey {
 }
 
 impl TransactionKey {
-    /// The key of `transaction_id`.
+    /// The key of `transaction_id`: the id itself if it is a UUID as PostgreSQL prints it, else the first 128 bits of its
+    /// BLAKE3 hash.
     #[must_use]
     pub fn of(transaction_id: &str) -> Self {
         // Only the form that PostgreSQL prints back stands for itself: another spelling is another id.
@@ -206,6 +347,16 @@ mod tests {
             message.encode_head(&mut bytes);
             bytes.extend_from_slice(&payload);
             prop_assert_eq!(Message::decode(&bytes), Ok(message));
+            let checked = CheckedMessage::check(&bytes).unwrap();
+            prop_assert_eq!(checked.message(), message);
+            prop_assert_eq!((checked.id(), checked.accepted_us()), (message.id, accepted_us));
+            prop_assert_eq!(checked.trace_id(), message.trace_id);
+            prop_assert_eq!((checked.queue(), checked.partition()), (queue.as_bytes(), partition.as_bytes()));
+            prop_assert_eq!(checked.transaction_id(), message.transaction_id);
+            prop_assert_eq!(checked.known_producer(), message.known_producer());
+            let labels = Labels { queue: &queue, partition: &partition, namespace: &namespace, task: "" };
+            prop_assert_eq!(checked.labels(), labels);
+            prop_assert_eq!((checked.is_awaited(), checked.payload()), (awaited, &payload[..]));
         }
 
         #[test]

@@ -3,10 +3,10 @@
 use crate::{
     access::Gate,
     banner,
-    config::{Config, PostgresTarget, sync_method},
+    config::{Config, PostgresTarget, ProbeDuplicates, sync_method},
     connection::listener::{ListenError, bind_all},
-    datadir::{DataDir, DataDirError},
-    drain::{DrainFailed, DrainThread},
+    datadir::{DataDir, DataDirError, wal_dir},
+    drain::{DrainFailed, DrainSettings, DrainStart, DrainThread},
     ingest,
     ingest::{CoreFailed, CoreStart},
     limits::{CONNECTIONS_PER_CORE_MAX, PG_REQUEST_DEADLINE, PG_REQUEST_STATEMENT_TIMEOUT},
@@ -323,8 +323,27 @@ fn start_drain(
     ends: &Sender<End>,
 ) -> std::io::Result<DrainThread> {
     let (failed, failures) = channel();
-    forward(failures, ends, |DrainFailed(what)| ServeError::Storage(what))?;
-    DrainThread::start(shared, &log.layout, target, failed)
+    forward(failures, ends, |failed: DrainFailed| ServeError::Storage(failed.to_string()))?;
+    let config = &shared.config;
+    let settings = DrainSettings {
+        schema: config.schema.clone(),
+        migrate: config.migrate,
+        auto_create_queues: config.auto_create_queues,
+        always_probe: config.probe_duplicates == ProbeDuplicates::Always,
+        connections: config.drain_connections,
+        statement_timeout: config.postgres_timeout,
+        wal_dir: wal_dir(&config.data_dir),
+    };
+    let start = DrainStart {
+        log: Arc::clone(&shared.log),
+        drain: Arc::clone(&shared.drain),
+        health: Arc::clone(&shared.health),
+        mailboxes: Arc::clone(&shared.mailboxes),
+        settings: Arc::new(settings),
+        layout: log.layout.clone(),
+        target,
+    };
+    DrainThread::start(start, failed)
 }
 
 /// Passes failures on as ends of the daemon.

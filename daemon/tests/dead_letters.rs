@@ -98,6 +98,8 @@ fn case_58_a_row_that_a_deferred_constraint_refuses_at_commit_is_found_by_halvin
     assert_eq!((&answers[16]["status"], &answers[17]["status"]), (&json!("queued"), &json!("failed")));
     assert!(numbers(&stage).iter().map(|n| n.parse::<u64>().unwrap()).eq((0..30).filter(|n| *n != 17)));
     assert_eq!(stage.rows("SELECT sqlstate FROM forebay.dead_letters"), [["23503"]]);
+    // The session goes on from the checkpoint that stands, and is not given up.
+    assert!(!stage.daemon.log().contains("the checkpoint is not where it was left"), "{}", stage.daemon.log());
 }
 
 #[test]

@@ -1,12 +1,12 @@
-//! The order in which a round looks at the log, as it stands in the daemon, under every interleaving that `loom` finds: two
-//! lanes on threads of their own, a producer that goes from one to the other, and the drain.
+//! The daemon's code that reads the counter and the durable ends, under every interleaving that `loom` finds. There are two
+//! lanes, each with its thread, a producer that sends to one and then to the other, and the drain.
 //!
-//! `daemon/tests/order_model.rs` walks a larger model of the same; this one walks the code.
+//! `daemon/tests/order_model.rs` walks a larger model of the same order.
 
 // Helpers of tests fail as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
-use forebay::drain::snapshot::snapshot;
+use forebay::drain::source::snapshot::snapshot;
 use loom::{
     sync::{
         Arc,
@@ -19,7 +19,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// No number.
 const NONE: u64 = u64::MAX;
 
-/// What a lane shows of its one message, as `forebay_wal::lane::LaneShared` does of all.
+/// A lane with one message. It shows what `forebay_wal::lane::LaneShared` shows of many.
 struct Lane {
     number: AtomicU64,
     durable: AtomicBool,
@@ -38,7 +38,7 @@ impl Log {
         Self { counter: AtomicU64::new(0), lanes: [lane(), lane()], answered: AtomicBool::new(false) }
     }
 
-    /// A message is numbered, and then durable.
+    /// Numbers a message, then makes it durable.
     fn take(&self, lane: usize) {
         let number = self.counter.fetch_add(1, Ordering::SeqCst);
         self.lanes[lane].number.store(number, Ordering::SeqCst);
@@ -49,7 +49,7 @@ impl Log {
         self.counter.load(Ordering::SeqCst)
     }
 
-    /// The numbers that stand before each lane's durable end.
+    /// The number before each lane's durable end.
     fn ends(&self) -> [Option<u64>; 2] {
         self.lanes.each_ref().map(|lane| {
             let durable = lane.durable.load(Ordering::SeqCst);
@@ -58,10 +58,10 @@ impl Log {
     }
 }
 
-/// What a round takes, by lane, and what it looks at to know.
+/// Reads the counter, and the number before each lane's durable end.
 type Look = fn(&Log) -> (u64, [Option<u64>; 2]);
 
-/// Two rounds while two messages are on their way, the second of which is sent after the first one's answer.
+/// Takes two rounds while two messages are being pushed; the second one is sent after the answer to the first one.
 fn two_rounds(look: Look) {
     loom::model(move || {
         let log = Arc::new(Log::new());
@@ -75,7 +75,7 @@ fn two_rounds(look: Look) {
         let second = {
             let log = Arc::clone(&log);
             thread::spawn(move || {
-                // Where the answer is not there yet, there is nothing to be seen.
+                // Without an answer nothing is sent in this interleaving.
                 if log.answered.load(Ordering::Acquire) {
                     log.take(1);
                 }

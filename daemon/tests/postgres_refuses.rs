@@ -141,6 +141,27 @@ fn case_60_a_column_missing_pauses_the_drain_until_it_is_back() {
 }
 
 #[test]
+fn case_60_a_trigger_that_skips_partitions_pauses_the_drain_until_it_is_dropped() {
+    let stage = Stage::start(&[]);
+    let push = |queue: &str, n: u64| {
+        let item = json!({"queue": queue, "payload": n});
+        assert_eq!(stage.daemon.connect().push(&json!({"items": [item]})).unwrap().status, 201);
+    };
+    push("known", 0);
+    let skip = "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RETURN NULL; END$$; \
+                CREATE TRIGGER skip BEFORE INSERT ON forebay.partitions FOR EACH ROW EXECUTE FUNCTION skip()";
+    stage.cluster.psql(skip).unwrap();
+    push("new", 1);
+    wait_until("the pause is told", || database(&stage.daemon) == "disconnected");
+    let log = stage.daemon.log();
+    assert!(log.contains("postgres_refuses") && log.contains("look for a trigger"), "{log}");
+    stage.cluster.psql("DROP TRIGGER skip ON forebay.partitions").unwrap();
+    wait_until("the drain goes on by itself", || database(&stage.daemon) == "connected");
+    push("new", 2);
+    assert_eq!(stage.payload_texts("new", 2), ["1", "2"]);
+}
+
+#[test]
 fn case_60_a_schema_that_is_gone_pauses_a_drain_that_may_not_migrate() {
     let rename = |from: &str, to: &str| format!("ALTER SCHEMA {from} RENAME TO {to}");
     let cluster = TestCluster::start_without_fsync().unwrap();

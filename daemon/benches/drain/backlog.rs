@@ -10,7 +10,7 @@ use tempfile::TempDir;
 /// Messages of one request.
 const MESSAGES_PER_REQUEST: u64 = 1000;
 
-/// An address at which nothing listens.
+/// A URL at which nothing listens.
 const NOWHERE: &str = "postgres://nobody@127.0.0.1:1/none";
 
 /// The log, of a daemon that has ended.
@@ -51,7 +51,7 @@ impl Backlog {
     }
 }
 
-/// A directory where `TMPDIR` says, else on the disk that holds the build.
+/// A new directory in `TMPDIR` if that is set, else on the disk that holds the build.
 pub(crate) fn scratch() -> TempDir {
     let named = std::env::var_os("TMPDIR");
     tempfile::tempdir_in(named.as_deref().map_or(Path::new(env!("CARGO_TARGET_TMPDIR")), Path::new)).unwrap()

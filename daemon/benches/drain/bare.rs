@@ -1,4 +1,4 @@
-//! A PostgreSQL for the comparison, and a client that does nothing but COPY.
+//! A PostgreSQL for the comparison, and a client that only COPYs.
 
 use forebay_cluster::{TestCluster, TestOptions};
 use forebay_pgwire::{Config, Connection};
@@ -11,10 +11,10 @@ use tempfile::TempDir;
 
 const COLUMNS: &str = "partition_id, seq, created_at, id, trace_id, transaction_key, transaction_id, payload";
 
-/// Bytes handed to the connection at once.
+/// Bytes that one call sends.
 const CHUNK_BYTES: usize = 256 << 10;
 
-/// The server, with settings that keep its own checkpoints out of the rounds.
+/// The server. Its settings keep its own checkpoints from falling into a round.
 pub(crate) struct Server {
     cluster: TestCluster,
 }
@@ -27,14 +27,14 @@ impl Server {
             setting("max_wal_size", "16GB"),
             setting("checkpoint_timeout", "1h"),
             setting("autovacuum", "off"),
-            // Two looks at the clock for each write and sync of its log.
+            // Costs two reads of the clock for each write and sync of its log.
             setting("track_wal_io_timing", "on"),
         ];
         let options = TestOptions { fsync: true, settings, ..TestOptions::default() };
         Self { cluster: TestCluster::start_with(options).unwrap() }
     }
 
-    /// An empty database, and everything before it on the disk; its URL.
+    /// Creates an empty database, once all earlier writes are on the disk. Returns its URL.
     pub(crate) fn fresh_database(&self, name: &str) -> String {
         self.cluster.psql(&format!("DROP DATABASE IF EXISTS {name}")).unwrap();
         self.cluster.psql(&format!("CREATE DATABASE {name}")).unwrap();
@@ -47,7 +47,7 @@ impl Server {
         self.cluster.cluster().postmaster_pid().unwrap() as u32
     }
 
-    /// The numbers that a statement gives, with spaces between.
+    /// The numbers in a statement's result, which are separated by spaces.
     pub(crate) fn figures(&self, sql: &str) -> Vec<f64> {
         let text = self.cluster.psql(sql).unwrap();
         text.split_whitespace().map(|figure| figure.parse().unwrap()).collect()
@@ -63,7 +63,7 @@ impl Server {
     }
 }
 
-/// Runs statements in a database, in turn, and gives the first column of the last one's rows.
+/// Runs statements in a database, one after the other. Returns the first column of the last one's rows.
 pub(crate) fn run(url: &str, statements: &[&str]) -> Vec<String> {
     on_connection(url, async |mut conn| {
         let mut column = Vec::new();
@@ -79,7 +79,7 @@ pub(crate) fn run(url: &str, statements: &[&str]) -> Vec<String> {
     })
 }
 
-/// Rows as a run of the drain left them, in the batches that it made.
+/// The rows that a run of the drain stored, in its batches.
 pub(crate) struct Batches {
     dir: TempDir,
     files: Vec<PathBuf>,
@@ -87,13 +87,13 @@ pub(crate) struct Batches {
 }
 
 impl Batches {
-    /// Reads them from a database that the drain has filled: a batch is what one transaction has written.
+    /// Reads them from a database that the drain has filled. The rows of one transaction are a batch.
     pub(crate) fn of(url: &str) -> Self {
         let batches = run(
             url,
             &["SELECT xmin || ' ' || count(*) FROM forebay.messages GROUP BY xmin ORDER BY xmin::text::bigint"],
         );
-        // The server writes them, under another account.
+        // The server writes the files, under another account.
         let dir = crate::backlog::scratch();
         fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
         let public = std::env::temp_dir();
@@ -121,7 +121,7 @@ impl Batches {
         self.files.len()
     }
 
-    /// COPYs them into an empty database with the same table, each in a transaction of its own; the time that took.
+    /// COPYs them into the same table of an empty database, one transaction for each batch. Returns how long that took.
     pub(crate) fn copy_into(&self, url: &str) -> Duration {
         assert!(self.dir.path().exists());
         let data: Vec<Vec<u8>> = self.files.iter().map(|file| fs::read(file).unwrap()).collect();
@@ -142,7 +142,7 @@ impl Batches {
     }
 }
 
-/// When the drain of a database began: it made the partitions then.
+/// When the drain of a database began: when it created the partitions.
 pub(crate) fn drain_began(url: &str) -> SystemTime {
     let sql = "SELECT extract(epoch FROM min(created_at)) FROM forebay.partitions";
     let seconds: f64 = run(url, &[sql])[0].parse().unwrap();

@@ -1,4 +1,4 @@
-//! The daemon, as the comparison sees it from outside.
+//! The daemon as a process.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -11,7 +11,7 @@ use std::{
 /// How long one run may take.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Microseconds of a clock tick in `/proc/PID/stat`.
+/// Microseconds per clock tick of `/proc/PID/stat`.
 const TICK_US: f64 = 10_000.0;
 
 /// A running daemon.
@@ -20,7 +20,7 @@ pub(crate) struct Daemon {
     pub(crate) address: String,
 }
 
-/// What it used.
+/// What the daemon used.
 pub(crate) struct Usage {
     pub(crate) cpu_us: f64,
     pub(crate) memory_peak_kib: u64,
@@ -44,7 +44,7 @@ impl Daemon {
         Self { child, address: address.expect("the daemon listens") }
     }
 
-    /// Waits until PostgreSQL has everything, and tells when that was.
+    /// Waits until PostgreSQL has all messages. Returns when that was.
     pub(crate) fn wait_until_drained(&self) -> SystemTime {
         let give_up = Instant::now() + PATIENCE;
         let mut stream = TcpStream::connect(&self.address).unwrap();

@@ -1,10 +1,10 @@
-//! The drain beside a bare client that COPYs the same prepared rows, in the same batches, into an identical table.
+//! Compares the drain with a client that only COPYs: the same rows, in the same batches, into an identical table.
 //!
 //! ```text
-//!   backlog   a log full of messages, pushed while PostgreSQL is away
-//!   drain     the daemon on a copy of it: rows/s, its CPU and memory
-//!   bare      the rows as that run left them, batch by batch, COPYed by a client that does nothing else
-//!   plain     pushes that wait for their commit, and where the CPU goes meanwhile (`split`)
+//!   backlog   a log of messages that were pushed while PostgreSQL was down
+//!   drain     the daemon with a copy of that log: rows/s, CPU and memory
+//!   bare      a client that COPYs the rows that the daemon stored, batch by batch
+//!   plain     pushes that wait for their commit; split   where the CPU time goes meanwhile
 //! ```
 //!
 //! `cargo bench -p forebay --bench drain -- load=PATH [only=NAMES] [rounds=N] [messages=N]`; prints Markdown.

@@ -1,4 +1,4 @@
-//! Plain pushes, one message each, answered after their commit: PostgreSQL, the daemon and the load on the same cores.
+//! Plain pushes of one message, each answered after its commit. PostgreSQL, the daemon and the load share the cores.
 
 use crate::{
     Settings,
@@ -10,11 +10,11 @@ use crate::{
 };
 use std::process::Command;
 
-/// Length of a round, and of the look at pushes that only the log answers.
+/// Length of a round, and of the measurement of pushes that are answered from the log.
 const SECONDS: u32 = 5;
 const BUFFERED_SECONDS: u32 = 1;
 
-/// Connections, and what is asked of them: commits a second at least, or a median in microseconds at most.
+/// Connections, and their bar: least commits per second, or highest median in microseconds.
 const LOADS: [(u32, Bar); 2] = [(128, Bar::CommitsPerS(30_000.0)), (1, Bar::MedianUs(1_500.0))];
 
 enum Bar {
@@ -28,13 +28,13 @@ const HEAD: &str = "\
 | connections | answered commits/s | p50, µs | p99, µs | bar | |\n\
 |---|---|---|---|---|---|";
 
-/// Of one load, all rounds.
+/// All rounds with one number of connections.
 #[derive(Default)]
 struct Measured {
     rates: Vec<f64>,
     p50s: Vec<f64>,
     p99s: Vec<f64>,
-    /// Median until the log had it, without waiting for PostgreSQL.
+    /// Median latency of pushes that are answered from the log.
     buffered_p50s: Vec<f64>,
     rows_per_transaction: Vec<f64>,
     syncs_per_transaction: Vec<f64>,
@@ -42,7 +42,7 @@ struct Measured {
     percent: [Vec<f64>; PARTS.len()],
 }
 
-/// Carries out all rounds, and gives a table of what came of it and one of what it took.
+/// Carries out all rounds. Returns a table of results, and one of the CPU time.
 pub(crate) fn run(settings: &Settings) -> String {
     eprintln!("plain pushes");
     let server = Server::start();

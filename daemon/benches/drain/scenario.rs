@@ -16,9 +16,9 @@ pub(crate) const HEAD: &str = "\
 pub(crate) enum Rival {
     /// A client that only COPYs.
     BareCopy,
-    /// The drain with other settings …
+    /// The drain with other settings.
     Drain(&'static [&'static str]),
-    /// … or of another backlog.
+    /// The drain of another backlog.
     Backlog(&'static Scenario),
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct Scenario {
     pub(crate) args: &'static [&'static str],
     pub(crate) rival: Rival,
     pub(crate) rival_name: &'static str,
-    /// The ratio must be at least this; 0: it is only told.
+    /// The least ratio; 0: there is no bar.
     pub(crate) bar: f64,
 }
 
@@ -101,14 +101,14 @@ pub(crate) const SCENARIOS: [Scenario; 8] = [
     },
 ];
 
-/// What one run of the drain came to.
+/// The result of one run of the drain.
 struct Run {
     rows_per_s: f64,
     usage: Usage,
 }
 
 impl Scenario {
-    /// Carries out all rounds, and gives a line of the table.
+    /// Carries out all rounds. Returns a line of the table.
     pub(crate) fn run(&self, settings: &Settings) -> String {
         eprintln!("{}: {}", self.name, self.what);
         let server = Server::start();

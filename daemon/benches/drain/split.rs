@@ -1,4 +1,4 @@
-//! Where the CPU goes, and what a commit costs PostgreSQL's log: `/proc` and `pg_stat_wal` before and after a round.
+//! Where the CPU time goes, and what a commit costs PostgreSQL's log: reads `/proc` and `pg_stat_wal` before and after a round.
 
 use crate::bare::Server;
 use std::{collections::BTreeMap, fs, io::ErrorKind, time::Instant};
@@ -13,7 +13,7 @@ pub(crate) const PARTS: [&str; 7] =
 /// The counters at one moment.
 pub(crate) struct Moment {
     at: Instant,
-    /// By process and thread, so that one that has ended meanwhile takes nothing from the others.
+    /// By process and thread, so that a thread that ends meanwhile takes nothing from the others.
     ticks: BTreeMap<(&'static str, u32), u64>,
     wal_syncs: f64,
     wal_sync_ms: f64,
@@ -21,9 +21,10 @@ pub(crate) struct Moment {
 
 /// What happened between two moments.
 pub(crate) struct Split {
-    /// Of each of [`PARTS`], in percent of one core.
+    /// CPU time of each of [`PARTS`], in percent of one core.
     pub(crate) percent: [f64; PARTS.len()],
-    /// Syncs of PostgreSQL's log, and how long one took in microseconds; 0 where it does not say (before 14, from 18 on).
+    /// Syncs of PostgreSQL's log, and the duration of one in microseconds. 0 before PostgreSQL 14 and from 18 on, which do not
+    /// tell.
     pub(crate) wal_syncs: f64,
     pub(crate) wal_sync_us: f64,
 }
@@ -31,7 +32,7 @@ pub(crate) struct Split {
 impl Moment {
     /// Now.
     pub(crate) fn now(daemon: u32, server: &Server) -> Self {
-        // To read statistics is work of the server's too; it is done outside of what is measured, on both sides.
+        // Reading statistics is work for the server: it happens outside of the measured time, before and after.
         let wal = server.figures(
             "SELECT coalesce(to_jsonb(w)->>'wal_sync', '0') || ' ' || coalesce(to_jsonb(w)->>'wal_sync_time', '0') \
              FROM pg_stat_wal w",
@@ -61,7 +62,7 @@ impl Moment {
             };
             ticks.insert((part, process), own_ticks(&directory));
         }
-        // The load has ended then, and counts as this process' child.
+        // The load has ended by now: its time counts as that of a child of this process.
         ticks.insert(("load", 0), field("/proc/self", CHILDREN_USER) + field("/proc/self", CHILDREN_SYSTEM));
         let at = Instant::now();
         Self { at, ticks, wal_syncs: wal[0], wal_sync_ms: wal[1] }
@@ -104,9 +105,9 @@ fn field(directory: &str, place: usize) -> u64 {
 /// A file in the `/proc` directory of a process or thread; none if it has ended.
 fn read_proc(directory: &str, file: &str) -> Option<String> {
     match fs::read(format!("{directory}/{file}")) {
-        // A process may have any name.
+        // The name may contain anything.
         Ok(bytes) => Some(String::from_utf8_lossy(&bytes).into_owned()),
-        // It ended before the file was opened, or before it was read.
+        // The thread ended before the file was opened, or before it was read.
         Err(error) if error.kind() == ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESRCH) => None,
         Err(error) => panic!("{directory}/{file}: {error}"),
     }

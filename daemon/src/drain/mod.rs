@@ -1,38 +1,32 @@
-//! The drain: everything durable in the log goes into PostgreSQL in bulk, exactly once and in order.
+//! The drain: it moves everything that is durable in the log into PostgreSQL, in bulk, exactly once and in order.
 //!
 //! ```text
-//!   thread   runs the crew: one drainer, or several
-//!   signal ──> drainer ── source    what a round takes, in order of numbers
-//!                │          ├─ snapshot   in which order it looks
-//!                │          └─ lane       one lane of it, and what is left out      piece   its memory
-//!                │     ── batch     the round's records by partition                 rows    as COPY takes them
-//!                └── session ── round        one transaction                         class   what an error asks for
-//!                       ├─ connection   also the channels' and the commands'
-//!                       ├─ predecessor, statements, partitions, dead_letters
-//!                       ├─ plan         how many drainers
-//!                       └─ checkpoint ── judgement   does it fit the log?    database, remembered   which one, how far
+//!   thread     the thread that it runs on, and how it ends         start, settings   what it is started with
+//!     │
+//!   drainers   one loop for each drain connection                  commit_pipeline, retry   what is sent when, without I/O
+//!     │
+//!   session    a connection, from its checkpoint on                plan   how many drainers there are
+//!     │
+//!   round      one transaction                                     batch   its records, and what becomes of each
+//!     │
+//!     ├─ checkpoint   how far PostgreSQL is, and whether that fits the log
+//!     └─ source       the log, read in the order of its records' numbers
 //! ```
 //!
-//! Exactly once: the checkpoint is moved in the transaction that holds the rows, and only from the value that is known.
-//! When a connection is lost while COMMIT is on its way, the next session reads the checkpoint, and knows.
+//! Exactly once: a transaction moves the checkpoint together with its rows, and only from the known value. If the connection is
+//! lost while a COMMIT is under way, the next session reads the checkpoint, which tells whether it was carried out.
 
-mod backend;
-pub mod batch;
 pub mod checkpoint;
-pub mod crew;
-mod dead_letters;
-mod drainer;
-pub mod judgement;
-pub mod lane;
-mod partitions;
-pub mod piece;
-mod plan;
-pub mod round;
-mod rows;
-pub mod session;
-pub mod snapshot;
+mod drainers;
+mod failure;
+mod round;
+mod session;
+mod settings;
 pub mod source;
-mod statements;
+mod start;
 mod thread;
 
-pub use thread::{DrainFailed, DrainThread};
+pub use failure::DrainFailed;
+pub use settings::DrainSettings;
+pub use start::DrainStart;
+pub use thread::DrainThread;

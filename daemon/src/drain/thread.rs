@@ -1,83 +1,59 @@
-//! The thread that the drain runs on, and how it is ended.
+//! The thread that the drain runs on, and how it ends.
 
-use super::crew::Crew;
-use crate::postgres::connect::TargetSource;
-use crate::{rt, state::shared::Shared};
-use forebay_wal::layout::Layout;
+use super::{
+    drainers::{drainer_board::FinishBy, drainer_set::DrainerSet},
+    failure::DrainFailed,
+    start::DrainStart,
+};
+use crate::{rt, state::drain_view::DrainView};
 use std::{
     io,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, PoisonError,
         mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
 
-/// Operations that the drain's ring has under way at most.
+/// Operations that the drain's ring can have under way.
 const RING_OPERATIONS: u32 = 64;
-
-/// The drain cannot go on, and neither can the daemon.
-#[derive(Debug)]
-pub struct DrainFailed(pub String);
 
 /// The running thread.
 pub struct DrainThread {
-    shared: Arc<Shared>,
-    finish_by: Arc<Mutex<Option<Instant>>>,
+    drain: Arc<DrainView>,
+    finish_by: FinishBy,
     ended: Receiver<()>,
     thread: JoinHandle<()>,
 }
 
 impl DrainThread {
-    /// Starts the thread, and waits until it has all that it needs of the system.
+    /// Starts the thread, and waits until it has all that it needs of the system. What ends it by itself is sent to `failed`.
     ///
     /// # Errors
     /// When the system gives no thread, ring or descriptor.
-    pub fn start(
-        shared: &Arc<Shared>,
-        layout: &Layout,
-        target: TargetSource,
-        failed: Sender<DrainFailed>,
-    ) -> io::Result<Self> {
-        let finish_by = Arc::new(Mutex::new(None));
+    pub fn start(start: DrainStart, failed: Sender<DrainFailed>) -> io::Result<Self> {
+        let drain = Arc::clone(&start.drain);
+        let finish_by = FinishBy::default();
         let (ended_sender, ended) = channel();
         let (set_up_sender, set_up) = channel();
-        let work = (Arc::clone(shared), layout.clone(), Arc::clone(&finish_by));
+        let finish = Arc::clone(&finish_by);
         let thread = std::thread::Builder::new().name("drain".into()).spawn(move || {
-            let (shared, layout, finish_by) = work;
-            let mut runtime = match rt::runtime(RING_OPERATIONS) {
-                Ok(runtime) => runtime,
-                Err(error) => return tell(&set_up_sender, Err(error)),
-            };
-            let run = std::panic::AssertUnwindSafe(|| {
-                runtime.block_on(async {
-                    match Crew::new(shared, layout, target, finish_by) {
-                        Ok(crew) => {
-                            tell(&set_up_sender, Ok(()));
-                            crew.run().await
-                        }
-                        Err(error) => {
-                            tell(&set_up_sender, Err(error));
-                            Ok(())
-                        }
-                    }
-                })
-            });
+            let run = std::panic::AssertUnwindSafe(|| run(start, finish, &set_up_sender));
             let outcome = std::panic::catch_unwind(run).unwrap_or_else(|_| {
                 tracing::error!(code = "drain_panicked", "the drain panicked; the daemon ends");
-                Err(DrainFailed("the drain panicked".to_owned()))
+                Err(DrainFailed::Panicked)
             });
             if let Err(failure) = outcome
                 && let Err(unsent) = failed.send(failure)
             {
-                tracing::error!(code = "drain_failed", error = %unsent.0.0, "nobody was left to hear of it");
+                tracing::error!(code = "drain_failed", error = %unsent.0, "the drain failed while the daemon was ending");
             }
             drop(ended_sender);
         })?;
-        // Without a word it has panicked, and said so.
+        // A thread that says nothing has panicked, and reported that.
         set_up.recv().unwrap_or_else(|_| Err(io::Error::other("the drain did not start")))?;
-        Ok(Self { shared: Arc::clone(shared), finish_by, ended, thread })
+        Ok(Self { drain, finish_by, ended, thread })
     }
 
     /// Lets the drain empty the log, at most for `grace`, then ends it. Returns whether it ended in time.
@@ -86,10 +62,33 @@ impl DrainThread {
         /// Time for a transaction under way to end by itself.
         const PATIENCE: Duration = Duration::from_secs(1);
         *self.finish_by.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + grace);
-        self.shared.drain.signal.wake_anyway();
-        let in_time = self.ended.recv_timeout(grace + PATIENCE) != Err(RecvTimeoutError::Timeout);
-        in_time && self.thread.join().is_ok()
+        self.drain.signal.wake_anyway();
+        let is_in_time = self.ended.recv_timeout(grace + PATIENCE) != Err(RecvTimeoutError::Timeout);
+        is_in_time && self.thread.join().is_ok()
     }
+}
+
+/// Runs the drainers to their end. Tells `set_up` once whether the thread has all that it needs.
+fn run(start: DrainStart, finish_by: FinishBy, set_up: &Sender<io::Result<()>>) -> Result<(), DrainFailed> {
+    let mut runtime = match rt::runtime(RING_OPERATIONS) {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tell(set_up, Err(error));
+            return Ok(());
+        }
+    };
+    runtime.block_on(async {
+        match DrainerSet::new(start, finish_by) {
+            Ok(drainers) => {
+                tell(set_up, Ok(()));
+                drainers.run().await
+            }
+            Err(error) => {
+                tell(set_up, Err(error));
+                Ok(())
+            }
+        }
+    })
 }
 
 fn tell(set_up: &Sender<io::Result<()>>, outcome: io::Result<()>) {

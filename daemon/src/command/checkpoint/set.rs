@@ -8,7 +8,7 @@ use crate::{
     command::database::{postgres, with_database},
     config::Config,
     datadir::{DataDir, wal_dir},
-    drain::checkpoint::{Checkpoint, insert, name_database},
+    drain::checkpoint::row::{Checkpoint, insert, name_database},
     postgres::{database, predecessor::end_sessions, schema, schema::quoted},
     state::{
         local_drain_state::{DrainedLane, LocalDrainState},

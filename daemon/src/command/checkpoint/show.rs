@@ -10,7 +10,7 @@ use crate::{
         print::{print, print_json},
     },
     config::Config,
-    drain::judgement::LaneView,
+    drain::checkpoint::checkpoint_match::{CheckpointMismatch, LaneView},
     postgres::schema,
     state::mark::Mark,
 };
@@ -31,7 +31,7 @@ pub(super) fn run(config: &Config, as_json: bool) -> Result<(), Exit> {
     if verdict.is_err() { Err(Exit::findings()) } else { Ok(()) }
 }
 
-fn object(log: &LogState, database: &DatabaseState, verdict: &Result<(), String>) -> Value {
+fn object(log: &LogState, database: &DatabaseState, verdict: &Result<(), CheckpointMismatch>) -> Value {
     let mark =
         |mark: Mark| json!({"segment": mark.position.segment, "offset": mark.position.offset, "ordinal": mark.ordinal});
     let lanes = log.lanes.iter().zip(&log.ends).map(|(view, end)| {
@@ -55,11 +55,16 @@ fn object(log: &LogState, database: &DatabaseState, verdict: &Result<(), String>
         "checkpointDatabase": database.row_database,
         "checkpoints": checkpoints.collect::<Vec<_>>(),
         "fits": verdict.is_ok(),
-        "mismatch": verdict.as_ref().err(),
+        "mismatch": verdict.as_ref().err().map(ToString::to_string),
     })
 }
 
-fn text(out: &mut dyn Write, log: &LogState, database: &DatabaseState, verdict: &Result<(), String>) -> io::Result<()> {
+fn text(
+    out: &mut dyn Write,
+    log: &LogState,
+    database: &DatabaseState,
+    verdict: &Result<(), CheckpointMismatch>,
+) -> io::Result<()> {
     let known =
         |known: Option<&dyn std::fmt::Display>| known.map_or_else(|| "not known".to_owned(), ToString::to_string);
     writeln!(out, "log {}", Uuid::from_bytes(log.id))?;

@@ -5,8 +5,8 @@ use crate::{
     command::database::postgres,
     datadir::wal_dir,
     drain::{
-        checkpoint::Checkpoint,
-        judgement::{LaneView, judge, same_database},
+        checkpoint::checkpoint_match::{CheckpointMatch, CheckpointMismatch, LaneView, same_database},
+        checkpoint::row::Checkpoint,
     },
     postgres::{database, schema, schema::quoted},
     state::{database_id::DatabaseId, local_drain_state::LocalDrainState, mark::Mark},
@@ -65,22 +65,22 @@ impl LogState {
     }
 
     /// Whether the daemon would go on with this database, and where not, why.
-    pub(super) fn judge(&self, database: &DatabaseState) -> Result<(), String> {
+    pub(super) fn judge(&self, database: &DatabaseState) -> Result<(), CheckpointMismatch> {
         self.judge_identity(database)?;
         self.judge_places(database)
     }
 
-    fn judge_identity(&self, database: &DatabaseState) -> Result<(), String> {
+    fn judge_identity(&self, database: &DatabaseState) -> Result<(), CheckpointMismatch> {
         let remembered = self.remembered.as_ref().and_then(|remembered| remembered.database);
         same_database(remembered.or(database.row_database), database.id)
     }
 
     /// The same for the places of the checkpoint alone.
-    pub(super) fn judge_places(&self, database: &DatabaseState) -> Result<(), String> {
+    pub(super) fn judge_places(&self, database: &DatabaseState) -> Result<(), CheckpointMismatch> {
         if database.rows.is_empty() {
-            return judge(None, &self.lanes, self.remembered.is_some()).map(drop);
+            return CheckpointMatch::find(None, &self.lanes, self.remembered.is_some()).map(drop);
         }
-        database.rows.iter().try_for_each(|(_, row)| judge(Some(row), &self.lanes, true).map(drop))
+        database.rows.iter().try_for_each(|(_, row)| CheckpointMatch::find(Some(row), &self.lanes, true).map(drop))
     }
 }
 

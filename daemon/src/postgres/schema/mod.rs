@@ -8,44 +8,24 @@ const MIGRATIONS: [&str; 3] = [include_str!("001.sql"), include_str!("002.sql"),
 /// Version that this build needs.
 pub const VERSION: i32 = MIGRATIONS.len() as i32;
 
-/// Why the schema is not as this build needs it.
-#[derive(Debug)]
+/// Why the schema is not the one that this release needs.
+#[derive(Debug, thiserror::Error)]
 pub enum SchemaError {
-    /// PostgreSQL refused, or was lost.
-    Postgres(Error),
-    /// A newer release made it: use that release.
+    /// PostgreSQL refused, or the connection was lost. Next step: by the SQLSTATE, see [`super::remedy`].
+    #[error(transparent)]
+    Postgres(#[from] Error),
+    /// A newer release migrated it. Next step: use that release.
+    #[error("the schema has version {version}, this release knows {VERSION}: a newer release is needed")]
     TooNew {
         /// The version found.
         version: i32,
     },
-    /// It is missing or old, and migrating was switched off: run `forebay schema migrate`.
+    /// It is missing or old, and migration is switched off. Next step: run `forebay schema migrate`.
+    #[error("the schema has version {version}, this release needs {VERSION}: run `forebay schema migrate`")]
     NeedsMigration {
         /// The version found; 0 for none.
         version: i32,
     },
-}
-
-impl std::fmt::Display for SchemaError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Postgres(error) => error.fmt(f),
-            Self::TooNew { version } => {
-                write!(f, "the schema has version {version}, this release knows {VERSION}: a newer release is needed")
-            }
-            Self::NeedsMigration { version } => write!(
-                f,
-                "the schema has version {version}, this release needs {VERSION}: run `forebay schema migrate`"
-            ),
-        }
-    }
-}
-
-impl std::error::Error for SchemaError {}
-
-impl From<Error> for SchemaError {
-    fn from(error: Error) -> Self {
-        Self::Postgres(error)
-    }
 }
 
 /// `name` as an identifier in SQL.

@@ -1,0 +1,38 @@
+//! The log's lanes as checkpoints move them.
+
+use super::checkpoint_match::{CheckpointMatch, CheckpointMismatch, LaneView};
+use crate::state::{lane_progress::LaneProgress, log_view::LogView, mark::Mark};
+
+/// The lanes of `log` as the checkpoint of a drainer is compared with them.
+pub(crate) fn views(log: &LogView, drainer: usize) -> Vec<LaneView> {
+    let view = |progress: &LaneProgress| LaneView {
+        lane: progress.lane.lane(),
+        oldest: Mark { position: progress.oldest(), ordinal: progress.oldest_ordinal() },
+        drained: progress.drained_by(drainer),
+        // Not the present durable end: pushes since the start may have moved a log that is too old past the checkpoint.
+        reachable: progress.reachable(),
+    };
+    log.lanes.iter().map(view).collect()
+}
+
+/// Takes back segments that were released, for the lanes that go back to an earlier mark.
+pub(crate) fn rewind(log: &LogView, drainer: usize, found: &CheckpointMatch) -> Result<(), CheckpointMismatch> {
+    for &index in &found.rewound {
+        let (progress, mark) = (&log.lanes[index], found.marks[index]);
+        let (lane, drained) = (progress.lane.lane(), progress.drained_by(drainer));
+        let segment = mark.position.segment;
+        if segment < progress.released_below() && !log.keeper.revoke_release(lane, segment) {
+            let (position, drained) = (mark.position, drained.position);
+            return Err(CheckpointMismatch::BehindReleased { lane, position, drained });
+        }
+        progress.set_released_below(segment);
+        let messages = drained.ordinal.saturating_sub(mark.ordinal);
+        tracing::warn!(lane, messages, "the database went back in time; what it lost is delivered again from the log");
+    }
+    Ok(())
+}
+
+/// Notes that the checkpoint of a drainer is at `marks`, one for each lane.
+pub(crate) fn set_drained(log: &LogView, drainer: usize, marks: &[Mark]) {
+    log.lanes.iter().zip(marks).for_each(|(progress, mark)| progress.set_drained(drainer, *mark));
+}

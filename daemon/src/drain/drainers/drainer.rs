@@ -1,0 +1,400 @@
+//! The loop of one drainer: wait until something is due, take a round, commit it, tell the clients that wait.
+//!
+//! [`CommitPipeline`] decides what is sent when, and [`RetryPolicy`] what follows from a failure. The drainer carries that out.
+
+use super::{
+    commit_pipeline::{CommitPipeline, Effect, Event},
+    connecting::{Connector, NoSession},
+    deliverer::Deliverer,
+    drainer_board::DrainerBoard,
+    hold_up::{HoldUp, HoldUpLog, WaitFor},
+    retry::{Response, RetryPolicy},
+    round_taker::{MarkPolicy, RoundTaker},
+    waiter::Waiter,
+};
+use crate::{
+    drain::{
+        failure::DrainFailed,
+        round::{batch::Batch, round_error::RoundError, transaction::SendMode},
+        session::{Begun, Session},
+        source::{lane_source::TakeError, partition_share::PartitionShare},
+        start::DrainStart,
+    },
+    limits::{LANE_RETRY_INTERVAL, PAUSE_INTERVAL},
+    rt::{self, Notify},
+    state::log_view::LogView,
+};
+use std::{
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+/// How long a drainer is idle at most before it checks whether PostgreSQL is still there.
+const IDLE_CHECK: Duration = Duration::from_secs(1);
+
+/// How long a drainer rests that has met only other drainers' records. It is the timer's step, the shortest rest in which the
+/// thread gets to the others.
+const REST: Duration = Duration::from_millis(1);
+
+/// One drainer.
+pub(super) struct Drainer {
+    index: usize,
+    log: Arc<LogView>,
+    /// What the drainers know of each other.
+    board: Rc<DrainerBoard>,
+    taker: RoundTaker,
+    connector: Connector,
+    deliverer: Deliverer,
+    waiter: Waiter,
+    /// Whether each round looks for known transaction ids.
+    is_always_probing: bool,
+    /// There exactly while the pipeline has one.
+    session: Option<Session>,
+    pipeline: CommitPipeline<Batch>,
+    retry: RetryPolicy,
+    /// Why the first round failed, until that is decided about.
+    failure: Option<RoundError>,
+    hold_ups: HoldUpLog,
+    last_used: Instant,
+}
+
+/// What follows after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NextStep {
+    /// The next step at once: something more may be due.
+    Now,
+    /// Wait for a signal.
+    Wait,
+    /// The same; there was nothing to take.
+    Idle,
+    /// Connect again after the back-off.
+    BackOff,
+    /// Try again after a while: a person has to act.
+    Pause,
+    /// Read the log again soon: a lane cannot be read.
+    RetryLane,
+}
+
+impl Drainer {
+    /// The drainer of `share`, which `notify` wakes.
+    pub(super) fn new(start: &DrainStart, board: Rc<DrainerBoard>, share: PartitionShare, notify: Rc<Notify>) -> Self {
+        let DrainStart { log, drain, mailboxes, settings, layout, target, .. } = start;
+        let (log_view, drain_view) = (|| Arc::clone(log), || Arc::clone(drain));
+        let index = share.drainer;
+        Self {
+            index,
+            log: log_view(),
+            taker: RoundTaker::new(log_view(), drain_view(), layout.clone(), Rc::clone(&board), share),
+            connector: Connector::new(Arc::clone(target), Arc::clone(settings), log_view(), drain_view(), index),
+            deliverer: Deliverer::new(log_view(), drain_view(), Arc::clone(mailboxes), index),
+            waiter: Waiter::new(drain_view(), Rc::clone(&board), index, notify),
+            board,
+            is_always_probing: settings.always_probe,
+            session: None,
+            pipeline: CommitPipeline::new(),
+            retry: RetryPolicy::new(),
+            failure: None,
+            hold_ups: HoldUpLog::default(),
+            last_used: Instant::now(),
+        }
+    }
+
+    /// Drains until the end that the board gives.
+    ///
+    /// # Errors
+    /// [`DrainFailed`] if it cannot go on.
+    pub(super) async fn run(mut self) -> Result<(), DrainFailed> {
+        let mut next = NextStep::Now;
+        loop {
+            if let Some(finish_by) = self.board.finish_by() {
+                if self.is_finished(next) || Instant::now() >= finish_by {
+                    self.update_local_state(true).await;
+                    return Ok(());
+                }
+                if next != NextStep::RetryLane {
+                    next = NextStep::Now;
+                }
+            }
+            match next {
+                NextStep::Now => {}
+                NextStep::Wait | NextStep::Idle => self.waiter.until_due(self.last_used + IDLE_CHECK).await,
+                NextStep::BackOff => {
+                    self.update_oldest();
+                    self.waiter.back_off().await;
+                }
+                NextStep::Pause => {
+                    self.update_oldest();
+                    self.waiter.pause(PAUSE_INTERVAL).await;
+                }
+                NextStep::RetryLane => rt::sleep(LANE_RETRY_INTERVAL).await,
+            }
+            next = self.step().await?;
+        }
+    }
+
+    /// Whether a drainer that is to end has nothing more to do.
+    fn is_finished(&self, next: NextStep) -> bool {
+        // Without PostgreSQL waiting is useless: the log keeps the messages.
+        let is_hopeless = matches!(next, NextStep::BackOff | NextStep::Pause);
+        // An idle drainer may have pending messages that it cannot take: they are lost, and were reported.
+        let is_idle = next == NextStep::Idle || (self.board.is_alone() && self.log.pending() == 0);
+        is_hopeless || (is_idle && self.pipeline.is_empty())
+    }
+
+    /// Carries out effects until the drainer may see to something else.
+    async fn step(&mut self) -> Result<NextStep, DrainFailed> {
+        loop {
+            let (session, is_more_left) = (&self.session, self.taker.is_more_left());
+            let has_to_wait = |batch: &Batch| session.as_ref().is_some_and(|session| session.needs_questions(batch));
+            let effect = self.pipeline.effect(is_more_left, has_to_wait);
+            let outcome = match effect {
+                Effect::Connect => match self.connect().await? {
+                    None => continue,
+                    Some(next) => return Ok(next),
+                },
+                Effect::Take => match self.take().await {
+                    None => continue,
+                    Some(next) => return Ok(next),
+                },
+                Effect::TakeAhead => {
+                    self.take_ahead();
+                    continue;
+                }
+                Effect::Send { is_behind_commit } => self.send(is_behind_commit).await,
+                Effect::AwaitRound => self.await_round().await,
+                Effect::SendCommit => self.send_commit().await,
+                Effect::AwaitCommit => self.await_commit().await,
+                Effect::RollBack => self.roll_back().await,
+                Effect::Decide => return Ok(self.decide()),
+            };
+            if let Err(error) = outcome
+                && let Some(next) = self.fail(effect, error)
+            {
+                return Ok(next);
+            }
+            if self.pipeline.is_between_rounds() {
+                let has_more = self.taker.is_more_left() || !self.pipeline.is_empty();
+                return Ok(if has_more { NextStep::Now } else { NextStep::Wait });
+            }
+        }
+    }
+
+    /// Opens a session, and continues from its checkpoint. Without one it returns what follows.
+    async fn connect(&mut self) -> Result<Option<NextStep>, DrainFailed> {
+        let size = self.board.size();
+        let (session, Begun { drainers, marks }) = match self.connector.open(size).await {
+            Ok(begun) => begun,
+            Err(NoSession::NotYet) => return Ok(Some(NextStep::BackOff)),
+            Err(NoSession::HeldUp(hold_up)) => return Ok(Some(self.hold_up(&hold_up))),
+            Err(NoSession::Failed(failed)) => return Err(failed),
+        };
+        if size.is_none() {
+            self.taker.set_share(PartitionShare { drainer: self.index, drainers });
+            self.board.set_size(drainers);
+        }
+        let reached = self.pipeline.rounds().take_while(|batch| session.has_reached(batch.after())).count();
+        let is_next = self.pipeline.rounds().nth(reached).is_some_and(|batch| batch.before() == marks);
+        let output = self.pipeline.on(Event::SessionBegun { reached, is_next });
+        for batch in output.delivered {
+            tracing::info!("the transaction whose answer was lost had committed");
+            self.board.answered(self.index);
+            self.deliverer.deliver(&batch);
+        }
+        if !is_next {
+            // Reads the rounds that were given back again.
+            self.taker.go_to(&marks);
+        }
+        self.deliverer.set_checkpoint(&marks);
+        if self.hold_ups.clear() || self.board.is_health_unknown() {
+            let pending = self.log.pending();
+            tracing::info!(drainer = self.index, pending, "connected to PostgreSQL");
+        }
+        self.waiter.reset_backoff();
+        self.last_used = Instant::now();
+        self.session = Some(session);
+        self.board.answered(self.index);
+        self.update_local_state(true).await;
+        Ok(None)
+    }
+
+    /// Takes a round while none is under way. Without one it returns what follows.
+    async fn take(&mut self) -> Option<NextStep> {
+        let is_quiet = self.last_used.elapsed() >= IDLE_CHECK;
+        let policy = MarkPolicy { checkpoint: Some(self.deliverer.checkpoint()), is_quiet };
+        match self.taker.take(self.retry.rows_max(), policy) {
+            Ok(Some(batch)) => {
+                self.pipeline.on(Event::RoundTaken(batch));
+                None
+            }
+            Ok(None) if self.taker.is_more_left() => {
+                // Only other drainers' records so far.
+                rt::sleep(REST).await;
+                Some(NextStep::Now)
+            }
+            Ok(None) => Some(self.idle().await),
+            Err(error @ TakeError::Process(_)) => {
+                Some(self.hold_up(&HoldUp::new("log_unreadable", &error, WaitFor::Person)))
+            }
+            Err(TakeError::Lane) => Some(NextStep::RetryLane),
+        }
+    }
+
+    /// Takes the next round while PostgreSQL carries out the first one.
+    fn take_ahead(&mut self) {
+        let policy = MarkPolicy { checkpoint: None, is_quiet: false };
+        let event = match self.taker.take(self.retry.rows_max(), policy) {
+            Ok(Some(batch)) => Event::RoundTaken(batch),
+            // The next round meets the same error, and reports it.
+            Ok(None) | Err(_) => Event::NothingTaken,
+        };
+        self.pipeline.on(event);
+    }
+
+    async fn send(&mut self, is_behind_commit: bool) -> Result<(), RoundError> {
+        self.last_used = Instant::now();
+        if !is_behind_commit {
+            self.update_local_state(false).await;
+        }
+        let mode = SendMode { is_behind_commit, is_probing: self.is_always_probing || self.retry.is_probing() };
+        open(&mut self.session).send(self.pipeline.round_to_send(), mode).await?;
+        self.pipeline.on(Event::RoundSent);
+        Ok(())
+    }
+
+    async fn await_round(&mut self) -> Result<(), RoundError> {
+        open(&mut self.session).finish_round(self.pipeline.first_mut()).await?;
+        self.pipeline.on(Event::RoundFinished);
+        Ok(())
+    }
+
+    async fn send_commit(&mut self) -> Result<(), RoundError> {
+        open(&mut self.session).send_commit().await?;
+        self.pipeline.on(Event::CommitSent);
+        Ok(())
+    }
+
+    async fn await_commit(&mut self) -> Result<(), RoundError> {
+        open(&mut self.session).commit_answer(self.pipeline.first_mut()).await?;
+        self.retry.committed();
+        self.waiter.reset_backoff();
+        for batch in self.pipeline.on(Event::CommitAnswered).delivered {
+            if let Some(rate) = batch.bytes_per_s() {
+                self.board.add_rate(self.index, rate);
+            }
+            self.board.answered(self.index);
+            self.deliverer.deliver(&batch);
+        }
+        self.update_oldest();
+        if self.pipeline.is_empty() {
+            self.update_local_state(false).await;
+        }
+        Ok(())
+    }
+
+    async fn roll_back(&mut self) -> Result<(), RoundError> {
+        open(&mut self.session).roll_back(self.pipeline.rounds_mut()).await?;
+        self.pipeline.on(Event::RolledBack);
+        Ok(())
+    }
+
+    /// An effect failed. Returns what follows if the session has to end; else the pipeline says when to decide.
+    fn fail(&mut self, effect: Effect, error: RoundError) -> Option<NextStep> {
+        let is_undefined = match effect {
+            // Half a section may be under way if sending failed on this side.
+            Effect::Send { .. } | Effect::SendCommit => !error.is_of_the_server(),
+            // A transaction may still be open.
+            Effect::RollBack => true,
+            _ => false,
+        };
+        if is_undefined || error.ends_connection() || open(&mut self.session).is_lost() {
+            self.end_session();
+            let response = self.retry.respond(error, self.pipeline.first_mut(), false);
+            return Some(self.carry_out(response));
+        }
+        self.failure = Some(error);
+        self.pipeline.on(Event::Failed);
+        None
+    }
+
+    /// Decides what follows from the failure of the first round, which is rolled back.
+    fn decide(&mut self) -> NextStep {
+        let error = self.failure.take().unwrap_or_else(|| unreachable!("a round has failed"));
+        let response = self.retry.respond(error, self.pipeline.first_mut(), true);
+        self.carry_out(response)
+    }
+
+    /// Carries out a response. If the session has ended, the next one sends the rounds again.
+    fn carry_out(&mut self, response: Response) -> NextStep {
+        let (is_at_once, event) = match response {
+            Response::GiveUp(hold_up) => return self.hold_up(&hold_up),
+            Response::Reconnect => {
+                self.end_session();
+                return NextStep::BackOff;
+            }
+            Response::SetAside { record, refusal } => {
+                self.pipeline.first_mut().refuse(record, refusal);
+                (true, Event::Repeat)
+            }
+            Response::Repeat { is_at_once } => (is_at_once, Event::Repeat),
+            Response::TakeFewer { is_at_once } => (is_at_once, Event::TakeFewer),
+        };
+        if self.pipeline.has_session() {
+            let output = self.pipeline.on(event);
+            self.taker.give_back(output.given_back);
+        }
+        if is_at_once { NextStep::Now } else { NextStep::BackOff }
+    }
+
+    /// Gives the session up and reports why. Returns what follows.
+    fn hold_up(&mut self, hold_up: &HoldUp) -> NextStep {
+        self.end_session();
+        self.hold_ups.report(self.index, hold_up);
+        self.board.held_up(self.index);
+        match hold_up.wait_for {
+            WaitFor::Person => NextStep::Pause,
+            WaitFor::Postgres => NextStep::BackOff,
+        }
+    }
+
+    fn end_session(&mut self) {
+        self.failure = None;
+        if self.session.take().is_some() {
+            self.pipeline.on(Event::SessionEnded);
+        }
+    }
+
+    /// There is nothing to take.
+    async fn idle(&mut self) -> NextStep {
+        self.board.set_oldest(self.index, 0);
+        self.taker.pass_over();
+        if self.last_used.elapsed() >= IDLE_CHECK {
+            self.last_used = Instant::now();
+            if let Err(error) = open(&mut self.session).check().await {
+                return self.hold_up(&HoldUp::by_postgres(&error));
+            }
+            self.board.answered(self.index);
+            self.update_local_state(true).await;
+        }
+        NextStep::Idle
+    }
+
+    /// Writes down in the data directory how far the drain is, if that is due.
+    async fn update_local_state(&mut self, is_idle: bool) {
+        if let Some(session) = &mut self.session {
+            session.update_local_state(is_idle).await;
+        }
+    }
+
+    /// Publishes the age of the oldest message.
+    fn update_oldest(&mut self) {
+        let in_round = self.pipeline.rounds().next().and_then(Batch::oldest_accepted_us);
+        let oldest_us = in_round.unwrap_or_else(|| self.taker.oldest_accepted_us());
+        self.board.set_oldest(self.index, oldest_us);
+    }
+}
+
+/// The session, which is there whenever the pipeline asks for I/O.
+fn open(session: &mut Option<Session>) -> &mut Session {
+    session.as_mut().unwrap_or_else(|| unreachable!("the pipeline has no session"))
+}

@@ -1,0 +1,287 @@
+//! A connection to PostgreSQL as one drainer uses it.
+
+mod backend;
+mod local_state;
+mod plan;
+mod queue_list;
+pub(super) mod session_error;
+
+use self::{local_state::LocalStateKeeper, plan::plan, queue_list::QueueList, session_error::SessionError};
+use crate::{
+    drain::{
+        checkpoint::{
+            checkpoint_match::{CheckpointMatch, CheckpointMismatch, same_database},
+            checkpoint_store::CheckpointStore,
+            lane_views::{rewind, views},
+            row::Checkpoint,
+        },
+        round::{
+            batch::Batch,
+            dead_letter_keeper::DeadLetterKeeper,
+            partition_registry::PartitionRegistry,
+            round_error::RoundError,
+            transaction::{FirstAnswer, RoundTransaction, SendMode},
+        },
+        settings::DrainSettings,
+    },
+    postgres::{
+        connect, database,
+        predecessor::end_sessions,
+        schema::{self, quoted},
+    },
+    state::{database_id::DatabaseId, drain_view::DrainView, log_view::LogView, mark::Mark},
+};
+use forebay_pgwire::{Config, Connection, Error, PassFileWarning};
+use std::sync::{Arc, atomic::Ordering};
+
+/// The name of the session in `pg_stat_activity`, unless the URL gives another one.
+const APPLICATION_NAME: &str = "forebay";
+
+/// An open session. [`begin`](Self::begin) comes first, then rounds.
+pub(crate) struct Session {
+    conn: Connection,
+    log: Arc<LogView>,
+    drain: Arc<DrainView>,
+    drainer: usize,
+    /// Quoted.
+    schema: String,
+    /// Which database it is, if PostgreSQL tells.
+    database: Option<DatabaseId>,
+    checkpoint: CheckpointStore,
+    partitions: PartitionRegistry,
+    letters: DeadLetterKeeper,
+    queues: QueueList,
+    local_state: LocalStateKeeper,
+    round: RoundTransaction,
+}
+
+/// How a session begins.
+pub(crate) struct Begun {
+    /// Number of drainers.
+    pub(crate) drainers: usize,
+    /// How far the checkpoint of this one is, by lane.
+    pub(crate) marks: Vec<Mark>,
+}
+
+impl Session {
+    /// Connects, and creates or migrates the schema.
+    ///
+    /// # Errors
+    /// See [`SessionError`].
+    pub(crate) async fn open(
+        target: &Config,
+        settings: &DrainSettings,
+        log: &Arc<LogView>,
+        drain: &Arc<DrainView>,
+        drainer: usize,
+    ) -> Result<Self, SessionError> {
+        let mut target = target.clone();
+        target.application_name.get_or_insert_with(|| APPLICATION_NAME.to_owned());
+        let mut conn = connect::connect(&target, settings.statement_timeout).await?;
+        match conn.parameter("server_encoding") {
+            None | Some("UTF8") => {}
+            Some(encoding) => return Err(SessionError::Encoding { encoding: encoding.to_owned() }),
+        }
+        // Another database is refused before anything is created in it.
+        let database = database::identify(&mut conn).await?;
+        same_database(drain.local_state().and_then(|state| state.database), database)?;
+        // A schema that has disappeared is not created again: whoever moved it may want to put it back.
+        let migrate = settings.migrate && !drain.has_checkpoint.load(Ordering::Relaxed);
+        schema::ensure(&mut conn, &settings.schema, migrate).await?;
+        let schema = quoted(&settings.schema);
+        let checkpoint = CheckpointStore::prepare(&mut conn, &schema, log.id, drainer).await?;
+        let round = RoundTransaction::prepare(&mut conn, &schema).await?;
+        let (wal_dir, is_list_needed) = (&settings.wal_dir, !settings.auto_create_queues);
+        let mut queues = QueueList::new(Arc::clone(drain), &schema, is_list_needed);
+        queues.update(&mut conn).await?;
+        Ok(Self {
+            conn,
+            drainer,
+            database,
+            checkpoint,
+            partitions: PartitionRegistry::new(&schema),
+            letters: DeadLetterKeeper::new(Arc::clone(log), Arc::clone(drain), wal_dir, &schema, drainer),
+            queues,
+            local_state: LocalStateKeeper::new(Arc::clone(log), Arc::clone(drain), wal_dir.clone(), database),
+            round,
+            log: Arc::clone(log),
+            drain: Arc::clone(drain),
+            schema,
+        })
+    }
+
+    /// Reads the checkpoint, or creates it if there is none.
+    ///
+    /// First it ends the backend of the session before this one, and waits for a transaction that is still being decided: only
+    /// then is the checkpoint known. It also decides about files of dead letters whose transaction ended unseen.
+    ///
+    /// `drainers` is the number of drainers at work; `None` for the first session of the process, which finds it out: `wanted`
+    /// unless the checkpoints say otherwise.
+    ///
+    /// # Errors
+    /// [`SessionError::Checkpoint`] if the checkpoint does not fit the log or the database; else those of PostgreSQL.
+    pub(crate) async fn begin(&mut self, drainers: Option<usize>, wanted: usize) -> Result<Begun, SessionError> {
+        let only = drainers.map(|_| self.drainer as i32);
+        end_sessions(&mut self.conn, &self.schema, self.log.id, only).await?;
+        let drainers = match drainers {
+            Some(drainers) => drainers,
+            None => plan(&mut self.conn, &self.checkpoint, &self.letters, &self.log, wanted).await?,
+        };
+        let rows = self.checkpoint.count(&mut self.conn).await?;
+        if rows == 0 && self.drainer > 0 {
+            return Err(SessionError::NoCheckpoint);
+        }
+        let row = self.checkpoint.lock(&mut self.conn).await?;
+        let row_database = match &row {
+            Some(_) => self.checkpoint.database(&mut self.conn).await?,
+            None => None,
+        };
+        let local_state = self.drain.local_state();
+        if local_state.as_ref().is_none_or(|state| state.database.is_none()) {
+            same_database(row_database, self.database)?;
+        }
+        if rows != if row.is_some() { drainers } else { 0 } {
+            return Err(CheckpointMismatch::RowCount { rows, drainers }.into());
+        }
+        let is_known = local_state.is_some() || self.drain.has_checkpoint.load(Ordering::Relaxed);
+        let found = CheckpointMatch::find(row.as_ref(), &views(&self.log, self.drainer), is_known)?;
+        rewind(&self.log, self.drainer, &found)?;
+        let row = match row {
+            Some(row) => row,
+            None => self.create_checkpoint(drainers, &found.marks, is_known).await?,
+        };
+        self.checkpoint.begin(row);
+        if let Some(database) = self.database.filter(|database| row_database != Some(*database)) {
+            self.checkpoint.name_database(&mut self.conn, database).await?;
+        }
+        backend::register(&mut self.conn, &self.checkpoint).await?;
+        self.drain.has_checkpoint.store(true, Ordering::Relaxed);
+        self.letters.settle_unseen(self.drainer, self.checkpoint.committed_row(), !found.rewound.is_empty());
+        self.letters.count(&mut self.conn).await?;
+        Ok(Begun { drainers, marks: found.marks })
+    }
+
+    async fn create_checkpoint(
+        &mut self,
+        drainers: usize,
+        marks: &[Mark],
+        is_known: bool,
+    ) -> Result<Checkpoint, Error> {
+        if !is_known && marks.iter().any(|mark| mark.ordinal > 0) {
+            tracing::warn!("this database has no checkpoint of the log, of which a part was drained elsewhere");
+        }
+        let row = Checkpoint::of(&self.log.lanes, marks);
+        self.checkpoint.insert(&mut self.conn, drainers, &row).await?;
+        Ok(row)
+    }
+
+    /// Whether the connection is of no more use. That is not known while answers are outstanding.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.conn.is_broken() && !self.round.is_under_way()
+    }
+
+    /// Why the password file was not used although it exists; the server asked for no password.
+    pub(crate) fn pass_file_warning(&self) -> Option<&PassFileWarning> {
+        self.conn.pass_file_warning()
+    }
+
+    /// Whether the checkpoint's row says that everything up to `marks` is done: what a COMMIT without an answer came to.
+    pub(crate) fn has_reached(&self, marks: &[Mark]) -> bool {
+        *self.checkpoint.committed_row() == Checkpoint::of(&self.log.lanes, marks)
+    }
+
+    /// Checks an idle connection, and reads what others changed in the database.
+    ///
+    /// # Errors
+    /// Those of PostgreSQL.
+    pub(crate) async fn check(&mut self) -> Result<(), Error> {
+        self.conn.simple("SELECT 1").await?;
+        self.letters.count(&mut self.conn).await?;
+        self.queues.update(&mut self.conn).await
+    }
+
+    /// Writes down in the data directory how far the drain is, if that is due.
+    pub(crate) async fn update_local_state(&mut self, is_idle: bool) {
+        if let Err(error) = self.local_state.update(&mut self.conn, is_idle).await {
+            // It ends the connection: the next transaction meets it again, and reports it.
+            tracing::debug!(%error, "PostgreSQL could not be asked where it stands");
+        }
+    }
+
+    /// Whether questions have to be asked before `batch` is sent, which needs a connection on which nothing is under way.
+    pub(crate) fn needs_questions(&self, batch: &Batch) -> bool {
+        !self.partitions.knows(batch)
+            || self.queues.is_due()
+            || self.letters.is_count_due()
+            || self.local_state.is_due(false)
+    }
+
+    /// Sends the round of `batch`.
+    ///
+    /// # Errors
+    /// See [`RoundError`].
+    pub(crate) async fn send(&mut self, batch: &mut Batch, mode: SendMode) -> Result<(), RoundError> {
+        if !mode.is_behind_commit {
+            self.queues.update(&mut self.conn).await?;
+            self.letters.count(&mut self.conn).await?;
+        }
+        self.partitions.identify(&mut self.conn, batch).await?;
+        batch.forget_duplicates();
+        batch.find_repeats();
+        for (progress, mark) in self.log.lanes.iter().zip(batch.after()) {
+            progress.set_reachable(mark.position);
+        }
+        let after = Checkpoint::of(&self.log.lanes, batch.after());
+        self.round.send(&mut self.conn, &self.checkpoint, after, batch, mode).await
+    }
+
+    /// Waits until the round that was sent needs only its COMMIT.
+    ///
+    /// # Errors
+    /// See [`RoundError`]; [`roll_back`](Self::roll_back) is the next step unless the connection is lost.
+    pub(crate) async fn finish_round(&mut self, batch: &mut Batch) -> Result<(), RoundError> {
+        let after = match self.round.first_answer(&mut self.conn, batch).await? {
+            FirstAnswer::Copied { after } => after,
+            FirstAnswer::Asked { after } => {
+                self.letters.keep(&mut self.conn, batch).await?;
+                self.round.copy(&mut self.conn, batch).await?;
+                after
+            }
+        };
+        self.checkpoint.moved(after);
+        self.partitions.advance(batch);
+        Ok(())
+    }
+
+    /// Sends the COMMIT of the round that is finished.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub(crate) async fn send_commit(&mut self) -> Result<(), Error> {
+        self.round.send_commit(&mut self.conn).await
+    }
+
+    /// Waits until the round of `batch` is committed.
+    ///
+    /// # Errors
+    /// See [`RoundError`]; [`roll_back`](Self::roll_back) is the next step unless the connection is lost.
+    pub(crate) async fn commit_answer(&mut self, batch: &mut Batch) -> Result<(), RoundError> {
+        self.round.commit_answer(&mut self.conn).await?;
+        self.checkpoint.committed();
+        self.letters.settle(batch, true);
+        Ok(())
+    }
+
+    /// Rolls back what is under way; `batches` are the rounds that may be part of it.
+    ///
+    /// # Errors
+    /// Those that end the connection.
+    pub(crate) async fn roll_back(&mut self, batches: impl Iterator<Item = &mut Batch>) -> Result<(), Error> {
+        // They may be deleted or numbered otherwise.
+        self.partitions.forget();
+        self.round.roll_back(&mut self.conn).await?;
+        self.checkpoint.rolled_back();
+        batches.for_each(|batch| self.letters.settle(batch, false));
+        Ok(())
+    }
+}

@@ -1,0 +1,36 @@
+//! Why a drain session could not be opened.
+
+use crate::{drain::checkpoint::checkpoint_match::CheckpointMismatch, postgres::schema::SchemaError};
+use forebay_pgwire::Error;
+
+/// Why a drain session could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SessionError {
+    /// PostgreSQL refused, or the connection was lost. Next step: by the SQLSTATE, see [`crate::postgres::remedy`].
+    #[error(transparent)]
+    Postgres(#[from] Error),
+    /// The schema is missing, too old or too new. Next step: migrate it, or run another release.
+    #[error(transparent)]
+    Schema(SchemaError),
+    /// The database cannot store every text. Next step: name a database with the encoding UTF8.
+    #[error("the database has the encoding {encoding}; it must be UTF8")]
+    Encoding {
+        /// The database's encoding.
+        encoding: String,
+    },
+    /// The checkpoint does not fit the log, or the database is another one. Next step: `forebay checkpoint show`.
+    #[error("{0} (`forebay checkpoint show` says what there is to decide)")]
+    Checkpoint(#[from] CheckpointMismatch),
+    /// The first drainer has not created the checkpoints yet. Next step: wait for it.
+    #[error("the first drainer has not created the checkpoints yet")]
+    NoCheckpoint,
+}
+
+impl From<SchemaError> for SessionError {
+    fn from(error: SchemaError) -> Self {
+        match error {
+            SchemaError::Postgres(error) => Self::Postgres(error),
+            error => Self::Schema(error),
+        }
+    }
+}
