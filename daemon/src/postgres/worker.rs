@@ -181,3 +181,90 @@ impl Drop for AnswerTo {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::postgres::channel::{ChannelError, Unit};
+    use std::{
+        collections::BTreeMap,
+        sync::atomic::AtomicBool,
+        time::{Duration, Instant},
+    };
+
+    fn start() -> (PgRequests, Arc<Mailboxes>) {
+        let mailboxes = Arc::new(Mailboxes::new(1).unwrap());
+        let requests = PgRequests::new(Arc::clone(&mailboxes)).unwrap();
+        let timeout = Duration::from_secs(10);
+        let target = Arc::new(|| None);
+        let options =
+            ChannelOptions { target, application_name: "", connect_timeout: timeout, statement_timeout: timeout };
+        requests.start(options).unwrap();
+        (requests, mailboxes)
+    }
+
+    /// The answers to so many requests, by their ids.
+    fn answers(mailboxes: &Mailboxes, count: usize) -> BTreeMap<u64, PgAnswer> {
+        let give_up = Instant::now() + Duration::from_secs(60);
+        let mut answers = BTreeMap::new();
+        while answers.len() < count {
+            assert!(Instant::now() < give_up, "all are answered: {answers:?}");
+            for letter in mailboxes[0].take() {
+                let Letter::PgAnswer { id, answer } = letter else { panic!("{letter:?}") };
+                assert!(answers.insert(id, answer).is_none(), "{id} is answered once");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        answers
+    }
+
+    #[test]
+    fn each_request_is_answered_once_also_one_that_panics_or_was_given_up() {
+        let (requests, mailboxes) = start();
+        let submit = |id, flag: CancelFlag, work: PgWork| assert!(requests.submit(0, id, flag, work));
+        let json = |text: &'static str| PgAnswer::Json(text.into());
+        submit(1, CancelFlag::default(), Box::new(move |_| Box::pin(async move { json("1") })));
+        submit(2, CancelFlag::default(), Box::new(|_| Box::pin(async { panic!("a bug") })));
+        submit(3, CancelFlag::default(), Box::new(|_| panic!("a bug before anything is waited for")));
+        let flag = CancelFlag::default();
+        flag.set();
+        let is_run = Arc::new(AtomicBool::new(false));
+        let run = Arc::clone(&is_run);
+        let given_up = move |_| -> Pin<Box<dyn Future<Output = PgAnswer>>> {
+            run.store(true, Ordering::Relaxed);
+            Box::pin(async { PgAnswer::Json(Vec::new()) })
+        };
+        submit(4, flag, Box::new(given_up));
+        // There is no PostgreSQL.
+        let ask = async |client: PgClient| match client.run(Unit::of(&"SELECT 1".into(), &[])).await {
+            Err(error @ ChannelError::NotReady) => PgAnswer::away(error),
+            other => panic!("{other:?}"),
+        };
+        submit(5, CancelFlag::default(), Box::new(move |client| Box::pin(ask(client))));
+        let answers = answers(&mailboxes, 5);
+        assert!(matches!(&answers[&1], PgAnswer::Json(body) if body == b"1"));
+        assert!(!is_run.load(Ordering::Relaxed));
+        for id in 2..6 {
+            match &answers[&id] {
+                PgAnswer::Refused(refusal) => {
+                    assert_eq!(refusal.status, 503);
+                    assert!(refusal.message.contains("connection"), "{refusal}");
+                }
+                answer => panic!("{id}: {answer:?}"),
+            }
+        }
+        assert_eq!(requests.0.open.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn no_more_requests_are_taken_than_may_be_open() {
+        // Nobody does them.
+        let requests = PgRequests::new(Arc::new(Mailboxes::new(1).unwrap())).unwrap();
+        let submit = |id| {
+            let work: PgWork = Box::new(|_| Box::pin(async { PgAnswer::Json(Vec::new()) }));
+            requests.submit(0, id, CancelFlag::default(), work)
+        };
+        assert!((0..PG_REQUESTS_MAX as u64).all(submit));
+        assert!(!submit(PG_REQUESTS_MAX as u64));
+    }
+}
