@@ -1,9 +1,9 @@
-//! What `serve` says on standard output once it listens: lines to paste.
+//! The lines that `serve` prints on standard output once it listens.
 
 use forebay_cluster::Watch;
 use std::net::SocketAddr;
 
-/// Prints three curl lines that work, and how to look into the private PostgreSQL.
+/// Prints three curl commands that work as they are, and how to open a shell in the private PostgreSQL.
 pub fn print(address: SocketAddr, postgres: Option<&Watch>) {
     println!("forebay is listening on http://{address}\n");
     println!("  curl http://{address}/push/events -d '{{\"hello\":\"world\"}}'");

@@ -1,4 +1,4 @@
-//! The data directory: made private, locked, and how much of its disk the log may take.
+//! The data directory: it is private and locked, and its disk sets the log's quota.
 
 use crate::limits::{
     LOCK_WAIT, QUOTA_BYTES_DEFAULT_MAX, QUOTA_FREE_SPACE_PERCENT, QUOTA_SEGMENTS_PER_LANE, SEGMENT_STEP_BYTES,
@@ -14,77 +14,63 @@ use std::{
 };
 
 /// Why the data directory cannot be used.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum DataDirError {
-    /// Another process has it.
+    /// Another process has locked it.
+    #[error("{} is in use by another forebay", path.display())]
     InUse {
         /// The directory.
         path: PathBuf,
     },
     /// The file system refused.
+    #[error("cannot {what} {}: {source}", path.display())]
     Io {
         /// What was tried.
         what: &'static str,
-        /// With which path.
+        /// The path.
         path: PathBuf,
-        /// What it said.
+        /// The error of the file system.
         source: io::Error,
     },
     /// Segments have 1 MiB to 1 GiB, in steps of 1 MiB.
+    #[error("a segment has 1 MiB to 1 GiB, a multiple of 1 MiB; not {segment_bytes} bytes")]
     SegmentSize {
-        /// What was asked for, in bytes.
+        /// The configured size in bytes.
         segment_bytes: u64,
     },
     /// The process may not write files as large as a segment.
+    #[error(
+        "the limit of file sizes is {limit_bytes} bytes, a segment of the log has {segment_bytes}: raise the limit (ulimit -f, \
+         LimitFSIZE=) or lower --wal-segment-bytes, which can be 1 MiB"
+    )]
     FileSizeLimit {
         /// The limit in bytes.
         limit_bytes: u64,
         /// Size of a segment in bytes.
         segment_bytes: u64,
     },
-    /// The quota holds no log of so many lanes.
+    /// The quota is too small for a log of so many lanes.
+    #[error("the log's quota of {quota_bytes} bytes is too small: it needs {needed_bytes} at least")]
     QuotaTooSmall {
         /// The quota in bytes.
         quota_bytes: u64,
-        /// What it must be at least.
+        /// The least quota in bytes.
         needed_bytes: u64,
     },
 }
 
-impl std::fmt::Display for DataDirError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::InUse { path } => write!(f, "{} is in use by another forebay", path.display()),
-            Self::Io { what, path, source } => write!(f, "cannot {what} {}: {source}", path.display()),
-            Self::SegmentSize { segment_bytes } => {
-                write!(f, "a segment has 1 MiB to 1 GiB, a multiple of 1 MiB; not {segment_bytes} bytes")
-            }
-            Self::FileSizeLimit { limit_bytes, segment_bytes } => write!(
-                f,
-                "the limit of file sizes is {limit_bytes} bytes, a segment of the log has {segment_bytes}: raise the limit \
-                 (ulimit -f, LimitFSIZE=) or lower --wal-segment-bytes, which can be 1 MiB"
-            ),
-            Self::QuotaTooSmall { quota_bytes, needed_bytes } => {
-                write!(f, "the log's quota of {quota_bytes} bytes is too small: it needs {needed_bytes} at least")
-            }
-        }
-    }
-}
-
-impl std::error::Error for DataDirError {}
-
-/// A data directory that this process has to itself.
+/// A data directory that this process has locked.
 pub struct DataDir {
     path: PathBuf,
     _lock: File,
 }
 
 impl DataDir {
-    /// Makes the directory if it is missing, for the own account only, and locks it. A lock that is held is waited for a
-    /// moment: the kernel may still hold it for the operations of a process that was killed.
+    /// Makes the directory if it is missing, with access for the own account only, and locks it. It waits up to [`LOCK_WAIT`]
+    /// for the lock, which the kernel may still hold for the operations of a process that was killed.
     ///
     /// # Errors
-    /// See [`DataDirError`].
+    /// [`DataDirError`].
     pub fn open(path: &Path) -> Result<Self, DataDirError> {
         let io = |what, path: &Path| {
             let path = path.to_path_buf();
@@ -94,7 +80,7 @@ impl DataDir {
         made.map_err(io("make", path))?;
         let path = path.canonicalize().map_err(io("find", path))?;
         if let Some(parent) = path.parent() {
-            // A directory whose name is not durable yet must not be trusted with what is answered.
+            // Messages are answered only when they are durable, so the directory's name must be durable first.
             File::open(parent).and_then(|parent| parent.sync_all()).map_err(io("sync", parent))?;
         }
         let lock_path = path.join("lock");
@@ -125,16 +111,16 @@ impl DataDir {
         Self::postgres_of(&self.path)
     }
 
-    /// The same below a data directory that another process has.
+    /// The same below a data directory that another process has locked.
     #[must_use]
     pub fn postgres_of(data_dir: &Path) -> PathBuf {
         data_dir.join("postgres")
     }
 
-    /// The log's quota and the size of its segments, in bytes: as configured, or by the free space.
+    /// The log's quota and the size of its segments, in bytes: as configured, else by the free space.
     ///
     /// # Errors
-    /// [`DataDirError::QuotaTooSmall`], or that the free space cannot be told.
+    /// [`DataDirError`] for a size or quota that is out of its range, or when the free space cannot be read.
     pub fn quota(
         &self,
         quota_bytes: Option<u64>,
@@ -144,19 +130,19 @@ impl DataDir {
         let configured = quota_bytes.is_some();
         let log_bytes = used_bytes(&self.wal());
         let stat = rustix::fs::statvfs(&self.path).map_err(|error| DataDirError::Io {
-            what: "tell the free space of",
+            what: "read the free space of",
             path: self.path.clone(),
             source: error.into(),
         })?;
-        // What the log has already is its own.
+        // The space that the log already has counts as free for it.
         let free_bytes = stat.f_bavail * stat.f_frsize + log_bytes;
         let quota_bytes =
             quota_bytes.unwrap_or((free_bytes / 100 * QUOTA_FREE_SPACE_PERCENT).min(QUOTA_BYTES_DEFAULT_MAX));
         let lanes = u64::from(lanes);
         let limit_bytes = rustix::process::getrlimit(rustix::process::Resource::Fsize).current.unwrap_or(u64::MAX);
         let segment_bytes = segment_bytes.unwrap_or_else(|| {
-            // The disk may hold less than the quota: each lane should have several segments all the same, or the drain
-            // would have none to release.
+            // The disk may hold less than the quota. Each lane should still have several segments, or the drain would have none
+            // to release.
             let fair = (quota_bytes.min(free_bytes) / (lanes * QUOTA_SEGMENTS_PER_LANE)).min(limit_bytes);
             (fair / SEGMENT_STEP_BYTES * SEGMENT_STEP_BYTES).clamp(SEGMENT_STEP_BYTES, SEGMENT_BYTES_DEFAULT)
         });
@@ -167,10 +153,10 @@ impl DataDir {
         if segment_bytes > limit_bytes {
             return Err(DataDirError::FileSizeLimit { limit_bytes, segment_bytes });
         }
-        // One that is written to and those that are ready; with fewer a lane could be full with nothing to drain.
+        // The segment in use and those that are ready. With fewer, a lane could be full with nothing to drain.
         let needed_bytes = (1 + SEGMENTS_AHEAD as u64) * lanes * segment_bytes;
         if !configured && log_bytes > 0 {
-            // There is a log, and others filled the disk: it must open to be drained, and the disk is bound enough.
+            // Others filled the disk beside an existing log. The log must open to be drained, and the disk itself bounds it.
             return Ok((quota_bytes.max(needed_bytes), segment_bytes));
         }
         if quota_bytes < needed_bytes {
@@ -186,7 +172,7 @@ pub fn wal_dir(data_dir: &Path) -> PathBuf {
     data_dir.join("wal")
 }
 
-/// Whether a daemon has the data directory open.
+/// Whether a daemon has locked the data directory.
 #[must_use]
 pub fn is_in_use(data_dir: &Path) -> bool {
     let Ok(lock) = File::open(data_dir.join("lock")) else { return false };

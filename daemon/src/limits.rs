@@ -1,92 +1,92 @@
-//! Every limit of the daemon in one place, with its reason.
+//! Every limit of the daemon in one place, with its reason. Limits of the HTTP and JSON parsers stand in `http` and `json`.
 
 use std::time::Duration;
 
-/// Connections one core serves at once; more wait in the listener's backlog.
+/// Connections that one core serves at once. More wait in the listener's backlog.
 pub const CONNECTIONS_PER_CORE_MAX: u32 = 16_384;
 
-/// Descriptors that are left for the log, PostgreSQL and the rest when connections are counted against the limit.
+/// Descriptors that connections leave for the log, PostgreSQL and everything else.
 pub const DESCRIPTORS_KEPT: u64 = 256;
 
-/// Descriptors that the process's table has room for from the start, if so many may be open: half a megabyte of the kernel's.
+/// Descriptors for which the process's table has room from the start, if the limit allows so many: half a megabyte of kernel
+/// memory.
 pub const DESCRIPTOR_TABLE_MAX: u64 = 65_536;
 
 /// Connections that may wait to be accepted, per core.
 pub const LISTEN_BACKLOG: i32 = 4096;
 
-/// How long the address may still be that of a daemon which was killed: the kernel puts its rings, and the sockets that they
-/// hold, away in the background.
+/// How long a start waits for an address that is in use. After a daemon was killed, the kernel closes its rings, and the sockets
+/// that they hold, in the background.
 pub const BIND_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Bytes a connection's read buffer starts with: most requests fit. No power of two: buffers that far apart would all share a
-/// few sets of the processor's caches.
+/// Bytes of a connection's first read buffer: most requests fit. It is no power of two, because buffers at such distances would
+/// share a few sets of the processor's caches.
 pub const READ_BUFFER_BYTES: usize = 5 << 10;
 
-/// Bytes a read buffer keeps between requests; a larger one is given back.
+/// Largest read buffer that a connection keeps between requests, in bytes.
 pub const READ_BUFFER_KEPT_BYTES: usize = 64 << 10;
 
-/// Least room offered to a read, in bytes.
+/// Least room for a read, in bytes.
 pub const READ_ROOM_BYTES: usize = 2048;
 
-/// Default bound of a request's body, in bytes.
+/// Default of `--max-body-bytes`.
 pub const BODY_BYTES_DEFAULT: u64 = 16 << 20;
 
 /// Least value of `--max-body-bytes`: smaller bodies hold no useful push.
 pub const BODY_BYTES_MIN: u64 = 1 << 10;
 
-/// Most room offered to a read of a body that is taken as it comes.
+/// Most room for a read of a body that is processed as it arrives, in bytes.
 pub const BODY_READ_BYTES: usize = 64 << 10;
 
-/// Bytes of requests and answers that a core holds for its connections, beyond [`READ_BUFFER_BYTES`] each, before bodies
-/// wait to be read. With one body beyond it, two cores and what the log keeps, the daemon stays under 64 MiB with usual loads.
+/// Bytes of requests and answers that a core holds for its connections, beyond [`READ_BUFFER_BYTES`] each. Beyond it, bodies wait
+/// to be read. The daemon then stays under 64 MiB with two cores and usual loads.
 pub const IN_FLIGHT_BYTES_PER_CORE: usize = 8 << 20;
 
-/// How long a body waits to be read before it is refused with 503: what is held is given back within the time of a few
-/// writes to the disk, unless those who hold it are slow.
+/// How long a body waits to be read before it is refused with 503. Other connections give their memory back within a few writes
+/// to the disk, unless their clients are slow.
 pub const IN_FLIGHT_PATIENCE: Duration = Duration::from_secs(5);
 
-/// How often connections are looked at that may have taken too long; times are kept to within this.
+/// How often the sweep checks the timeouts of connections. Timeouts are exact to this interval.
 pub const CONNECTION_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 
-/// How long a connection keeps its buffer when its client says nothing more.
+/// How long an idle connection keeps its buffer.
 pub const BUFFER_KEPT: Duration = Duration::from_millis(250);
 
-/// Connections of a core that keep their buffer between requests, 5 MiB in all; further ones give it back with each answer, but
-/// for those that a token lets in, for to look at that again costs more. Ten thousand that come at once, each with a request,
-/// would take 50 MiB for a moment otherwise.
+/// Connections of a core that keep their buffer between requests: 5 MiB of buffers. Other connections give their buffer back
+/// with each answer, except those with a token, whose check costs more than the buffer. Without this limit ten thousand
+/// connections with one request each would take 50 MiB for a moment.
 pub const RESTING_PER_CORE_MAX: usize = 1024;
 
-/// Connections that go, or give their buffers back, after which free memory is: with fewer it is not worth the calls, until
-/// nobody follows them.
+/// Connections that must close or give their buffers back before free memory is returned to the system. For fewer the calls
+/// cost more than they free, unless no other connections follow.
 pub const COLLECT_AFTER: usize = 256;
 
-/// Default of `--idle-timeout`: more than the 60 s of usual proxies, so that they close first and no request meets a
+/// Default of `--idle-timeout`. It is longer than the 60 s of usual proxies, so they close first and no request meets a
 /// connection that is being closed.
 pub const IDLE_TIMEOUT_DEFAULT: Duration = Duration::from_secs(75);
 
-/// Default of `--request-timeout`: time for a head, and over which a body's rate is taken. Packets that are lost are sent
+/// Default of `--request-timeout`: the time for a head, and the time over which a body's rate is measured. TCP sends a lost packet
 /// again several times within it.
 pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
 /// Least value of `--idle-timeout` and `--request-timeout`.
 pub const CONNECTION_TIMEOUT_MIN: Duration = CONNECTION_SWEEP_INTERVAL;
 
-/// Bytes that a body must bring in a second, on the average: far less than any line that is up, and enough that nobody holds
-/// a connection for the price of a byte now and then.
+/// Least average rate of a body, in bytes a second. Every working line is far faster, and a client cannot hold a connection by
+/// sending a byte now and then.
 pub const BODY_BYTES_PER_S_MIN: u64 = 1 << 10;
 
-/// How long a client may take none of its answer before it is cut.
+/// How long a client may read nothing of its answer before its connection is closed.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a client is listened to, and …
+/// How long a connection is read after the answer that closes it. Closing a socket with unread bytes would destroy the answer.
 pub const LINGER: Duration = Duration::from_secs(2);
 
-/// … how much of what it sends is thrown away, after an answer with which the connection closes: a socket closed on bytes that
-/// nobody has read takes the answer along.
+/// How many bytes are read and discarded in that time.
 pub const LINGER_BYTES_MAX: usize = 1 << 20;
 
-/// Bytes of a JWT's `sub`, which is kept with each message: as many as the other names of a message have. A token with a longer
-/// one is refused, for one that was cut might be somebody else's.
+/// Longest `sub` of a JWT in bytes, as long as the other names of a message. It is stored with each message. A token with a longer
+/// one is refused: a truncated `sub` could name somebody else.
 pub const PRODUCER_SUB_BYTES_MAX: usize = 255;
 
 /// Default of `--jwt-leeway`: how far the clocks of daemon and issuer may differ.
@@ -95,110 +95,114 @@ pub const JWT_LEEWAY_DEFAULT: Duration = Duration::from_secs(60);
 /// Largest value of `--jwt-leeway`, a day: clocks that differ by more are wrong and must be corrected.
 pub const JWT_LEEWAY_MAX: Duration = Duration::from_secs(24 * 3600);
 
-/// Turns of the loop for which a group of the log is kept open at least, for those who were just answered: an answer, the next
-/// request's way and its being read take a few each.
+/// Least turns of the loop for which a group of the log stays open for the clients that were just answered. Sending an answer,
+/// the next request's way and reading it take a few turns each.
 pub const GATHER_TURNS_MIN: usize = 4;
 
-/// Turns for which it is kept open at most, while more come: with one or two microseconds each they stay below what a write
-/// takes.
+/// Most turns for which it stays open while more requests come. A turn takes one or two microseconds, so that all of them take
+/// less than a write.
 pub const GATHER_TURNS_MAX: usize = 24;
 
-/// Turns after which the loop rests once, where that was not before: with the first the answers leave, with the second the
-/// requests come that are there already.
+/// Turns after which the loop rests once, if it has not rested before. In the first turn the answers leave; in the second the
+/// requests arrive that have been sent already.
 pub const GATHER_TURNS_BEFORE_REST: usize = 2;
 
-/// Longest rest. A rest is half of what the last write took, so on a quick disk it is short.
+/// Longest rest. A rest lasts half as long as the last write, so it is short on a fast disk.
 pub const GATHER_REST_MAX: Duration = Duration::from_micros(50);
 
-/// A shorter rest is none: to fall asleep and to wake up takes a few microseconds itself.
+/// Shortest rest. Falling asleep and waking up alone take a few microseconds.
 pub const GATHER_REST_MIN: Duration = Duration::from_micros(20);
 
-/// Pushes expected with which there is no rest: with more of them there is always something to do meanwhile.
+/// Expected pushes from which on the loop does not rest: with so many there is always work.
 pub const GATHER_REST_EXPECTED: usize = 64;
 
-/// Pushes that a write answers from which on the loop rests before it reads again: fewer clients are back before a rest is over.
+/// Pushes answered by one write from which on the loop rests before it reads again. Fewer clients send their next request before
+/// a rest is over.
 pub const GATHER_REST_EARLY: usize = 8;
 
-/// Bytes with which a group is kept open no longer: to write them takes the disk longer than it takes to begin.
+/// Bytes at which a group closes at once: the disk takes longer to write them than to begin a write.
 pub const GATHER_BYTES: usize = 64 << 10;
 
-/// Messages of an NDJSON body that its answer lists; with more of them it only says how many.
+/// Messages of an NDJSON body that its answer lists. For more messages it gives their number only.
 pub const NDJSON_LISTED_MAX: u64 = 10_000;
 
-/// Bytes of an NDJSON body that are taken before those before are durable.
+/// Bytes of an NDJSON body that may wait for the disk before more is read.
 pub const NDJSON_WINDOW_BYTES: usize = 256 << 10;
 
-/// How many times as large as it came a compressed NDJSON body may become, …
+/// Largest factor by which a compressed NDJSON body may expand, beyond [`EXPANSION_FREE_BYTES`]. Repetitive lines expand
+/// by less, and a bomb by more.
 pub const EXPANSION_MAX: u64 = 200;
 
-/// … beyond so many bytes, where it does not matter.
+/// Bytes to which such a body may expand by any factor.
 pub const EXPANSION_FREE_BYTES: u64 = 1 << 20;
 
-/// Logarithm of the largest window of a zstd body: 8 MiB, as RFC 8878 section 3.1.1.1.2 asks of everybody.
+/// Binary logarithm of the largest window of a zstd body: 8 MiB, which RFC 8878 section 3.1.1.1.2 recommends to support.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 
-/// Pipelined requests answered with one write; more are answered with the next.
+/// Pipelined requests that are answered with one write. The next write answers further ones.
 pub const PIPELINED_MAX: usize = 256;
 
-/// Messages of an NDJSON body appended as one batch at most: batches interleave with other connections' pushes.
+/// Most messages of an NDJSON body in one batch. Between two batches other connections append their pushes.
 pub const NDJSON_BATCH_MESSAGES: usize = 256;
 
-/// Bytes of payload at which such a batch is closed before.
+/// Bytes of payload at which such a batch ends earlier.
 pub const NDJSON_BATCH_BYTES: usize = 256 << 10;
 
-/// Rows of one drain transaction at most, where each brings [`ROUND_ROWS_PER_PARTITION`] to a partition …
+/// Most rows of one drain transaction over many partitions.
 pub const ROUND_ROWS_MAX: usize = 50_000;
 
-/// … and at most otherwise: with few partitions more are no faster, and they are held in memory twice.
+/// Most rows of one drain transaction over few partitions. More rows are no faster there, and they are in memory twice.
 pub const ROUND_ROWS_FEW_PARTITIONS: usize = 16_384;
 
-/// A transaction updates a row for each of its partitions, whatever it brings them: more partitions want more rows.
+/// Rows for each partition by which a transaction is sized, between those two limits. It updates one row for each of its
+/// partitions, so more partitions need more rows to share that cost.
 pub const ROUND_ROWS_PER_PARTITION: usize = 8;
 
-/// Bytes of payload of one drain transaction at most; one larger message goes alone. Twice that is held while PostgreSQL is
-/// at work: this round, and the next.
+/// Most bytes of payload of one drain transaction. A larger message goes alone. Two rounds are in memory: the one that
+/// PostgreSQL works on, and the next.
 pub const ROUND_BYTES_MAX: usize = 8 << 20;
 
-/// Bytes of records read from a lane at once; a larger record is read alone.
+/// Bytes of records that are read from a lane at once. A larger record is read alone.
 pub const LOAD_BYTES: usize = 240 << 10;
 
-/// Records read from a lane at once, however small.
+/// Most records that are read from a lane at once.
 pub const LOAD_ROWS: usize = 4096;
 
-/// How long all lanes wait for one that cannot be read before they are drained without it, which costs order: a disk that
-/// is reset, or a mount that comes late, is back by then.
+/// How long all lanes wait for a lane that cannot be read before they are drained without it, which costs order. A disk that is
+/// reset, or a mount that comes late, is back by then.
 pub const LANE_PATIENCE: Duration = Duration::from_secs(5);
 
-/// The same while the daemon ends: the grace is for what can be read.
+/// The same during shutdown, where the grace is for lanes that can be read.
 pub const LANE_PATIENCE_AT_END: Duration = Duration::from_millis(500);
 
-/// Time between attempts to read such a lane …
+/// Time between attempts to read such a lane.
 pub const LANE_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
-/// … and between looks at one that is left out.
+/// Time between attempts to read a lane that was left out.
 pub const LANE_LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Bytes of others' records that a drainer passes over before it lets another one go on.
+/// Bytes of other drainers' records that a drainer skips before it lets another one run.
 pub const PASS_BYTES: usize = 4 << 20;
 
-/// Connections that the drain may copy over: each is a backend of PostgreSQL's, and has rounds of its own in memory.
+/// Most connections of the drain. Each is a backend of PostgreSQL and has its own rounds in memory.
 pub const DRAIN_CONNECTIONS_MAX: u8 = 16;
 
-/// Bytes of COPY data handed to the connection at once.
+/// Bytes of COPY data that are passed to the connection at once.
 pub const COPY_CHUNK_BYTES: usize = 256 << 10;
 
-/// Least time that PostgreSQL may be given for a statement.
+/// Least value of `--postgres-timeout-ms`. A shorter one would end statements that a busy server still answers.
 pub const POSTGRES_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 
-/// How often a transaction is repeated at once that was rolled back through nobody's fault, before it waits between.
+/// How often a transaction that was rolled back for no fault of its own is repeated at once. Later attempts wait in between.
 pub const REPEATS_AT_ONCE: u32 = 3;
 
-/// Back-off between attempts to reach PostgreSQL: the first, and the longest.
+/// First wait between attempts to reach PostgreSQL.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
-/// See [`BACKOFF_MIN`].
+
+/// Longest wait between attempts to reach PostgreSQL.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// Time between looks at a paused drain whose cause only a person can mend.
+/// Time between checks of a paused drain whose cause only a person can correct.
 pub const PAUSE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Units that wait in a channel to PostgreSQL at most. A channel carries some 10,000 units a second, so that these are sent
@@ -233,39 +237,55 @@ pub const PG_REQUEST_STATEMENT_TIMEOUT: Duration = Duration::from_secs(8);
 // PostgreSQL's word comes first: then a slow statement fails alone, and the connection stays.
 const _: () = assert!(PG_REQUEST_STATEMENT_TIMEOUT.as_millis() < PG_REQUEST_DEADLINE.as_millis());
 
-/// Rounds that look for duplicates first after one was met.
+/// Rounds that look for duplicates before they copy, after the drain met one.
 pub const PROBE_ROUNDS: u32 = 64;
 
-/// Rounds that ask how far partitions are numbered after it was not as believed: somebody else writes to them.
+/// Rounds that ask PostgreSQL for the last number of each partition, after one was not as expected: another daemon writes to it.
 pub const CAREFUL_ROUNDS: u32 = 16;
 
-/// How long the allocator keeps memory that nothing uses. Of its own it would be a second, in which a drain frees a third of
-/// all that the daemon then has; at once would be as good for that, and cost pushes twice as many calls of the kernel.
+/// How long the allocator keeps unused memory. Its default of a second is too long: in that time a drain frees a third of the
+/// daemon's memory. Returning memory at once would double the kernel calls of a push.
 pub const FREE_MEMORY_KEPT: Duration = Duration::from_millis(10);
 
-/// Step of the sweep that ends the wait for commits.
+/// Interval of the sweep that ends the waits for commits.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Sweeps without a push after which a lane is sealed, 100 ms: soon enough that a daemon which is killed at some time has
-/// most likely said what was durable, and so seldom that a seal costs a busy lane nothing.
+/// Sweeps without a push after which a quiet lane writes a seal: 100 ms. It is soon enough that most kills find a sealed log, and
+/// a busy lane writes no seals.
 pub const QUIET_SWEEPS_MAX: u32 = 5;
 
 /// Seconds without a turn of a core's loop, which turns fifty times in one, after which it counts as stalled.
 pub const STALLED_LOOKS: u32 = 5;
 
-/// How long a second start waits for the lock of the first: a killed process' io_uring work may hold it for a moment.
+/// How long a start waits for the lock of the data directory. The io_uring operations of a killed process may hold it for a
+/// moment.
 pub const LOCK_WAIT: Duration = Duration::from_secs(2);
 
-/// Time that connections get at shutdown to finish the request they are in.
+/// Time for connections to finish their current request at shutdown.
 pub const CONNECTIONS_GRACE: Duration = Duration::from_secs(2);
 
-/// Segments have a multiple of this, in bytes, and this at least: smaller ones would only be rolled over more often.
+/// Step and least size of segments, in bytes. Smaller segments would only be replaced more often.
 pub const SEGMENT_STEP_BYTES: u64 = 1 << 20;
 
-/// Segments the quota should hold for each lane, so that one being filled and two being ready leave room to drain.
+/// Segments that the quota should hold for each lane: one in use and two ready leave room to drain.
 pub const QUOTA_SEGMENTS_PER_LANE: u64 = 8;
 
-/// Default of the log's quota: this share of the free space, in percent, …
+/// Default of the log's quota: this share of the free space, in percent.
 pub const QUOTA_FREE_SPACE_PERCENT: u64 = 80;
-/// … but not more than this many bytes.
+
+/// Largest default of the log's quota, in bytes.
 pub const QUOTA_BYTES_DEFAULT_MAX: u64 = 64 << 30;
+
+// A body of lines is read into a window that holds a whole batch of it.
+const _: () = assert!(NDJSON_BATCH_BYTES <= NDJSON_WINDOW_BYTES);
+// A first buffer is one that is kept, and a read fits into it.
+const _: () = assert!(READ_ROOM_BYTES < READ_BUFFER_BYTES && READ_BUFFER_BYTES < READ_BUFFER_KEPT_BYTES);
+const _: () = assert!(BODY_BYTES_MIN <= BODY_BYTES_DEFAULT);
+const _: () = assert!(ROUND_ROWS_FEW_PARTITIONS <= ROUND_ROWS_MAX && LOAD_ROWS <= ROUND_ROWS_FEW_PARTITIONS);
+const _: () = assert!(LOAD_BYTES <= ROUND_BYTES_MAX);
+const _: () = assert!(GATHER_TURNS_MIN <= GATHER_TURNS_MAX && GATHER_TURNS_BEFORE_REST <= GATHER_TURNS_MIN);
+const _: () = assert!(GATHER_REST_MIN.as_nanos() <= GATHER_REST_MAX.as_nanos());
+const _: () = assert!(GATHER_REST_EARLY <= GATHER_REST_EXPECTED);
+const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());
+const _: () = assert!(LANE_PATIENCE_AT_END.as_millis() < LANE_PATIENCE.as_millis());
+const _: () = assert!(JWT_LEEWAY_DEFAULT.as_millis() <= JWT_LEEWAY_MAX.as_millis());

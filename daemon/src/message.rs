@@ -1,21 +1,21 @@
-//! A message as the payload of a log record of kind [`KIND_MESSAGE`](forebay_wal::frame::KIND_MESSAGE). Byte table:
-//! `docs/log-format.md`.
+//! A message as the payload of a log record of kind [`KIND_MESSAGE`](forebay_wal::frame::KIND_MESSAGE). `docs/log-format.md` has
+//! the table of bytes.
 //!
-//! The log keeps the payload's bytes as they came; what PostgreSQL makes of them is its own matter.
+//! The log keeps the bytes of the message's own payload as they came.
 
 use crate::limits::PRODUCER_SUB_BYTES_MAX;
 use uuid::Uuid;
 
-// Its length is written in 16 bits.
+// The length of `producer_sub` is written in 16 bits.
 const _: () = assert!(PRODUCER_SUB_BYTES_MAX <= u16::MAX as usize);
 
-/// Version of the layout where nothing names the producer, …
+/// Version of the layout without a producer. A message is written in the lowest version that holds it.
 const VERSION_PLAIN: u8 = 1;
 
-/// … and where something does. A message is written as the lowest version that holds it.
+/// Version of the layout with a producer.
 const VERSION_WITH_PRODUCER: u8 = 2;
 
-/// Bytes of the part that every message has.
+/// Bytes of the fixed part at the start of every message.
 const FIXED_BYTES: usize = 40;
 
 /// Texts that stand between the fixed part and the payload: transaction id, queue, partition, namespace, task, producer.
@@ -36,7 +36,7 @@ pub struct Message<'a> {
     pub queue: &'a str,
     /// Partition, at most 255 bytes.
     pub partition: &'a str,
-    /// The client's transaction id; the message id stands in for a missing one.
+    /// The client's transaction id. If it is missing, the message id takes its place.
     pub transaction_id: Option<&'a str>,
     /// The client's trace id.
     pub trace_id: Option<Uuid>,
@@ -44,20 +44,21 @@ pub struct Message<'a> {
     pub namespace: &'a str,
     /// Task for a queue that this push creates; empty: none.
     pub task: &'a str,
-    /// Who pushed it, as `sub` of a JWT that held says; empty: unknown. At most [`PRODUCER_SUB_BYTES_MAX`] bytes.
+    /// Who pushed it, by the `sub` of a valid JWT; empty: unknown. At most [`PRODUCER_SUB_BYTES_MAX`] bytes.
     pub producer_sub: &'a str,
     /// Whether a client waits for the commit.
     pub awaited: bool,
-    /// The JSON document, validated.
+    /// The JSON document. The daemon has validated it.
     pub payload: &'a [u8],
 }
 
-/// A record that verified but is not a message of a version this build knows.
-#[derive(Debug, PartialEq, Eq)]
+/// A record that verified, but is not a message of a version that this release knows.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the record is not a message of a version that this release knows")]
 pub struct NotAMessage;
 
 impl<'a> Message<'a> {
-    /// Appends everything but the payload to `out`; the record's payload is that, followed by the message's.
+    /// Appends everything but the payload to `out`. A record's payload is this head and then the message's payload.
     pub fn encode_head(&self, out: &mut Vec<u8>) {
         let transaction_id = self.transaction_id.unwrap_or_default();
         let mut flags = 0;
@@ -134,7 +135,7 @@ impl<'a> Message<'a> {
         })
     }
 
-    /// Who pushed it, where that is known.
+    /// Who pushed it, if that is known.
     #[must_use]
     pub fn known_producer(&self) -> Option<&'a str> {
         (!self.producer_sub.is_empty()).then_some(self.producer_sub)
@@ -305,7 +306,7 @@ impl TransactionKey {
     /// BLAKE3 hash.
     #[must_use]
     pub fn of(transaction_id: &str) -> Self {
-        // Only the form that PostgreSQL prints back stands for itself: another spelling is another id.
+        // Only the form that PostgreSQL prints is its own key. Another spelling is another id.
         if transaction_id.len() == 36
             && let Ok(uuid) = Uuid::try_parse(transaction_id)
             && uuid.hyphenated().encode_lower(&mut Uuid::encode_buffer()) == transaction_id

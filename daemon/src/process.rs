@@ -1,9 +1,9 @@
-//! What the process asks of the system for itself, before it has threads.
+//! Limits and signals of the process, set before it has threads.
 
 use crate::limits::{DESCRIPTOR_TABLE_MAX, DESCRIPTORS_KEPT};
 use std::sync::Arc;
 
-/// Raises the limit of open files as far as the process may, and returns how many of them connections can have.
+/// Raises the limit of open files as far as the process may. Returns how many of them connections can have.
 pub fn raise_descriptor_limit() -> u64 {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
@@ -13,21 +13,21 @@ pub fn raise_descriptor_limit() -> u64 {
     getrlimit(Resource::Nofile).current.map_or(u64::MAX, |limit| limit.saturating_sub(DESCRIPTORS_KEPT).max(1))
 }
 
-/// Gives the process's table of descriptors its size at once. A table that has to grow while there are several threads stops the
-/// one that accepts a connection, and all that it serves, for ten milliseconds or more (`synchronize_rcu` in the kernel's
-/// `expand_fdtable`). To be called before there is a second thread.
+/// Makes the process's table of descriptors as large as it will be. If the table grows while there are several threads, the
+/// thread that accepts a connection stops for ten milliseconds or more, and so does all that it serves (`synchronize_rcu` in
+/// the kernel's `expand_fdtable`). To be called before there is a second thread.
 pub fn make_room_for_descriptors(connections: u64) {
     let highest = (connections + DESCRIPTORS_KEPT).min(DESCRIPTOR_TABLE_MAX) - 1;
     let made = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)
         .and_then(|event| rustix::io::fcntl_dupfd_cloexec(event, highest as i32));
-    // Without it everything works, now and then later.
+    // Without it everything works, with a pause now and then.
     if let Err(error) = made {
-        tracing::debug!(%error, "the table of descriptors grows as it is needed");
+        tracing::debug!(%error, "the table of descriptors was not made larger; it grows on demand");
     }
 }
 
-/// Lets a write beyond the limit of file sizes fail, rather than end the process: it is dealt with where it fails. A handler
-/// and not the order to ignore, which the private PostgreSQL would inherit.
+/// Lets a write beyond the limit of file sizes fail instead of ending the process, so that its caller can handle it. The signal
+/// gets a handler: the private PostgreSQL would inherit an ignored signal.
 ///
 /// # Errors
 /// When the handler cannot be set.
@@ -35,7 +35,7 @@ pub fn survive_file_size_limit() -> std::io::Result<()> {
     signal_hook::flag::register(libc::SIGXFSZ, Arc::default()).map(drop)
 }
 
-/// Processors that the process may use.
+/// Numbers of the processors that the process may use.
 pub fn allowed_cpus() -> Vec<usize> {
     let Ok(set) = rustix::thread::sched_getaffinity(None) else { return vec![0] };
     (0..rustix::thread::CpuSet::MAX_CPU).filter(|cpu| set.is_set(*cpu)).collect()

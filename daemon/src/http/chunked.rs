@@ -1,19 +1,19 @@
-//! Chunked bodies (RFC 9112 section 7.1), taken apart as they come.
+//! Chunked bodies (RFC 9112 section 7.1), decoded as they arrive.
 
 use super::{MAX_CHUNK_EXTENSION_BYTES, MAX_TRAILER_BYTES, Refusal};
 
-/// As many as a `u64` has.
+/// Hexadecimal digits of a `u64`.
 const MAX_SIZE_DIGITS: u8 = 16;
 
-/// Takes one body apart, however its bytes are cut. Strict: sizes are hexadecimal digits and nothing else, lines end
-/// with CR and LF, white space behind a size is followed by an extension (RFC 9112 section 7.1.1). Extensions and the
-/// trailer are checked, bounded and ignored.
+/// Decodes one body, however its bytes are split. It is strict: a size is hexadecimal digits and nothing else, a line ends with
+/// CR LF, and white space after a size must be followed by an extension (RFC 9112 section 7.1.1). Extensions and the trailer are
+/// checked, bounded and ignored.
 ///
-/// After an error or the end the decoder is of no more use.
+/// A decoder is not used after an error or the end.
 #[derive(Debug, Clone)]
 pub struct Decoder {
     state: State,
-    /// Of the chunk: first what its digits say so far, then how many bytes are still to come.
+    /// Of the current chunk: first its size as far as the digits are read, then the bytes that are still to come.
     chunk_bytes: u64,
     size_digits: u8,
     body_bytes: u64,
@@ -22,22 +22,22 @@ pub struct Decoder {
     trailer_bytes: usize,
 }
 
-/// What was done with the bytes that were fed.
+/// The result of one call of [`Decoder::feed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Progress {
-    /// How many of them belong to this body: all, unless it ended.
+    /// Bytes of the input that belong to this body: all, unless it ended.
     pub consumed: usize,
-    /// Whether the body is complete. What follows is the next request.
+    /// Whether the body is complete. The next request follows it.
     pub is_done: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Size,
-    /// In white space before an extension.
+    /// In the white space before an extension.
     BeforeExtension,
     Extension,
-    /// After the CR of the size's line.
+    /// After the CR of a size's line.
     SizeLineFeed,
     Data,
     /// After a chunk's data.
@@ -54,7 +54,7 @@ enum State {
 }
 
 impl Decoder {
-    /// A decoder for a body of at most so many bytes, chunk sizes not counted.
+    /// A decoder for a body of at most `max_body_bytes`. Chunk sizes do not count.
     #[must_use]
     pub fn new(max_body_bytes: u64) -> Self {
         Self {
@@ -68,17 +68,17 @@ impl Decoder {
         }
     }
 
-    /// How many bytes the chunks have had so far, the one that was just announced included.
+    /// Bytes of all chunks so far, including the one that was announced last.
     #[must_use]
     pub fn body_bytes(&self) -> u64 {
         self.body_bytes
     }
 
-    /// Takes what is there, and appends to `out` what of it is the body's content.
+    /// Decodes `input`, and appends the body's content to `out`.
     ///
     /// # Errors
-    /// 400 for what is not a chunk, an extension or a trailer, or too much of the latter two; 413 as soon as a size
-    /// says that the body will be too large. Either closes the connection, and `out` may hold a part of the body.
+    /// 400 for an invalid chunk, extension or trailer, and for too long ones; 413 as soon as a size announces too large a body.
+    /// Both close the connection. `out` may then hold a part of the body.
     pub fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Progress, Refusal> {
         let mut at = 0;
         while at < input.len() && self.state != State::Done {
@@ -113,7 +113,7 @@ impl Decoder {
             State::TrailerStart | State::TrailerName | State::TrailerValue => self.trailer_byte(byte),
             State::TrailerLineFeed if byte == b'\n' => Ok(State::TrailerStart),
             State::LastLineFeed if byte == b'\n' => Ok(State::Done),
-            // `feed` never steps through data or beyond the end.
+            // `feed` calls this neither in data nor after the end.
             State::Data | State::Done => Ok(self.state),
             State::DataReturn | State::DataLineFeed => {
                 Err(Refusal::malformed("a chunk's data must be as long as its size says and end with CR LF"))
@@ -129,7 +129,7 @@ impl Decoder {
             if self.size_digits == MAX_SIZE_DIGITS {
                 return Err(Refusal::malformed("a chunk's size has more than 16 digits"));
             }
-            // Sixteen digits fill the 64 bits and cannot overflow them.
+            // Sixteen digits fit into 64 bits.
             self.chunk_bytes = self.chunk_bytes << 4 | u64::from(digit);
             self.size_digits += 1;
             return Ok(State::Size);
@@ -189,12 +189,12 @@ impl Decoder {
     }
 }
 
-/// What may not stand in a line; the tab may.
+/// Whether a byte is a control character other than the tab.
 fn is_control(byte: u8) -> bool {
     byte.is_ascii_control() && byte != b'\t'
 }
 
-/// What a header's name is made of (RFC 9110 section 5.6.2).
+/// Whether a byte may stand in a header's name (RFC 9110 section 5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }

@@ -1,25 +1,25 @@
-//! Content codings of request bodies (RFC 9110 section 8.4), undone as the bytes come and never more than is asked for: a
-//! small body that becomes a huge one costs no memory before it is refused.
+//! Content codings of request bodies (RFC 9110 section 8.4), decoded as the bytes arrive and a bounded step at a time. A small
+//! body that expands to a huge one costs no memory before it is refused.
 
 use super::{ErrorCode, Refusal, gzip::Gzip};
 use crate::limits::ZSTD_WINDOW_LOG_MAX;
 
-/// What a body is encoded with.
+/// The coding of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Coding {
-    /// Nothing.
+    /// None.
     Identity,
-    /// gzip (RFC 1952), of one member or several.
+    /// gzip (RFC 1952) of one or more members.
     Gzip,
-    /// zstd (RFC 8878), of one frame or several.
+    /// zstd (RFC 8878) of one or more frames.
     Zstd,
 }
 
 impl Coding {
-    /// What a `Content-Encoding` says.
+    /// The coding that a `Content-Encoding` names.
     ///
     /// # Errors
-    /// 415 for one that is not known, and for several.
+    /// 415 for an unknown coding, and for several.
     pub fn of(content_encoding: Option<&str>) -> Result<Self, Refusal> {
         let Some(name) = content_encoding else { return Ok(Self::Identity) };
         let is = |known: &str| name.eq_ignore_ascii_case(known);
@@ -35,19 +35,19 @@ impl Coding {
     }
 }
 
-/// What a step came to.
+/// The result of one step of a decoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Step {
-    /// Bytes of the input that were taken.
+    /// Bytes of the input that were consumed.
     pub consumed: usize,
-    /// Bytes that were appended to the output. Less than the room that there was: there is no more to be had from this input.
+    /// Bytes that were appended to the output. If both are zero, the decoder needs more input.
     pub produced: usize,
 }
 
-/// Bytes that one step appends at most.
+/// Most bytes that one step appends.
 pub const STEP_BYTES: usize = 16 << 10;
 
-/// Undoes a coding.
+/// Decodes a coding.
 pub enum Decoder {
     /// gzip
     Gzip(Box<Gzip>),
@@ -56,10 +56,10 @@ pub enum Decoder {
 }
 
 impl Decoder {
-    /// For a coding; `None` for identity.
+    /// The decoder of a coding; `None` for identity.
     ///
     /// # Errors
-    /// 503 where there is no memory.
+    /// 503 if memory is short.
     pub fn new(coding: Coding) -> Result<Option<Self>, Refusal> {
         Ok(match coding {
             Coding::Identity => None,
@@ -68,10 +68,10 @@ impl Decoder {
         })
     }
 
-    /// Goes on with `input`, and appends at most [`STEP_BYTES`] to `out`.
+    /// Decodes some of `input`, and appends at most [`STEP_BYTES`] to `out`.
     ///
     /// # Errors
-    /// 400 for what is not that coding, 413 for a zstd window that is too large.
+    /// 400 for a body of another coding or a damaged one, 413 for too large a zstd window.
     pub fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Step, Refusal> {
         match self {
             Self::Gzip(gzip) => gzip.step(input, out),
@@ -88,7 +88,7 @@ impl Decoder {
         }
     }
 
-    /// Bytes of memory that it has.
+    /// Bytes of memory that it uses.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         match self {
@@ -98,15 +98,15 @@ impl Decoder {
     }
 }
 
-/// 400: the bytes are not what `Content-Encoding` says.
+/// 400: the body does not match `Content-Encoding`.
 pub(super) fn malformed(what: &'static str) -> Refusal {
     Refusal::new(ErrorCode::MalformedEncoding, what).closing()
 }
 
-/// zstd's own decoder, with a bound on its window.
+/// zstd's own decoder, with a limit on its window.
 pub struct Zstd {
     context: zstd_safe::DCtx<'static>,
-    /// At the end of a frame, and there was one.
+    /// Whether the input ended with a whole frame.
     complete: bool,
 }
 
@@ -115,7 +115,7 @@ const WINDOW_TOO_LARGE: usize = 0_usize.wrapping_sub(16);
 
 impl Zstd {
     fn new() -> Result<Self, Refusal> {
-        let no_memory = || Refusal::new(ErrorCode::Overloaded, "there is no memory to decode zstd");
+        let no_memory = || Refusal::new(ErrorCode::Overloaded, "there is no memory for a zstd decoder");
         let mut context = zstd_safe::DCtx::try_create().ok_or_else(no_memory)?;
         context.set_parameter(zstd_safe::DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX)).map_err(|_| no_memory())?;
         Ok(Self { context, complete: false })
@@ -134,11 +134,11 @@ impl Zstd {
                 return Refusal::new(ErrorCode::BodyTooLarge, format!("its zstd window is larger than {window} bytes"))
                     .closing();
             }
-            malformed("the body is not zstd, or damaged")
+            malformed("the body is not zstd, or is damaged")
         })?;
         let (consumed, produced) = (from.pos(), to.pos());
         out.extend_from_slice(&piece[..produced]);
-        // Nothing in and nothing out says nothing about where it stands.
+        // A step without input and output does not tell where the decoder stands.
         if consumed > 0 || produced > 0 {
             self.complete = left == 0;
         }

@@ -9,22 +9,22 @@ use super::{
 };
 use flate2::{Decompress, FlushDecompress, Status};
 
-/// Where in a member it is.
+/// The position within a member.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// In the ten bytes that every header has; so many are read.
+    /// In the fixed ten bytes of a header; so many of them are read.
     Fixed(usize),
-    /// At the length of the extra field, its second byte, and in the field.
+    /// At the first and the second byte of the extra field's length, and in the field.
     ExtraLow,
     ExtraHigh(u8),
     Extra(u16),
-    /// In a name or a comment, which ends with a zero.
+    /// In the name or the comment, which ends with a zero.
     Name,
     Comment,
-    /// In the header's own checksum, of two bytes.
+    /// In the header's own checksum of two bytes.
     HeaderSum(usize),
     Deflated,
-    /// In the checksum and the length behind it; so many of the eight bytes are read.
+    /// In the checksum and the length at the end; so many of the eight bytes are read.
     Trailer(usize),
 }
 
@@ -34,7 +34,7 @@ const FLAG_NAME: u8 = 8;
 const FLAG_COMMENT: u8 = 16;
 const FLAGS_RESERVED: u8 = 0xe0;
 
-/// Undoes gzip.
+/// Decodes gzip.
 pub struct Gzip {
     state: State,
     flags: u8,
@@ -72,7 +72,7 @@ impl Gzip {
         let mut piece = [0; STEP_BYTES];
         let (in_before, out_before) = (self.inflate.total_in(), self.inflate.total_out());
         let outcome = self.inflate.decompress(&input[consumed..], &mut piece, FlushDecompress::None);
-        let status = outcome.map_err(|_| malformed("the body is not gzip, or damaged"))?;
+        let status = outcome.map_err(|_| malformed("the body is not gzip, or is damaged"))?;
         consumed += (self.inflate.total_in() - in_before) as usize;
         let produced = (self.inflate.total_out() - out_before) as usize;
         self.sum.update(&piece[..produced]);
@@ -84,7 +84,7 @@ impl Gzip {
         Ok(Step { consumed, produced })
     }
 
-    /// Takes a byte of a header or a trailer.
+    /// Processes a byte of a header or a trailer.
     fn byte(&mut self, byte: u8) -> Result<State, Refusal> {
         Ok(match self.state {
             State::Fixed(at) => {
@@ -92,7 +92,7 @@ impl Gzip {
                     (0, 0x1f) | (1, 0x8b) | (2, 8) | (4..=9, _) => {}
                     (3, flags) if flags & FLAGS_RESERVED == 0 => self.flags = flags,
                     _ if self.members > 0 => {
-                        return Err(malformed("something that is not gzip follows the body's end"));
+                        return Err(malformed("the end of the gzip body is followed by other data"));
                     }
                     _ => return Err(malformed("the body is not gzip")),
                 }
@@ -117,7 +117,7 @@ impl Gzip {
         })
     }
 
-    /// What comes after the part of a header that has this flag, in the order in which they come.
+    /// The state after the part of a header with this flag. The parts come in a fixed order.
     fn after(&self, part: u8) -> State {
         let has = |flag: u8, before: &[u8]| self.flags & flag != 0 && before.contains(&part);
         if has(FLAG_EXTRA, &[0]) {

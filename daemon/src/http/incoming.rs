@@ -1,4 +1,4 @@
-//! A body that is taken as it comes: its framing and its coding undone, with what they make bounded.
+//! A body that is decoded as it arrives: first its framing, then its coding. Its size is bounded.
 
 use super::{
     Body, ErrorCode, Refusal, chunked,
@@ -6,14 +6,14 @@ use super::{
 };
 use crate::limits::{EXPANSION_FREE_BYTES, EXPANSION_MAX};
 
-/// Bytes of the wire that are taken apart at once where they are chunks of something encoded.
+/// Bytes of the wire that are unframed at once before they are decoded.
 const PIECE_BYTES: usize = 16 << 10;
 
-/// A body on its way.
+/// A body that is arriving.
 pub struct Incoming {
     framing: Framing,
     decoder: Option<Decoder>,
-    /// Bytes without their framing that the decoder has not had yet, and how many of them it had.
+    /// Unframed bytes for the decoder, and how many of them it has consumed.
     coded: Vec<u8>,
     coded_at: usize,
     wire_is_done: bool,
@@ -22,12 +22,12 @@ pub struct Incoming {
     bound: Bound,
 }
 
-/// How large a body may become.
+/// The limit of a body's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Bound {
-    /// So many bytes.
+    /// This many bytes.
     Bytes(u64),
-    /// Any size, but [`EXPANSION_MAX`] times as large as it came at most, beyond [`EXPANSION_FREE_BYTES`].
+    /// Any size. Beyond [`EXPANSION_FREE_BYTES`] it may expand by [`EXPANSION_MAX`] at most.
     Expansion,
 }
 
@@ -36,23 +36,23 @@ enum Framing {
     Chunks(chunked::Decoder),
 }
 
-/// What a step came to.
+/// The result of one call of [`Incoming::feed`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fed {
-    /// Bytes of the wire that were taken.
+    /// Bytes of the wire that were consumed.
     pub consumed: usize,
-    /// What is next.
+    /// What comes next.
     pub next: Next,
 }
 
-/// What a body that is on its way needs.
+/// What an arriving body needs next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Next {
-    /// More from the wire.
+    /// More bytes from the wire.
     Wire,
-    /// Another step: there is more to be had from what is at hand.
+    /// Another call: the bytes at hand have more content.
     Step,
-    /// Nothing: it is complete.
+    /// Nothing: the body is complete.
     Done,
 }
 
@@ -60,12 +60,12 @@ impl Incoming {
     /// A body with this framing and coding.
     ///
     /// # Errors
-    /// 503 where there is no memory.
+    /// 503 if memory is short.
     pub fn new(framing: Body, coding: Coding, bound: Bound) -> Result<Self, Refusal> {
         let framing = match framing {
             Body::None => Framing::Length(0),
             Body::Length(bytes) => Framing::Length(bytes),
-            // A chunk's size says before the chunk that it will be too much.
+            // A chunk's size announces too large a body before the chunk arrives.
             Body::Chunked => Framing::Chunks(chunked::Decoder::new(match bound {
                 Bound::Bytes(max) => max,
                 Bound::Expansion => u64::MAX,
@@ -83,17 +83,16 @@ impl Incoming {
         })
     }
 
-    /// Bytes of memory that it has.
+    /// Bytes of memory that it uses.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         self.coded.capacity() + self.decoder.as_ref().map_or(0, Decoder::memory_bytes)
     }
 
-    /// Takes from `wire`, and appends to `out` what of it is the body's content: at most `room` bytes, or one step of the
-    /// decoder.
+    /// Decodes some of `wire`, and appends the body's content to `out`: at most `room` bytes, or one step of the decoder.
     ///
     /// # Errors
-    /// 400 for what is not the framing or the coding that was announced, 413 for a body that becomes too large.
+    /// 400 if the bytes do not match the announced framing or coding, 413 if the body becomes too large.
     pub fn feed(&mut self, wire: &[u8], out: &mut Vec<u8>, room: usize) -> Result<Fed, Refusal> {
         let before = out.len();
         let fed = if self.decoder.is_some() { self.decode(wire, out) } else { self.copy(wire, out, room) }?;
@@ -104,7 +103,7 @@ impl Incoming {
                 if self.decoder.is_some()
                     && self.out_bytes > EXPANSION_FREE_BYTES + EXPANSION_MAX.saturating_mul(self.in_bytes) =>
             {
-                let what = format!("the body becomes more than {EXPANSION_MAX} times as large as it came");
+                let what = format!("the body expands by more than a factor of {EXPANSION_MAX}");
                 Err(Refusal::new(ErrorCode::BodyTooLarge, what).closing())
             }
             _ => Ok(fed),
@@ -141,15 +140,15 @@ impl Incoming {
         } else if decoder.is_complete() && self.coded_at == self.coded.len() {
             Next::Done
         } else {
-            return Err(super::coding::malformed("the body ends before what it encodes does"));
+            return Err(super::coding::malformed("the body ends in the middle of its encoding"));
         };
         Ok(Fed { consumed, next })
     }
 }
 
 impl Framing {
-    /// Takes from `wire` what belongs to the body, and appends its content to `out`. Returns how much it took, and whether the
-    /// body is complete.
+    /// Appends the content of the body's bytes in `wire` to `out`. Returns how many bytes belong to the body, and whether it is
+    /// complete.
     fn take(&mut self, wire: &[u8], out: &mut Vec<u8>) -> Result<(usize, bool), Refusal> {
         match self {
             Self::Length(left) => {

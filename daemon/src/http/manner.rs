@@ -1,4 +1,4 @@
-//! What of a request its answer depends on.
+//! What an answer takes from its request.
 
 use super::cors;
 

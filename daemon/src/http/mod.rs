@@ -1,20 +1,22 @@
-//! HTTP/1.1 as the edge needs it: bytes in, typed results out; no sockets.
+//! HTTP/1.1 for a server, without I/O: bytes in, typed results out.
 //!
-//! * [`request::parse`] reads a request's head and says how its body is framed.
-//! * [`incoming::Incoming`] takes a body as it comes: [`chunked::Decoder`] its chunks, [`coding::Decoder`] its coding.
-//! * [`path`] cuts and decodes what a target holds.
-//! * [`response::Response`] and [`Refusal::write_to`] write answers.
+//! * [`request::parse`] reads a request's head, which says how the body is framed.
+//! * [`incoming::Incoming`] decodes a body as it arrives: [`chunked::Decoder`] its chunks, [`coding::Decoder`] its coding.
+//! * [`path`] splits and decodes paths and queries.
+//! * [`response::Response`] and [`Refusal::write_to`] write answers. [`ErrorCode`] lists all codes of refusals.
 //!
-//! Promised: where one request ends and the next begins is never guessed. Refused, with the connection closed, is all
-//! that two parsers may read differently (RFC 9112 section 11.2): two lengths, a length beside chunks, a transfer coding
-//! that is not `chunked`, folded header lines, lines that end without CR, white space before a colon, no `Host` or two.
+//! Promised: it never guesses where one request ends and the next begins.
+//!
+//! Refused, with the connection closed: everything that two parsers may read differently (RFC 9112 section 11.2). That is two
+//! lengths, a length beside chunks, a transfer coding other than `chunked`, folded header lines, lines that end without CR,
+//! white space before a colon, and no `Host` or two.
 //!
 //! ```text
 //!                              incoming
 //!                              /      \
 //! request ── head      path  chunked  coding ── gzip      response
 //!       \      |         |       |       |               /
-//!        `---------- refusal -----------------------'   what is wrong, as an answer
+//!        `---------- refusal, error_code -----------'   an error, as an answer
 //! ```
 
 pub mod chunked;
@@ -37,28 +39,28 @@ pub use manner::Manner;
 pub use refusal::Refusal;
 pub use request::{Body, Head, Method, Methods, Parsed, Version};
 
-/// How many header lines a request may have.
+/// Most header lines of a request.
 pub const MAX_HEADERS: usize = 100;
-/// How many bytes a head may have, empty lines before it and the one after it included.
+/// Most bytes of a head, with the empty lines before and after it.
 pub const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// How many bytes a request's target may have.
+/// Most bytes of a request's target.
 pub const MAX_TARGET_BYTES: usize = 8 * 1024;
-/// How many bytes the extensions of one body's chunks may have together. Nobody sends any; they are only bounded so that
-/// a body of one-byte chunks cannot make the daemon read without end.
+/// Most bytes of all chunk extensions of one body. Clients do not send any. Without the limit a body of one-byte chunks could
+/// make the daemon read without end.
 pub const MAX_CHUNK_EXTENSION_BYTES: usize = 4 * 1024;
-/// How many bytes the trailer after the last chunk may have.
+/// Most bytes of the trailer after the last chunk.
 pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
 
 const _: () = assert!(MAX_TARGET_BYTES < MAX_HEAD_BYTES);
 
-/// How large a request may be.
+/// The limits of a request's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of the head; [`MAX_HEAD_BYTES`].
     pub max_head_bytes: usize,
     /// Bytes of the target; [`MAX_TARGET_BYTES`].
     pub max_target_bytes: usize,
-    /// Bytes of the body as sent, chunk sizes not counted, compressed if it came so.
+    /// Bytes of the body as sent, before decoding. Chunk sizes do not count.
     pub max_body_bytes: u64,
 }
 

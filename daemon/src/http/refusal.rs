@@ -1,29 +1,29 @@
-//! An answer that says no.
+//! The answer to a request that is refused.
 
 use std::borrow::Cow;
 
 use super::{ErrorCode, Manner, Methods, response, response::Response};
 
-/// Why a request was not taken, as its answer says it.
+/// A request's refusal: status, code and message of its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// 400 to 599; one of the code's.
+    /// Status, 400 to 599; one of the code's.
     pub status: u16,
-    /// For programs.
+    /// The error for programs.
     pub code: ErrorCode,
-    /// For people: what is wrong and where.
+    /// The error for people: what is wrong and where.
     pub message: Cow<'static, str>,
-    /// Whether the connection is closed after the answer: always where it is not certain where the next request starts.
+    /// Whether the connection is closed after the answer. It must be if the start of the next request is uncertain.
     pub close: bool,
-    /// When trying again may help, in seconds: `Retry-After`.
+    /// `Retry-After`: seconds after which a retry may succeed.
     pub retry_after_s: Option<u64>,
-    /// For 405: the methods that are allowed.
+    /// `Allow` of a 405: the methods of the path.
     pub allow: Option<Methods>,
 }
 
 impl Refusal {
-    /// A refusal that leaves the connection open, with the code's usual status and `Retry-After`. Where the message says no more
-    /// than the code's sentence, `Refusal::from(code)` is shorter.
+    /// A refusal with the code's usual status and `Retry-After` that leaves the connection open. `Refusal::from(code)` has the
+    /// code's own sentence as message.
     #[must_use]
     pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
         let retry_after_s = code.retry().default_s();
@@ -55,7 +55,7 @@ impl Refusal {
         self
     }
 
-    /// 400 `malformed_request`, closing: what follows cannot be trusted to be a request.
+    /// 400 `malformed_request`, closing: the start of the next request is uncertain.
     #[must_use]
     pub(super) fn malformed(message: impl Into<Cow<'static, str>>) -> Self {
         Self::new(ErrorCode::MalformedRequest, message).closing()
@@ -67,13 +67,13 @@ impl Refusal {
         Self::new(ErrorCode::BodyTooLarge, format!("the body is larger than {max_body_bytes} bytes")).closing()
     }
 
-    /// 408 `request_timeout`, closing: the rest is not waited for.
+    /// 408 `request_timeout`, closing: the rest of the request is not read.
     #[must_use]
     pub fn too_slow() -> Self {
         Self::from(ErrorCode::RequestTimeout).closing()
     }
 
-    /// 405 `method_not_allowed`, with the methods that are.
+    /// 405 `method_not_allowed`, with the methods of the path.
     #[must_use]
     pub fn method_not_allowed(allow: Methods) -> Self {
         let mut refusal = Self::new(ErrorCode::MethodNotAllowed, format!("allowed here: {allow}"));
@@ -81,7 +81,7 @@ impl Refusal {
         refusal
     }
 
-    /// Appends the answer's body: `{"error":…,"code":…}`, and `"accepted"` where an NDJSON body was taken up to a line.
+    /// Appends the answer's body: `{"error":…,"code":…}`. `accepted` is the number of messages of an NDJSON body that were kept.
     pub fn write_body(&self, out: &mut Vec<u8>, accepted: Option<u64>) {
         out.extend_from_slice(b"{\"error\":");
         response::json_string(out, &self.message);
@@ -91,12 +91,12 @@ impl Refusal {
             out.extend_from_slice(b",\"accepted\":");
             response::push_number(out, accepted);
         }
-        // The line ends for the sake of people with curl.
+        // People who use curl expect the end of a line.
         out.extend_from_slice(b"}\n");
     }
 
-    /// Appends the whole answer, with `Retry-After`, `Allow`, `WWW-Authenticate` with a 401 and `Accept-Encoding` with a 415.
-    /// The connection stays open if `manner` says so and [`Self::close`] does not.
+    /// Appends the whole answer, with `Retry-After` and `Allow` if they are set, `WWW-Authenticate` for a 401 and
+    /// `Accept-Encoding` for a 415. The connection stays open if `manner` allows it and [`Self::close`] is not set.
     pub fn write_to(&self, out: &mut Vec<u8>, accepted: Option<u64>, date_line: &[u8], manner: Manner) {
         let mut body = Vec::with_capacity(64 + self.message.len());
         self.write_body(&mut body, accepted);

@@ -1,24 +1,24 @@
-//! Answers, written straight into the connection's buffer.
+//! Answers, written into a connection's buffer.
 
 pub use crate::json::json_string;
 
 /// The content type of nearly every answer.
 pub const JSON: &str = "application/json";
 
-/// The answer that lets a client go on which sent `Expect: 100-continue`.
+/// The interim answer to `Expect: 100-continue`, after which the client sends its body.
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
-/// What an answer that a browser could load or a cache could keep says to both, as header lines: it is what it says it is, and
-/// for nobody else.
+/// Header lines of answers that a browser could load or a cache could keep. A browser must believe the content type, and a cache
+/// must not store the answer.
 pub const GUARDS: &[u8] = b"X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n";
 
-/// More than a head without anything unusual has.
+/// More bytes than most heads have.
 const HEAD_BYTES_LIKELY: usize = 320;
 
-/// An answer that is being written: after its start come header lines, then its end.
+/// An answer that is being written: its start, then header lines, then its end.
 ///
 /// `Content-Length` is always written, except for 204 and 304, which have neither length, type nor body. An empty
-/// `content_type` is left out. `Date` is the caller's to add, since it is the caller who knows the time.
+/// `content_type` is left out. The caller adds `Date`, since it knows the time.
 pub struct Response<'o, 'b> {
     out: &'o mut Vec<u8>,
     body: Option<&'b [u8]>,
@@ -44,20 +44,20 @@ impl<'o, 'b> Response<'o, 'b> {
         response
     }
 
-    /// A header. Line ends and other control characters in its value are replaced by spaces, so no value can start a line.
+    /// Appends a header. Control characters in its value become spaces, so no value can start another line.
     pub fn header(&mut self, name: &str, value: &str) {
         self.lines(name.as_bytes());
         self.lines(b": ");
         let start = self.out.len();
         self.lines(value.as_bytes());
-        // Looked for first, all at once: there are next to never any.
+        // One pass without a branch first: values hardly ever have any.
         if value.bytes().fold(false, |found, byte| found | byte.is_ascii_control()) {
             self.out[start..].iter_mut().filter(|byte| byte.is_ascii_control()).for_each(|byte| *byte = b' ');
         }
         self.lines(b"\r\n");
     }
 
-    /// Whole header lines, as they are.
+    /// Appends whole header lines as they are.
     #[inline]
     pub fn lines(&mut self, lines: &[u8]) {
         self.out.extend_from_slice(lines);
@@ -98,7 +98,7 @@ fn push_status_line(out: &mut Vec<u8>, status: u16) {
     out.extend_from_slice(line);
 }
 
-/// The reason phrase of RFC 9110 section 15; empty, as it may be, for statuses the daemon does not use.
+/// The reason phrase of RFC 9110 section 15. It may be empty, and is for statuses that the daemon does not use.
 fn reason(status: u16) -> &'static str {
     match status {
         202 => "Accepted",

@@ -1,14 +1,16 @@
-//! JSON as the edge needs it: bytes in, typed results out; no tree is built and no I/O is done.
+//! JSON on the way of a push: bytes in, typed results out. It builds no tree and does no I/O.
 //!
-//! * [`validate`] says whether a body is one JSON document that PostgreSQL's `jsonb` can hold, in one pass, without
-//!   recursion and without allocation.
-//! * [`push::parse`] cuts a push request into items; each payload is the slice of the body it came as.
-//! * [`ndjson::lines`] cuts a body of one document a line.
+//! * [`validate`] checks that a body is one JSON document that PostgreSQL's `jsonb` can hold, in one pass, without recursion and
+//!   without allocation.
+//! * [`push::parse`] splits a push request into items. Each payload is a slice of the body.
+//! * [`ndjson::lines`] splits a body of one document a line.
 //! * [`json_string`] writes a string as JSON.
 //!
-//! Promised: what `validate` accepts, `::jsonb` accepts, and the other way round, save the limits below, which are
-//! stricter than jsonb's on purpose (what is cheap to push must stay cheap to read). Refused: everything RFC 8259 does
-//! not allow, a byte order mark, and what jsonb cannot hold: `\u0000`, lone surrogates, invalid UTF-8.
+//! Promised: `validate` accepts a document exactly if `::jsonb` does, except for the limits below. They are stricter than jsonb's
+//! on purpose: a document that is cheap to push must be cheap to read.
+//!
+//! Refused: everything that RFC 8259 does not allow, a byte order mark, and what jsonb cannot hold: `\u0000`, lone surrogates and
+//! invalid UTF-8.
 //!
 //! ```text
 //! validate   push::parse   json_string      what the daemon calls
@@ -33,17 +35,16 @@ pub use error::{JsonError, JsonErrorKind};
 pub use text::json_string;
 pub use validate::validate;
 
-/// How many arrays and objects may stand inside each other. PostgreSQL's own bound is its stack, near 13,000; 512 is far
-/// beyond what people write and keeps the scanner's memory at 64 bytes.
+/// Most arrays and objects inside each other. PostgreSQL's own limit is its stack, near 13,000. 512 is far more than people write,
+/// and the scanner needs only 64 bytes for it.
 pub const MAX_DEPTH: usize = 512;
 
-/// How many digits a number may need when written out without an exponent: those before the decimal point (the lone 0 of
-/// `0.5` is one) and those after it, as `numeric` prints them. `1e131071` is 8 bytes in and 128 KiB whenever it is read,
-/// so jsonb's own bound is no bound for a reader.
+/// Most digits of a number when written out without an exponent: those before the decimal point (the 0 of `0.5` is one) and those
+/// after it, as `numeric` prints them. jsonb's own limit does not protect a reader: `1e131071` has 8 bytes when it is pushed and
+/// 128 KiB whenever it is read.
 pub const MAX_NUMBER_DIGITS: u64 = 1_000;
 
-/// The largest exponent, either sign, that is looked at. It only matters for zero (`0e9` is `0`): PostgreSQL refuses
-/// exponents beyond this one, whatever stands before them.
+/// Largest exponent of either sign. It matters for zero only (`0e9` is `0`): PostgreSQL refuses larger exponents even of zero.
 pub const MAX_EXPONENT: u64 = i32::MAX as u64 / 2 - 1;
 
 const _: () = assert!(MAX_DEPTH.is_multiple_of(u64::BITS as usize));

@@ -1,21 +1,20 @@
-//! One document a line.
+//! NDJSON: one document a line.
 
-/// Iterates over the lines of `body` that hold something, numbered from 1; blank lines are counted but not returned.
-/// Lines end with `\n` or `\r\n`; the last one may end with the body. The slices have neither ending. Nothing is
-/// checked: [`validate`](super::validate) each line.
+/// The lines of `body` that are not blank, with their numbers from 1. Blank lines count. Lines end with `\n` or `\r\n`, which the
+/// slices do not have; the last line may end with the body. The lines are not checked: [`validate`](super::validate) each.
 #[must_use]
 pub fn lines(body: &[u8]) -> Lines<'_> {
     lines_from(body, 1)
 }
 
-/// As [`lines`], where `body` continues a stream: its first line has the number `first_line`.
+/// As [`lines`], for a `body` that continues a stream: its first line has the number `first_line`.
 #[must_use]
 pub fn lines_from(body: &[u8], first_line: u64) -> Lines<'_> {
     Lines { rest: body, next_line: first_line }
 }
 
-/// How many bytes at the start of `buffer` are whole lines, so that a stream can be taken as it comes: cut there, pass
-/// that part to [`lines_from`], keep the rest for the next bytes.
+/// Bytes at the start of `buffer` that are whole lines. A stream is split there: that part goes to [`lines_from`], and the rest
+/// waits for more bytes.
 #[must_use]
 pub fn whole_lines_bytes(buffer: &[u8]) -> usize {
     memchr::memrchr(b'\n', buffer).map_or(0, |last| last + 1)

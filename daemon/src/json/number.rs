@@ -1,30 +1,29 @@
-//! How long a number is when written out.
+//! The length of a number when written out.
 
 use super::{MAX_EXPONENT, MAX_NUMBER_DIGITS};
 
-/// A number's parts, as the grammar of RFC 8259 cuts it. The sign does not matter here.
+/// A number's parts by the grammar of RFC 8259. The sign does not matter here.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NumberParts<'a> {
-    /// Digits before the point: `0`, or starting with another digit.
+    /// Digits before the point: `0`, or digits that start with another one.
     pub(super) integer: &'a [u8],
-    /// Digits after the point; empty when there is no point.
+    /// Digits after the point; empty if there is none.
     pub(super) fraction: &'a [u8],
     /// Whether the exponent has a minus sign.
     pub(super) exponent_is_negative: bool,
-    /// Digits of the exponent; empty when there is none.
+    /// Digits of the exponent; empty if there is none.
     pub(super) exponent: &'a [u8],
 }
 
 /// Whether the number needs at most [`MAX_NUMBER_DIGITS`] digits when written out without an exponent.
 ///
-/// With the exponent `e`, counted are:
-/// * after the point: the fraction's digits, trailing zeros included (`numeric` keeps them), less `e`, at least 0;
-/// * before the point: as many as lie between the first digit that is not 0 and the point, after the point was moved by
-///   `e`; at least 1, since `0.5` has a 0 there. Zeros that lead the mantissa (`0.001e5`) are not counted. Zero itself
-///   has 1.
+/// With the exponent `e`, these digits count:
+/// * after the point: the fraction's digits minus `e`, at least 0. Trailing zeros count, since `numeric` keeps them.
+/// * before the point: those from the first digit other than 0 to the point, after the point has moved by `e`; at least 1, since
+///   `0.5` has a 0 there. Leading zeros (`0.001e5`) do not count. Zero itself has 1.
 ///
-/// So `1e999` is kept and `1e1000` is not; `1e-999` is kept and `1e-1000` is not; `0e5000` is `0`, and `0e-5000` is not
-/// kept. An exponent beyond [`MAX_EXPONENT`] is not kept, even of zero.
+/// So `1e999` is accepted and `1e1000` is not; `1e-999` is accepted and `1e-1000` is not; `0e5000` is `0`, and `0e-5000` is not
+/// accepted. An exponent beyond [`MAX_EXPONENT`] is not accepted, even of zero.
 pub(super) fn is_short_enough(number: &NumberParts<'_>) -> bool {
     let Some(exponent) = exponent_value(number) else {
         return false;
@@ -41,7 +40,7 @@ pub(super) fn is_short_enough(number: &NumberParts<'_>) -> bool {
     integer_digits + fraction_digits <= MAX_NUMBER_DIGITS as i64
 }
 
-/// The exponent with its sign, or nothing when it is beyond [`MAX_EXPONENT`].
+/// The exponent with its sign; `None` beyond [`MAX_EXPONENT`].
 fn exponent_value(number: &NumberParts<'_>) -> Option<i64> {
     let mut magnitude = 0u64;
     for digit in number.exponent {

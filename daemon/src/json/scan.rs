@@ -1,21 +1,24 @@
-//! The grammar of RFC 8259, over a body that is UTF-8 as far as it is looked at.
+//! The grammar of RFC 8259.
 
-use super::number::{NumberParts, is_short_enough};
-use super::{JsonError, JsonErrorKind, MAX_NUMBER_DIGITS};
-use super::{text, text::next_special};
+use super::{
+    JsonError, JsonErrorKind, MAX_NUMBER_DIGITS,
+    number::{NumberParts, is_short_enough},
+    text,
+    text::next_special,
+};
 
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
-/// Walks over one document. Every method either moves forward or fails, and none calls itself.
+/// Walks over one document. Every method moves forward or fails, and none is recursive.
 pub(super) struct Scanner<'a> {
-    /// What may be looked at: the body, or its part before the first byte that is not UTF-8.
+    /// The body, or its part before the first byte that is not UTF-8.
     text: &'a str,
     at: usize,
-    /// What it means to reach the end of `text`.
+    /// The error at the end of `text`.
     at_end: JsonErrorKind,
 }
 
-/// Where a string's text lies between its quotation marks.
+/// A string's text between its quotation marks.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct StringSpan<'a> {
     raw: &'a str,
@@ -31,8 +34,8 @@ impl<'a> StringSpan<'a> {
 }
 
 impl<'a> Scanner<'a> {
-    /// Checks the whole body's UTF-8 at once. A body that has a flaw is scanned up to the flaw, so that an earlier error
-    /// is the one reported, and the flaw with its place in the document.
+    /// Checks the UTF-8 of the whole body at once. Invalid UTF-8 ends the text, so that an earlier error is reported first, and
+    /// the invalid bytes with their place in the document.
     pub(super) fn new(body: &'a [u8]) -> Self {
         match simdutf8::basic::from_utf8(body) {
             Ok(text) => Self { text, at: 0, at_end: JsonErrorKind::UnexpectedEnd },
@@ -49,24 +52,24 @@ impl<'a> Scanner<'a> {
         self.at
     }
 
-    /// How many bytes follow.
+    /// The number of bytes that follow.
     pub(super) fn rest_bytes(&self) -> usize {
         self.text.len() - self.at
     }
 
-    /// What lies between two positions that were taken at the ends of values.
+    /// The bytes between two positions, which must be ends of values.
     #[inline]
     pub(super) fn raw(&self, from: usize, to: usize) -> &'a [u8] {
         self.text(from, to).as_bytes()
     }
 
-    /// As [`Self::raw`], as text.
+    /// The same as text.
     #[inline]
     pub(super) fn text(&self, from: usize, to: usize) -> &'a str {
         &self.text[from..to]
     }
 
-    /// The next byte, or the error that the end of the text means here.
+    /// The next byte, or the error at the end of the text.
     #[inline]
     pub(super) fn peek(&self) -> Result<u8, JsonError> {
         self.byte_at(self.at)
@@ -113,12 +116,12 @@ impl<'a> Scanner<'a> {
         if self.at < self.text.len() {
             return self.error(JsonErrorKind::TrailingData);
         }
-        // A body cut at a flaw ends here too, but not in order.
+        // A body that was cut at invalid UTF-8 ends here too.
         if self.at_end == JsonErrorKind::UnexpectedEnd { Ok(()) } else { Err(self.end_error()) }
     }
 
-    /// Steps over an opening bracket or brace; true when a first element or key follows, false when `close` was next and
-    /// was stepped over too.
+    /// Steps over an opening bracket or brace, and over `close` if that follows at once. Returns whether a first element or key
+    /// follows instead.
     #[inline]
     pub(super) fn open(&mut self, close: u8) -> Result<bool, JsonError> {
         self.at += 1;
@@ -130,8 +133,8 @@ impl<'a> Scanner<'a> {
         Ok(true)
     }
 
-    /// After a value in an object or array: true when a comma was stepped over and the next key or element follows,
-    /// false when `close` was stepped over.
+    /// After a value in an object or array, steps over a comma or over `close`. Returns whether it was a comma, so that another
+    /// key or element follows.
     #[inline]
     pub(super) fn more(&mut self, close: u8) -> Result<bool, JsonError> {
         self.skip_white_space();
@@ -181,7 +184,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// Reads a string, from its opening quotation mark on.
+    /// Reads a string. Its opening quotation mark is next.
     #[inline]
     pub(super) fn string(&mut self) -> Result<StringSpan<'a>, JsonError> {
         let start = self.at + 1;

@@ -1,18 +1,18 @@
-//! Strings: finding their ends eight bytes at a time, decoding and writing escapes.
+//! Strings: finding their ends, decoding and writing escapes.
 
 use std::borrow::Cow;
 
 const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
 const HIGH_BITS: u64 = ONES << 7;
 
-/// How many words of a string are looked at one by one before blocks are tried.
+/// Words of eight bytes of a string that are searched before blocks are.
 const WORDS_BEFORE_BLOCKS: u32 = 2;
 
-/// Bytes of a block: two of the registers that every x86-64 has.
+/// Bytes of a block: two SSE2 registers, which every x86-64 has.
 const BLOCK_BYTES: usize = 32;
 
-/// The first position at or after `from` that holds a quotation mark, a backslash or a byte below 0x20; the length of
-/// `bytes` when there is none.
+/// The first position from `from` on of a quotation mark, a backslash or a byte below 0x20; the length of `bytes` if there is
+/// none.
 #[inline(always)]
 pub(super) fn next_special(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
@@ -24,7 +24,7 @@ pub(super) fn next_special(bytes: &[u8], from: usize) -> usize {
         }
         at += 8;
         words += 1;
-        // Names end within a few words; what is longer is text, most of it plain.
+        // Names end within a few words. A longer string is text, and most of that is plain.
         if words == WORDS_BEFORE_BLOCKS {
             at = skip_plain_blocks(bytes, at);
         }
@@ -38,12 +38,12 @@ pub(super) fn next_special(bytes: &[u8], from: usize) -> usize {
     at
 }
 
-/// Steps over whole blocks in which nothing is special.
+/// Steps over whole blocks without a special byte.
 #[inline]
 fn skip_plain_blocks(bytes: &[u8], from: usize) -> usize {
     let mut at = from;
     while let Some(block) = bytes.get(at..).and_then(|rest| rest.first_chunk::<BLOCK_BYTES>()) {
-        // Without a branch, so that the compiler compares all bytes at once in the widest registers there are.
+        // There is no branch, so that the compiler compares all bytes at once in the widest registers.
         let is_special = |byte: &u8| (*byte < 0x20) | (*byte == b'"') | (*byte == b'\\');
         if block.iter().fold(false, |any, byte| any | is_special(byte)) {
             break;
@@ -53,19 +53,19 @@ fn skip_plain_blocks(bytes: &[u8], from: usize) -> usize {
     at
 }
 
-/// Sets the top bit of each byte that ends a plain run. Borrows run towards the higher bytes only, so the lowest bit
-/// that is set is always a true one; those above it may not be.
+/// Sets the top bit of each special byte. Borrows run towards the higher bytes only, so the lowest bit that is set is right.
+/// Those above it may be wrong.
 #[inline(always)]
 fn special_bytes(word: u64) -> u64 {
-    // `x ^ 2` maps the quotation mark (0x22) to 0x20, and what is below 0x20 stays there: one comparison finds both.
+    // `x ^ 2` maps the quotation mark (0x22) to 0x20 and keeps bytes below 0x20 there, so that one comparison finds both.
     let low_or_quote = (word ^ (ONES * 0x02)).wrapping_sub(ONES * 0x21);
     let backslash = (word ^ (ONES * u64::from(b'\\'))).wrapping_sub(ONES);
-    // A byte from 0x80 on is never special, and neither XOR changes the top bit.
+    // Bytes from 0x80 on are never special, and neither XOR changes the top bit.
     (low_or_quote | backslash) & !word & HIGH_BITS
 }
 
-/// The string that `raw` (what stands between the quotation marks) spells. `raw` must have passed the scanner: an
-/// escape that is not one is left as it stands.
+/// Decodes `raw`, the text between the quotation marks, which the scanner must have accepted. An invalid escape would stay as it
+/// is.
 pub(super) fn decode(raw: &str) -> Cow<'_, str> {
     let Some(first) = memchr::memchr(b'\\', raw.as_bytes()) else {
         return Cow::Borrowed(raw);
@@ -85,7 +85,7 @@ pub(super) fn decode(raw: &str) -> Cow<'_, str> {
     Cow::Owned(decoded)
 }
 
-/// The character that the escape at the start of `bytes` spells, and the escape's length.
+/// The character of the escape at the start of `bytes`, and the escape's length.
 fn decode_escape(bytes: &[u8]) -> Option<(char, usize)> {
     let character = match bytes.get(1)? {
         b'b' => '\u{8}',
@@ -109,7 +109,7 @@ fn decode_unicode_escape(bytes: &[u8]) -> Option<(char, usize)> {
     Some((character, 12))
 }
 
-/// The value of four hexadecimal digits; nothing when they are not.
+/// The value of four hexadecimal digits; `None` if they are no digits.
 #[inline]
 pub(super) fn hex4(digits: &[u8]) -> Option<u16> {
     let mut value = 0;
@@ -119,8 +119,8 @@ pub(super) fn hex4(digits: &[u8]) -> Option<u16> {
     u16::try_from(value).ok()
 }
 
-/// Appends `text` as a JSON string, quotation marks included. Everything but the quotation mark, the backslash and what
-/// is below 0x20 goes out as it is.
+/// Appends `text` as a JSON string with its quotation marks. Only the quotation mark, the backslash and bytes below 0x20 are
+/// escaped.
 pub fn json_string(out: &mut Vec<u8>, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     let bytes = text.as_bytes();

@@ -1,69 +1,66 @@
-//! One document, checked.
+//! Checking one document.
 
-use super::scan::Scanner;
-use super::{JsonError, JsonErrorKind, MAX_DEPTH};
+use super::{JsonError, JsonErrorKind, MAX_DEPTH, scan::Scanner};
 
-/// Checks that `bytes` is one JSON document, white space around it allowed, that PostgreSQL's `jsonb` can hold and that
-/// keeps this edge's limits ([`MAX_DEPTH`], [`MAX_NUMBER_DIGITS`](super::MAX_NUMBER_DIGITS)). One pass, no recursion,
-/// no allocation.
+/// Checks that `bytes` is one JSON document that PostgreSQL's `jsonb` can hold and that keeps the limits [`MAX_DEPTH`] and
+/// [`MAX_NUMBER_DIGITS`](super::MAX_NUMBER_DIGITS). White space may stand around the document. It takes one pass, without
+/// recursion and allocation.
 ///
 /// # Errors
-/// The first thing that is wrong, with its place.
+/// The first fault, with its place.
 pub fn validate(bytes: &[u8]) -> Result<(), JsonError> {
     let mut scanner = Scanner::new(bytes);
     scanner.start()?;
-    scanner.skip_value()?;
+    skip_value(&mut scanner)?;
     scanner.finish()
 }
 
-impl Scanner<'_> {
-    /// Steps over a value of any kind. The depth is counted from this value on.
-    #[inline]
-    pub(super) fn skip_value(&mut self) -> Result<(), JsonError> {
-        match self.peek()? {
-            b'{' | b'[' => self.skip_container(),
-            byte => self.scalar(byte),
+/// Steps over a value of any kind. The depth is counted from this value on.
+#[inline]
+pub(super) fn skip_value(scanner: &mut Scanner<'_>) -> Result<(), JsonError> {
+    match scanner.peek()? {
+        b'{' | b'[' => skip_container(scanner),
+        byte => scanner.scalar(byte),
+    }
+}
+
+/// Steps over an object or array. Its opening brace or bracket is next.
+fn skip_container(scanner: &mut Scanner<'_>) -> Result<(), JsonError> {
+    let mut open = OpenContainers::default();
+    loop {
+        let opened = match scanner.peek()? {
+            byte @ (b'{' | b'[') => {
+                let is_object = byte == b'{';
+                if !open.push(is_object) {
+                    return scanner.error(JsonErrorKind::TooDeep);
+                }
+                scanner.open(closing(is_object))?
+            }
+            byte => {
+                scanner.scalar(byte)?;
+                scanner.more(closing(open.top_is_object()))?
+            }
+        };
+        if !opened && !close_containers(scanner, &mut open)? {
+            return Ok(());
+        }
+        if open.top_is_object() {
+            scanner.key()?;
         }
     }
+}
 
-    /// Steps over an object or array, whose opening brace or bracket is next.
-    fn skip_container(&mut self) -> Result<(), JsonError> {
-        let mut open = OpenContainers::default();
-        loop {
-            let opened = match self.peek()? {
-                byte @ (b'{' | b'[') => {
-                    let is_object = byte == b'{';
-                    if !open.push(is_object) {
-                        return self.error(JsonErrorKind::TooDeep);
-                    }
-                    self.open(closing(is_object))?
-                }
-                byte => {
-                    self.scalar(byte)?;
-                    self.more(closing(open.top_is_object()))?
-                }
-            };
-            if !opened && !self.close_containers(&mut open)? {
-                return Ok(());
-            }
-            if open.top_is_object() {
-                self.key()?;
-            }
+/// Closes the innermost container, whose end was just read, and those that end with it. Returns whether an element or key
+/// follows; if not, no container is open any more.
+#[inline]
+fn close_containers(scanner: &mut Scanner<'_>, open: &mut OpenContainers) -> Result<bool, JsonError> {
+    loop {
+        open.depth -= 1;
+        if open.depth == 0 {
+            return Ok(false);
         }
-    }
-
-    /// The innermost container was closed; closes those that end with it. True when an element or key follows, false
-    /// when none is open any more.
-    #[inline]
-    fn close_containers(&mut self, open: &mut OpenContainers) -> Result<bool, JsonError> {
-        loop {
-            open.depth -= 1;
-            if open.depth == 0 {
-                return Ok(false);
-            }
-            if self.more(closing(open.top_is_object()))? {
-                return Ok(true);
-            }
+        if scanner.more(closing(open.top_is_object()))? {
+            return Ok(true);
         }
     }
 }
@@ -75,7 +72,7 @@ fn closing(is_object: bool) -> u8 {
 
 const WORDS: usize = MAX_DEPTH / u64::BITS as usize;
 
-/// The containers that are open, one bit each: set for an object.
+/// The open containers, one bit for each: set for an object.
 #[derive(Default)]
 struct OpenContainers {
     depth: usize,
@@ -83,7 +80,7 @@ struct OpenContainers {
 }
 
 impl OpenContainers {
-    /// False when there is no room.
+    /// Returns false if there is no room.
     #[inline]
     fn push(&mut self, is_object: bool) -> bool {
         let Some(word) = self.objects.get_mut(self.depth / 64) else {
@@ -95,7 +92,7 @@ impl OpenContainers {
         true
     }
 
-    /// Only asked while one is open.
+    /// Whether the innermost open container, which there must be, is an object.
     #[inline]
     fn top_is_object(&self) -> bool {
         let top = self.depth - 1;

@@ -1,9 +1,9 @@
-//! The header fields that the daemon reads.
+//! The headers that the daemon reads.
 
 use super::{Body, Version};
 use crate::http::{ErrorCode, Limits, Refusal};
 
-/// What the header lines said, gathered line by line.
+/// The headers, collected line by line.
 #[derive(Default)]
 pub(super) struct Fields<'a> {
     content_length: Option<u64>,
@@ -27,9 +27,9 @@ enum TransferEncoding {
     #[default]
     Absent,
     Chunked,
-    /// Others before `chunked`, which is the last one: where the body ends is known, and what it is is not.
+    /// Others, then `chunked` as the last one: the body's end is known, and its content is not.
     OtherChunked,
-    /// `chunked` is not the last one, so nothing says where the body ends.
+    /// `chunked` is not the last one, so the body's end is unknown.
     Endless,
 }
 
@@ -49,7 +49,8 @@ enum Name {
     TransferEncoding,
 }
 
-/// Headers come in any case, and most of them are none of these: the length decides first.
+/// The header of this name in any case of letters, if the daemon reads it. It compares lengths first, since most headers are
+/// others.
 fn known(name: &str) -> Option<Name> {
     let candidates: &[(&str, Name)] = match name.len() {
         4 => &[("host", Name::Host)],
@@ -66,8 +67,9 @@ fn known(name: &str) -> Option<Name> {
     candidates.iter().find(|(known, _)| is_name(name, known)).map(|(_, name)| *name)
 }
 
-/// Whether a header's name is `known`, of the same length and in lower case. In a name, of token characters only, nothing but a
-/// letter becomes a letter by this bit, and nothing else a hyphen. All at once, since most names are the one that is looked for.
+/// Whether a header's name is `known`, which has the same length and is in lower case. Of the characters that a name may have,
+/// bit 0x20 turns only letters into letters, and nothing else into a hyphen. There is no branch in the loop, since most names
+/// that are compared are equal.
 fn is_name(name: &str, known: &str) -> bool {
     name.bytes().zip(known.bytes()).fold(0, |differs, (byte, known)| differs | (byte | 0x20) ^ known) == 0
 }
@@ -104,7 +106,7 @@ impl<'a> Fields<'a> {
                 self.prefer_minimal |= elements(value).any(is_return_minimal);
                 Ok(())
             }
-            // A list that may be split over lines; the first is enough for what the daemon asks of it.
+            // The list may be split over lines. The daemon reads the first one only.
             Some(Name::Accept) => {
                 self.accept = self.accept.or(Some(text("Accept", value)?));
                 Ok(())
@@ -126,8 +128,8 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// Digits only: no sign, no list, no white space within, and once. Two that are equal would be harmless here but
-    /// not behind something that reads them differently.
+    /// A length is digits only, without sign, list or white space, and occurs once. Two equal ones are refused too, because a
+    /// proxy before the daemon may read them differently.
     fn take_content_length(&mut self, value: &[u8]) -> Result<(), Refusal> {
         if self.content_length.is_some() {
             return Err(Refusal::malformed("more than one Content-Length"));
@@ -139,7 +141,7 @@ impl<'a> Fields<'a> {
         Ok(())
     }
 
-    /// How the body is framed, when all lines were taken.
+    /// The framing of the body, after all lines.
     pub(super) fn framing(&self, version: Version, limits: &Limits) -> Result<Body, Refusal> {
         match (self.transfer_encoding, self.content_length) {
             (TransferEncoding::Absent, None) => Ok(Body::None),
@@ -152,16 +154,16 @@ impl<'a> Fields<'a> {
                 Err(Refusal::malformed("Transfer-Encoding in a request of HTTP/1.0"))
             }
             (TransferEncoding::Chunked, None) => Ok(Body::Chunked),
-            (TransferEncoding::Endless, None) => Err(Refusal::malformed(
-                "the last Transfer-Encoding is not chunked, so where the body ends is not known",
-            )),
+            (TransferEncoding::Endless, None) => {
+                Err(Refusal::malformed("the last Transfer-Encoding is not chunked, so the body's end is unknown"))
+            }
             (TransferEncoding::OtherChunked, None) => {
                 Err(Refusal::from(ErrorCode::TransferEncodingNotSupported).closing())
             }
         }
     }
 
-    /// Checks what HTTP/1.1 asks for and HTTP/1.0 does not know.
+    /// Checks the rules of HTTP/1.1 that HTTP/1.0 does not have.
     pub(super) fn check_version(&self, version: Version) -> Result<(), Refusal> {
         if version == Version::Http10 {
             return Ok(());
@@ -197,7 +199,7 @@ fn elements(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
-/// `return=minimal`, its parameters aside (RFC 7240 section 2).
+/// Whether a preference is `return=minimal`, whatever its parameters (RFC 7240 section 2).
 fn is_return_minimal(preference: &[u8]) -> bool {
     let mut parts = preference.split(|byte| *byte == b';').next().unwrap_or_default().split(|byte| *byte == b'=');
     let (name, value) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
@@ -206,8 +208,8 @@ fn is_return_minimal(preference: &[u8]) -> bool {
     name.trim_ascii().eq_ignore_ascii_case(b"return") && value.eq_ignore_ascii_case(b"minimal")
 }
 
-/// Which bytes may stand in a host with a port: visible ASCII, and none that ends an authority, names a user, or makes a list
-/// (RFC 3986 section 3.2.2). A table, since every request has one.
+/// The bytes that may stand in a host with a port: visible ASCII except those that end an authority, name a user, or make a list
+/// (RFC 3986 section 3.2.2). It is a table because every request has a host.
 const HOST_BYTES: [bool; 256] = {
     let mut allowed = [false; 256];
     let mut byte = b'!';
@@ -224,7 +226,7 @@ const HOST_BYTES: [bool; 256] = {
     allowed
 };
 
-/// Whether these bytes may be a host with a port, or nothing.
+/// Whether these bytes may be a host with a port; they may be empty.
 pub(super) fn is_host(value: &[u8]) -> bool {
     value.iter().all(|byte| HOST_BYTES[usize::from(*byte)])
 }

@@ -25,7 +25,7 @@ pub enum Method {
     Connect,
     /// `QUERY`
     Query,
-    /// Any other token: nobody knows it.
+    /// Any other token.
     Other,
 }
 

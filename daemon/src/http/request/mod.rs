@@ -1,7 +1,7 @@
 //! A request's head.
 //!
-//! `httparse` cuts the head into lines and checks which bytes stand where; what the lines mean, and what of it is
-//! dangerous, is decided here.
+//! `httparse` splits the head into lines and checks their bytes. This module decides what the lines mean, and which are
+//! dangerous.
 
 mod fields;
 mod method;
@@ -11,16 +11,16 @@ mod target;
 pub use method::{Method, Methods};
 pub use parse::parse;
 
-/// What the bytes at hand are.
+/// The result of parsing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Parsed<'a> {
-    /// The start of a head, or nothing; parse again when there is more.
+    /// The start of a head, or nothing. Parse again when more bytes have arrived.
     Partial,
     /// A whole head.
     Head(Head<'a>),
 }
 
-/// The versions the daemon speaks.
+/// The versions that the daemon speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Version {
     /// HTTP/1.0
@@ -29,32 +29,32 @@ pub enum Version {
     Http11,
 }
 
-/// How the body's end is found.
+/// The framing of a body: how its end is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Body {
-    /// There is none: neither length nor chunks were announced. Where a body is needed this is a 411.
+    /// No body: neither length nor chunks were announced. An endpoint that needs a body answers 411.
     None,
-    /// So many bytes, within the limit; may be 0.
+    /// This many bytes, within the limit; may be 0.
     Length(u64),
     /// Chunks, for [`chunked::Decoder`](super::chunked::Decoder).
     Chunked,
 }
 
-/// A whole head. The texts are as they came, without white space around them; a header that may come once is refused
-/// when it comes twice.
+/// A whole head. Texts are as the client sent them, without the white space around them. A request that repeats a header that may
+/// occur once is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head<'a> {
-    /// What is to be done.
+    /// The method.
     pub method: Method,
     /// The target's path, undecoded; starts with a slash, save for `OPTIONS *`.
     pub path: &'a str,
-    /// What follows the target's question mark, undecoded; empty when there is nothing.
+    /// The target's query after the question mark, undecoded; empty if there is none.
     pub query: &'a str,
     /// The client's version.
     pub version: Version,
-    /// How many bytes the head has, empty lines before it included: where the body starts.
+    /// Bytes of the head, with the empty lines before it. The body starts there.
     pub head_len: usize,
-    /// How the body's end is found.
+    /// The framing of a body: how its end is found.
     pub framing: Body,
     /// Whether the client wants the connection kept after the answer.
     pub keep_alive: bool,
@@ -77,14 +77,13 @@ pub struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// The header that tells a client of HTTP/1.0 that its connection is kept, where it is; for HTTP/1.1 that goes
-    /// without saying.
+    /// The header that tells a client of HTTP/1.0 that its connection is kept. In HTTP/1.1 it is kept by default.
     #[must_use]
     pub fn keep_alive_header(&self) -> Option<(&'static str, &'static str)> {
         (self.keep_alive && self.version == Version::Http10).then_some(("Connection", "keep-alive"))
     }
 
-    /// The content type without its parameters, such as `application/json`, as it was written.
+    /// The content type without its parameters, such as `application/json`, in the client's spelling.
     #[must_use]
     pub fn media_type(&self) -> Option<&str> {
         self.content_type.map(|value| value.split(';').next().unwrap_or_default().trim_ascii())

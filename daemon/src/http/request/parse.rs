@@ -1,4 +1,4 @@
-//! From bytes to a head, or to the refusal.
+//! Parsing a head.
 
 use std::mem::MaybeUninit;
 
@@ -6,20 +6,20 @@ use super::fields::Fields;
 use super::{Body, Head, Method, Parsed, Version, target};
 use crate::http::{ErrorCode, Limits, MAX_HEADERS, Refusal};
 
-/// Reads the head at the start of `buf`. Empty lines before it are skipped (RFC 9112 section 2.2). More may follow it.
+/// Parses the head at the start of `buf`. Empty lines before it are skipped (RFC 9112 section 2.2). Other bytes may follow it.
 ///
 /// # Errors
 /// All of them close the connection:
 ///
 /// | status | when |
 /// |---|---|
-/// | 400 | the head is not one, or its framing is in doubt; so it is where `chunked` is not the last transfer coding |
-/// | 413 | its `Content-Length` is beyond the limit |
-/// | 414 | its target is too long |
-/// | 417 | it expects what is not known |
-/// | 431 | it is too long or has more than [`MAX_HEADERS`] headers |
-/// | 501 | it has other transfer codings before `chunked` |
-/// | 505 | its version is neither 1.0 nor 1.1 |
+/// | 400 | the head is invalid, or the body's framing is ambiguous; it is if `chunked` is not the last transfer coding |
+/// | 413 | `Content-Length` exceeds the limit |
+/// | 414 | the target is too long |
+/// | 417 | `Expect` is not `100-continue` |
+/// | 431 | the head is too long or has more than [`MAX_HEADERS`] headers |
+/// | 501 | there are other transfer codings before `chunked` |
+/// | 505 | the version is neither 1.0 nor 1.1 |
 pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Refusal> {
     let window = &buf[..buf.len().min(limits.max_head_bytes)];
     let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
@@ -45,7 +45,7 @@ pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Refusal> 
     let (Some(method), Some(target), Some(version)) = (request.method, request.path, request.version) else {
         return Err(Refusal::malformed(NOT_A_REQUEST_LINE));
     };
-    // httparse lets no minor version pass but these.
+    // httparse accepts no other minor version.
     let version = if version == 0 { Version::Http10 } else { Version::Http11 };
     read_head(method, target, version, request.headers, head_len, limits).map(Parsed::Head)
 }
@@ -78,7 +78,7 @@ fn read_head<'a>(
         head_len,
         framing,
         keep_alive: fields.keep_alive(version),
-        // A client of HTTP/1.0 cannot read a 100 (RFC 9110 section 10.1.1).
+        // Clients of HTTP/1.0 do not know 100 (RFC 9110 section 10.1.1).
         expect_continue: fields.expect_continue && has_body && version == Version::Http11,
         prefer_minimal: fields.prefer_minimal,
         content_type: fields.content_type,
@@ -90,9 +90,9 @@ fn read_head<'a>(
     })
 }
 
-/// httparse takes a bare LF for a line's end; something before us may not, and see other headers than we do.
+/// httparse accepts a bare LF as the end of a line. A proxy before the daemon may not, and see other headers.
 fn check_line_ends(head: &[u8]) -> Result<(), Refusal> {
-    // Without a branch, so that the compiler compares many bytes at once.
+    // There is no branch, so that the compiler compares many bytes at once.
     let pairs = head.iter().zip(head.iter().skip(1));
     let any_bare = pairs.fold(false, |any, (before, byte)| any | (*byte == b'\n') & (*before != b'\r'));
     if any_bare || head.first() == Some(&b'\n') {
@@ -101,13 +101,13 @@ fn check_line_ends(head: &[u8]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// How long the target is that a cut request line has: what follows the method and its space.
+/// The length of the target in an incomplete request line: the bytes after the method and its space.
 fn target_bytes_so_far(window: &[u8]) -> usize {
     let line = request_line(window);
     memchr::memchr(b' ', line).map_or(0, |space| line.len() - space - 1)
 }
 
-/// The first line that is not empty, as far as it is there.
+/// The first line that is not empty, as far as it has arrived.
 fn request_line(window: &[u8]) -> &[u8] {
     let start = window.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(window.len());
     let line = &window[start..];
@@ -136,7 +136,7 @@ fn refuse(error: httparse::Error, window: &[u8]) -> Refusal {
     }
 }
 
-/// Whether the line has `HTTP/` and a version in its third place, as far as it is there.
+/// Whether the third word of the line is `HTTP/` and a version, as far as it has arrived.
 fn names_a_version(line: &[u8]) -> bool {
     let third = line.splitn(3, |byte| *byte == b' ').nth(2).unwrap_or_default();
     matches!(third.strip_prefix(b"HTTP/"), Some([b'0'..=b'9'] | [b'0'..=b'9', b'.'] | [b'0'..=b'9', b'.', b'0'..=b'9']))

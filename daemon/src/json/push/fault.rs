@@ -1,10 +1,9 @@
-//! What is wrong with a push, and in which item.
-
-use std::fmt;
+//! Faults of a push, and their places.
 
 use crate::json::JsonError;
+use std::fmt;
 
-/// What kind of fault a push has.
+/// The kind of a push's fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PushErrorKind {
     /// The body is not JSON.
@@ -13,34 +12,27 @@ pub enum PushErrorKind {
     PayloadNotStorable,
     /// A field of an item is missing, or against its rule.
     InvalidItem,
-    /// The same for what stands beside the items.
+    /// The same for a field beside the items.
     InvalidRequest,
 }
 
 /// A push that is refused whole.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
 pub struct PushError {
-    /// For programs.
+    /// The fault for programs.
     pub kind: PushErrorKind,
-    /// For people: what is wrong and where, as `items[3].payload: missing`.
+    /// The fault for people, with its place, such as `items[3].payload: missing`.
     pub message: String,
 }
 
-impl fmt::Display for PushError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
-impl std::error::Error for PushError {}
-
-/// What went wrong, before it is known where.
+/// A fault without its place.
 #[derive(Debug)]
 pub(super) enum Fault {
     Json(JsonError),
-    /// A sentence to put after the place and a colon.
+    /// A rule that is broken; a text for after the place and a colon.
     Rule(&'static str),
-    /// The items are missing or no array.
+    /// The items are missing or not an array.
     NoItems,
     /// More items than this.
     TooManyItems(usize),
@@ -52,7 +44,7 @@ impl From<JsonError> for Fault {
     }
 }
 
-/// Where the parser is: what it says when something is wrong.
+/// The place of the parser in the request.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Place {
     pub(super) item: Option<usize>,
@@ -90,7 +82,7 @@ impl Place {
         }
     }
 
-    /// What cannot be stored is a payload's fault only where it is the payload.
+    /// A text that cannot be stored is a fault of the payload, or of the item if another field has it.
     fn json_kind(self, error: &JsonError) -> PushErrorKind {
         match (self.item, self.field) {
             (Some(_), Some(PAYLOAD)) if error.kind.is_not_storable() => PushErrorKind::PayloadNotStorable,

@@ -1,14 +1,13 @@
-//! A push request, cut into items.
+//! A push request, split into items.
 //!
 //! ```text
 //! {"items": [{"queue", "partition", "payload", "transactionId", "traceId", "namespace", "task"}, …],
 //!  "bufferMs", "bufferMax", "qos0"}
 //! ```
 //!
-//! One pass with the scanner that [`validate`](super::validate) uses, so a payload that is returned has passed exactly
-//! the same checks. Keys come in any order and may be spelled with escapes; unknown ones are ignored, though what they
-//! hold must be JSON. Where a key comes twice, each value is checked and the last one counts. `null` for anything but
-//! the payload means that it is absent; for the payload it is a payload.
+//! The scanner is that of [`validate`](super::validate), so a payload passes exactly the same checks, in the same pass. Keys may
+//! come in any order and may be spelled with escapes. Unknown keys are ignored, but their values must be JSON. If a key comes
+//! twice, both values are checked and the last one counts. `null` means absent, except for the payload, where it is a payload.
 
 mod fault;
 mod parse;
@@ -26,25 +25,25 @@ pub use rules::{
     check_namespace, check_partition, check_queue, check_task, check_transaction_id, parse_buffer_max, parse_buffer_ms,
 };
 
-/// The longest name of a queue, in bytes.
+/// Longest name of a queue, in bytes.
 pub const MAX_QUEUE_BYTES: usize = 255;
-/// The longest name of a partition, in bytes.
+/// Longest name of a partition, in bytes.
 pub const MAX_PARTITION_BYTES: usize = 255;
-/// The longest transaction id, in characters, as in the Queen clients.
+/// Longest transaction id, in characters, as in Queen's clients.
 pub const MAX_TRANSACTION_ID_CHARS: usize = 255;
-/// The longest namespace and the longest task, in bytes.
+/// Longest namespace and longest task, in bytes.
 pub const MAX_LABEL_BYTES: usize = 255;
-/// The longest wait for company that a request may ask for, in milliseconds: an hour.
+/// Longest wait for other messages that a request may ask for, in milliseconds: an hour.
 pub const MAX_BUFFER_MS: u32 = 3_600_000;
-/// The most messages a request may ask to be waited for.
+/// Most messages for which a request may ask to wait.
 pub const MAX_BUFFER_MAX: u32 = 1_000_000;
-/// How many items one request may have: it is in the log whole or not at all, so it is in memory whole.
+/// Most items of one request. The log takes a request whole or not at all, so all of it is in memory.
 pub const MAX_ITEMS: usize = 100_000;
 
-/// What may be set otherwise than by the constants of this module.
+/// Limits that differ from the constants of this module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PushLimits {
-    /// How many items one request may have.
+    /// Most items of one request.
     pub max_items: usize,
 }
 
@@ -54,35 +53,35 @@ impl Default for PushLimits {
     }
 }
 
-/// A request, whole and checked. It borrows from the body.
+/// A whole, checked request. It borrows from the body.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushRequest<'a> {
     /// In the body's order; may be empty.
     pub items: Vec<PushItem<'a>>,
-    /// How long the messages may wait for company, in milliseconds, 0 to [`MAX_BUFFER_MS`].
+    /// How long the messages may wait for others, in milliseconds, 0 to [`MAX_BUFFER_MS`].
     pub buffer_ms: Option<u32>,
-    /// How many messages end the wait, 1 to [`MAX_BUFFER_MAX`]; a 0 in the body is returned as 1.
+    /// Number of messages that ends the wait, 1 to [`MAX_BUFFER_MAX`]. A 0 in the body is 1.
     pub buffer_max: Option<u32>,
-    /// Whether `"qos0": true` asks for a buffered push.
+    /// Whether the request has `"qos0": true`.
     pub qos0: bool,
 }
 
 impl PushRequest<'_> {
-    /// Whether the request asks to be answered as soon as the log has it.
+    /// Whether the push is buffered: it is answered as soon as the log has it.
     #[must_use]
     pub fn is_buffered(&self) -> bool {
         self.qos0 || self.buffer_ms.is_some() || self.buffer_max.is_some()
     }
 }
 
-/// One message to be.
+/// One message of a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushItem<'a> {
     /// 1 to [`MAX_QUEUE_BYTES`] bytes.
     pub queue: Cow<'a, str>,
     /// 1 to [`MAX_PARTITION_BYTES`] bytes.
     pub partition: Option<Cow<'a, str>>,
-    /// The bytes of the body that are the payload, from its first to its last: JSON that `jsonb` can hold, UTF-8.
+    /// The payload's bytes in the body: JSON in UTF-8 that `jsonb` can hold.
     pub payload: &'a [u8],
     /// 1 to [`MAX_TRANSACTION_ID_CHARS`] characters.
     pub transaction_id: Option<Cow<'a, str>>,

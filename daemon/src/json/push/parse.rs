@@ -1,26 +1,24 @@
-//! The pass over the body.
+//! Parsing a push request in one pass.
 
+use super::{
+    PushError, PushItem, PushLimits, PushRequest,
+    fault::{Fault, PAYLOAD, Place},
+    rules,
+};
+use crate::json::{
+    JsonError,
+    scan::{Scanner, StringSpan},
+    validate::skip_value,
+};
 use std::borrow::Cow;
-
-use super::fault::{Fault, PAYLOAD, Place};
-use super::{PushError, PushItem, PushLimits, PushRequest, rules};
-use crate::json::JsonError;
-use crate::json::scan::{Scanner, StringSpan};
 
 const MISSING: &str = "missing";
 const NOT_A_STRING: &str = "must be a string";
 
-/// Cuts the body of a push into items.
+/// Splits the body of a push into items.
 ///
 /// # Errors
-/// The first thing that is wrong; then nothing of the request may be kept. Codes:
-///
-/// | code | when |
-/// |---|---|
-/// | `malformed_json` | the body is not JSON |
-/// | `payload_not_storable` | a payload is more than `jsonb` or this edge's limits can hold |
-/// | `invalid_item` | a field of an item is missing, of the wrong type or against its rule |
-/// | `invalid_request` | the same for what stands beside the items |
+/// The first fault. Nothing of the request may be kept then.
 pub fn parse<'a>(body: &'a [u8], limits: &PushLimits) -> Result<PushRequest<'a>, PushError> {
     let mut parser = Parser { scanner: Scanner::new(body), place: Place::default(), limits };
     parser.request().map_err(|fault| parser.place.explain(fault))
@@ -28,15 +26,15 @@ pub fn parse<'a>(body: &'a [u8], limits: &PushLimits) -> Result<PushRequest<'a>,
 
 struct Parser<'a, 'l> {
     scanner: Scanner<'a>,
-    /// Kept up to date so that any error can be told with its place.
+    /// The place of the next error.
     place: Place,
     limits: &'l PushLimits,
 }
 
-/// For how many items there is room before the first was read.
+/// Room for items before the first one is read.
 const FEW_ITEMS: usize = 4;
 
-/// An item of which nothing was read: it stands in the list before its fields do, so that none of them is moved.
+/// An item whose fields are not read yet. It is put into the list first, so that its fields need not be moved.
 const EMPTY: PushItem<'static> = PushItem {
     queue: Cow::Borrowed(""),
     partition: None,
@@ -47,7 +45,7 @@ const EMPTY: PushItem<'static> = PushItem {
     task: None,
 };
 
-/// Which of an item's required fields were there.
+/// The required fields that an item has.
 #[derive(Default)]
 struct Seen {
     queue: bool,
@@ -58,7 +56,7 @@ impl<'a> Parser<'a, '_> {
     fn request(&mut self) -> Result<PushRequest<'a>, Fault> {
         self.scanner.start()?;
         if self.scanner.peek()? != b'{' {
-            self.scanner.skip_value()?;
+            skip_value(&mut self.scanner)?;
             self.scanner.finish()?;
             return Err(Fault::NoItems);
         }
@@ -71,7 +69,7 @@ impl<'a> Parser<'a, '_> {
                 "bufferMs" => buffer_ms = self.integer("bufferMs", rules::parse_buffer_ms)?,
                 "bufferMax" => buffer_max = self.integer("bufferMax", rules::parse_buffer_max)?,
                 "qos0" => qos0 = self.boolean("qos0")?,
-                _ => self.scanner.skip_value()?,
+                _ => skip_value(&mut self.scanner)?,
             }
             self.place = Place::default();
             more = self.scanner.more(b'}')?;
@@ -83,7 +81,7 @@ impl<'a> Parser<'a, '_> {
 
     fn items(&mut self) -> Result<Vec<PushItem<'a>>, Fault> {
         if self.scanner.peek()? != b'[' {
-            self.scanner.skip_value()?;
+            skip_value(&mut self.scanner)?;
             return Err(Fault::NoItems);
         }
         let mut items: Vec<PushItem<'a>> = Vec::with_capacity(FEW_ITEMS);
@@ -104,8 +102,8 @@ impl<'a> Parser<'a, '_> {
         Ok(items)
     }
 
-    /// For how many items to make room behind the first, which has so many bytes: those of a request are alike. The body
-    /// has come, so the room is a few times what it takes itself.
+    /// Items for which to make room after the first, which has `item_bytes` bytes. The items of a request are usually alike. The
+    /// whole body is in memory already, so the room is a few times its size at most.
     fn likely_more(&self, item_bytes: usize) -> usize {
         const AT_ONCE_MAX: usize = 1024;
         (self.scanner.rest_bytes() / item_bytes.max(1)).min(AT_ONCE_MAX)
@@ -113,7 +111,7 @@ impl<'a> Parser<'a, '_> {
 
     fn item(&mut self, item: &mut PushItem<'a>) -> Result<(), Fault> {
         if self.scanner.peek()? != b'{' {
-            self.scanner.skip_value()?;
+            skip_value(&mut self.scanner)?;
             return Err(Fault::Rule("must be an object"));
         }
         let mut seen = Seen::default();
@@ -140,7 +138,7 @@ impl<'a> Parser<'a, '_> {
             PAYLOAD => {
                 self.place.field = Some(PAYLOAD);
                 let start = self.scanner.offset();
-                self.scanner.skip_value()?;
+                skip_value(&mut self.scanner)?;
                 item.payload = self.scanner.raw(start, self.scanner.offset());
                 seen.payload = true;
             }
@@ -155,7 +153,7 @@ impl<'a> Parser<'a, '_> {
                     None => None,
                 };
             }
-            _ => self.scanner.skip_value()?,
+            _ => skip_value(&mut self.scanner)?,
         }
         Ok(())
     }
@@ -186,8 +184,8 @@ impl<'a> Parser<'a, '_> {
         if self.scanner.peek()? == b'"' {
             return Ok(self.scanner.string()?.decode());
         }
-        // What is not even JSON is told as such.
-        self.scanner.skip_value()?;
+        // A value that is not JSON is reported as such.
+        skip_value(&mut self.scanner)?;
         Err(Fault::Rule(NOT_A_STRING))
     }
 
@@ -201,7 +199,7 @@ impl<'a> Parser<'a, '_> {
             return Ok(None);
         }
         let start = self.scanner.offset();
-        self.scanner.skip_value()?;
+        skip_value(&mut self.scanner)?;
         let text = self.scanner.text(start, self.scanner.offset());
         read(text).map(Some).map_err(Fault::Rule)
     }
@@ -209,7 +207,7 @@ impl<'a> Parser<'a, '_> {
     fn boolean(&mut self, field: &'static str) -> Result<bool, Fault> {
         self.place.field = Some(field);
         let start = self.scanner.offset();
-        self.scanner.skip_value()?;
+        skip_value(&mut self.scanner)?;
         match self.scanner.raw(start, self.scanner.offset()) {
             b"true" => Ok(true),
             b"false" | b"null" => Ok(false),
@@ -217,12 +215,12 @@ impl<'a> Parser<'a, '_> {
         }
     }
 
-    /// Steps over a `null`, if it is one.
+    /// Steps over a `null`, if one is next.
     fn null(&mut self) -> Result<bool, JsonError> {
         if self.scanner.peek()? != b'n' {
             return Ok(false);
         }
-        self.scanner.skip_value()?;
+        skip_value(&mut self.scanner)?;
         Ok(true)
     }
 }
