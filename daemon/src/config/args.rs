@@ -56,11 +56,11 @@ impl<'de> serde::Deserialize<'de> for Span {
     }
 }
 
-/// Settings as given; what is missing comes from the next source.
+/// The settings of one source. A missing one comes from the next source.
 #[derive(Clone, Debug, Default, clap::Args, serde::Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct ServeArgs {
-    /// TOML file with any of these settings, named as the flags are
+    /// TOML file with any of these settings, under the names of the flags
     #[arg(long, env = "FOREBAY_CONFIG", value_name = "FILE")]
     #[serde(skip)]
     pub config: Option<PathBuf>,
@@ -86,29 +86,29 @@ pub struct ServeArgs {
     /// Size of new segments, a multiple of 1 MiB [default: 32 MiB, less where the quota or the free space is small]
     #[arg(long, env = "FOREBAY_WAL_SEGMENT_BYTES", value_name = "BYTES")]
     pub wal_segment_bytes: Option<Bytes>,
-    /// How long segments are kept after all of them is in PostgreSQL, as long as the quota has room [default: 0s]
+    /// How long a segment is kept after PostgreSQL has all of it, as long as the quota has room [default: 0s]
     #[arg(long, env = "FOREBAY_RETAIN_DRAINED", value_name = "DURATION")]
     pub retain_drained: Option<Span>,
-    /// How long buffered messages may wait to share a drain transaction, where a request does not say [default: 100]
+    /// How long buffered messages may wait to share a drain transaction, if the request does not say [default: 100]
     #[arg(long, env = "FOREBAY_FLUSH_MS", value_name = "MS")]
     pub flush_ms: Option<u32>,
-    /// How many of them end the wait early [default: 100]
+    /// Number of buffered messages that ends that wait early [default: 100]
     #[arg(long, env = "FOREBAY_FLUSH_MAX", value_name = "N")]
     pub flush_max: Option<u32>,
-    /// Whether a push makes its queue [default: true]
+    /// Whether a push creates its queue [default: true]
     #[arg(long, env = "FOREBAY_AUTO_CREATE_QUEUES", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub auto_create_queues: Option<bool>,
     /// How long a plain push waits for its commit before it is answered `buffered` [default: 2000]
     #[arg(long, env = "FOREBAY_COMMIT_WAIT_MS", value_name = "MS")]
     pub commit_wait_ms: Option<u64>,
-    /// How long PostgreSQL may take over one statement; the daemon gives the connection up after half as long again
+    /// How long PostgreSQL may take for one statement; the daemon closes the connection after half as long again
     /// [default: 60000]
     #[arg(long, env = "FOREBAY_POSTGRES_TIMEOUT_MS", value_name = "MS")]
     pub postgres_timeout_ms: Option<u32>,
-    /// Connections that the drain copies over, each with its share of the partitions, 1 to 16 [default: 1]
+    /// Connections of the drain, each with its share of the partitions, 1 to 16 [default: 1]
     #[arg(long, env = "FOREBAY_DRAIN_CONNECTIONS", value_name = "N")]
     pub drain_connections: Option<u8>,
-    /// When the drain looks for transaction ids that are there already before it copies [default: auto]
+    /// When the drain looks for existing transaction ids before it copies [default: auto]
     #[arg(long, env = "FOREBAY_PROBE_DUPLICATES", value_name = "WHEN")]
     pub probe_duplicates: Option<ProbeDuplicates>,
     /// Largest body of a request [default: 16 MiB]
@@ -117,7 +117,7 @@ pub struct ServeArgs {
     /// How long a connection may be idle between requests before it is closed [default: 75s]
     #[arg(long, env = "FOREBAY_IDLE_TIMEOUT", value_name = "DURATION")]
     pub idle_timeout: Option<Span>,
-    /// How long a request's head may take, and over which time its body must bring 1 KiB a second [default: 10s]
+    /// How long a request's head may take; over each such time its body must bring 1 KiB a second [default: 10s]
     #[arg(long, env = "FOREBAY_REQUEST_TIMEOUT", value_name = "DURATION")]
     pub request_timeout: Option<Span>,
     /// How long the drain may go on after SIGTERM [default: 5s]
@@ -138,28 +138,28 @@ pub struct ServeArgs {
     /// Public keys (JWKS) of JWTs signed by RS256, ES256 or EdDSA; read again on SIGHUP
     #[arg(long, env = "FOREBAY_JWKS_FILE", value_name = "FILE")]
     pub jwks_file: Option<PathBuf>,
-    /// What a JWT's `iss` must be
+    /// The `iss` that a JWT must have
     #[arg(long, env = "FOREBAY_JWT_ISSUER", value_name = "ISSUER")]
     pub jwt_issuer: Option<String>,
-    /// What a JWT's `aud` must be, or hold; without it a JWT with an `aud` is refused
+    /// The `aud` that a JWT must have, or list; without this setting a JWT with an `aud` is refused
     #[arg(long, env = "FOREBAY_JWT_AUDIENCE", value_name = "AUDIENCE")]
     pub jwt_audience: Option<String>,
-    /// How far the clocks may differ by which JWTs are judged [default: 60s]
+    /// How far the clocks of the daemon and of a JWT's issuer may differ [default: 60s]
     #[arg(long, env = "FOREBAY_JWT_LEEWAY", value_name = "DURATION")]
     pub jwt_leeway: Option<Span>,
-    /// Speak TLS: certificate (PEM), those that vouch for it behind it; read again on SIGHUP
+    /// Serve TLS with this certificate chain (PEM), the own certificate first; read again on SIGHUP
     #[arg(long, env = "FOREBAY_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
     /// Key of the certificate (PEM); read again on SIGHUP
     #[arg(long, env = "FOREBAY_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
-    /// Serve only clients whose certificate one of these vouches for (PEM); read again on SIGHUP
+    /// Serve only clients with a certificate from one of these authorities (PEM); read again on SIGHUP
     #[arg(long, env = "FOREBAY_TLS_CLIENT_CA", value_name = "FILE")]
     pub tls_client_ca: Option<PathBuf>,
-    /// Origins of web pages that may ask, such as `https://example.org`, or `*` [default: none]
+    /// Origins of web pages that may send requests, such as `https://example.org`, or `*` [default: none]
     #[arg(long, env = "FOREBAY_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origin: Option<Vec<String>>,
-    /// Serve a non-loopback address to everybody who reaches it
+    /// Serve a non-loopback address without access control
     #[arg(long, env = "FOREBAY_INSECURE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub insecure: Option<bool>,
     /// What is logged: error, warn, info, debug, trace, or a filter such as `info,forebay::drain=debug` [default: info]

@@ -1,6 +1,6 @@
-//! From `--sync` to the method that the log is opened with: what the file system refuses, and what `auto` keeps.
+//! From `--sync` to the sync method of the log: what the file system supports, and what `auto` measures and keeps.
 //!
-//! `wal/sync-method` is one line, `direct` or `fdatasync`; anything else in it is measured again.
+//! `wal/sync-method` is one line, `direct` or `fdatasync`. With any other content the method is measured again.
 
 use super::Sync;
 use forebay_wal::{
@@ -10,14 +10,14 @@ use forebay_wal::{
 };
 use std::{io, path::Path};
 
-/// File below the log's directory in which `auto` keeps what it found.
+/// The file in the log's directory in which `auto` keeps the method.
 const FILE: &str = "sync-method";
 
-/// The method to open the log in `wal_dir` with, which is made if it is missing: never [`Sync::Auto`], and never one weaker
-/// than was asked for. The caller holds the data directory's lock.
+/// The method for the log in `wal_dir`, which is made if it is missing. It is never [`Sync::Auto`], and never weaker than the
+/// setting. The caller must hold the data directory's lock.
 ///
 /// # Errors
-/// [`LogError::Io`] when the directory cannot be written to, or what `auto` kept cannot be read.
+/// [`LogError::Io`] when the directory cannot be written to, or the method that `auto` kept cannot be read.
 pub fn resolve(setting: Sync, wal_dir: &Path) -> Result<Sync, LogError> {
     match setting {
         Sync::Auto => auto(wal_dir),
@@ -34,7 +34,7 @@ fn direct_or_fdatasync(wal_dir: &Path) -> Result<Sync, LogError> {
             Ok(Sync::Fdatasync)
         }
         DirectIo::Unknown(error) => {
-            tracing::warn!(%error, "there is no room to try O_DIRECT: it is used untried");
+            tracing::warn!(%error, "the disk is too full to test O_DIRECT: it is used untested");
             Ok(Sync::Direct)
         }
     }
@@ -51,7 +51,7 @@ fn auto(wal_dir: &Path) -> Result<Sync, LogError> {
             Some(measured) => chosen_by(&measured),
             None => {
                 tracing::warn!(
-                    "the disk is too slow, or too full, to measure: direct is used, the next start measures"
+                    "the disk is too slow or too full to measure: direct is used, and the next start measures"
                 );
                 return Ok(Sync::Direct);
             }
@@ -71,19 +71,19 @@ fn chosen_by(measured: &Measurement) -> Sync {
         direct_64k_us = direct.large.as_micros() as u64,
         fdatasync_4k_us = fdatasync.block.as_micros() as u64,
         fdatasync_64k_us = fdatasync.large.as_micros() as u64,
-        "sync method measured; medians"
+        "sync method measured; the times are medians"
     );
     chosen
 }
 
-/// What an earlier start kept; `None` if there was none, or what it kept is not readable as that.
+/// The method that an earlier start kept; `None` if there is none, or the file's content names none.
 fn read(wal_dir: &Path) -> Result<Option<Sync>, LogError> {
     let path = wal_dir.join(FILE);
     match Disk.read_small(&path) {
         Ok(content) => {
             let kept = parse(&content);
             if kept.is_none() {
-                tracing::warn!(path = %path.display(), "this names no durable sync method: it is measured again");
+                tracing::warn!(path = %path.display(), "the file names no durable sync method: it is measured again");
             }
             Ok(kept)
         }
@@ -92,13 +92,13 @@ fn read(wal_dir: &Path) -> Result<Option<Sync>, LogError> {
     }
 }
 
-/// The durable method that the file's content names. `none` is no such: it is only ever asked for in so many words.
+/// The durable method that the file's content names. `none` is not durable; only the setting itself can choose it.
 fn parse(content: &[u8]) -> Option<Sync> {
     let name = content.strip_suffix(b"\n")?;
     [Sync::Direct, Sync::Fdatasync].into_iter().find(|method| method.name().as_bytes() == name)
 }
 
-/// Keeps the method for later starts: the file is there whole or not at all.
+/// Keeps the method for later starts. The file is written whole or not at all.
 fn keep(wal_dir: &Path, method: Sync) -> Result<(), LogError> {
     let path = wal_dir.join(FILE);
     let temporary = path.with_extension("tmp");

@@ -1,4 +1,4 @@
-//! `forebay checkpoint`: whether log and database belong together, and the decision where they do not.
+//! `forebay checkpoint`: whether log and database belong together, and the decision if they do not.
 
 mod set;
 mod show;
@@ -10,37 +10,37 @@ use clap::{Subcommand, ValueEnum};
 
 #[derive(Subcommand)]
 pub(super) enum CheckpointCommand {
-    /// Say what the log has, what the database says, whether they fit, and what there is to decide; exit code 1 if they do
-    /// not
+    /// Show the log's position, the database's checkpoint, whether they match, and the possible decisions; exit code 1 if they
+    /// do not match
     Show {
         #[command(flatten)]
         args: Box<ServeArgs>,
-        /// One JSON object
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Decide where the drain goes on; the daemon must be stopped
+    /// Decide where the drain continues; the daemon must be stopped
     Set {
         #[command(flatten)]
         args: Box<ServeArgs>,
-        /// Where it goes on
+        /// Where the drain continues
         #[arg(long, value_name = "PLACE")]
         to: Place,
-        /// It is understood that this cannot be taken back
+        /// Confirm a decision that cannot be undone
         #[arg(long)]
         yes: bool,
     },
 }
 
-/// Where the drain goes on.
+/// Where the drain continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Place {
-    /// with the oldest record of the log: all that the log has is delivered; what the database has of that comes twice, unless
-    /// it has a transaction id
+    /// with the oldest record of the log: all records of the log are delivered; those that the database has already come twice,
+    /// unless they have a transaction id
     LogOldest,
-    /// behind the newest record of the log: nothing that the log has now is delivered
+    /// after the newest record of the log: no record that the log has now is delivered
     LogEnd,
-    /// where the checkpoint in the database says, as after a move of the database to another server
+    /// at the checkpoint in the database, for example after the database was moved to another server
     Database,
 }
 

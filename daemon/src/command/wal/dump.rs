@@ -1,28 +1,28 @@
 //! `wal dump`: the messages as NDJSON.
 
-use super::{Exit, finding, look::Look, printed, record};
+use super::{Exit, finding, inspection::Inspection, printed, record};
 use clap::Args;
 use std::io::{self, BufWriter, Write};
 
-/// Which messages.
+/// The messages to print.
 #[derive(Args)]
 pub(in crate::command) struct Selection {
-    /// Only those of this queue
+    /// Only messages of this queue
     #[arg(long, value_name = "QUEUE")]
     queue: Option<String>,
-    /// Only those from this number on
+    /// Only messages from this number on
     #[arg(long, value_name = "NUMBER", default_value_t = 0)]
     from: u64,
-    /// So many at most
+    /// At most this many messages
     #[arg(long, value_name = "COUNT", default_value_t = u64::MAX, hide_default_value = true)]
     limit: u64,
 }
 
-pub(super) fn run(look: &Look, selection: &Selection) -> Result<(), Exit> {
-    // Who reads the messages only does not miss that some are missing.
-    finding::print_damage(look);
+pub(super) fn run(log: &Inspection, selection: &Selection) -> Result<(), Exit> {
+    // Readers of the messages alone would not notice that some are missing.
+    finding::print_damage(log);
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut records = look.records()?;
+    let mut records = log.records()?;
     let mut line = Vec::new();
     let mut left = selection.limit;
     while left > 0

@@ -1,10 +1,10 @@
-//! What does not verify, for people and as JSON.
+//! Findings for people and as JSON.
 
-use super::look::Look;
+use super::inspection::Inspection;
 use forebay_wal::finding::Finding;
 use serde::Serialize;
 
-/// A finding as it is shown. `segment` and `offset` say where it is; of lost records, where the next one stands.
+/// A finding as it is shown. `segment` and `offset` are its place; for lost records, the place of the next record.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Shown {
@@ -21,21 +21,21 @@ pub(super) struct Shown {
     records: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     first_ordinal: Option<u64>,
-    /// Numbers that theirs lie between.
+    /// The numbers between which theirs lie.
     #[serde(skip_serializing_if = "Option::is_none")]
     after_number: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     before_number: Option<u64>,
     /// Whether answered records may be lost.
     damage: bool,
-    /// Whether it is nothing to worry about.
+    /// Whether it is harmless.
     expected: bool,
     /// The same for people.
     text: String,
 }
 
 impl Shown {
-    pub(super) fn of(finding: &Finding, look: &Look) -> Self {
+    pub(super) fn of(finding: &Finding, log: &Inspection) -> Self {
         let at = match finding {
             Finding::Lost { before: at, .. }
             | Finding::BadPayload { at, .. }
@@ -55,7 +55,7 @@ impl Shown {
             after_number: None,
             before_number: None,
             damage: finding.is_damage(),
-            expected: look.is_expected(finding),
+            expected: log.is_expected(finding),
             text: finding.to_string(),
         };
         json.kind = match finding {
@@ -100,9 +100,9 @@ impl std::fmt::Display for Shown {
     }
 }
 
-/// Tells on standard error what is missing from the records.
-pub(super) fn print_damage(look: &Look) {
-    for lane in &look.lanes {
+/// Prints to standard error which records are missing.
+pub(super) fn print_damage(log: &Inspection) {
+    for lane in &log.lanes {
         for finding in lane.findings.iter().filter(|finding| finding.is_damage()) {
             eprintln!("forebay: lane {}: {finding}", lane.lane);
         }

@@ -1,6 +1,6 @@
 //! `wal ls`: the segments.
 
-use super::{Exit, look, look::Look, print, print_json, span};
+use super::{Exit, inspection, inspection::Inspection, print, print_json, span};
 use forebay_wal::recovery::FoundSegment;
 use serde::Serialize;
 
@@ -19,8 +19,8 @@ struct Row {
     bytes: u64,
 }
 
-pub(super) fn run(look: &Look, json: bool) -> Result<(), Exit> {
-    let rows = look.lanes.iter().flat_map(|lane| look::segments(lane).map(|found| (lane.lane, found)));
+pub(super) fn run(log: &Inspection, json: bool) -> Result<(), Exit> {
+    let rows = log.lanes.iter().flat_map(|lane| inspection::segments(lane).map(|found| (lane.lane, found)));
     print(|out| {
         if !json {
             writeln!(
@@ -31,13 +31,13 @@ pub(super) fn run(look: &Look, json: bool) -> Result<(), Exit> {
         }
         for (lane, found) in rows {
             if json {
-                print_json(out, &row(look, lane, found))?;
+                print_json(out, &row(log, lane, found))?;
                 continue;
             }
             let FoundSegment { segment, length_bytes, records, range, .. } = found;
             let numbers = span(range.map(|(first, last)| (first.number, last.number)));
             let ordinals = span(range.map(|(first, last)| (first.ordinal, last.ordinal)));
-            let state = state(look, lane, found);
+            let state = state(log, lane, found);
             writeln!(
                 out,
                 "{lane:>4} {segment:>10}  {state:<8} {records:>10} {length_bytes:>12}  {numbers:<24} {ordinals}"
@@ -47,12 +47,12 @@ pub(super) fn run(look: &Look, json: bool) -> Result<(), Exit> {
     })
 }
 
-fn row(look: &Look, lane: u16, found: &FoundSegment) -> Row {
+fn row(log: &Inspection, lane: u16, found: &FoundSegment) -> Row {
     let (first, last) = found.range.unzip();
     Row {
         lane,
         segment: found.segment,
-        state: state(look, lane, found),
+        state: state(log, lane, found),
         records: found.records,
         first_number: first.map(|record| record.number),
         last_number: last.map(|record| record.number),
@@ -62,11 +62,11 @@ fn row(look: &Look, lane: u16, found: &FoundSegment) -> Row {
     }
 }
 
-fn state(look: &Look, lane: u16, found: &FoundSegment) -> &'static str {
+fn state(log: &Inspection, lane: u16, found: &FoundSegment) -> &'static str {
     match found {
         FoundSegment { damaged: true, .. } => "damaged",
         FoundSegment { records: 0, .. } => "ready",
-        found if look.is_drained(lane, found) => "drained",
+        found if log.is_drained(lane, found) => "drained",
         _ => "data",
     }
 }

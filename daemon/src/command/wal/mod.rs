@@ -1,10 +1,10 @@
-//! `forebay wal`: looks into the log of a stopped or a running daemon and changes nothing in it.
+//! `forebay wal`: inspects the log of a stopped or a running daemon and changes nothing in it.
 //!
-//! What a running daemon writes or releases meanwhile may or may not be shown.
+//! Records that a running daemon writes or releases in the meantime may be missing or shown.
 
 mod dump;
 mod finding;
-mod look;
+mod inspection;
 mod ls;
 mod record;
 mod salvage;
@@ -16,24 +16,24 @@ use super::{
     print::{print, print_json, printed},
 };
 use clap::{Args, Subcommand};
-use look::Look;
+use inspection::Inspection;
 use std::path::PathBuf;
 
 #[derive(Subcommand)]
 pub(super) enum WalCommand {
-    /// List the segments: state, records, numbers, bytes
+    /// List the segments with their state, records, numbers and bytes
     Ls {
         #[command(flatten)]
         at: At,
-        /// One JSON object a line and segment
+        /// Print one JSON object for each segment, on a line of its own
         #[arg(long)]
         json: bool,
     },
-    /// Sum up lanes and queues
+    /// Print totals of lanes and queues
     Stats {
         #[command(flatten)]
         at: At,
-        /// One JSON object
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
@@ -44,25 +44,25 @@ pub(super) enum WalCommand {
         #[command(flatten)]
         selection: dump::Selection,
     },
-    /// Read every record and report what does not verify, with segment and offset; exit code 1 if anything does not
+    /// Read every record and report those that do not verify, with segment and offset; exit code 1 if there is any
     Verify {
         #[command(flatten)]
         at: At,
-        /// One JSON object
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Copy what verifies out of the log, as one NDJSON file a lane; exit code 1 if anything does not verify
+    /// Copy the records that verify to one NDJSON file for each lane; exit code 1 if any record does not verify
     Salvage {
         #[command(flatten)]
         at: At,
-        /// Directory for the files, a new or an empty one
+        /// Directory for the files; it is made, or must be empty
         #[arg(long, value_name = "DIR")]
         to: PathBuf,
     },
 }
 
-/// Which log.
+/// The log to inspect.
 #[derive(Args)]
 pub(super) struct At {
     /// The daemon's data directory
@@ -72,11 +72,11 @@ pub(super) struct At {
 
 pub(super) fn run(command: WalCommand) -> Result<(), Exit> {
     match command {
-        WalCommand::Ls { at, json } => ls::run(&Look::at(&at.data_dir)?, json),
-        WalCommand::Stats { at, json } => stats::run(&Look::at(&at.data_dir)?, json),
-        WalCommand::Dump { at, selection } => dump::run(&Look::at(&at.data_dir)?, &selection),
-        WalCommand::Verify { at, json } => verify::run(&Look::at(&at.data_dir)?, json),
-        WalCommand::Salvage { at, to } => salvage::run(&Look::of_what_is_left(&at.data_dir)?, &to),
+        WalCommand::Ls { at, json } => ls::run(&Inspection::at(&at.data_dir)?, json),
+        WalCommand::Stats { at, json } => stats::run(&Inspection::at(&at.data_dir)?, json),
+        WalCommand::Dump { at, selection } => dump::run(&Inspection::at(&at.data_dir)?, &selection),
+        WalCommand::Verify { at, json } => verify::run(&Inspection::at(&at.data_dir)?, json),
+        WalCommand::Salvage { at, to } => salvage::run(&Inspection::remaining_only(&at.data_dir)?, &to),
     }
 }
 

@@ -1,11 +1,11 @@
-//! `wal stats`: sums by lane and by queue.
+//! `wal stats`: totals by lane and by queue.
 
-use super::{Exit, look, look::Look, print, print_json, record, span};
+use super::{Exit, inspection, inspection::Inspection, print, print_json, record, span};
 use crate::ids::rfc3339;
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, HashMap};
 
-/// Queues shown.
+/// Number of queues that are shown.
 const QUEUES_SHOWN: usize = 20;
 
 #[derive(Default, Serialize)]
@@ -13,7 +13,7 @@ const QUEUES_SHOWN: usize = 20;
 struct Sums {
     segments: usize,
     bytes: u64,
-    /// Of those, bytes of segments that are known to be in PostgreSQL.
+    /// Of those, bytes of segments that PostgreSQL is known to have.
     drained_bytes: u64,
     records: u64,
     first_number: Option<u64>,
@@ -45,12 +45,12 @@ struct Stats {
     lanes: Vec<LaneSums>,
     total: Sums,
     queue_count: usize,
-    /// Those with the most messages.
+    /// The queues with the most messages.
     queues: Vec<QueueSum>,
 }
 
-pub(super) fn run(look: &Look, json: bool) -> Result<(), Exit> {
-    let stats = collect(look)?;
+pub(super) fn run(log: &Inspection, json: bool) -> Result<(), Exit> {
+    let stats = collect(log)?;
     print(|out| {
         if json {
             return print_json(out, &stats);
@@ -72,23 +72,23 @@ pub(super) fn run(look: &Look, json: bool) -> Result<(), Exit> {
     })
 }
 
-/// Reads every record. Memory grows with the number of queues.
-fn collect(look: &Look) -> Result<Stats, Exit> {
+/// Reads every record. The memory grows with the number of queues.
+fn collect(log: &Inspection) -> Result<Stats, Exit> {
     let mut lanes: BTreeMap<u16, Sums> = BTreeMap::new();
-    for lane in &look.lanes {
-        let segments = look::segments(lane);
+    for lane in &log.lanes {
+        let segments = inspection::segments(lane);
         let sums = lanes.entry(lane.lane).or_default();
         for found in segments {
             sums.segments += 1;
             sums.bytes += found.length_bytes;
-            if look.is_drained(lane.lane, found) {
+            if log.is_drained(lane.lane, found) {
                 sums.drained_bytes += found.length_bytes;
             }
         }
-        sums.findings = lane.findings.iter().filter(|finding| !look.is_expected(finding)).count();
+        sums.findings = lane.findings.iter().filter(|finding| !log.is_expected(finding)).count();
     }
     let mut queues: HashMap<String, u64> = HashMap::new();
-    let mut records = look.records()?;
+    let mut records = log.records()?;
     while let Some(found) = records.next()? {
         let mut of_record = Sums { records: 1, first_number: Some(found.header.number), ..Sums::default() };
         of_record.last_number = of_record.first_number;
@@ -109,7 +109,7 @@ fn collect(look: &Look) -> Result<Stats, Exit> {
     queues.sort_unstable_by(|a, b| b.messages.cmp(&a.messages).then_with(|| a.queue.cmp(&b.queue)));
     queues.truncate(QUEUES_SHOWN);
     let lanes = lanes.into_iter().map(|(lane, sums)| LaneSums { lane, sums }).collect();
-    Ok(Stats { running: look.running, lanes, total, queue_count, queues })
+    Ok(Stats { running: log.running, lanes, total, queue_count, queues })
 }
 
 impl Sums {

@@ -1,6 +1,6 @@
-//! `wal verify`: what does not verify.
+//! `wal verify`: reports records that do not verify.
 
-use super::{Exit, finding::Shown, look, look::Look, print, print_json};
+use super::{Exit, finding::Shown, inspection, inspection::Inspection, print, print_json};
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -20,15 +20,15 @@ struct LaneReport {
     findings: Vec<Shown>,
 }
 
-pub(super) fn run(look: &Look, json: bool) -> Result<(), Exit> {
-    let lanes = look.lanes.iter().map(|lane| LaneReport {
+pub(super) fn run(log: &Inspection, json: bool) -> Result<(), Exit> {
+    let lanes = log.lanes.iter().map(|lane| LaneReport {
         lane: lane.lane,
-        segments: look::segments(lane).count(),
-        records: look::segments(lane).map(|found| found.records).sum(),
-        missing_records: look::missing_records(lane),
-        findings: lane.findings.iter().map(|finding| Shown::of(finding, look)).collect(),
+        segments: inspection::segments(lane).count(),
+        records: inspection::segments(lane).map(|found| found.records).sum(),
+        missing_records: inspection::missing_records(lane),
+        findings: lane.findings.iter().map(|finding| Shown::of(finding, log)).collect(),
     });
-    let report = Report { sound: look.is_sound(), running: look.running, lanes: lanes.collect() };
+    let report = Report { sound: log.is_sound(), running: log.running, lanes: lanes.collect() };
     print(|out| {
         if json {
             return print_json(out, &report);

@@ -1,4 +1,4 @@
-//! The log as it stands on the disk: its lanes as recovery finds them, and their records in the order of their numbers.
+//! The log on the disk: its lanes as recovery finds them, and their records in the order of their numbers.
 
 use super::Exit;
 use crate::{datadir, state::local_drain_state::LocalDrainState};
@@ -15,38 +15,38 @@ use forebay_wal::{
 };
 use std::{cmp::Reverse, collections::BinaryHeap, fs::File, os::unix::fs::FileExt, path::Path, time::Duration};
 
-/// How often a lane of a running daemon is looked at until what does not verify is believed.
-const LOOKS_MAX: usize = 5;
+/// How often a lane of a running daemon is read until its damage is believed.
+const READS_MAX: usize = 5;
 
-/// Time between two looks: a write is over by then, and a segment that is being released is gone.
-const LOOK_PAUSE: Duration = Duration::from_millis(100);
+/// Time between two reads of a lane. A write is complete by then, and a segment that was being released is gone.
+const READ_PAUSE: Duration = Duration::from_millis(100);
 
-/// What a look at the log finds.
-pub(super) struct Look {
+/// The state of a log when it was read.
+pub(super) struct Inspection {
     layout: Layout,
     log_id: [u8; 16],
-    /// Whether the file that names the log is damaged, so that its segments had to tell.
+    /// Whether the file with the log's id is lost or damaged, so that the id comes from a segment.
     pub(super) log_id_lost: bool,
-    /// Whether a daemon has the log open.
+    /// Whether a daemon has opened the log.
     pub(super) running: bool,
     /// The lanes, in order.
     pub(super) lanes: Vec<RecoveredLane>,
-    /// How far they were drained, as far as is remembered.
+    /// How far the lanes were drained, if the data directory remembers it.
     remembered: Option<LocalDrainState>,
 }
 
-impl Look {
+impl Inspection {
     /// Reads every record of the log below `data_dir`.
     pub(super) fn at(data_dir: &Path) -> Result<Self, Exit> {
-        Self::naming_the_log_by(data_dir, |_| None)
+        Self::with_log_id(data_dir, |_| None)
     }
 
-    /// The same, also where the file that names the log is lost and a segment's header still tells.
-    pub(super) fn of_what_is_left(data_dir: &Path) -> Result<Self, Exit> {
-        Self::naming_the_log_by(data_dir, log_id_of_segments)
+    /// The same for a log of which only segments may remain: if the file with its id is lost, a segment's header has the id.
+    pub(super) fn remaining_only(data_dir: &Path) -> Result<Self, Exit> {
+        Self::with_log_id(data_dir, log_id_of_segments)
     }
 
-    fn naming_the_log_by(data_dir: &Path, otherwise: impl FnOnce(&Layout) -> Option<[u8; 16]>) -> Result<Self, Exit> {
+    fn with_log_id(data_dir: &Path, otherwise: impl FnOnce(&Layout) -> Option<[u8; 16]>) -> Result<Self, Exit> {
         let running = datadir::is_in_use(data_dir);
         let layout = Layout::new(datadir::wal_dir(data_dir));
         if !layout.root().is_dir() {
@@ -68,23 +68,23 @@ impl Look {
         self.layout.root()
     }
 
-    /// The records of all lanes that verify, in the order of their numbers.
+    /// The records that verify of all lanes, in the order of their numbers.
     pub(super) fn records(&self) -> Result<Records<'_>, Exit> {
         Records::start(self, &self.lanes)
     }
 
-    /// The records of one lane that verify, in order.
+    /// The records that verify of one lane, in order.
     pub(super) fn records_of<'a>(&'a self, lane: &'a RecoveredLane) -> Result<Records<'a>, Exit> {
         Records::start(self, std::slice::from_ref(lane))
     }
 
-    /// Whether all of a segment is known to be in PostgreSQL.
+    /// Whether PostgreSQL is known to have all of a segment.
     pub(super) fn is_drained(&self, lane: u16, found: &FoundSegment) -> bool {
         let mark = self.remembered.as_ref().and_then(|remembered| remembered.lane(lane));
         mark.is_some_and(|mark| found.segment < mark.position.segment)
     }
 
-    /// Whether a finding is none to worry about: a running daemon has a write under way at any time.
+    /// Whether a finding is harmless: a running daemon has an unfinished write at any time.
     pub(super) fn is_expected(&self, finding: &Finding) -> bool {
         self.running && matches!(finding, Finding::UnfinishedWrite { .. })
             || matches!(finding, Finding::ForeignFile { .. })
@@ -96,14 +96,14 @@ impl Look {
     }
 }
 
-/// All files of a lane, those that are of no use as well.
+/// All segments of a lane, also those that recovery does not use.
 pub(super) fn segments(lane: &RecoveredLane) -> impl Iterator<Item = &FoundSegment> {
     lane.segments.iter().chain(&lane.unused)
 }
 
-/// Records known to be gone from a lane.
+/// The number of records that are known to be missing from a lane.
 pub(super) fn missing_records(lane: &RecoveredLane) -> u64 {
-    // Whether a record is among those that a missing ordinal tells of.
+    // Whether a gap in the ordinals already counts this record.
     let is_among_lost = |number: u64| {
         lane.findings.iter().any(|finding| match finding {
             Finding::Lost { after_number, before_number, .. } => {
@@ -124,7 +124,7 @@ pub(super) fn storage(error: LogError) -> Exit {
     Exit::storage(error.to_string())
 }
 
-/// The log's id as the first segment says whose header verifies.
+/// The log's id from the first segment whose header verifies.
 fn log_id_of_segments(layout: &Layout) -> Option<[u8; 16]> {
     let lanes = layout.lanes(&Disk).ok()?;
     let dirs = lanes.into_iter().map(|lane| layout.lane(lane));
@@ -140,13 +140,13 @@ fn log_id_of_segments(layout: &Layout) -> Option<[u8; 16]> {
     headers.next().map(|header| header.log_id)
 }
 
-/// What recovery would find of a lane. Beside a daemon that writes and releases segments, a single look may see half of
-/// either; damage stays when one looks again.
+/// What recovery would find in a lane. A single read beside a running daemon may see half of a write or of a release. Damage is
+/// still there in the next read.
 fn recover(layout: &Layout, log_id: [u8; 16], lane: u16, running: bool) -> Result<RecoveredLane, LogError> {
-    // The size matters for what would be written next, and nothing is.
+    // The size of segments matters only for writing.
     let options = RecoverOptions { log_id, segment_bytes: SEGMENT_BYTES_DEFAULT, sync: false };
     let mut damage_before = None;
-    for _ in 1..LOOKS_MAX {
+    for _ in 1..READS_MAX {
         match recover_lane(&Disk, layout, lane, options) {
             Ok(found) => {
                 let damage: Vec<_> = found.findings.iter().filter(|finding| finding.is_damage()).cloned().collect();
@@ -158,7 +158,7 @@ fn recover(layout: &Layout, log_id: [u8; 16], lane: u16, running: bool) -> Resul
             Err(error) if running && error.is_not_found() => {}
             Err(error) => return Err(error),
         }
-        std::thread::sleep(LOOK_PAUSE);
+        std::thread::sleep(READ_PAUSE);
     }
     recover_lane(&Disk, layout, lane, options)
 }
@@ -167,19 +167,19 @@ fn recover(layout: &Layout, log_id: [u8; 16], lane: u16, running: bool) -> Resul
 pub(super) struct Record<'a> {
     /// Its lane.
     pub(super) lane: u16,
-    /// What its frame says.
+    /// The header of its frame.
     pub(super) header: FrameHeader,
     /// Its bytes.
     pub(super) payload: &'a [u8],
 }
 
-/// The records of some lanes merged by number. Memory: a read-ahead buffer and a record for each lane.
+/// The records of some lanes, merged by number. Each lane needs memory for a read-ahead buffer and one record.
 pub(super) struct Records<'a> {
-    look: &'a Look,
+    log: &'a Inspection,
     lanes: Vec<Lane<'a>>,
-    /// Lanes whose next record is known, by its number.
+    /// The lanes' next records by number.
     heads: BinaryHeap<Reverse<(u64, usize)>>,
-    /// The lane whose record was handed out last, and is read on with the next call.
+    /// The lane whose record was returned last. The next call advances it.
     shown: Option<usize>,
 }
 
@@ -190,17 +190,17 @@ struct Lane<'a> {
 }
 
 impl<'a> Records<'a> {
-    fn start(look: &'a Look, lanes: &'a [RecoveredLane]) -> Result<Self, Exit> {
+    fn start(log: &'a Inspection, lanes: &'a [RecoveredLane]) -> Result<Self, Exit> {
         let lanes = lanes.iter().map(|found| {
-            let reader = LaneReader::from_recovery(Disk, look.layout.clone(), look.log_id, found);
+            let reader = LaneReader::from_recovery(Disk, log.layout.clone(), log.log_id, found);
             Lane { found, reader, next: None }
         });
-        let mut records = Self { look, lanes: lanes.collect(), heads: BinaryHeap::new(), shown: None };
+        let mut records = Self { log, lanes: lanes.collect(), heads: BinaryHeap::new(), shown: None };
         (0..records.lanes.len()).try_for_each(|index| records.advance(index)).map_err(storage)?;
         Ok(records)
     }
 
-    /// The next record; `None` behind the last.
+    /// The next record; `None` after the last.
     pub(super) fn next(&mut self) -> Result<Option<Record<'_>>, Exit> {
         if let Some(index) = self.shown.take() {
             self.advance(index).map_err(storage)?;
@@ -221,11 +221,11 @@ impl<'a> Records<'a> {
                     self.heads.push(Reverse((header.number, index)));
                     return Ok(());
                 }
-                // Recovery found it as well.
+                // Recovery has reported it already.
                 Ok(Some(Event::Damaged { .. } | Event::Seal { .. })) => {}
                 Ok(None) => return Ok(()),
-                // Drained and released since. Read again, the reader goes on to the next one, where there is one.
-                Err(error) if self.look.running && error.is_not_found() => {
+                // The segment was released in the meantime. The next call of the reader continues with the next segment.
+                Err(error) if self.log.running && error.is_not_found() => {
                     if lane.reader.position().segment >= lane.found.tail.segment {
                         return Ok(());
                     }
