@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use clap::Args;
+use forebay::http::{ErrorCode, Retry};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -13,9 +14,6 @@ use std::{
 
 /// Where log lines come from.
 const SOURCES: [&str; 4] = ["daemon/src", "cluster/src", "wal/src", "pgwire/src"];
-
-/// Files that name refusals' codes apart from the refusal.
-const FILES_OF_CODES: [&str; 2] = ["daemon/src/json/error.rs", "daemon/src/json/push/fault.rs"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
@@ -92,41 +90,21 @@ fn every_error_that_is_logged_has_a_code_with_an_entry_in_the_runbook_and_the_ot
 
 #[test]
 fn every_code_of_a_refusal_stands_in_the_api_s_page_with_its_statuses_and_the_other_way_round() {
-    let mut refused: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
-    let mut add = |code: &str, status: u16| {
-        refused.entry(code.to_owned()).or_default().insert(status);
-    };
-    for code in sources(&[
-        "daemon/src/access",
-        "daemon/src/api",
-        "daemon/src/connection",
-        "daemon/src/http",
-        "daemon/src/ingest",
-    ]) {
-        for call in after(&code, "Refusal::new(").chain(after(&code, "Self::new(")) {
-            if let Some((status, rest)) = call.split_once(',')
-                && let (Ok(status), Some(code)) = (status.parse(), literal(rest.trim_start()))
-            {
-                add(code, status);
-            }
-        }
-        after(&code, " refuse(").filter_map(literal).for_each(|code| add(code, 503));
-    }
-    for file in FILES_OF_CODES {
-        let code = code_of(&root().join(file));
-        let literals = code.split('"').skip(1).step_by(2);
-        literals.filter(|text| is_code(text) && text.contains('_')).for_each(|code| add(code, 400));
-    }
     let page = page("http-api.md");
     let table = page.split("\n## Error codes\n").nth(1).unwrap().split("\n## ").next().unwrap();
-    let mut entries: BTreeMap<String, BTreeSet<u16>> = BTreeMap::new();
+    let mut rows: BTreeMap<&str, (BTreeSet<u16>, bool)> = BTreeMap::new();
     for row in table.lines().filter_map(|line| line.strip_prefix("| `")) {
         let mut cells = row.split('|');
         let code = cells.next().unwrap().trim().trim_end_matches('`');
         let statuses = cells.next().unwrap().split(',').map(|status| status.trim().parse().unwrap());
-        entries.insert(code.to_owned(), statuses.collect());
+        let names_retry_after = row.contains("`Retry-After`");
+        assert!(rows.insert(code, (statuses.collect(), names_retry_after)).is_none(), "{code} comes twice");
     }
-    assert_eq!(refused, entries, "left: the sources; right: docs/http-api.md");
+    let codes = ErrorCode::ALL.iter().map(|code| {
+        let statuses = code.statuses().iter().copied().collect();
+        (code.text(), (statuses, code.retry() != Retry::Never))
+    });
+    assert_eq!(codes.collect::<BTreeMap<_, _>>(), rows, "left: ErrorCode; right: docs/http-api.md");
 }
 
 #[test]

@@ -153,8 +153,8 @@ fn paths_methods_lengths_and_encodings_that_there_are_not_have_their_own_status(
     let body: Option<&[u8]> = Some(br#"{"items":[{"queue":"q","payload":1}]}"#);
     let paths = ["/push", "/push/a/b/c", "/api/v1/pushes", "/api/v2/push", "/health/x", "/Health", "//health"];
     for path in paths {
-        refuser.check(path, 404, "not_found", |client| client.request("POST", path, &[], body).unwrap());
-        refuser.check(path, 404, "not_found", |client| client.get(path).unwrap());
+        refuser.check(path, 404, "no_such_route", |client| client.request("POST", path, &[], body).unwrap());
+        refuser.check(path, 404, "no_such_route", |client| client.get(path).unwrap());
     }
     let methods = [
         ("GET", "/api/v1/push", "POST, OPTIONS"),

@@ -25,7 +25,11 @@ pub use gate::Gate;
 pub use grant::Grant;
 pub use scope::{Scope, Scopes};
 
-use crate::{config::AccessConfig, http::Refusal, ids::unix_now};
+use crate::{
+    config::AccessConfig,
+    http::{ErrorCode, Refusal},
+    ids::unix_now,
+};
 use jwt::Jwt;
 use std::sync::{
     Arc, PoisonError, RwLock,
@@ -160,8 +164,7 @@ impl Access {
         let grant = self.grant(cache, authorization).map_err(unauthorized)?;
         match asked {
             Asked::Scope(scope) if !grant.allows(scope) => Err(Refusal::new(
-                403,
-                "forbidden",
+                ErrorCode::Forbidden,
                 format!("the token is not for this: it lacks the scope {}", scope.name()),
             )),
             _ => Ok(grant),
@@ -198,7 +201,7 @@ fn bearer(authorization: &str) -> Result<&str, &'static str> {
 }
 
 fn unauthorized(what: &'static str) -> Refusal {
-    Refusal::new(401, "unauthorized", what)
+    Refusal::new(ErrorCode::Unauthorized, what)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use super::Route;
 use crate::{
     access,
     access::{Asked, Grant},
-    http::{Body, Head, Refusal, coding::Coding},
+    http::{Body, ErrorCode, Head, Refusal, coding::Coding},
     ingest::Core,
 };
 
@@ -21,7 +21,7 @@ pub fn admit(core: &Core, head: &Head<'_>, route: &Route<'_>, cache: &mut access
     };
     let grant = gate.access.check(cache, head.authorization, asked)?;
     if route.is_push() && head.framing == Body::None {
-        return Err(Refusal::new(411, "length_required", "a push has a body, with Content-Length or in chunks"));
+        return Err(ErrorCode::LengthRequired.into());
     }
     Coding::of(head.content_encoding)?;
     let max_body_bytes = core.shared.config.max_body_bytes;
@@ -35,7 +35,7 @@ pub fn admit(core: &Core, head: &Head<'_>, route: &Route<'_>, cache: &mut access
         check_queue(&grant, queue)?;
     }
     if core.shared.log.has_failed() {
-        return Err(storage_failed());
+        return Err(ErrorCode::StorageFailed.into());
     }
     // Whoever asks first is not told to send what has no room. The others have sent it by the time they are answered, and
     // there may be room for it then.
@@ -51,37 +51,23 @@ pub(super) fn check_queue(grant: &Grant, queue: &str) -> Result<(), Refusal> {
         return Ok(());
     }
     let prefix = grant.queue_prefix().unwrap_or_default();
-    Err(Refusal::new(403, "forbidden", format!("the token is for queues that begin with {prefix:?} only")))
+    Err(Refusal::new(ErrorCode::Forbidden, format!("the token is for queues that begin with {prefix:?} only")))
 }
 
 /// Counts messages that are about to be pushed against the token's rate.
 pub(super) fn check_rate(grant: &Grant, messages: u64) -> Result<(), Refusal> {
-    grant.take(messages).map_err(|wait| {
-        let refusal = Refusal::new(429, "rate_limited", "the token pushes more messages a second than it may");
-        refusal.retry_after_s(wait.as_millis().div_ceil(1000) as u64)
-    })
+    grant
+        .take(messages)
+        .map_err(|wait| Refusal::from(ErrorCode::RateLimited).retry_after_s(wait.as_millis().div_ceil(1000) as u64))
 }
 
 /// The log's quota is reached, or its disk is full.
 pub(super) fn log_full(core: &Core) -> Refusal {
-    let refusal = Refusal::new(507, "log_full", "the log's quota is reached, or its disk is full");
-    refusal.retry_after_s(core.shared.drain.retry_after_s(core.shared.log.segment_bytes))
-}
-
-/// The log takes nothing more.
-pub(super) fn storage_failed() -> Refusal {
-    Refusal::new(503, "storage_failed", "the log cannot be written; nothing was kept").retry_after_s(1)
+    Refusal::from(ErrorCode::LogFull).retry_after_s(core.shared.drain.retry_after_s(core.shared.log.segment_bytes))
 }
 
 /// The log took it, and was then not able to write it.
 #[must_use]
 pub fn storage_failed_meanwhile() -> Refusal {
-    let refusal = Refusal::new(503, "storage_failed", "a write to the log failed; whether this was kept is not known");
-    refusal.retry_after_s(1).closing()
-}
-
-/// The daemon ends, and waits for no body any more.
-#[must_use]
-pub fn shutting_down() -> Refusal {
-    Refusal::new(503, "shutting_down", "the daemon is shutting down").retry_after_s(1)
+    Refusal::new(ErrorCode::StorageFailed, "a write to the log failed; whether this was kept is not known").closing()
 }

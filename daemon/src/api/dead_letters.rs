@@ -3,7 +3,7 @@
 use super::{LettersRoute, reply::Reply};
 use crate::{
     datadir::wal_dir,
-    http::{Refusal, path},
+    http::{ErrorCode, Refusal, path},
     ingest::Core,
     json::push,
     letters::{
@@ -74,7 +74,7 @@ pub enum Answer {
 /// The answer where PostgreSQL gave none.
 #[must_use]
 pub fn unanswered(why: &str) -> Answer {
-    Answer::Refused(Refusal::new(503, "postgres_away", format!("PostgreSQL was not asked: {why}")).retry_after_s(1))
+    Answer::Refused(Refusal::new(ErrorCode::PostgresAway, format!("PostgreSQL was not asked: {why}")))
 }
 
 /// Answers a request below `/api/v1/dead-letters`.
@@ -84,9 +84,7 @@ pub(super) fn answer<'a>(
     query: &str,
     body: &[u8],
 ) -> Result<Reply<'a>, Refusal> {
-    let id = |text: &str| {
-        text.parse::<LetterId>().map_err(|_| Refusal::new(404, "dead_letter_not_found", "there is no such dead letter"))
-    };
+    let id = |text: &str| text.parse::<LetterId>().map_err(|_| Refusal::from(ErrorCode::DeadLetterNotFound));
     let errand = match route {
         LettersRoute::List => list(query)?,
         LettersRoute::RetryAll => retry_all(body)?,
@@ -96,7 +94,7 @@ pub(super) fn answer<'a>(
     };
     match core.ask(errand) {
         Some(asked) => Ok(Reply::Asked(asked)),
-        None => Err(Refusal::new(503, "overloaded", "too many such requests wait for PostgreSQL").retry_after_s(1)),
+        None => Err(Refusal::new(ErrorCode::Overloaded, "too many such requests wait for PostgreSQL")),
     }
 }
 
@@ -104,7 +102,7 @@ fn list(query: &str) -> Result<DeadLettersErrand, Refusal> {
     let (mut queue, mut after, mut limit) = (None, None, PAGE_DEFAULT);
     for pair in path::query_pairs(query) {
         let (name, value) = pair?;
-        let invalid = |error: &str| Refusal::new(400, "invalid_request", format!("{name}: {error}"));
+        let invalid = |error: &str| Refusal::new(ErrorCode::InvalidRequest, format!("{name}: {error}"));
         match name.as_ref() {
             "queue" => {
                 push::check_queue(&value).map_err(invalid)?;
@@ -128,14 +126,14 @@ struct RetryAllBody {
 }
 
 fn retry_all(body: &[u8]) -> Result<DeadLettersErrand, Refusal> {
-    let invalid = |error: serde_json::Error| Refusal::new(400, "invalid_request", format!("the body: {error}"));
+    let invalid = |error: serde_json::Error| Refusal::new(ErrorCode::InvalidRequest, format!("the body: {error}"));
     let body: RetryAllBody = match body {
         [] => RetryAllBody::default(),
         body => serde_json::from_slice(body).map_err(invalid)?,
     };
     if let Some(queue) = &body.queue {
         push::check_queue(queue)
-            .map_err(|error| Refusal::new(400, "invalid_request", format!("the body: queue: {error}")))?;
+            .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, format!("the body: queue: {error}")))?;
     }
     Ok(DeadLettersErrand::RetryAll { queue: body.queue })
 }
@@ -210,16 +208,16 @@ fn done(value: &impl Serialize) -> Answer {
 }
 
 fn not_found() -> Answer {
-    Answer::Refused(Refusal::new(404, "dead_letter_not_found", "there is no such dead letter"))
+    Answer::Refused(ErrorCode::DeadLetterNotFound.into())
 }
 
 fn refused(error: &DeskError) -> Answer {
     Answer::Refused(match error {
-        DeskError::Files(error) => Refusal::new(500, "dead_letters_unreadable", format!("the files: {error}")),
+        DeskError::Files(error) => Refusal::new(ErrorCode::DeadLettersUnreadable, format!("the files: {error}")),
         DeskError::Postgres(error) => match remedy(error) {
-            Remedy::BackOff | Remedy::Again => Refusal::new(503, "postgres_away", error.to_string()).retry_after_s(1),
+            Remedy::BackOff | Remedy::Again => Refusal::new(ErrorCode::PostgresAway, error.to_string()),
             Remedy::SetAside | Remedy::Probe | Remedy::Pause => {
-                Refusal::new(500, "postgres_refuses", error.to_string())
+                Refusal::new(ErrorCode::PostgresRefuses, error.to_string())
             }
         },
     })

@@ -9,7 +9,7 @@ mod reply;
 mod route;
 mod state;
 
-pub use admit::{admit, shutting_down, storage_failed_meanwhile};
+pub use admit::{admit, storage_failed_meanwhile};
 pub use dead_letters::{Answer, DeadLettersErrand, unanswered};
 pub use push::Lines;
 pub use reply::{Ahead, Reply, write_refusal};

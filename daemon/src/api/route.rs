@@ -2,7 +2,7 @@
 
 use crate::{
     access::{Asked, Scope},
-    http::{Head, Method, Refusal, path},
+    http::{ErrorCode, Head, Method, Refusal, path},
 };
 use std::borrow::Cow;
 
@@ -103,7 +103,7 @@ pub fn route(method: Method, path: &str) -> Result<Route<'_>, Refusal> {
     }
     match method {
         Method::Other => {
-            return Err(Refusal::new(501, "method_not_implemented", "there is no such method"));
+            return Err(ErrorCode::MethodNotImplemented.into());
         }
         Method::Options if path == "*" => return Ok(Route::Options(ANYWHERE)),
         _ => {}
@@ -154,7 +154,7 @@ fn letters(method: Method, segments: [Cow<'_, str>; SEGMENTS_MAX], count: usize)
 }
 
 fn not_found(path: &str) -> Refusal {
-    Refusal::new(404, "not_found", format!("there is nothing at {}", shortened(path)))
+    Refusal::new(ErrorCode::NoSuchRoute, format!("there is nothing at {}", shortened(path)))
 }
 
 /// A path as it may stand in a message.

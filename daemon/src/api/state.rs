@@ -3,7 +3,7 @@
 use super::reply::Reply;
 use crate::{
     http::{
-        Refusal,
+        ErrorCode, Refusal,
         response::{json_string, push_number},
     },
     ids::unix_now,
@@ -24,18 +24,18 @@ pub(super) fn health<'a>(core: &Core) -> Reply<'a> {
 
 /// `GET /ready`: pushes are accepted.
 pub(super) fn ready<'a>(core: &Core) -> Reply<'a> {
-    let refuse = |code, why: &'static str| Reply::refused(Refusal::new(503, code, why).retry_after_s(1));
+    let refuse = |code: ErrorCode| Reply::refused(Refusal::from(code).with_status(503));
     if core.is_stopping() {
-        return refuse("shutting_down", "the daemon is shutting down");
+        return refuse(ErrorCode::ShuttingDown);
     }
     if core.shared.log.has_failed() {
-        return refuse("storage_failed", "the log cannot be written");
+        return refuse(ErrorCode::StorageFailed);
     }
     if core.shared.pulses.iter().any(Pulse::is_stalled) {
-        return refuse("core_stalled", "a core does not serve its connections");
+        return refuse(ErrorCode::CoreStalled);
     }
     if core.is_full() || core.shared.log.lanes.iter().any(|lane| lane.lane.is_refusing()) {
-        return refuse("log_full", "the log's quota is reached, or its disk is full");
+        return refuse(ErrorCode::LogFull);
     }
     Reply::json(200, br#"{"status":"ready"}"#.to_vec())
 }

@@ -3,7 +3,7 @@
 use super::{Came, Conversation};
 use super::{budget::Overloaded, watch::Phase};
 use crate::{
-    http::Refusal,
+    http::{ErrorCode, Refusal},
     limits::{LINGER_BYTES_MAX, READ_BUFFER_BYTES, READ_BUFFER_KEPT_BYTES, READ_ROOM_BYTES, RESTING_PER_CORE_MAX},
     rt,
     rt::Transport,
@@ -87,9 +87,10 @@ impl<S: Transport> Conversation<'_, S> {
     pub(crate) async fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
         self.watch.go_on(Phase::Busy);
         let paused_ms = self.core.now_ms();
-        self.held.grow_to(bytes.saturating_sub(READ_BUFFER_BYTES)).await.map_err(|Overloaded| {
-            Refusal::new(503, "overloaded", "too much is on its way through this daemon").retry_after_s(1).closing()
-        })?;
+        self.held
+            .grow_to(bytes.saturating_sub(READ_BUFFER_BYTES))
+            .await
+            .map_err(|Overloaded| Refusal::from(ErrorCode::Overloaded).closing())?;
         if self.waits_for == Some(Phase::Body) {
             self.watch.go_on_with_body(paused_ms, self.core.now_ms());
         }

@@ -1,8 +1,10 @@
 //! Listening: one socket a core on the same address, the kernel spreads connections over them.
 
-use super::registry::Registered;
-use crate::{connection, ingest::Core};
+use super::{CLOSING, registry::Registered};
 use crate::{
+    api, connection,
+    http::{ErrorCode, Refusal},
+    ingest::Core,
     limits::{BIND_PATIENCE, LISTEN_BACKLOG},
     rt,
     rt::Stopper,
@@ -104,7 +106,7 @@ pub(crate) async fn accept_all(core: Rc<Core>) {
                 if !spare.give_up() {
                     rt::sleep(ACCEPT_PAUSE).await;
                 } else if let Ok((stream, _)) = core.listener.accept().await {
-                    rt::say(&stream, NO_ROOM);
+                    rt::say(&stream, &out_of_descriptors_answer(&core));
                 }
                 // Not at once: those who come in the meantime wait, and nothing spins.
                 rt::sleep(ACCEPT_PAUSE).await;
@@ -118,10 +120,13 @@ pub(crate) async fn accept_all(core: Rc<Core>) {
     }
 }
 
-/// What a client hears for whom there is no descriptor.
-const NO_ROOM: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 72\r\n\
-    Retry-After: 1\r\nConnection: close\r\n\r\n\
-    {\"error\":\"the daemon may not open more connections\",\"code\":\"overloaded\"}";
+/// The answer to a client for whom there is no descriptor.
+fn out_of_descriptors_answer(core: &Core) -> Vec<u8> {
+    let mut answer = Vec::new();
+    let refusal = Refusal::new(ErrorCode::Overloaded, "the daemon may not open more connections").closing();
+    api::write_refusal(core, &refusal, None, CLOSING, &mut answer);
+    answer
+}
 
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))

@@ -6,7 +6,7 @@ use crate::{
     access::Grant,
     api,
     api::{Ahead, Reply, Route},
-    http::{Body, Head, Limits, Manner, Parsed, Refusal, chunked::Decoder, request},
+    http::{Body, ErrorCode, Head, Limits, Manner, Parsed, Refusal, chunked::Decoder, request},
     ingest::Core,
     limits::PIPELINED_MAX,
     rt::Transport,
@@ -88,7 +88,7 @@ impl<S: Transport> Conversation<'_, S> {
         }
         let grant = api::admit(self.core, head, &route, &mut self.cache)?;
         if self.core.is_stopping() && whole_request_bytes(head, self.core, rest).is_none() {
-            return Err(api::shutting_down());
+            return Err(ErrorCode::ShuttingDown.into());
         }
         Ok((route, grant))
     }

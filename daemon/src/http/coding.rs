@@ -1,7 +1,7 @@
 //! Content codings of request bodies (RFC 9110 section 8.4), undone as the bytes come and never more than is asked for: a
 //! small body that becomes a huge one costs no memory before it is refused.
 
-use super::{Refusal, gzip::Gzip};
+use super::{ErrorCode, Refusal, gzip::Gzip};
 use crate::limits::ZSTD_WINDOW_LOG_MAX;
 
 /// What a body is encoded with.
@@ -30,8 +30,7 @@ impl Coding {
         } else if is("zstd") {
             Ok(Self::Zstd)
         } else {
-            let what = "Content-Encoding: only gzip, zstd and identity are understood, one at a time";
-            Err(Refusal::new(415, "encoding_not_supported", what))
+            Err(ErrorCode::EncodingNotSupported.into())
         }
     }
 }
@@ -101,7 +100,7 @@ impl Decoder {
 
 /// 400: the bytes are not what `Content-Encoding` says.
 pub(super) fn malformed(what: &'static str) -> Refusal {
-    Refusal::new(400, "malformed_encoding", what).closing()
+    Refusal::new(ErrorCode::MalformedEncoding, what).closing()
 }
 
 /// zstd's own decoder, with a bound on its window.
@@ -116,7 +115,7 @@ const WINDOW_TOO_LARGE: usize = 0_usize.wrapping_sub(16);
 
 impl Zstd {
     fn new() -> Result<Self, Refusal> {
-        let no_memory = || Refusal::new(503, "overloaded", "there is no memory to decode zstd").retry_after_s(1);
+        let no_memory = || Refusal::new(ErrorCode::Overloaded, "there is no memory to decode zstd");
         let mut context = zstd_safe::DCtx::try_create().ok_or_else(no_memory)?;
         context.set_parameter(zstd_safe::DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX)).map_err(|_| no_memory())?;
         Ok(Self { context, complete: false })
@@ -132,7 +131,7 @@ impl Zstd {
         let left = self.context.decompress_stream(&mut to, &mut from).map_err(|code| {
             if code == WINDOW_TOO_LARGE {
                 let window = 1_u64 << ZSTD_WINDOW_LOG_MAX;
-                return Refusal::new(413, "body_too_large", format!("its zstd window is larger than {window} bytes"))
+                return Refusal::new(ErrorCode::BodyTooLarge, format!("its zstd window is larger than {window} bytes"))
                     .closing();
             }
             malformed("the body is not zstd, or damaged")

@@ -1,7 +1,7 @@
 //! A body that is taken as it comes: its framing and its coding undone, with what they make bounded.
 
 use super::{
-    Body, Refusal, chunked,
+    Body, ErrorCode, Refusal, chunked,
     coding::{Coding, Decoder},
 };
 use crate::limits::{EXPANSION_FREE_BYTES, EXPANSION_MAX};
@@ -105,7 +105,7 @@ impl Incoming {
                     && self.out_bytes > EXPANSION_FREE_BYTES + EXPANSION_MAX.saturating_mul(self.in_bytes) =>
             {
                 let what = format!("the body becomes more than {EXPANSION_MAX} times as large as it came");
-                Err(Refusal::new(413, "body_too_large", what).closing())
+                Err(Refusal::new(ErrorCode::BodyTooLarge, what).closing())
             }
             _ => Ok(fed),
         }

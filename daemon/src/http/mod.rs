@@ -20,6 +20,7 @@
 pub mod chunked;
 pub mod coding;
 pub mod cors;
+mod error_code;
 mod gzip;
 pub mod incoming;
 mod manner;
@@ -31,6 +32,7 @@ pub mod response;
 #[cfg(test)]
 mod tests;
 
+pub use error_code::{ErrorCode, Retry};
 pub use manner::Manner;
 pub use refusal::Refusal;
 pub use request::{Body, Head, Method, Parsed, Version};

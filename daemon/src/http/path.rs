@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::Refusal;
+use super::{ErrorCode, Refusal};
 
 /// Iterates over the segments of `path`, decoded. The path is cut at its slashes before it is decoded, so `%2F` stays
 /// inside its segment; `..` is a segment like any other, since nothing here is a file. `/push/q` has the segments `push`
@@ -65,5 +65,5 @@ const MAX_QUOTED_CHARS: usize = 64;
 
 fn refused(what: &str, text: &str) -> Refusal {
     let quoted: String = text.chars().take(MAX_QUOTED_CHARS).collect();
-    Refusal::new(400, "malformed_request", format!("the target has '{quoted}': {what}"))
+    Refusal::new(ErrorCode::MalformedRequest, format!("the target has '{quoted}': {what}"))
 }

@@ -2,16 +2,15 @@
 
 use std::borrow::Cow;
 
-use super::Manner;
-use super::{response, response::Response};
+use super::{ErrorCode, Manner, response, response::Response};
 
 /// Why a request was not taken, as its answer says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// 400 to 599.
+    /// 400 to 599; one of the code's.
     pub status: u16,
-    /// For programs: stable, in snake case.
-    pub code: &'static str,
+    /// For programs.
+    pub code: ErrorCode,
     /// For people: what is wrong and where.
     pub message: Cow<'static, str>,
     /// Whether the connection is closed after the answer: always where it is not certain where the next request starts.
@@ -23,10 +22,23 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// A refusal that leaves the connection open.
+    /// A refusal that leaves the connection open, with the code's usual status and `Retry-After`. Where the message says no more
+    /// than the code's sentence, `Refusal::from(code)` is shorter.
     #[must_use]
-    pub fn new(status: u16, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, message: message.into(), close: false, retry_after_s: None, allow: None }
+    pub fn new(code: ErrorCode, message: impl Into<Cow<'static, str>>) -> Self {
+        let retry_after_s = code.retry().default_s();
+        Self { status: code.status(), code, message: message.into(), close: false, retry_after_s, allow: None }
+    }
+
+    /// The same with another of the code's statuses.
+    ///
+    /// # Panics
+    /// If the code does not come with that status.
+    #[must_use]
+    pub fn with_status(mut self, status: u16) -> Self {
+        assert!(self.code.statuses().contains(&status), "{} does not come with {status}", self.code);
+        self.status = status;
+        self
     }
 
     /// The same, closing the connection.
@@ -36,7 +48,7 @@ impl Refusal {
         self
     }
 
-    /// The same, with `Retry-After`.
+    /// The same with a measured `Retry-After`.
     #[must_use]
     pub fn retry_after_s(mut self, seconds: u64) -> Self {
         self.retry_after_s = Some(seconds);
@@ -46,25 +58,25 @@ impl Refusal {
     /// 400 `malformed_request`, closing: what follows cannot be trusted to be a request.
     #[must_use]
     pub(super) fn malformed(message: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(400, "malformed_request", message).closing()
+        Self::new(ErrorCode::MalformedRequest, message).closing()
     }
 
     /// 413 `body_too_large`, closing: the body is not read.
     #[must_use]
     pub fn body_too_large(max_body_bytes: u64) -> Self {
-        Self::new(413, "body_too_large", format!("the body is larger than {max_body_bytes} bytes")).closing()
+        Self::new(ErrorCode::BodyTooLarge, format!("the body is larger than {max_body_bytes} bytes")).closing()
     }
 
     /// 408 `request_timeout`, closing: the rest is not waited for.
     #[must_use]
     pub fn too_slow() -> Self {
-        Self::new(408, "request_timeout", "the request came too slowly").closing()
+        Self::from(ErrorCode::RequestTimeout).closing()
     }
 
     /// 405 `method_not_allowed`, with the methods that are.
     #[must_use]
     pub fn method_not_allowed(allow: &'static str) -> Self {
-        let mut refusal = Self::new(405, "method_not_allowed", format!("allowed here: {allow}"));
+        let mut refusal = Self::new(ErrorCode::MethodNotAllowed, format!("allowed here: {allow}"));
         refusal.allow = Some(allow);
         refusal
     }
@@ -74,7 +86,7 @@ impl Refusal {
         out.extend_from_slice(b"{\"error\":");
         response::json_string(out, &self.message);
         out.extend_from_slice(b",\"code\":");
-        response::json_string(out, self.code);
+        response::json_string(out, self.code.text());
         if let Some(accepted) = accepted {
             out.extend_from_slice(b",\"accepted\":");
             response::push_number(out, accepted);
@@ -105,6 +117,12 @@ impl Refusal {
             response.header("Accept-Encoding", "gzip, zstd");
         }
         response.end(manner.keep_alive && !self.close, manner.head_only);
+    }
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        Self::new(code, code.sentence())
     }
 }
 

@@ -1,6 +1,6 @@
 //! Those who wait for an errand to PostgreSQL.
 
-use crate::{api::Answer, http::Refusal};
+use crate::{api::Answer, http::ErrorCode};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
@@ -71,8 +71,7 @@ impl AllAsked {
     /// Lets nobody wait any longer: the daemon ends.
     pub(crate) fn give_up_all(&self) {
         for asked in self.waiting.take().into_values() {
-            let refusal = Refusal::new(503, "shutting_down", "the daemon is shutting down");
-            asked.answer(Answer::Refused(refusal.retry_after_s(1)));
+            asked.answer(Answer::Refused(ErrorCode::ShuttingDown.into()));
         }
     }
 }

@@ -82,14 +82,6 @@ impl JsonErrorKind {
     }
 }
 
-impl JsonError {
-    /// The `code` of the answer, where the document is a payload: `malformed_json` or `payload_not_storable`.
-    #[must_use]
-    pub const fn code(&self) -> &'static str {
-        if self.kind.is_not_storable() { "payload_not_storable" } else { "malformed_json" }
-    }
-}
-
 impl fmt::Display for JsonErrorKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.text())

@@ -13,7 +13,7 @@ use crate::api::{
 use crate::{
     access::Grant,
     api::Route,
-    http::{Head, Refusal},
+    http::{ErrorCode, Head, Refusal},
     ingest::Core,
     json,
     json::{ndjson, push},
@@ -46,7 +46,7 @@ impl<'c, 'h> Lines<'c, 'h> {
     /// What is wrong with its head.
     pub fn begin(core: &'c Core, head: &Head<'h>, route: &'h Route<'_>, grant: &Grant) -> Result<Self, Refusal> {
         let Route::PushByPath { queue, partition } = route else {
-            return Err(Refusal::new(415, "encoding_not_supported", "lines are pushed by path").closing());
+            return Err(Refusal::new(ErrorCode::EncodingNotSupported, "lines are pushed by path").closing());
         };
         let partition = partition.as_deref().unwrap_or(PARTITION_DEFAULT);
         check_names(head, queue, partition)?;
@@ -136,12 +136,12 @@ impl<'c, 'h> Lines<'c, 'h> {
         if line.len() as u64 > self.core.shared.config.max_body_bytes {
             return Err(self.too_long(number));
         }
-        json::validate(line).map_err(|error| Refusal::new(400, error.code(), format!("line {number}: {error}")))?;
+        json::validate(line).map_err(|error| Refusal::new((&error).into(), format!("line {number}: {error}")))?;
         let Some(key) = self.key else { return Ok(None) };
         let transaction_id = format!("{key}/{number}");
         push::check_transaction_id(&transaction_id).map_err(|_| {
             let what = format!("line {number}: Idempotency-Key with the line's number is too long");
-            Refusal::new(400, "invalid_request", what)
+            Refusal::new(ErrorCode::InvalidRequest, what)
         })?;
         Ok(Some(Cow::Owned(transaction_id)))
     }
@@ -156,7 +156,7 @@ impl<'c, 'h> Lines<'c, 'h> {
 
     fn too_long(&self, number: u64) -> Refusal {
         let max = self.core.shared.config.max_body_bytes;
-        Refusal::new(413, "body_too_large", format!("line {number} is longer than {max} bytes"))
+        Refusal::new(ErrorCode::BodyTooLarge, format!("line {number} is longer than {max} bytes"))
     }
 
     /// So that what is on its way for one connection is bounded.
@@ -167,7 +167,7 @@ impl<'c, 'h> Lines<'c, 'h> {
         if self.undurable_bytes >= NDJSON_WINDOW_BYTES {
             // The answer says it if the disk fails.
             if self.core.durable(self.pushed.end_ordinal).await.is_err() {
-                return Err(super::super::admit::storage_failed());
+                return Err(ErrorCode::StorageFailed.into());
             }
             self.undurable_bytes = 0;
         }

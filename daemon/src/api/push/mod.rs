@@ -9,7 +9,7 @@ pub use lines::Lines;
 use super::{admit, admit::check_queue, pushed::Pushed, reply::Reply};
 use crate::{
     access::Grant,
-    http::{Head, Refusal},
+    http::{ErrorCode, Head, Refusal},
     ingest::Core,
     json,
     json::{
@@ -60,7 +60,7 @@ pub(super) fn json<'c, 'a>(
     body: &'a [u8],
 ) -> Result<Prepared<'c, 'a>, Refusal> {
     let request = push::parse(body, &PushLimits::default())
-        .map_err(|PushError { code, message }| Refusal::new(400, code, message))?;
+        .map_err(|PushError { kind, message }| Refusal::new(kind.into(), message))?;
     let wait = Wait::of(core, request.is_buffered(), request.buffer_ms, request.buffer_max);
     let pushed = Pushed::nothing(wait.form(head));
     for (index, item) in request.items.iter().enumerate() {
@@ -94,7 +94,7 @@ pub(super) fn by_path<'c, 'a>(
     check_queue_exists(core, &queue)?;
     let wait = Wait::by_query(core, head.query)?;
     let pushed = Pushed::nothing(wait.form(head));
-    json::validate(body).map_err(|error| Refusal::new(400, error.code(), format!("payload: {error}")))?;
+    json::validate(body).map_err(|error| Refusal::new((&error).into(), format!("payload: {error}")))?;
     let mut batch = Batch::new(core, grant, &wait, 1);
     let target = Target { queue, partition, namespace: Cow::default(), task: Cow::default() };
     batch.add(target, head.idempotency_key.map(Cow::Borrowed), None, body);
@@ -103,7 +103,7 @@ pub(super) fn by_path<'c, 'a>(
 
 /// Checks what comes by the path and by `Idempotency-Key`.
 fn check_names(head: &Head<'_>, queue: &str, partition: &str) -> Result<(), Refusal> {
-    let invalid = |what: &str, error: &str| Refusal::new(400, "invalid_request", format!("{what}: {error}"));
+    let invalid = |what: &str, error: &str| Refusal::new(ErrorCode::InvalidRequest, format!("{what}: {error}"));
     push::check_queue(queue).map_err(|error| invalid("queue", error))?;
     push::check_partition(partition).map_err(|error| invalid("partition", error))?;
     match head.idempotency_key.map(push::check_transaction_id) {
@@ -119,11 +119,8 @@ fn check_queue_exists(core: &Core, queue: &str) -> Result<(), Refusal> {
     }
     match core.shared.drain.has_queue(queue) {
         Some(true) => Ok(()),
-        Some(false) => Err(Refusal::new(404, "queue_not_found", format!("queue {queue} does not exist"))),
-        None => {
-            let what = "which queues exist is not known before PostgreSQL was reached once";
-            Err(Refusal::new(503, "queues_unknown", what).retry_after_s(1))
-        }
+        Some(false) => Err(Refusal::new(ErrorCode::QueueNotFound, format!("queue {queue} does not exist"))),
+        None => Err(ErrorCode::QueuesUnknown.into()),
     }
 }
 
@@ -135,11 +132,11 @@ fn of_item(index: usize, refusal: Refusal) -> Refusal {
 fn refusal_of(core: &Core, error: AppendError) -> Refusal {
     match error {
         AppendError::TooLarge { max } => {
-            Refusal::new(413, "body_too_large", format!("a push takes at most {max} bytes in the log"))
+            Refusal::new(ErrorCode::BodyTooLarge, format!("a push takes at most {max} bytes in the log"))
         }
         AppendError::Full => admit::log_full(core),
         // Until then whoever finds the lane busy waits.
-        AppendError::Busy => Refusal::new(503, "shutting_down", "the daemon is shutting down").retry_after_s(1),
-        AppendError::Poisoned => admit::storage_failed(),
+        AppendError::Busy => ErrorCode::ShuttingDown.into(),
+        AppendError::Poisoned => ErrorCode::StorageFailed.into(),
     }
 }

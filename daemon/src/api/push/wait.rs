@@ -2,7 +2,7 @@
 
 use crate::api::pushed::Form;
 use crate::{
-    http::{Head, Refusal, path},
+    http::{ErrorCode, Head, Refusal, path},
     ingest::Core,
     json::push,
     state::{database_health::DatabaseHealth, drain_signal::Patience},
@@ -34,7 +34,7 @@ impl Wait {
         let (mut buffered, mut buffer_ms, mut buffer_max) = (true, None, None);
         for pair in path::query_pairs(query) {
             let (name, value) = pair?;
-            let invalid = |error: &str| Refusal::new(400, "invalid_request", format!("{name}: {error}"));
+            let invalid = |error: &str| Refusal::new(ErrorCode::InvalidRequest, format!("{name}: {error}"));
             match name.as_ref() {
                 "bufferMs" => buffer_ms = Some(push::parse_buffer_ms(&value).map_err(invalid)?),
                 "bufferMax" => buffer_max = Some(push::parse_buffer_max(&value).map_err(invalid)?),
@@ -45,8 +45,7 @@ impl Wait {
         }
         if !buffered && (buffer_ms.is_some() || buffer_max.is_some()) {
             return Err(Refusal::new(
-                400,
-                "invalid_request",
+                ErrorCode::InvalidRequest,
                 "wait=postgres and bufferMs or bufferMax exclude each other",
             ));
         }

@@ -1,7 +1,7 @@
 //! The header fields that the daemon reads.
 
 use super::{Body, Version};
-use crate::http::{Limits, Refusal};
+use crate::http::{ErrorCode, Limits, Refusal};
 
 /// What the header lines said, gathered line by line.
 #[derive(Default)]
@@ -152,12 +152,9 @@ impl<'a> Fields<'a> {
             (TransferEncoding::Endless, None) => Err(Refusal::malformed(
                 "the last Transfer-Encoding is not chunked, so where the body ends is not known",
             )),
-            (TransferEncoding::OtherChunked, None) => Err(Refusal::new(
-                501,
-                "transfer_encoding_not_supported",
-                "the only Transfer-Encoding that is understood is chunked",
-            )
-            .closing()),
+            (TransferEncoding::OtherChunked, None) => {
+                Err(Refusal::from(ErrorCode::TransferEncodingNotSupported).closing())
+            }
         }
     }
 
@@ -170,8 +167,7 @@ impl<'a> Fields<'a> {
             return Err(Refusal::malformed("a request of HTTP/1.1 needs a Host"));
         }
         if self.expect_other {
-            let message = "the only expectation that is understood is 100-continue";
-            return Err(Refusal::new(417, "expectation_failed", message).closing());
+            return Err(Refusal::from(ErrorCode::ExpectationFailed).closing());
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::mem::MaybeUninit;
 
 use super::fields::Fields;
 use super::{Body, Head, Method, Parsed, Version, target};
-use crate::http::{Limits, MAX_HEADERS, Refusal};
+use crate::http::{ErrorCode, Limits, MAX_HEADERS, Refusal};
 
 /// Reads the head at the start of `buf`. Empty lines before it are skipped (RFC 9112 section 2.2). More may follow it.
 ///
@@ -28,7 +28,7 @@ pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Refusal> 
     let target_bytes = request.path.map_or_else(|| target_bytes_so_far(window), str::len);
     if target_bytes > limits.max_target_bytes {
         let message = format!("the target is longer than {} bytes", limits.max_target_bytes);
-        return Err(Refusal::new(414, "target_too_long", message).closing());
+        return Err(Refusal::new(ErrorCode::TargetTooLong, message).closing());
     }
     let head_len = match status.map_err(|error| refuse(error, window))? {
         httparse::Status::Complete(head_len) => head_len,
@@ -36,7 +36,7 @@ pub fn parse<'a>(buf: &'a [u8], limits: &Limits) -> Result<Parsed<'a>, Refusal> 
             check_line_ends(window)?;
             if window.len() == limits.max_head_bytes {
                 let message = format!("the head is longer than {} bytes", limits.max_head_bytes);
-                return Err(Refusal::new(431, "head_too_large", message).closing());
+                return Err(Refusal::new(ErrorCode::HeadTooLarge, message).closing());
             }
             return Ok(Parsed::Partial);
         }
@@ -121,11 +121,10 @@ fn request_line(window: &[u8]) -> &[u8] {
 fn refuse(error: httparse::Error, window: &[u8]) -> Refusal {
     match error {
         httparse::Error::TooManyHeaders => {
-            Refusal::new(431, "head_too_large", format!("more than {MAX_HEADERS} headers")).closing()
+            Refusal::new(ErrorCode::HeadTooLarge, format!("more than {MAX_HEADERS} headers")).closing()
         }
         httparse::Error::Version if names_a_version(request_line(window)) => {
-            let message = "the only versions that are understood are HTTP/1.0 and HTTP/1.1";
-            Refusal::new(505, "http_version_not_supported", message).closing()
+            Refusal::from(ErrorCode::HttpVersionNotSupported).closing()
         }
         httparse::Error::HeaderName => Refusal::malformed(
             "a header's name is empty or has a character that is not allowed, as white space before the colon or a \

@@ -1,7 +1,6 @@
 use proptest::prelude::*;
 
-use crate::http::Refusal;
-use crate::http::chunked::Decoder;
+use crate::http::{ErrorCode, Refusal, chunked::Decoder};
 
 /// What comes of a body fed in parts of this size: the content and how many bytes were consumed when it ended.
 fn feed(body: &[u8], part_bytes: usize) -> Result<(Vec<u8>, Option<usize>), Refusal> {
@@ -49,7 +48,7 @@ fn a_body_may_be_as_large_as_the_limit_and_not_a_byte_larger() {
     assert_eq!(feed(body(&[400, 600]).as_bytes(), 100).unwrap().0.len(), 1_000);
     for chunks in [&[1_001][..], &[400, 601], &[1_000, 1]] {
         let refusal = feed(body(chunks).as_bytes(), 100).unwrap_err();
-        assert_eq!((refusal.status, refusal.code, refusal.close), (413, "body_too_large", true));
+        assert_eq!((refusal.status, refusal.code, refusal.close), (413, ErrorCode::BodyTooLarge, true));
     }
     assert_eq!(feed(b"0\r\n\r\n", 1), Ok((Vec::new(), Some(5))));
 }

@@ -1,7 +1,7 @@
 //! Bodies as they come: encoded, cut anywhere, damaged, and such that become huge.
 
 use crate::http::{
-    Body, Refusal,
+    Body, ErrorCode, Refusal,
     coding::Coding,
     incoming::{Bound, Incoming, Next},
 };
@@ -89,7 +89,9 @@ fn what_is_cut_damaged_or_followed_by_something_else_is_refused() {
     let plain = document();
     for (coding, wire) in [(Coding::Gzip, gzip(&plain)), (Coding::Zstd, zstd(&plain))] {
         let refused = |wire: &[u8]| match take(wire, length(wire), coding, Bound::Expansion, 1000) {
-            Err(refusal) => assert_eq!((refusal.status, refusal.code), (400, "malformed_encoding"), "{coding:?}"),
+            Err(refusal) => {
+                assert_eq!((refusal.status, refusal.code), (400, ErrorCode::MalformedEncoding), "{coding:?}")
+            }
             Ok(_) => panic!("{coding:?} of {} bytes was taken", wire.len()),
         };
         for cut in (0..wire.len()).step_by(wire.len() / 50) {
@@ -105,7 +107,7 @@ fn what_is_cut_damaged_or_followed_by_something_else_is_refused() {
     wire[sum] ^= 1;
     assert_eq!(
         take(&wire, length(&wire), Coding::Gzip, Bound::Expansion, 1000).unwrap_err().code,
-        "malformed_encoding"
+        ErrorCode::MalformedEncoding
     );
 }
 
@@ -125,7 +127,11 @@ fn case_69_a_small_body_that_becomes_a_huge_one_is_refused_before_it_is_one() {
                 }
                 most = most.max(out.len());
             };
-            assert_eq!((refusal.status, refusal.code, refusal.close), (413, "body_too_large", true), "{coding:?}");
+            assert_eq!(
+                (refusal.status, refusal.code, refusal.close),
+                (413, ErrorCode::BodyTooLarge, true),
+                "{coding:?}"
+            );
             assert!(most <= 64 << 10 && out.capacity() <= 256 << 10, "{coding:?}: {most}, {}", out.capacity());
             assert!(incoming.memory_bytes() < 9 << 20, "{coding:?}");
         }
@@ -146,7 +152,7 @@ fn a_zstd_window_beyond_8_mib_is_refused() {
     let written = to.pos();
     let refusal =
         take(&wire[..written], Body::Length(written as u64), Coding::Zstd, Bound::Expansion, 1000).unwrap_err();
-    assert_eq!((refusal.status, refusal.code), (413, "body_too_large"));
+    assert_eq!((refusal.status, refusal.code), (413, ErrorCode::BodyTooLarge));
 }
 
 #[test]
@@ -156,6 +162,6 @@ fn codings_are_known_by_their_names_one_at_a_time() {
     assert_eq!((of("GZIP"), of("x-gzip")), (Ok(Coding::Gzip), Ok(Coding::Gzip)));
     assert_eq!((of("zstd"), of("Identity")), (Ok(Coding::Zstd), Ok(Coding::Identity)));
     for name in ["br", "deflate", "gzip, zstd", "gzip,gzip", ""] {
-        assert_eq!(of(name), Err((415, "encoding_not_supported")), "{name}");
+        assert_eq!(of(name), Err((415, ErrorCode::EncodingNotSupported)), "{name}");
     }
 }

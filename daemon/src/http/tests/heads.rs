@@ -1,5 +1,5 @@
 use super::{LIMITS, assert_closes, head, post, refusal};
-use crate::http::{Body, MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGET_BYTES, Method, Parsed, Version, request};
+use crate::http::{Body, ErrorCode, MAX_HEAD_BYTES, MAX_HEADERS, MAX_TARGET_BYTES, Method, Parsed, Version, request};
 
 #[test]
 fn a_head_is_read_with_what_the_daemon_asks_of_it() {
@@ -153,7 +153,7 @@ fn sizes_beyond_the_limits_are_refused_as_soon_as_they_show() {
 
     assert_eq!(head(&post("Content-Length: 1000000\r\n")).framing, Body::Length(1_000_000));
     let too_large = refusal(post("Content-Length: 1000001\r\n"));
-    assert_eq!((too_large.status, too_large.code, too_large.close), (413, "body_too_large", true));
+    assert_eq!((too_large.status, too_large.code, too_large.close), (413, ErrorCode::BodyTooLarge, true));
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use crate::http::response::{CONTINUE, JSON, Response};
-use crate::http::{Manner, Refusal};
+use crate::http::{ErrorCode, Manner, Refusal};
 
 fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut out = b"before".to_vec();
@@ -82,7 +82,7 @@ fn body_of(text: &str) -> serde_json::Value {
 
 #[test]
 fn a_refusal_says_what_is_wrong_in_json_with_the_headers_it_needs() {
-    let refusal = Refusal::new(507, "log_full", "the \"log\" is\nfull").retry_after_s(12);
+    let refusal = Refusal::new(ErrorCode::LogFull, "the \"log\" is\nfull").retry_after_s(12);
     let text = written(|out| refusal.write_to(out, None, b"Date: now\r\n", USUAL));
     assert!(text.starts_with("HTTP/1.1 507 Insufficient Storage\r\n"));
     assert!(text.contains("\r\nX-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\n"));
@@ -92,13 +92,13 @@ fn a_refusal_says_what_is_wrong_in_json_with_the_headers_it_needs() {
 
     let text = written(|out| Refusal::method_not_allowed("GET, HEAD").write_to(out, None, b"", USUAL));
     assert!(text.starts_with("HTTP/1.1 405 ") && text.contains("\r\nAllow: GET, HEAD\r\n"));
-    let text = written(|out| Refusal::new(401, "unauthorized", "no token").write_to(out, None, b"", USUAL));
+    let text = written(|out| Refusal::new(ErrorCode::Unauthorized, "no token").write_to(out, None, b"", USUAL));
     assert!(text.contains("\r\nWWW-Authenticate: Bearer\r\n"));
 }
 
 #[test]
 fn a_refusal_of_a_stream_says_how_many_lines_were_taken() {
-    let refusal = Refusal::new(400, "malformed_json", "line 3: expected a value at byte 0");
+    let refusal = Refusal::new(ErrorCode::MalformedJson, "line 3: expected a value at byte 0");
     let text = written(|out| refusal.write_to(out, Some(2), b"", USUAL));
     assert_eq!(body_of(&text)["accepted"], 2);
 }

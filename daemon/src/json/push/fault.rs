@@ -4,11 +4,24 @@ use std::fmt;
 
 use crate::json::JsonError;
 
+/// What kind of fault a push has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PushErrorKind {
+    /// The body is not JSON.
+    MalformedJson,
+    /// A payload is JSON that `jsonb` cannot, or shall not, hold.
+    PayloadNotStorable,
+    /// A field of an item is missing, or against its rule.
+    InvalidItem,
+    /// The same for what stands beside the items.
+    InvalidRequest,
+}
+
 /// A push that is refused whole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushError {
-    /// For programs: `malformed_json`, `payload_not_storable`, `invalid_item` or `invalid_request`.
-    pub code: &'static str,
+    /// For programs.
+    pub kind: PushErrorKind,
     /// For people: what is wrong and where, as `items[3].payload: missing`.
     pub message: String,
 }
@@ -62,24 +75,27 @@ impl fmt::Display for Place {
 impl Place {
     pub(super) fn explain(self, fault: Fault) -> PushError {
         match fault {
-            Fault::Json(error) => PushError { code: self.json_code(&error), message: self.json_message(&error) },
+            Fault::Json(error) => PushError { kind: self.json_kind(&error), message: self.json_message(&error) },
             Fault::Rule(rule) => {
-                let code = if self.item.is_some() { "invalid_item" } else { "invalid_request" };
-                PushError { code, message: format!("{self}: {rule}") }
+                let kind = if self.item.is_some() { PushErrorKind::InvalidItem } else { PushErrorKind::InvalidRequest };
+                PushError { kind, message: format!("{self}: {rule}") }
             }
-            Fault::NoItems => PushError { code: "invalid_request", message: "items array is required".to_owned() },
-            Fault::TooManyItems(max) => {
-                PushError { code: "invalid_request", message: format!("items: more than {max} in one request") }
+            Fault::NoItems => {
+                PushError { kind: PushErrorKind::InvalidRequest, message: "items array is required".to_owned() }
             }
+            Fault::TooManyItems(max) => PushError {
+                kind: PushErrorKind::InvalidRequest,
+                message: format!("items: more than {max} in one request"),
+            },
         }
     }
 
     /// What cannot be stored is a payload's fault only where it is the payload.
-    fn json_code(self, error: &JsonError) -> &'static str {
+    fn json_kind(self, error: &JsonError) -> PushErrorKind {
         match (self.item, self.field) {
-            (Some(_), Some(PAYLOAD)) => error.code(),
-            (Some(_), Some(_)) if error.kind.is_not_storable() => "invalid_item",
-            _ => "malformed_json",
+            (Some(_), Some(PAYLOAD)) if error.kind.is_not_storable() => PushErrorKind::PayloadNotStorable,
+            (Some(_), Some(_)) if error.kind.is_not_storable() => PushErrorKind::InvalidItem,
+            _ => PushErrorKind::MalformedJson,
         }
     }
 

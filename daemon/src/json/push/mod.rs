@@ -20,7 +20,7 @@ mod tests;
 use std::borrow::Cow;
 use uuid::Uuid;
 
-pub use fault::PushError;
+pub use fault::{PushError, PushErrorKind};
 pub use parse::parse;
 pub use rules::{
     check_namespace, check_partition, check_queue, check_task, check_transaction_id, parse_buffer_max, parse_buffer_ms,

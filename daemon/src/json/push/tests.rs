@@ -7,10 +7,10 @@ fn parse_default(body: &str) -> Result<PushRequest<'_>, PushError> {
 }
 
 #[track_caller]
-fn assert_refused(body: impl AsRef<[u8]>, code: &str, message: &str) {
+fn assert_refused(body: impl AsRef<[u8]>, kind: PushErrorKind, message: &str) {
     let body = body.as_ref();
     let error = parse(body, &PushLimits::default()).expect_err("refused");
-    assert_eq!((error.code, error.message.as_str()), (code, message), "{}", String::from_utf8_lossy(body));
+    assert_eq!((error.kind, error.message.as_str()), (kind, message), "{}", String::from_utf8_lossy(body));
 }
 
 /// The byte that the message names.
@@ -52,7 +52,7 @@ fn a_request_without_items_or_with_none_is_told_apart() {
     assert_eq!(request, PushRequest { items: vec![], buffer_ms: None, buffer_max: None, qos0: false });
     assert!(!request.is_buffered());
     for body in ["{}", "[]", "null", "\"items\"", r#"{"item":[]}"#, r#"{"items":null}"#, r#"{"items":{"queue":"q"}}"#] {
-        assert_refused(body, "invalid_request", "items array is required");
+        assert_refused(body, PushErrorKind::InvalidRequest, "items array is required");
     }
 }
 
@@ -64,8 +64,16 @@ fn keys_may_be_spelled_with_escapes_come_twice_or_be_unknown() {
     assert_eq!(request.items[0].queue, "b/\"");
     assert_eq!(request.items[0].payload, br#"{"x":2}"#);
     // Each of two is checked, the unknown ones too.
-    assert_refused(with_members(r#""queue":1,"queue":"b""#), "invalid_item", "items[0].queue: must be a string");
-    assert_refused(with_members(r#""x":[1,]"#), "malformed_json", "items[0]: expected a value at byte 42 of the body");
+    assert_refused(
+        with_members(r#""queue":1,"queue":"b""#),
+        PushErrorKind::InvalidItem,
+        "items[0].queue: must be a string",
+    );
+    assert_refused(
+        with_members(r#""x":[1,]"#),
+        PushErrorKind::MalformedJson,
+        "items[0]: expected a value at byte 42 of the body",
+    );
     // Of two lists, the last one counts.
     let twice = r#"{"items":[{"queue":"a","payload":1}],"items":[]}"#;
     assert_eq!(parse_default(twice).unwrap().items.len(), 0);
@@ -81,7 +89,11 @@ fn null_is_absence_save_for_the_payload() {
     assert_eq!((&item.partition, &item.transaction_id, item.trace_id), (&None, &None, None));
     assert_eq!((&item.namespace, &item.task, item.payload), (&None, &None, &b"null"[..]));
     assert!(!request.is_buffered());
-    assert_refused(r#"{"items":[{"queue":null,"payload":1}]}"#, "invalid_item", "items[0].queue: must be a string");
+    assert_refused(
+        r#"{"items":[{"queue":null,"payload":1}]}"#,
+        PushErrorKind::InvalidItem,
+        "items[0].queue: must be a string",
+    );
 }
 
 #[test]
@@ -105,51 +117,51 @@ fn what_is_missing_or_of_the_wrong_type_is_named_with_its_item() {
         (r#"{"queue":"q","payload":1,"namespace":[]}"#, "items[2].namespace: must be a string"),
         (r#"{"queue":"q","payload":1,"task":false}"#, "items[2].task: must be a string"),
     ] {
-        assert_refused(format!("{{\"items\":[{good},{good},{item},{good}]}}"), "invalid_item", message);
+        assert_refused(format!("{{\"items\":[{good},{good},{item},{good}]}}"), PushErrorKind::InvalidItem, message);
     }
 }
 
 #[test]
 fn a_payload_that_cannot_be_stored_is_told_with_its_item_and_byte() {
     let body = |payload: &str| format!("{{\"items\":[{{\"queue\":\"q\",\"payload\":{payload}}}]}}");
-    let code = "payload_not_storable";
-    assert_refused(body(r#""\u0000""#), code, r"items[0].payload: \u0000 cannot be stored at byte 34 of the body");
+    let kind = PushErrorKind::PayloadNotStorable;
+    assert_refused(body(r#""\u0000""#), kind, r"items[0].payload: \u0000 cannot be stored at byte 34 of the body");
     assert_refused(
         body(r#"{"a":"\ud800"}"#),
-        code,
+        kind,
         "items[0].payload: half of a surrogate pair cannot be stored at byte 39 of the body",
     );
     assert_refused(
         body("[1,1e1000]"),
-        code,
+        kind,
         "items[0].payload: a number that needs more than 1000 digits written out cannot be stored at byte 36 of the body",
     );
     let deepest = "[".repeat(512) + &"]".repeat(512);
     assert_eq!(parse_default(&body(&deepest)).unwrap().items[0].payload, deepest.as_bytes());
     assert_refused(
         body(&format!("[{deepest}]")),
-        code,
+        kind,
         "items[0].payload: nesting beyond 512 cannot be stored at byte 545 of the body",
     );
     let flawed = [br#"{"items":[{"queue":"q","payload":""#, &b"\xed\xa0\x80"[..], br#""}]}"#].concat();
-    assert_refused(flawed, code, "items[0].payload: invalid UTF-8 cannot be stored at byte 34 of the body");
+    assert_refused(flawed, kind, "items[0].payload: invalid UTF-8 cannot be stored at byte 34 of the body");
 }
 
 #[test]
 fn what_is_not_storable_elsewhere_is_no_fault_of_the_payload() {
     assert_refused(
         r#"{"items":[{"queue":"\u0000","payload":1}]}"#,
-        "invalid_item",
+        PushErrorKind::InvalidItem,
         r"items[0].queue: \u0000 cannot be stored at byte 20 of the body",
     );
     assert_refused(
         b"{\"items\":[{\"queue\":\"q\xff\",\"payload\":1}]}",
-        "invalid_item",
+        PushErrorKind::InvalidItem,
         "items[0].queue: invalid UTF-8 cannot be stored at byte 21 of the body",
     );
     assert_refused(
         r#"{"x":"\u0000"}"#,
-        "malformed_json",
+        PushErrorKind::MalformedJson,
         r"malformed request: \u0000 cannot be stored at byte 6 of the body",
     );
 }
@@ -162,7 +174,7 @@ fn names_are_kept_up_to_their_limits() {
         assert!(parse_default(&request).is_ok(), "{field}");
         assert_refused(
             with_members(&format!("\"{field}\":\"{long}\"")),
-            "invalid_item",
+            PushErrorKind::InvalidItem,
             &format!("items[0].{field}: must not be longer than 255 bytes"),
         );
     }
@@ -171,7 +183,7 @@ fn names_are_kept_up_to_their_limits() {
     assert_eq!(parse_default(&body).unwrap().items[0].transaction_id.as_deref(), Some(&*id));
     assert_refused(
         with_members(&format!("\"transactionId\":\"{id}é\"")),
-        "invalid_item",
+        PushErrorKind::InvalidItem,
         "items[0].transactionId: must not be longer than 255 characters",
     );
     for check in [check_queue, check_partition, check_namespace, check_task, check_transaction_id] {
@@ -223,15 +235,19 @@ fn buffering_is_asked_for_with_integers_in_range() {
     for value in ["-1", "3600001", "1.5", "1e2", "-0", "\"100\"", "true", "[]", "99999999999999999999"] {
         assert_refused(
             body(&format!("\"bufferMs\":{value}")),
-            "invalid_request",
+            PushErrorKind::InvalidRequest,
             "bufferMs: must be an integer from 0 to 3600000",
         );
     }
-    assert_refused(body("\"bufferMax\":1000001"), "invalid_request", "bufferMax: must be an integer from 1 to 1000000");
-    assert_refused(body("\"qos0\":1"), "invalid_request", "qos0: must be true or false");
+    assert_refused(
+        body("\"bufferMax\":1000001"),
+        PushErrorKind::InvalidRequest,
+        "bufferMax: must be an integer from 1 to 1000000",
+    );
+    assert_refused(body("\"qos0\":1"), PushErrorKind::InvalidRequest, "qos0: must be true or false");
     assert_refused(
         body("\"bufferMs\":01"),
-        "malformed_json",
+        PushErrorKind::MalformedJson,
         "malformed request: expected ',' or '}' at byte 24 of the body",
     );
 }
@@ -242,7 +258,10 @@ fn more_items_than_the_limit_are_refused() {
     let parse_with = |max_items| parse(body.as_bytes(), &PushLimits { max_items });
     assert_eq!(parse_with(4).unwrap().items.len(), 4);
     let error = parse_with(3).unwrap_err();
-    assert_eq!((error.code, error.message.as_str()), ("invalid_request", "items: more than 3 in one request"));
+    assert_eq!(
+        (error.kind, error.message.as_str()),
+        (PushErrorKind::InvalidRequest, "items: more than 3 in one request")
+    );
 }
 
 #[test]
@@ -250,16 +269,20 @@ fn every_prefix_of_a_valid_body_is_refused_and_so_is_anything_after_it() {
     for length in 0..FULL.trim_end().len() {
         let error = parse(&FULL.as_bytes()[..length], &PushLimits::default()).expect_err("refused");
         // A cut inside a character leaves bytes that are not UTF-8, which is the item's fault.
-        assert!(matches!(error.code, "malformed_json" | "invalid_item"), "{length}: {error:?}");
+        assert!(matches!(error.kind, PushErrorKind::MalformedJson | PushErrorKind::InvalidItem), "{length}: {error:?}");
         assert!(error.message.ends_with(&format!(" at byte {} of the body", error_byte(&error))), "{error:?}");
         assert!(error_byte(&error) <= length);
     }
     assert_refused(
         "{\"items\":[]}x",
-        "malformed_json",
+        PushErrorKind::MalformedJson,
         "malformed request: something follows the JSON document at byte 12 of the body",
     );
-    assert_refused("", "malformed_json", "malformed request: the JSON ends too early at byte 0 of the body");
+    assert_refused(
+        "",
+        PushErrorKind::MalformedJson,
+        "malformed request: the JSON ends too early at byte 0 of the body",
+    );
 }
 
 #[test]
@@ -270,7 +293,9 @@ fn every_one_byte_change_of_a_valid_body_is_judged_as_json_first() {
             body[at] = byte;
             let parsed = parse(&body, &PushLimits::default());
             match super::super::validate(&body) {
-                Ok(()) => assert!(!matches!(&parsed, Err(error) if error.code == "malformed_json"), "{parsed:?}"),
+                Ok(()) => {
+                    assert!(!matches!(&parsed, Err(error) if error.kind == PushErrorKind::MalformedJson), "{parsed:?}")
+                }
                 Err(_) => assert!(parsed.is_err(), "{}", String::from_utf8_lossy(&body)),
             }
         }
