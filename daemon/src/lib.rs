@@ -29,6 +29,7 @@ pub mod drain;
 pub mod errands;
 pub mod http;
 pub mod ids;
+pub mod ignore;
 pub mod ingest;
 pub mod json;
 pub mod letters;

@@ -48,10 +48,10 @@ pub const CONNECTION_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// How long a connection keeps its buffer when its client says nothing more.
 pub const BUFFER_KEPT: Duration = Duration::from_millis(250);
 
-/// Connections of a core that keep their buffer between requests, 5 MiB in all; further ones give it back with each answer, but
-/// for those that a token lets in, for to look at that again costs more. Ten thousand that come at once, each with a request,
-/// would take 50 MiB for a moment otherwise.
-pub const RESTING_PER_CORE_MAX: usize = 1024;
+/// Connections of a core that keep their buffer between requests, 5 MiB in all. Further ones give it back with each answer,
+/// unless a token lets them in: to verify the token again costs more. Ten thousand connections that come at once, each with a
+/// request, would take 50 MiB for a moment otherwise.
+pub const BUFFERED_IDLE_PER_CORE_MAX: usize = 1024;
 
 /// Connections that go, or give their buffers back, after which free memory is: with fewer it is not worth the calls, until
 /// nobody follows them.
@@ -86,32 +86,33 @@ pub const LINGER_BYTES_MAX: usize = 1 << 20;
 /// one is refused, for one that was cut might be somebody else's.
 pub const PRODUCER_SUB_BYTES_MAX: usize = 255;
 
-/// Turns of the loop for which a group of the log is kept open at least, for those who were just answered: an answer, the next
-/// request's way and its being read take a few each.
-pub const GATHER_TURNS_MIN: usize = 4;
+/// Turns of the loop for which a commit window stays open at least, for clients that were just answered: an answer, the way of
+/// the next request, and its read take a few turns each.
+pub const WINDOW_TURNS_MIN: usize = 4;
 
-/// Turns for which it is kept open at most, while more come: with one or two microseconds each they stay below what a write
-/// takes.
-pub const GATHER_TURNS_MAX: usize = 24;
+/// Turns for which it stays open at most, while more pushes come. A turn takes one or two microseconds, so all of them take
+/// less than a write.
+pub const WINDOW_TURNS_MAX: usize = 24;
 
-/// Turns after which the loop rests once, where that was not before: with the first the answers leave, with the second the
+/// Turns before the thread pauses, where it has not paused early: with the first the answers leave, with the second the
 /// requests come that are there already.
-pub const GATHER_TURNS_BEFORE_REST: usize = 2;
+pub const WINDOW_BEFORE_PAUSE_TURNS: usize = 2;
 
-/// Longest rest. A rest is half of what the last write took, so on a quick disk it is short.
-pub const GATHER_REST_MAX: Duration = Duration::from_micros(50);
+/// Longest pause. A pause is half as long as the last write, so on a fast disk it is short.
+pub const WINDOW_PAUSE_MAX: Duration = Duration::from_micros(50);
 
-/// A shorter rest is none: to fall asleep and to wake up takes a few microseconds itself.
-pub const GATHER_REST_MIN: Duration = Duration::from_micros(20);
+/// A pause that would be shorter is left out: to fall asleep and to wake up takes a few microseconds itself.
+pub const WINDOW_PAUSE_MIN: Duration = Duration::from_micros(20);
 
-/// Pushes expected with which there is no rest: with more of them there is always something to do meanwhile.
-pub const GATHER_REST_EXPECTED: usize = 64;
+/// Expected pushes from which on there is no pause: with so many there is always something to do meanwhile.
+pub const WINDOW_PAUSE_PUSHES_MAX: usize = 64;
 
-/// Pushes that a write answers from which on the loop rests before it reads again: fewer clients are back before a rest is over.
-pub const GATHER_REST_EARLY: usize = 8;
+/// Pushes answered by a write from which on the thread pauses before it reads again: fewer clients are back before the pause
+/// is over.
+pub const WINDOW_EARLY_PAUSE_PUSHES: usize = 8;
 
-/// Bytes with which a group is kept open no longer: to write them takes the disk longer than it takes to begin.
-pub const GATHER_BYTES: usize = 64 << 10;
+/// Bytes at which a commit window closes: to write them takes the disk longer than to begin.
+pub const WINDOW_BYTES: usize = 64 << 10;
 
 /// Messages of an NDJSON body that its answer lists; with more of them it only says how many.
 pub const NDJSON_LISTED_MAX: u64 = 10_000;
@@ -223,6 +224,9 @@ pub const LOCK_WAIT: Duration = Duration::from_secs(2);
 
 /// Time that connections get at shutdown to finish the request they are in.
 pub const CONNECTIONS_GRACE: Duration = Duration::from_secs(2);
+
+/// Time for the replies that end a wait at shutdown to leave, after [`CONNECTIONS_GRACE`]: a few turns of a core's loop.
+pub const LAST_REPLIES_GRACE: Duration = Duration::from_millis(100);
 
 /// Segments have a multiple of this, in bytes, and this at least: smaller ones would only be rolled over more often.
 pub const SEGMENT_STEP_BYTES: u64 = 1 << 20;

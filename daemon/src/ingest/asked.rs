@@ -39,12 +39,12 @@ impl Asked {
 
 /// Those of one core.
 #[derive(Default)]
-pub(crate) struct AllAsked {
+pub struct PendingReplies {
     next_id: Cell<u64>,
     waiting: RefCell<HashMap<u64, Rc<Asked>>>,
 }
 
-impl AllAsked {
+impl PendingReplies {
     /// Adds one; returns its id.
     pub(crate) fn add(&self) -> (u64, Rc<Asked>) {
         let id = self.next_id.get();

@@ -8,6 +8,7 @@
 //!          └─ local_drain_state   what the data directory knows of the drain   database_id
 //! ```
 
+pub mod connection_count;
 pub mod database_health;
 pub mod database_id;
 pub mod drain_signal;

@@ -1,11 +1,11 @@
-//! TLS of the daemon's own port: who it is, whom it lets in, and sealed streams.
+//! TLS of the daemon's own port: who it is, whom it lets in, and sessions.
 //!
 //! rustls does the work, on `ring`, as it does towards PostgreSQL. TLS 1.2 and 1.3, HTTP/1.1 by ALPN; no early data, which can be
 //! sent twice; what is resumed was begun under the same certificates.
 
 mod session;
 
-pub use session::Session;
+pub use session::TlsSession;
 
 use crate::{config::TlsConfig, private_files::of_path};
 use rustls::{
@@ -51,13 +51,13 @@ impl Tls {
         }
     }
 
-    /// A conversation with a client that has just connected.
+    /// The session of a client that has just connected.
     ///
     /// # Errors
     /// [`rustls::Error`]; it is out of memory.
-    pub fn accept(&self) -> Result<Session, rustls::Error> {
+    pub fn accept(&self) -> Result<TlsSession, rustls::Error> {
         let server = Arc::clone(&self.server.read().unwrap_or_else(PoisonError::into_inner));
-        Session::new(server)
+        TlsSession::new(server)
     }
 }
 

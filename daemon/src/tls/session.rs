@@ -1,4 +1,4 @@
-//! One conversation as bytes: records come in and plain text goes out, and the other way round. No socket is touched here.
+//! The TLS session of one connection as bytes: records in, plain text out, and the other way round. It touches no socket.
 
 use rustls::{ServerConfig, ServerConnection};
 use std::{
@@ -6,34 +6,34 @@ use std::{
     sync::Arc,
 };
 
-/// Bytes of plain text that are sealed at once, so that memory does not follow the size of an answer.
-const SEAL_BYTES: usize = 64 << 10;
+/// Bytes of plain text that are encrypted at once, so that memory does not grow with a reply.
+const ENCRYPT_BYTES_MAX: usize = 64 << 10;
 
-/// An encrypted conversation, from its first byte.
-pub struct Session {
+/// The server's side of a TLS session.
+pub struct TlsSession {
     connection: ServerConnection,
 }
 
-impl Session {
+impl TlsSession {
     pub(super) fn new(server: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
         let connection = ServerConnection::new(server)?;
         Ok(Self { connection })
     }
 
-    /// Whether it is not settled yet who talks to whom.
+    /// Whether the handshake is not complete.
     #[must_use]
     pub fn is_handshaking(&self) -> bool {
         self.connection.is_handshaking()
     }
 
-    /// Takes what came from the client, and returns how many bytes of it: all, save for what stands behind its good-bye.
+    /// Decrypts received records. Returns how many bytes it took: all of them, save for what follows a close_notify.
     ///
     /// # Errors
-    /// When it is not what TLS expects, or the client is not to be trusted. What is then to be sent says why.
+    /// When the records break the protocol, or the client is not trusted. The alert is then ready to be sent.
     pub fn receive(&mut self, mut records: &[u8]) -> Result<usize, rustls::Error> {
         let all = records.len();
         while !records.is_empty() {
-            // From memory, so it fails only where the plain text that nobody has read yet takes too much room.
+            // Reading from memory fails only when too much plain text is still unread.
             match self.connection.read_tls(&mut records) {
                 Ok(0) | Err(_) => break,
                 Ok(_) => {}
@@ -43,34 +43,34 @@ impl Session {
         Ok(all - records.len())
     }
 
-    /// Plain text that has come: some bytes of it; none at the end, or where more records must come first (`None`).
+    /// Decrypted plain text, some bytes of it. `None` at the end, and when more records must be received first.
     pub fn plain(&mut self) -> Option<&[u8]> {
-        // Only an end without a good-bye is an error beside that there is nothing yet, and sockets tell that themselves.
+        // The errors are `WouldBlock` and an end without close_notify, which the socket reports as well.
         self.connection.reader().into_first_chunk().ok()
     }
 
-    /// Lets go of plain text that was read.
+    /// Removes plain text that was read.
     pub fn consume(&mut self, bytes: usize) {
         self.connection.reader().consume(bytes);
     }
 
-    /// Seals the beginning of `plain`, and returns how many bytes of it.
+    /// Encrypts the beginning of `plain`. Returns how many bytes it took.
     ///
     /// # Errors
-    /// When nothing can be sealed any more.
-    pub fn seal(&mut self, plain: &[u8]) -> io::Result<usize> {
-        self.connection.writer().write(&plain[..plain.len().min(SEAL_BYTES)])
+    /// When the session is closed.
+    pub fn encrypt(&mut self, plain: &[u8]) -> io::Result<usize> {
+        self.connection.writer().write(&plain[..plain.len().min(ENCRYPT_BYTES_MAX)])
     }
 
-    /// Says good-bye: nothing is sealed behind it.
-    pub fn end(&mut self) {
+    /// Ends the session with a close_notify: nothing is encrypted after it.
+    pub fn close(&mut self) {
         self.connection.send_close_notify();
     }
 
-    /// Appends all records that are to be sent.
+    /// Appends all records that are ready to be sent.
     pub fn send(&mut self, out: &mut Vec<u8>) {
         while self.connection.wants_write() {
-            // To memory, so it does not fail; were it to write nothing, the loop would not end.
+            // Writing to memory does not fail; if it wrote nothing, the loop would not end.
             if !self.connection.write_tls(out).is_ok_and(|written| written > 0) {
                 break;
             }
