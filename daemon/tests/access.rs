@@ -11,12 +11,12 @@ use common::{
     wait_until,
 };
 use forebay::{
-    access::{Asked, Scope},
-    api::{LettersRoute, Route, route},
+    access::{AccessRequest, Scope},
+    api::{ROUTES, find_route},
     http::Method,
 };
 use serde_json::{Value, json};
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 /// A daemon with a tokens file.
 struct Guarded {
@@ -71,65 +71,39 @@ fn with_token(client: &mut Client, method: &str, path: &str, token: Option<&str>
     client.request(method, path, &headers, body).unwrap()
 }
 
-/// Where a route stands in [`TABLE`]'s kinds. Whoever adds a route must say it here, and give it a row.
-fn kind(route: &Route<'_>) -> usize {
-    match route {
-        Route::PushJson => 0,
-        Route::PushByPath { partition: None, .. } => 1,
-        Route::PushByPath { partition: Some(_), .. } => 2,
-        Route::Health => 3,
-        Route::Ready => 4,
-        Route::Buffers => 5,
-        Route::DeadLetters(LettersRoute::List) => 6,
-        Route::DeadLetters(LettersRoute::RetryAll) => 7,
-        Route::DeadLetters(LettersRoute::Show(_)) => 8,
-        Route::DeadLetters(LettersRoute::Retry(_)) => 9,
-        Route::DeadLetters(LettersRoute::Drop(_)) => 10,
-        Route::Options(_) => KINDS - 1,
-    }
-}
-
-const KINDS: usize = 12;
-
-/// Method, path and body of a request of each kind, and what it asks for.
-const TABLE: [(Method, &str, Option<&[u8]>, Asked); KINDS + 1] = [
+/// Method, path and body of a request for each endpoint, and what that asks for. Whoever adds an endpoint must add a row.
+const TABLE: [(Method, &str, Option<&[u8]>, AccessRequest); ROUTES.len() + 2] = [
     (Method::Post, "/api/v1/push", Some(br#"{"items":[{"queue":"q","payload":1}],"qos0":true}"#), PUSH),
     (Method::Post, "/push/q", Some(b"1"), PUSH),
     (Method::Post, "/push/q/p", Some(b"1"), PUSH),
-    (Method::Get, "/health", None, Asked::Nothing),
-    (Method::Get, "/ready", None, Asked::Token),
+    (Method::Get, "/health", None, AccessRequest::Nothing),
+    (Method::Get, "/ready", None, AccessRequest::Token),
     (Method::Get, "/api/v1/status/buffers", None, ADMIN),
     (Method::Get, "/api/v1/dead-letters", None, ADMIN),
     (Method::Post, "/api/v1/dead-letters/retry", Some(b""), ADMIN),
     (Method::Get, "/api/v1/dead-letters/f1", None, ADMIN),
     (Method::Post, "/api/v1/dead-letters/f1/retry", Some(b""), ADMIN),
     (Method::Delete, "/api/v1/dead-letters/f1", None, ADMIN),
-    (Method::Options, "/api/v1/push", None, Asked::Token),
+    (Method::Options, "/api/v1/push", None, AccessRequest::Token),
     (Method::Head, "/api/v1/status/buffers", None, ADMIN),
 ];
 
-const PUSH: Asked = Asked::Scope(Scope::Push);
-const ADMIN: Asked = Asked::Scope(Scope::Admin);
+const PUSH: AccessRequest = AccessRequest::Scope(Scope::Push);
+const ADMIN: AccessRequest = AccessRequest::Scope(Scope::Admin);
 
-fn name(method: Method) -> &'static str {
-    match method {
-        Method::Get => "GET",
-        Method::Head => "HEAD",
-        Method::Post => "POST",
-        Method::Delete => "DELETE",
-        Method::Options => "OPTIONS",
-        Method::Put | Method::Patch | Method::Trace | Method::Connect | Method::Query | Method::Other => {
-            unreachable!("no row has it")
-        }
-    }
+/// The row of the daemon's table that a request finds.
+fn row(method: Method, path: &str) -> (&'static str, &'static str) {
+    let route = find_route(method, path).unwrap().route;
+    (route.method.name(), route.pattern.text())
 }
 
 #[test]
 fn every_endpoint_asks_for_its_scope_and_does_nothing_without_it_case_73() {
-    let mut kinds: Vec<usize> = TABLE.iter().map(|(method, path, ..)| kind(&route(*method, path).unwrap())).collect();
-    kinds.sort_unstable();
-    kinds.dedup();
-    assert_eq!(kinds, (0..KINDS).collect::<Vec<_>>(), "every kind of route has a row");
+    let tested: BTreeSet<_> = TABLE.iter().map(|(method, path, ..)| row(*method, path)).collect();
+    for route in ROUTES {
+        let (method, pattern) = (route.method.name(), route.pattern.text());
+        assert!(tested.contains(&(method, pattern)), "{method} {pattern} has no row here");
+    }
 
     let guarded = Guarded::start(&["--sync", "none", "--cores", "1"]);
     let (push, pop) = (guarded.token(&["--scopes", "push"]), guarded.token(&["--scopes", "pop"]));
@@ -144,19 +118,19 @@ fn every_endpoint_asks_for_its_scope_and_does_nothing_without_it_case_73() {
         (Some(&guarded.admin), &[Scope::Admin]),
         (Some(&all), &Scope::ALL),
     ];
-    for (method, path, body, asked) in TABLE {
-        assert_eq!(route(method, path).unwrap().asked(), asked, "{path}");
+    for (method, path, body, access) in TABLE {
+        assert_eq!(find_route(method, path).unwrap().route.access, access, "{path}");
         for (token, scopes) in tokens {
             let is_known = !scopes.is_empty();
-            let expected = match asked {
-                Asked::Nothing => None,
+            let expected = match access {
+                AccessRequest::Nothing => None,
                 _ if !is_known => Some(401),
-                Asked::Scope(scope) if !scopes.contains(&scope) => Some(403),
-                Asked::Token | Asked::Scope(_) => None,
+                AccessRequest::Scope(scope) if !scopes.contains(&scope) => Some(403),
+                AccessRequest::Token | AccessRequest::Scope(_) => None,
             };
             let before = guarded.appended();
-            let response = with_token(&mut guarded.daemon.connect(), name(method), path, token, body);
-            let what = format!("{} {path} with {scopes:?}: {response:?}", name(method));
+            let response = with_token(&mut guarded.daemon.connect(), method.name(), path, token, body);
+            let what = format!("{} {path} with {scopes:?}: {response:?}", method.name());
             match expected {
                 Some(status) => {
                     assert_eq!(response.status, status, "{what}");
@@ -168,7 +142,7 @@ fn every_endpoint_asks_for_its_scope_and_does_nothing_without_it_case_73() {
                 }
                 None => {
                     assert!(![401, 403].contains(&response.status), "{what}");
-                    let is_push = asked == PUSH;
+                    let is_push = access == PUSH;
                     assert_eq!(response.status == 201, is_push, "{what}");
                     assert_eq!(guarded.appended(), before + u64::from(is_push), "{what}");
                 }

@@ -1,11 +1,15 @@
-//! The pages in `docs/` say what the code says: codes of log lines and refusals, settings, and the tests that invariants
-//! name.
+//! The pages in `docs/` say what the code says: endpoints, codes of log lines and refusals, settings, and the tests that
+//! invariants name.
 
 // Helpers of tests fail as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 use clap::Args;
-use forebay::http::{ErrorCode, Retry};
+use forebay::{
+    access::AccessRequest,
+    api::{BodyKind, ROUTES},
+    http::{ErrorCode, Retry},
+};
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -105,6 +109,34 @@ fn every_code_of_a_refusal_stands_in_the_api_s_page_with_its_statuses_and_the_ot
         (code.text(), (statuses, code.retry() != Retry::Never))
     });
     assert_eq!(codes.collect::<BTreeMap<_, _>>(), rows, "left: ErrorCode; right: docs/http-api.md");
+}
+
+#[test]
+fn every_endpoint_stands_in_the_api_s_page_with_its_scope_and_body_and_the_other_way_round() {
+    let page = page("http-api.md");
+    let table = page.split("| method | path | needs | body | does |\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let mut rows = BTreeSet::new();
+    for row in table.lines().skip(1) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let [_, method, path, needs, body, ..] = cells[..] else { panic!("{row}") };
+        let path = quoted(path).next().unwrap();
+        assert!(rows.insert((method, path, needs.to_owned(), body)), "{row} comes twice");
+    }
+    let routes = ROUTES.iter().map(|route| {
+        let needs = match route.access {
+            AccessRequest::Nothing => "nothing".to_owned(),
+            AccessRequest::Token => "any token".to_owned(),
+            AccessRequest::Scope(scope) => format!("`{}`", scope.name()),
+        };
+        let body = match route.body {
+            BodyKind::None => "none",
+            BodyKind::OptionalJson => "optional JSON",
+            BodyKind::Json => "JSON",
+            BodyKind::PayloadOrLines => "payload or NDJSON",
+        };
+        (route.method.name(), route.pattern.text(), needs, body)
+    });
+    assert_eq!(routes.collect::<BTreeSet<_>>(), rows, "left: ROUTES; right: docs/http-api.md");
 }
 
 #[test]

@@ -40,7 +40,7 @@ use tokens::Tokens;
 
 /// What an endpoint asks of whoever calls it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum AccessRequest {
     /// Nothing: everybody may.
     Nothing,
     /// A token, whatever it is for.
@@ -156,14 +156,19 @@ impl Access {
     ///
     /// # Errors
     /// 401 where nobody is known to have sent it, 403 where whoever did may not.
-    pub fn check(&self, cache: &mut Cache, authorization: Option<&str>, asked: Asked) -> Result<Grant, Refusal> {
-        if !self.is_on() || asked == Asked::Nothing {
+    pub fn check(
+        &self,
+        cache: &mut Cache,
+        authorization: Option<&str>,
+        request: AccessRequest,
+    ) -> Result<Grant, Refusal> {
+        if !self.is_on() || request == AccessRequest::Nothing {
             return Ok(Grant::everything());
         }
         let authorization = authorization.ok_or_else(|| unauthorized("a token is needed: Authorization: Bearer …"))?;
         let grant = self.grant(cache, authorization).map_err(unauthorized)?;
-        match asked {
-            Asked::Scope(scope) if !grant.allows(scope) => Err(Refusal::new(
+        match request {
+            AccessRequest::Scope(scope) if !grant.allows(scope) => Err(Refusal::new(
                 ErrorCode::Forbidden,
                 format!("the token is not for this: it lacks the scope {}", scope.name()),
             )),

@@ -22,8 +22,8 @@ impl Kept {
         self.access.reload();
     }
 
-    fn status(&self, cache: &mut Cache, authorization: Option<&str>, asked: Asked) -> u16 {
-        self.access.check(cache, authorization, asked).map_or_else(|refusal| refusal.status, |_| 200)
+    fn status(&self, cache: &mut Cache, authorization: Option<&str>, request: AccessRequest) -> u16 {
+        self.access.check(cache, authorization, request).map_or_else(|refusal| refusal.status, |_| 200)
     }
 }
 
@@ -31,7 +31,7 @@ fn row(token: &str, scopes: &str) -> String {
     format!("[[token]]\nhash = \"{}\"\nscopes = [{scopes}]\n", token::TokenHash::of(token))
 }
 
-const PUSH: Asked = Asked::Scope(Scope::Push);
+const PUSH: AccessRequest = AccessRequest::Scope(Scope::Push);
 
 #[test]
 fn without_tokens_and_keys_everybody_may_do_everything() {
@@ -48,7 +48,7 @@ fn a_token_opens_what_it_is_for_and_nothing_else() {
     let mut cache = Cache::default();
     for _ in 0..2 {
         assert_eq!(kept.status(&mut cache, None, PUSH), 401);
-        assert_eq!(kept.status(&mut cache, None, Asked::Nothing), 200);
+        assert_eq!(kept.status(&mut cache, None, AccessRequest::Nothing), 200);
         for wrong in [
             "",
             "Bearer",
@@ -61,13 +61,13 @@ fn a_token_opens_what_it_is_for_and_nothing_else() {
             "bearer  x",
         ] {
             assert_eq!(kept.status(&mut cache, Some(wrong), PUSH), 401, "{wrong}");
-            assert_eq!(kept.status(&mut cache, Some(wrong), Asked::Token), 401, "{wrong}");
+            assert_eq!(kept.status(&mut cache, Some(wrong), AccessRequest::Token), 401, "{wrong}");
         }
         for right in ["Bearer fb_a", "bearer fb_a", "BEARER  fb_a", "fb_a"] {
             assert_eq!(kept.status(&mut cache, Some(right), PUSH), 200, "{right}");
-            assert_eq!(kept.status(&mut cache, Some(right), Asked::Token), 200, "{right}");
-            assert_eq!(kept.status(&mut cache, Some(right), Asked::Scope(Scope::Pop)), 403, "{right}");
-            assert_eq!(kept.status(&mut cache, Some(right), Asked::Scope(Scope::Admin)), 403, "{right}");
+            assert_eq!(kept.status(&mut cache, Some(right), AccessRequest::Token), 200, "{right}");
+            assert_eq!(kept.status(&mut cache, Some(right), AccessRequest::Scope(Scope::Pop)), 403, "{right}");
+            assert_eq!(kept.status(&mut cache, Some(right), AccessRequest::Scope(Scope::Admin)), 403, "{right}");
         }
     }
 }
@@ -106,8 +106,8 @@ fn a_file_that_cannot_be_read_leaves_the_tokens_as_they_were() {
 fn what_a_connection_remembers_is_of_one_token() {
     let kept = Kept::new(&(row("fb_a", "\"admin\"") + &row("fb_b", "\"push\"")));
     let mut cache = Cache::default();
-    assert_eq!(kept.status(&mut cache, Some("Bearer fb_a"), Asked::Scope(Scope::Admin)), 200);
-    assert_eq!(kept.status(&mut cache, Some("Bearer fb_b"), Asked::Scope(Scope::Admin)), 403);
+    assert_eq!(kept.status(&mut cache, Some("Bearer fb_a"), AccessRequest::Scope(Scope::Admin)), 200);
+    assert_eq!(kept.status(&mut cache, Some("Bearer fb_b"), AccessRequest::Scope(Scope::Admin)), 403);
     assert_eq!(kept.status(&mut cache, Some("Bearer fb_"), PUSH), 401);
     assert_eq!(kept.status(&mut cache, Some("Bearer fb_aa"), PUSH), 401);
     assert_eq!(kept.status(&mut cache, None, PUSH), 401);

@@ -1,9 +1,9 @@
 //! What is refused as soon as a request's head is there: before its body is read, and before a 100 asks for it.
 
-use super::Route;
+use super::RouteMatch;
 use crate::{
     access,
-    access::{Asked, Grant},
+    access::{AccessRequest, Grant},
     http::{Body, ErrorCode, Head, Refusal, coding::Coding},
     ingest::Core,
 };
@@ -12,26 +12,30 @@ use crate::{
 ///
 /// # Errors
 /// The answer that it gets instead. The connection is closed after it, unless all of the body is at hand.
-pub fn admit(core: &Core, head: &Head<'_>, route: &Route<'_>, cache: &mut access::Cache) -> Result<Grant, Refusal> {
+pub fn admit(
+    core: &Core,
+    head: &Head<'_>,
+    found: &RouteMatch<'_>,
+    cache: &mut access::Cache,
+) -> Result<Grant, Refusal> {
     let gate = &core.shared.gate;
-    let asked = match route {
-        // A browser asks for a page that may ask before it lets it send the token.
-        Route::Options(_) if gate.origins.allow(head.origin).is_some() => Asked::Nothing,
-        route => route.asked(),
-    };
-    let grant = gate.access.check(cache, head.authorization, asked)?;
-    if route.is_push() && head.framing == Body::None {
+    let route = found.route;
+    // Before a browser lets a web page send its token, it asks without one whether the page may.
+    let is_preflight = found.is_options() && gate.origins.allow(head.origin).is_some();
+    let request = if is_preflight { AccessRequest::Nothing } else { route.access };
+    let grant = gate.access.check(cache, head.authorization, request)?;
+    if route.body.is_required() && head.framing == Body::None {
         return Err(ErrorCode::LengthRequired.into());
     }
     Coding::of(head.content_encoding)?;
     let max_body_bytes = core.shared.config.max_body_bytes;
-    if matches!(head.framing, Body::Length(length) if length > max_body_bytes) && !route.takes_lines(head) {
+    if matches!(head.framing, Body::Length(length) if length > max_body_bytes) && !found.takes_lines(head) {
         return Err(Refusal::body_too_large(max_body_bytes));
     }
     if !route.is_push() {
         return Ok(grant);
     }
-    if let Some(queue) = route.queue() {
+    if let Some(queue) = found.queue() {
         check_queue(&grant, queue)?;
     }
     if core.shared.log.has_failed() {

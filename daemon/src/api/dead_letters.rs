@@ -1,6 +1,6 @@
 //! What PostgreSQL refused: listed, shown, put back, dropped. The work is an errand; see [`crate::errands`].
 
-use super::{LettersRoute, reply::Reply};
+use super::{Request, reply::Reply};
 use crate::{
     datadir::wal_dir,
     http::{ErrorCode, Refusal, path},
@@ -77,30 +77,10 @@ pub fn unanswered(why: &str) -> Answer {
     Answer::Refused(Refusal::new(ErrorCode::PostgresAway, format!("PostgreSQL was not asked: {why}")))
 }
 
-/// Answers a request below `/api/v1/dead-letters`.
-pub(super) fn answer<'a>(
-    core: &Core,
-    route: &LettersRoute<'_>,
-    query: &str,
-    body: &[u8],
-) -> Result<Reply<'a>, Refusal> {
-    let id = |text: &str| text.parse::<LetterId>().map_err(|_| Refusal::from(ErrorCode::DeadLetterNotFound));
-    let errand = match route {
-        LettersRoute::List => list(query)?,
-        LettersRoute::RetryAll => retry_all(body)?,
-        LettersRoute::Show(one) => DeadLettersErrand::Show(id(one)?),
-        LettersRoute::Retry(one) => DeadLettersErrand::Retry(id(one)?),
-        LettersRoute::Drop(one) => DeadLettersErrand::Drop(id(one)?),
-    };
-    match core.ask(errand) {
-        Some(asked) => Ok(Reply::Asked(asked)),
-        None => Err(Refusal::new(ErrorCode::Overloaded, "too many such requests wait for PostgreSQL")),
-    }
-}
-
-fn list(query: &str) -> Result<DeadLettersErrand, Refusal> {
+/// `GET /api/v1/dead-letters`
+pub(super) fn list<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
     let (mut queue, mut after, mut limit) = (None, None, PAGE_DEFAULT);
-    for pair in path::query_pairs(query) {
+    for pair in path::query_pairs(request.head.query) {
         let (name, value) = pair?;
         let invalid = |error: &str| Refusal::new(ErrorCode::InvalidRequest, format!("{name}: {error}"));
         match name.as_ref() {
@@ -116,7 +96,33 @@ fn list(query: &str) -> Result<DeadLettersErrand, Refusal> {
             _ => return Err(invalid("there is no such parameter; there are queue, after and limit")),
         }
     }
-    Ok(DeadLettersErrand::List { queue, after, limit })
+    ask(request.core, DeadLettersErrand::List { queue, after, limit })
+}
+
+/// `GET /api/v1/dead-letters/{id}`
+pub(super) fn show<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
+    ask(request.core, DeadLettersErrand::Show(id(&request)?))
+}
+
+/// `POST /api/v1/dead-letters/{id}/retry`
+pub(super) fn retry<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
+    ask(request.core, DeadLettersErrand::Retry(id(&request)?))
+}
+
+/// `DELETE /api/v1/dead-letters/{id}`
+pub(super) fn remove<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
+    ask(request.core, DeadLettersErrand::Drop(id(&request)?))
+}
+
+fn id(request: &Request<'_, '_, '_>) -> Result<LetterId, Refusal> {
+    request.params.value("id").parse().map_err(|_| ErrorCode::DeadLetterNotFound.into())
+}
+
+fn ask<'a>(core: &Core, errand: DeadLettersErrand) -> Result<Reply<'a>, Refusal> {
+    match core.ask(errand) {
+        Some(asked) => Ok(Reply::Asked(asked)),
+        None => Err(Refusal::new(ErrorCode::Overloaded, "too many such requests wait for PostgreSQL")),
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -125,9 +131,10 @@ struct RetryAllBody {
     queue: Option<String>,
 }
 
-fn retry_all(body: &[u8]) -> Result<DeadLettersErrand, Refusal> {
+/// `POST /api/v1/dead-letters/retry`
+pub(super) fn retry_all<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
     let invalid = |error: serde_json::Error| Refusal::new(ErrorCode::InvalidRequest, format!("the body: {error}"));
-    let body: RetryAllBody = match body {
+    let body: RetryAllBody = match request.body {
         [] => RetryAllBody::default(),
         body => serde_json::from_slice(body).map_err(invalid)?,
     };
@@ -135,7 +142,7 @@ fn retry_all(body: &[u8]) -> Result<DeadLettersErrand, Refusal> {
         push::check_queue(queue)
             .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, format!("the body: queue: {error}")))?;
     }
-    Ok(DeadLettersErrand::RetryAll { queue: body.queue })
+    ask(request.core, DeadLettersErrand::RetryAll { queue: body.queue })
 }
 
 impl DeadLettersErrand {

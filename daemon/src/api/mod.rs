@@ -1,78 +1,70 @@
-//! What each path does: from a request's head to a [`Route`], from its body to a [`Reply`], which then waits for what it must
-//! wait for.
+//! What each path does: from a request's head to a row of [`ROUTES`], from its body to a [`Reply`], which then waits for what
+//! it must wait for.
 
 mod admit;
 mod dead_letters;
+mod pattern;
 mod push;
 mod pushed;
 mod reply;
-mod route;
+mod routes;
 mod state;
 
 pub use admit::{admit, storage_failed_meanwhile};
 pub use dead_letters::{Answer, DeadLettersErrand, unanswered};
+pub use pattern::Pattern;
 pub use push::Lines;
 pub use reply::{Ahead, Reply, write_refusal};
-pub use route::{LettersRoute, Route, route};
+pub use routes::{BodyKind, ROUTES, Route, RouteMatch, find as find_route};
 
-use crate::{
-    access::Grant,
-    http::{Head, Refusal},
-    ingest::Core,
-};
+use crate::{access::Grant, http::Head, ingest::Core};
+use pattern::Params;
 use push::Prepared;
+use routes::Handler;
 
-/// What is to be done for a request.
-#[expect(clippy::large_enum_variant, reason = "it is on the stack, and for a moment")]
-enum Work<'c, 'a> {
-    /// Nothing more.
-    Done(Reply<'a>),
-    /// This is to be appended to the log.
-    Append(Prepared<'c, 'a>),
+/// A whole request that was admitted, as its handler gets it.
+struct Request<'r, 'c, 'a> {
+    core: &'c Core,
+    head: &'r Head<'a>,
+    /// The values of the pattern's names.
+    params: Params<'a>,
+    grant: &'c Grant,
+    /// Decoded; empty where there is none.
+    body: &'a [u8],
 }
 
-/// Answers a complete request that was admitted, unless that has to wait for room in the log: `None` then, and nothing was done.
+/// Answers a whole request that was admitted, unless that has to wait for room in the log: `None` then, and nothing was done.
 /// The reply may still have to wait.
 pub fn handle_now<'a>(
     core: &Core,
     head: &Head<'a>,
-    route: Route<'a>,
+    found: RouteMatch<'a>,
     grant: &Grant,
     body: &'a [u8],
 ) -> Option<Reply<'a>> {
-    match look_at(core, head, route, grant, body) {
-        Ok(Work::Done(reply)) => Some(reply),
-        Ok(Work::Append(prepared)) => prepared.append_now().unwrap_or_else(|refusal| Some(Reply::refused(refusal))),
-        Err(refusal) => Some(Reply::refused(refusal)),
-    }
+    let request = Request { core, head, params: found.params, grant, body };
+    let reply = match found.route.handler {
+        Handler::Answer(answer) => answer(request).map(Some),
+        Handler::Push(prepare) => prepare(request).and_then(Prepared::append_now),
+    };
+    reply.unwrap_or_else(|refusal| Some(Reply::refused(refusal)))
 }
 
 /// The same, waiting for room in the log.
-pub async fn handle<'a>(core: &Core, head: &Head<'a>, route: Route<'a>, grant: &Grant, body: &'a [u8]) -> Reply<'a> {
-    let reply = match look_at(core, head, route, grant, body) {
-        Ok(Work::Done(reply)) => Ok(reply),
-        Ok(Work::Append(prepared)) => prepared.append().await,
-        Err(refusal) => Err(refusal),
+pub async fn handle<'a>(
+    core: &Core,
+    head: &Head<'a>,
+    found: RouteMatch<'a>,
+    grant: &Grant,
+    body: &'a [u8],
+) -> Reply<'a> {
+    let request = Request { core, head, params: found.params, grant, body };
+    let reply = match found.route.handler {
+        Handler::Answer(answer) => answer(request),
+        Handler::Push(prepare) => match prepare(request) {
+            Ok(prepared) => prepared.append().await,
+            Err(refusal) => Err(refusal),
+        },
     };
     reply.unwrap_or_else(Reply::refused)
-}
-
-fn look_at<'c, 'a>(
-    core: &'c Core,
-    head: &Head<'a>,
-    route: Route<'a>,
-    grant: &'c Grant,
-    body: &'a [u8],
-) -> Result<Work<'c, 'a>, Refusal> {
-    Ok(Work::Done(match route {
-        Route::PushJson => return push::json(core, head, grant, body).map(Work::Append),
-        Route::PushByPath { queue, partition } => {
-            return push::by_path(core, head, (queue, partition), grant, body).map(Work::Append);
-        }
-        Route::Health => state::health(core),
-        Route::Ready => state::ready(core),
-        Route::Buffers => state::buffers(core),
-        Route::DeadLetters(route) => dead_letters::answer(core, &route, head.query, body)?,
-        Route::Options(allowed) => Reply::allow(allowed),
-    }))
 }

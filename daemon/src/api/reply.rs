@@ -3,7 +3,7 @@
 use super::{Answer, pushed::Pushed};
 use crate::{
     http::{
-        Manner, Refusal, cors,
+        Manner, Methods, Refusal, cors,
         response::{GUARDS, JSON, Response},
     },
     ingest::{Asked, Core},
@@ -17,7 +17,7 @@ pub enum Reply<'a> {
         /// Status.
         status: u16,
         /// `Allow`, for OPTIONS.
-        allow: Option<&'static str>,
+        allow: Option<Methods>,
         /// JSON, or nothing.
         body: Vec<u8>,
     },
@@ -54,7 +54,7 @@ impl<'a> Reply<'a> {
 
     /// The answer to OPTIONS.
     #[must_use]
-    pub fn allow(methods: &'static str) -> Self {
+    pub fn allow(methods: Methods) -> Self {
         Self::Ready { status: 204, allow: Some(methods), body: Vec::new() }
     }
 
@@ -93,7 +93,7 @@ impl<'a> Reply<'a> {
     }
 }
 
-fn write_ready(core: &Core, status: u16, allow: Option<&'static str>, body: &[u8], manner: Manner, out: &mut Vec<u8>) {
+fn write_ready(core: &Core, status: u16, allow: Option<Methods>, body: &[u8], manner: Manner, out: &mut Vec<u8>) {
     // What a browser asks before it lets a page ask.
     let preflight = if manner.allow_origin.is_some() { cors::PREFLIGHT } else { "" };
     let lines = allow.map(|methods| format!("Allow: {methods}\r\n{preflight}"));

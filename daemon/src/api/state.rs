@@ -1,30 +1,31 @@
 //! How the daemon is: for people, load balancers and monitoring.
 
-use super::reply::Reply;
+use super::{Request, reply::Reply};
 use crate::{
     http::{
         ErrorCode, Refusal,
         response::{json_string, push_number},
     },
     ids::unix_now,
-    ingest::Core,
     state::{database_health::DatabaseHealth, pulse::Pulse, shared::Shared},
 };
 use std::sync::atomic::Ordering;
 
 /// `GET /health`: the process serves.
-pub(super) fn health<'a>(core: &Core) -> Reply<'a> {
-    let database = match core.shared.health.get() {
+pub(super) fn health<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
+    let database = match request.core.shared.health.get() {
         DatabaseHealth::Connected => "connected",
         DatabaseHealth::Unknown | DatabaseHealth::Disconnected => "disconnected",
     };
     let version = env!("CARGO_PKG_VERSION");
-    Reply::json(200, format!(r#"{{"status":"healthy","database":"{database}","version":"{version}"}}"#).into_bytes())
+    let body = format!(r#"{{"status":"healthy","database":"{database}","version":"{version}"}}"#);
+    Ok(Reply::json(200, body.into_bytes()))
 }
 
 /// `GET /ready`: pushes are accepted.
-pub(super) fn ready<'a>(core: &Core) -> Reply<'a> {
-    let refuse = |code: ErrorCode| Reply::refused(Refusal::from(code).with_status(503));
+pub(super) fn ready<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
+    let core = request.core;
+    let refuse = |code: ErrorCode| Err(Refusal::from(code).with_status(503));
     if core.is_stopping() {
         return refuse(ErrorCode::ShuttingDown);
     }
@@ -37,12 +38,12 @@ pub(super) fn ready<'a>(core: &Core) -> Reply<'a> {
     if core.is_full() || core.shared.log.lanes.iter().any(|lane| lane.lane.is_refusing()) {
         return refuse(ErrorCode::LogFull);
     }
-    Reply::json(200, br#"{"status":"ready"}"#.to_vec())
+    Ok(Reply::json(200, br#"{"status":"ready"}"#.to_vec()))
 }
 
 /// `GET /api/v1/status/buffers`: what is between the producers and PostgreSQL.
-pub(super) fn buffers<'a>(core: &Core) -> Reply<'a> {
-    let shared = &core.shared;
+pub(super) fn buffers<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
+    let shared = &request.core.shared;
     let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let mut object = Object::new();
     object.number("pending", shared.log.pending());
@@ -75,7 +76,7 @@ pub(super) fn buffers<'a>(core: &Core) -> Reply<'a> {
         lane.finish()
     });
     object.list("lanes", lanes);
-    Reply::json(200, object.finish())
+    Ok(Reply::json(200, object.finish()))
 }
 
 fn oldest_pending_ms(shared: &Shared) -> u64 {

@@ -5,7 +5,7 @@ use super::{Came, Conversation, Next, Phase, Refusal, Reply, manner_of};
 use crate::{
     access::Grant,
     api,
-    api::{Lines, Route},
+    api::{Lines, RouteMatch},
     http::{
         Head, Limits, Manner, Parsed,
         coding::Coding,
@@ -49,7 +49,7 @@ impl<S: Transport> Conversation<'_, S> {
         let Ok(Parsed::Head(head)) = request::parse(&head_bytes, &Limits::new(u64::MAX)) else {
             return Ok(Next::Close);
         };
-        let Ok(route) = api::route(head.method, head.path) else { return Ok(Next::Close) };
+        let Ok(route) = api::find_route(head.method, head.path) else { return Ok(Next::Close) };
         let Some(grant) = self.admitted.clone() else { return Ok(Next::Close) };
         let takes_lines = route.takes_lines(&head);
         let max_body_bytes = self.core.shared.config.max_body_bytes;
@@ -71,7 +71,7 @@ impl<S: Transport> Conversation<'_, S> {
     async fn take_whole(
         &mut self,
         head: &Head<'_>,
-        (route, grant): (Route<'_>, &Grant),
+        (route, grant): (RouteMatch<'_>, &Grant),
         manner: Manner,
         mut incoming: Incoming,
     ) -> io::Result<Next> {
@@ -114,7 +114,7 @@ impl<S: Transport> Conversation<'_, S> {
     async fn take_lines(
         &mut self,
         head: &Head<'_>,
-        (route, grant): (&Route<'_>, &Grant),
+        (route, grant): (&RouteMatch<'_>, &Grant),
         manner: Manner,
         mut incoming: Incoming,
     ) -> io::Result<Next> {

@@ -5,7 +5,7 @@ use super::{CLOSING, Conversation, Next, manner_of};
 use crate::{
     access::Grant,
     api,
-    api::{Ahead, Reply, Route},
+    api::{Ahead, Reply, RouteMatch},
     http::{Body, ErrorCode, Head, Limits, Manner, Parsed, Refusal, chunked::Decoder, request},
     ingest::Core,
     limits::PIPELINED_MAX,
@@ -81,8 +81,8 @@ impl<S: Transport> Conversation<'_, S> {
     }
 
     /// What a request asks for, and what its sender may do, if it may go on.
-    fn admit<'h>(&mut self, head: &Head<'h>, rest: &[u8]) -> Result<(Route<'h>, Grant), Refusal> {
-        let route = api::route(head.method, head.path)?;
+    fn admit<'h>(&mut self, head: &Head<'h>, rest: &[u8]) -> Result<(RouteMatch<'h>, Grant), Refusal> {
+        let route = api::find_route(head.method, head.path)?;
         if let Some(grant) = &self.admitted {
             return Ok((route, grant.clone()));
         }

@@ -35,7 +35,7 @@ mod tests;
 pub use error_code::{ErrorCode, Retry};
 pub use manner::Manner;
 pub use refusal::Refusal;
-pub use request::{Body, Head, Method, Parsed, Version};
+pub use request::{Body, Head, Method, Methods, Parsed, Version};
 
 /// How many header lines a request may have.
 pub const MAX_HEADERS: usize = 100;

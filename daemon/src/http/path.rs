@@ -1,8 +1,8 @@
 //! What a target holds: path segments and query parameters.
 
-use std::borrow::Cow;
-
 use super::{ErrorCode, Refusal};
+use percent_encoding::percent_decode_str;
+use std::borrow::Cow;
 
 /// Iterates over the segments of `path`, decoded. The path is cut at its slashes before it is decoded, so `%2F` stays
 /// inside its segment; `..` is a segment like any other, since nothing here is a file. `/push/q` has the segments `push`
@@ -28,24 +28,20 @@ pub fn query_pairs(query: &str) -> impl Iterator<Item = Result<(Cow<'_, str>, Co
 /// 400 when a percent sign is not followed by two hexadecimal digits, or the result is not UTF-8. The request's framing
 /// is not in doubt, so the connection may stay open.
 pub fn decode(text: &str) -> Result<Cow<'_, str>, Refusal> {
-    let Some(first) = memchr::memchr(b'%', text.as_bytes()) else {
-        return Ok(Cow::Borrowed(text));
-    };
-    let (plain, mut rest) = text.as_bytes().split_at(first);
-    let mut decoded = Vec::with_capacity(text.len());
-    decoded.extend_from_slice(plain);
-    while let [_percent, tail @ ..] = rest {
-        let Some(byte) = tail.first_chunk().and_then(hex_byte) else {
+    let bytes = text.as_bytes();
+    // The library would let other percent signs stand as they are.
+    for at in memchr::memchr_iter(b'%', bytes) {
+        if !matches!(bytes.get(at + 1..at + 3), Some(digits) if digits.iter().all(u8::is_ascii_hexdigit)) {
             return Err(refused("a percent sign must be followed by two hexadecimal digits", text));
-        };
-        decoded.push(byte);
-        let tail = &tail[2..];
-        let end = memchr::memchr(b'%', tail).unwrap_or(tail.len());
-        let (plain, next) = tail.split_at(end);
-        decoded.extend_from_slice(plain);
-        rest = next;
+        }
     }
-    String::from_utf8(decoded).map(Cow::Owned).map_err(|_| refused("not UTF-8 when decoded", text))
+    percent_decode_str(text).decode_utf8().map_err(|_| refused("not UTF-8 when decoded", text))
+}
+
+/// Whether `segment` is `plain`, some of its characters written as `%XX`.
+#[must_use]
+pub fn is_encoded(segment: &str, plain: &str) -> bool {
+    segment.len() > plain.len() && percent_decode_str(segment).eq(plain.bytes())
 }
 
 fn decode_query(text: &str) -> Result<Cow<'_, str>, Refusal> {
@@ -53,11 +49,6 @@ fn decode_query(text: &str) -> Result<Cow<'_, str>, Refusal> {
         return decode(text);
     }
     decode(&text.replace('+', " ")).map(|decoded| Cow::Owned(decoded.into_owned()))
-}
-
-fn hex_byte(digits: &[u8; 2]) -> Option<u8> {
-    let [high, low] = digits.map(|digit| char::from(digit).to_digit(16));
-    u8::try_from(high? << 4 | low?).ok()
 }
 
 /// How much of a client's text goes into a message.

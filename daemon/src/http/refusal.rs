@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{ErrorCode, Manner, response, response::Response};
+use super::{ErrorCode, Manner, Methods, response, response::Response};
 
 /// Why a request was not taken, as its answer says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +17,8 @@ pub struct Refusal {
     pub close: bool,
     /// When trying again may help, in seconds: `Retry-After`.
     pub retry_after_s: Option<u64>,
-    /// For 405: the methods that are allowed, as `Allow` lists them.
-    pub allow: Option<&'static str>,
+    /// For 405: the methods that are allowed.
+    pub allow: Option<Methods>,
 }
 
 impl Refusal {
@@ -75,7 +75,7 @@ impl Refusal {
 
     /// 405 `method_not_allowed`, with the methods that are.
     #[must_use]
-    pub fn method_not_allowed(allow: &'static str) -> Self {
+    pub fn method_not_allowed(allow: Methods) -> Self {
         let mut refusal = Self::new(ErrorCode::MethodNotAllowed, format!("allowed here: {allow}"));
         refusal.allow = Some(allow);
         refusal
@@ -108,7 +108,7 @@ impl Refusal {
             response.header("Retry-After", itoa::Buffer::new().format(seconds));
         }
         if let Some(allow) = self.allow {
-            response.header("Allow", allow);
+            response.header("Allow", &allow.to_string());
         }
         if self.status == 401 {
             response.header("WWW-Authenticate", "Bearer");

@@ -7,12 +7,12 @@ use super::{
     wait::Wait,
 };
 use crate::api::{
+    RouteMatch,
     pushed::{Form, Pushed},
     reply::Reply,
 };
 use crate::{
     access::Grant,
-    api::Route,
     http::{ErrorCode, Head, Refusal},
     ingest::Core,
     json,
@@ -44,11 +44,9 @@ impl<'c, 'h> Lines<'c, 'h> {
     ///
     /// # Errors
     /// What is wrong with its head.
-    pub fn begin(core: &'c Core, head: &Head<'h>, route: &'h Route<'_>, grant: &Grant) -> Result<Self, Refusal> {
-        let Route::PushByPath { queue, partition } = route else {
-            return Err(Refusal::new(ErrorCode::EncodingNotSupported, "lines are pushed by path").closing());
-        };
-        let partition = partition.as_deref().unwrap_or(PARTITION_DEFAULT);
+    pub fn begin(core: &'c Core, head: &Head<'h>, found: &'h RouteMatch<'_>, grant: &Grant) -> Result<Self, Refusal> {
+        let queue = found.params.value("queue");
+        let partition = found.params.get("partition").map_or(PARTITION_DEFAULT, Cow::as_ref);
         check_names(head, queue, partition)?;
         check_queue_exists(core, queue)?;
         let wait = Wait::by_query(core, head.query)?;

@@ -6,9 +6,8 @@ mod wait;
 
 pub use lines::Lines;
 
-use super::{admit, admit::check_queue, pushed::Pushed, reply::Reply};
+use super::{Request, admit, admit::check_queue, pushed::Pushed, reply::Reply};
 use crate::{
-    access::Grant,
     http::{ErrorCode, Head, Refusal},
     ingest::Core,
     json,
@@ -53,12 +52,8 @@ impl<'a> Prepared<'_, 'a> {
 }
 
 /// `POST /api/v1/push`
-pub(super) fn json<'c, 'a>(
-    core: &'c Core,
-    head: &Head<'a>,
-    grant: &'c Grant,
-    body: &'a [u8],
-) -> Result<Prepared<'c, 'a>, Refusal> {
+pub(super) fn json<'c, 'a>(request: Request<'_, 'c, 'a>) -> Result<Prepared<'c, 'a>, Refusal> {
+    let Request { core, head, grant, body, .. } = request;
     let request = push::parse(body, &PushLimits::default())
         .map_err(|PushError { kind, message }| Refusal::new(kind.into(), message))?;
     let wait = Wait::of(core, request.is_buffered(), request.buffer_ms, request.buffer_max);
@@ -82,14 +77,10 @@ pub(super) fn json<'c, 'a>(
 }
 
 /// `POST /push/{queue}[/{partition}]` with one payload.
-pub(super) fn by_path<'c, 'a>(
-    core: &'c Core,
-    head: &Head<'a>,
-    (queue, partition): (Cow<'a, str>, Option<Cow<'a, str>>),
-    grant: &'c Grant,
-    body: &'a [u8],
-) -> Result<Prepared<'c, 'a>, Refusal> {
-    let partition = partition.unwrap_or(Cow::Borrowed(PARTITION_DEFAULT));
+pub(super) fn by_path<'c, 'a>(request: Request<'_, 'c, 'a>) -> Result<Prepared<'c, 'a>, Refusal> {
+    let Request { core, head, params, grant, body } = request;
+    let queue = params.value("queue").clone();
+    let partition = params.get("partition").cloned().unwrap_or(Cow::Borrowed(PARTITION_DEFAULT));
     check_names(head, &queue, &partition)?;
     check_queue_exists(core, &queue)?;
     let wait = Wait::by_query(core, head.query)?;

@@ -4,9 +4,11 @@
 //! dangerous, is decided here.
 
 mod fields;
+mod method;
 mod parse;
 mod target;
 
+pub use method::{Method, Methods};
 pub use parse::parse;
 
 /// What the bytes at hand are.
@@ -16,33 +18,6 @@ pub enum Parsed<'a> {
     Partial,
     /// A whole head.
     Head(Head<'a>),
-}
-
-/// The methods the daemon knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Method {
-    /// `GET`
-    Get,
-    /// `HEAD`
-    Head,
-    /// `POST`
-    Post,
-    /// `PUT`
-    Put,
-    /// `PATCH`
-    Patch,
-    /// `DELETE`
-    Delete,
-    /// `OPTIONS`
-    Options,
-    /// `TRACE`
-    Trace,
-    /// `CONNECT`
-    Connect,
-    /// `QUERY`
-    Query,
-    /// Any other token: nobody knows it.
-    Other,
 }
 
 /// The versions the daemon speaks.
@@ -117,23 +92,5 @@ impl Head<'_> {
     #[must_use]
     pub fn media_type(&self) -> Option<&str> {
         self.content_type.map(|value| value.split(';').next().unwrap_or_default().trim_ascii())
-    }
-}
-
-impl Method {
-    fn from_token(token: &str) -> Self {
-        match token {
-            "GET" => Self::Get,
-            "HEAD" => Self::Head,
-            "POST" => Self::Post,
-            "PUT" => Self::Put,
-            "PATCH" => Self::Patch,
-            "DELETE" => Self::Delete,
-            "OPTIONS" => Self::Options,
-            "TRACE" => Self::Trace,
-            "CONNECT" => Self::Connect,
-            "QUERY" => Self::Query,
-            _ => Self::Other,
-        }
     }
 }

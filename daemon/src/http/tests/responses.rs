@@ -1,5 +1,5 @@
 use crate::http::response::{CONTINUE, JSON, Response};
-use crate::http::{ErrorCode, Manner, Refusal};
+use crate::http::{ErrorCode, Manner, Method, Refusal};
 
 fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut out = b"before".to_vec();
@@ -90,7 +90,8 @@ fn a_refusal_says_what_is_wrong_in_json_with_the_headers_it_needs() {
     assert!(!text.contains("Connection:"));
     assert_eq!(body_of(&text), serde_json::json!({"error": "the \"log\" is\nfull", "code": "log_full"}));
 
-    let text = written(|out| Refusal::method_not_allowed("GET, HEAD").write_to(out, None, b"", USUAL));
+    let methods = [Method::Get, Method::Head].into_iter().collect();
+    let text = written(|out| Refusal::method_not_allowed(methods).write_to(out, None, b"", USUAL));
     assert!(text.starts_with("HTTP/1.1 405 ") && text.contains("\r\nAllow: GET, HEAD\r\n"));
     let text = written(|out| Refusal::new(ErrorCode::Unauthorized, "no token").write_to(out, None, b"", USUAL));
     assert!(text.contains("\r\nWWW-Authenticate: Bearer\r\n"));
