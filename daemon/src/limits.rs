@@ -34,6 +34,9 @@ pub const BODY_BYTES_DEFAULT: u64 = 16 << 20;
 /// Most room offered to a read of a body that is taken as it comes.
 pub const BODY_READ_BYTES: usize = 64 << 10;
 
+/// Bytes in the budget for a piece of a streamed reply: more than most pieces have.
+pub const STREAM_PIECE_BYTES: usize = 64 << 10;
+
 /// Bytes of requests and answers that a core holds for its connections, beyond [`READ_BUFFER_BYTES`] each, before bodies
 /// wait to be read. With one body beyond it, two cores and what the log keeps, the daemon stays under 64 MiB with usual loads.
 pub const IN_FLIGHT_BYTES_PER_CORE: usize = 8 << 20;
@@ -216,8 +219,9 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
 /// most likely said what was durable, and so seldom that a seal costs a busy lane nothing.
 pub const QUIET_SWEEPS_MAX: u32 = 5;
 
-/// Seconds without a turn of a core's loop, which turns fifty times in one, after which it counts as stalled.
-pub const STALLED_LOOKS: u32 = 5;
+/// Checks, one a second, without a turn of the loop of a core after which the core counts as stalled. The loop turns fifty times a
+/// second.
+pub const STALLED_CHECKS: u32 = 5;
 
 /// How long a second start waits for the lock of the first: a killed process' io_uring work may hold it for a moment.
 pub const LOCK_WAIT: Duration = Duration::from_secs(2);

@@ -1,10 +1,11 @@
 //! What PostgreSQL refused: listed, shown, put back, dropped. The work is an errand; see [`crate::errands`].
 
-use super::{Request, reply::Reply};
+use super::{Api, Request, reply::Reply};
 use crate::{
     datadir::wal_dir,
+    errands::{Errand, ErrandsHandle},
     http::{ErrorCode, Refusal, path},
-    ingest::Core,
+    ingest::{Asked, PendingReplies},
     json::push,
     letters::{
         desk::{Desk, DeskError, LetterId, retried_view},
@@ -23,9 +24,34 @@ use forebay_pgwire::Config;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{
+    rc::Rc,
     sync::atomic::{AtomicU64, Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+/// Where the endpoints of dead letters ask PostgreSQL.
+pub(super) struct DeadLetters {
+    core: u16,
+    replies: Rc<PendingReplies>,
+    errands: ErrandsHandle,
+}
+
+impl DeadLetters {
+    pub(super) fn new(core: u16, replies: Rc<PendingReplies>, errands: ErrandsHandle) -> Self {
+        Self { core, replies, errands }
+    }
+
+    /// Asks for an errand to PostgreSQL; `None` when too many wait.
+    fn ask(&self, what: DeadLettersErrand) -> Option<Rc<Asked>> {
+        let (id, asked) = self.replies.add();
+        let errand = Errand { core: self.core, id, what, asked_at: Instant::now() };
+        if self.errands.ask(errand) {
+            return Some(asked);
+        }
+        self.replies.forget(id);
+        None
+    }
+}
 
 /// Letters of a page where the request does not say.
 const PAGE_DEFAULT: u32 = 100;
@@ -96,31 +122,31 @@ pub(super) fn list<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusa
             _ => return Err(invalid("there is no such parameter; there are queue, after and limit")),
         }
     }
-    ask(request.core, DeadLettersErrand::List { queue, after, limit })
+    ask(request.api, DeadLettersErrand::List { queue, after, limit })
 }
 
 /// `GET /api/v1/dead-letters/{id}`
 pub(super) fn show<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    ask(request.core, DeadLettersErrand::Show(id(&request)?))
+    ask(request.api, DeadLettersErrand::Show(id(&request)?))
 }
 
 /// `POST /api/v1/dead-letters/{id}/retry`
 pub(super) fn retry<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    ask(request.core, DeadLettersErrand::Retry(id(&request)?))
+    ask(request.api, DeadLettersErrand::Retry(id(&request)?))
 }
 
 /// `DELETE /api/v1/dead-letters/{id}`
 pub(super) fn remove<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    ask(request.core, DeadLettersErrand::Drop(id(&request)?))
+    ask(request.api, DeadLettersErrand::Drop(id(&request)?))
 }
 
 fn id(request: &Request<'_, '_, '_>) -> Result<LetterId, Refusal> {
     request.params.value("id").parse().map_err(|_| ErrorCode::DeadLetterNotFound.into())
 }
 
-fn ask<'a>(core: &Core, errand: DeadLettersErrand) -> Result<Reply<'a>, Refusal> {
-    match core.ask(errand) {
-        Some(asked) => Ok(Reply::Asked(asked)),
+fn ask<'a>(api: &Api, errand: DeadLettersErrand) -> Result<Reply<'a>, Refusal> {
+    match api.letters.ask(errand) {
+        Some(asked) => Ok(Reply::Postgres(asked)),
         None => Err(Refusal::new(ErrorCode::Overloaded, "too many such requests wait for PostgreSQL")),
     }
 }
@@ -142,7 +168,7 @@ pub(super) fn retry_all<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, R
         push::check_queue(queue)
             .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, format!("the body: queue: {error}")))?;
     }
-    ask(request.core, DeadLettersErrand::RetryAll { queue: body.queue })
+    ask(request.api, DeadLettersErrand::RetryAll { queue: body.queue })
 }
 
 impl DeadLettersErrand {

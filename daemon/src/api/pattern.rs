@@ -180,6 +180,16 @@ impl<'a> Captures<'a> {
 pub(super) struct Params<'a>([(&'static str, Cow<'a, str>); NAMES_MAX]);
 
 impl<'a> Params<'a> {
+    /// The same values, which borrow nothing.
+    pub(super) fn into_owned(self) -> Params<'static> {
+        Params(self.0.map(|(name, value)| (name, Cow::Owned(value.into_owned()))))
+    }
+
+    /// The same values, which borrow from these.
+    pub(super) fn borrowed(&self) -> Params<'_> {
+        Params(self.0.each_ref().map(|(name, value)| (*name, Cow::Borrowed(value.as_ref()))))
+    }
+
     /// The value of a name; `None` where the pattern has no such name.
     #[must_use]
     pub(super) fn get(&self, name: &str) -> Option<&Cow<'a, str>> {

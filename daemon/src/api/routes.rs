@@ -101,7 +101,8 @@ const fn push(
 }
 
 fn options<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    Ok(Reply::allow(allowed(ROUTES, request.head.path)))
+    let is_preflight = request.api.gate.origins.allow(request.head.origin).is_some();
+    Ok(Reply::allow(allowed(ROUTES, request.head.path), is_preflight))
 }
 
 impl Route {
@@ -119,7 +120,6 @@ impl Route {
 }
 
 /// The row that a request asks for, with the values of its pattern's names. They are decoded, and none of them is checked yet.
-#[derive(Clone)]
 pub struct RouteMatch<'a> {
     /// The row.
     pub route: &'static Route,
@@ -127,6 +127,18 @@ pub struct RouteMatch<'a> {
 }
 
 impl RouteMatch<'_> {
+    /// The same match, which borrows nothing.
+    #[must_use]
+    pub fn into_owned(self) -> RouteMatch<'static> {
+        RouteMatch { route: self.route, params: self.params.into_owned() }
+    }
+
+    /// The same match, whose values borrow from this one.
+    #[must_use]
+    pub fn borrowed(&self) -> RouteMatch<'_> {
+        RouteMatch { route: self.route, params: self.params.borrowed() }
+    }
+
     /// Whether the request asks for nothing but the methods that there are.
     #[must_use]
     pub fn is_options(&self) -> bool {

@@ -2,18 +2,43 @@
 
 use super::{Request, reply::Reply};
 use crate::{
+    config::Sync,
     http::{
         ErrorCode, Refusal,
         response::{json_string, push_number},
     },
     ids::unix_now,
-    state::{database_health::DatabaseHealth, pulse::Pulse, shared::Shared},
+    ingest::LaneWriter,
+    state::{
+        connection_count::ConnectionCount,
+        database_health::{DatabaseHealth, HealthMonitor},
+        drain_view::DrainView,
+        log_view::LogView,
+        pulse::Pulse,
+    },
 };
-use std::sync::atomic::Ordering;
+use std::{
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// What the daemon tells of itself.
+pub(super) struct Status {
+    pub(super) sync: Sync,
+    pub(super) log: Arc<LogView>,
+    pub(super) drain: Arc<DrainView>,
+    pub(super) health: Arc<HealthMonitor>,
+    pub(super) pulses: Arc<[Pulse]>,
+    pub(super) connections: Arc<ConnectionCount>,
+    pub(super) lane: Rc<LaneWriter>,
+}
 
 /// `GET /health`: the process serves.
 pub(super) fn health<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    let database = match request.core.shared.health.get() {
+    let database = match request.api.status.health.get() {
         DatabaseHealth::Connected => "connected",
         DatabaseHealth::Unknown | DatabaseHealth::Disconnected => "disconnected",
     };
@@ -24,18 +49,18 @@ pub(super) fn health<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refu
 
 /// `GET /ready`: pushes are accepted.
 pub(super) fn ready<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    let core = request.core;
+    let status = &request.api.status;
     let refuse = |code: ErrorCode| Err(Refusal::from(code).with_status(503));
-    if core.is_stopping() {
+    if status.lane.is_shutting_down() {
         return refuse(ErrorCode::ShuttingDown);
     }
-    if core.shared.log.has_failed() {
+    if status.log.has_failed() {
         return refuse(ErrorCode::StorageFailed);
     }
-    if core.shared.pulses.iter().any(Pulse::is_stalled) {
+    if status.pulses.iter().any(Pulse::is_stalled) {
         return refuse(ErrorCode::CoreStalled);
     }
-    if core.is_full() || core.shared.log.lanes.iter().any(|lane| lane.lane.is_refusing()) {
+    if status.lane.is_full() || status.log.lanes.iter().any(|lane| lane.lane.is_refusing()) {
         return refuse(ErrorCode::LogFull);
     }
     Ok(Reply::json(200, br#"{"status":"ready"}"#.to_vec()))
@@ -43,26 +68,27 @@ pub(super) fn ready<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refus
 
 /// `GET /api/v1/status/buffers`: what is between the producers and PostgreSQL.
 pub(super) fn buffers<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    let shared = &request.core.shared;
-    let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let Status { sync, log, drain, health, connections, .. } = &request.api.status;
+    let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let mut object = Object::new();
-    object.number("pending", shared.log.pending());
-    object.number("failed", count(&shared.drain.dead_letters));
-    object.flag("dbHealthy", shared.health.get() == DatabaseHealth::Connected);
-    object.number("pendingBytes", shared.log.used_bytes());
-    object.number("oldestPendingMs", oldest_pending_ms(shared));
-    object.number("quotaBytes", shared.log.quota_bytes);
-    object.number("usedBytes", shared.log.used_bytes());
-    object.number("segmentBytesTotal", shared.log.keeper.total_bytes());
-    object.number("retainedBytes", shared.log.keeper.retained_bytes());
-    object.number("retainedSegmentsGivenUp", shared.log.keeper.given_up());
-    object.number("pushedMessages", count(&shared.drain.counters.pushed_messages));
-    object.number("drainTransactions", count(&shared.drain.counters.drain_transactions));
-    object.number("drainedMessages", count(&shared.drain.counters.drained_messages));
-    object.number("duplicateMessages", count(&shared.drain.counters.duplicate_messages));
-    object.number("lostRecords", count(&shared.drain.counters.lost_records));
-    object.text("sync", &format!("{:?}", shared.config.sync).to_lowercase());
-    let lanes = shared.log.lanes.iter().map(|progress| {
+    object.number("pending", log.pending());
+    object.number("failed", count(&drain.dead_letters));
+    object.flag("dbHealthy", health.get() == DatabaseHealth::Connected);
+    object.number("pendingBytes", log.used_bytes());
+    object.number("oldestPendingMs", oldest_pending_ms(log, drain));
+    object.number("quotaBytes", log.quota_bytes);
+    object.number("usedBytes", log.used_bytes());
+    object.number("segmentBytesTotal", log.keeper.total_bytes());
+    object.number("retainedBytes", log.keeper.retained_bytes());
+    object.number("retainedSegmentsGivenUp", log.keeper.given_up());
+    object.number("pushedMessages", count(&drain.counters.pushed_messages));
+    object.number("drainTransactions", count(&drain.counters.drain_transactions));
+    object.number("drainedMessages", count(&drain.counters.drained_messages));
+    object.number("duplicateMessages", count(&drain.counters.duplicate_messages));
+    object.number("lostRecords", count(&drain.counters.lost_records));
+    object.number("connections", connections.get());
+    object.text("sync", &format!("{sync:?}").to_lowercase());
+    let lanes = log.lanes.iter().map(|progress| {
         let mut lane = Object::new();
         lane.number("lane", progress.lane.lane().into());
         lane.number("appendedOrdinal", progress.lane.appended_ordinal());
@@ -79,11 +105,11 @@ pub(super) fn buffers<'a>(request: Request<'_, '_, 'a>) -> Result<Reply<'a>, Ref
     Ok(Reply::json(200, object.finish()))
 }
 
-fn oldest_pending_ms(shared: &Shared) -> u64 {
-    if shared.log.pending() == 0 {
+fn oldest_pending_ms(log: &LogView, drain: &DrainView) -> u64 {
+    if log.pending() == 0 {
         return 0;
     }
-    let accepted_us = shared.drain.oldest_pending_us.load(Ordering::Relaxed);
+    let accepted_us = drain.oldest_pending_us.load(Ordering::Relaxed);
     let now_us = unix_now().as_micros() as u64;
     if accepted_us == 0 { 0 } else { now_us.saturating_sub(accepted_us) / 1000 }
 }

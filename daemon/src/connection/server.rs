@@ -14,9 +14,7 @@ use crate::{
     errands::ErrandsHandle,
     ids::unix_now,
     ingest::{LaneFailed, LaneWriter, PendingCommits, PendingReplies, QuietSeal, spawn_log_task},
-    limits::{
-        CONNECTIONS_GRACE, IN_FLIGHT_BYTES_PER_CORE, IN_FLIGHT_PATIENCE, LAST_REPLIES_GRACE, SWEEP_INTERVAL,
-    },
+    limits::{CONNECTIONS_GRACE, IN_FLIGHT_BYTES_PER_CORE, IN_FLIGHT_PATIENCE, LAST_REPLIES_GRACE, SWEEP_INTERVAL},
     rt,
     rt::Notify,
     state::{
@@ -252,7 +250,8 @@ impl Server {
 /// Ends what takes too long: waits for commits, and what connections do. Seals the lane when nothing was pushed for a moment.
 async fn sweep(server: Rc<Server>, pulses: Arc<[Pulse]>) {
     let mut seal = QuietSeal::default();
-    let mut connections = ConnectionSweep::new(Timeouts::new(server.config.idle_timeout, server.config.request_timeout));
+    let mut connections =
+        ConnectionSweep::new(Timeouts::new(server.config.idle_timeout, server.config.request_timeout));
     loop {
         rt::sleep(SWEEP_INTERVAL).await;
         pulses[usize::from(server.core)].beat();

@@ -313,7 +313,9 @@ mod tests {
     #[test]
     fn a_wait_ends_when_the_client_hangs_up_unless_it_is_over_by_then() {
         let watch = watch();
-        let poll = |wait: Pin<&mut dyn Future<Output = Result<u8, HungUp>>>| wait.poll(&mut Context::from_waker(Waker::noop()));
+        let poll = |wait: Pin<&mut dyn Future<Output = Result<u8, HungUp>>>| {
+            wait.poll(&mut Context::from_waker(Waker::noop()))
+        };
         {
             let mut wait = pin!(watch.park(std::future::pending()));
             assert_eq!(poll(wait.as_mut()), Poll::Pending);

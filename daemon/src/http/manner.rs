@@ -13,9 +13,21 @@ pub struct Manner {
     pub keep_alive_header: Option<(&'static str, &'static str)>,
     /// The origin of the web page that asks, if it may.
     pub allow_origin: Option<&'static str>,
+    /// Whether a body of unknown length may be sent in chunks: the client speaks HTTP/1.1.
+    pub takes_chunks: bool,
 }
 
 impl Manner {
+    /// For a reply after which nothing is read, whatever its request asks for.
+    pub const CLOSING: Self =
+        Self { keep_alive: false, head_only: false, keep_alive_header: None, allow_origin: None, takes_chunks: false };
+
+    /// The same, closing the connection.
+    #[must_use]
+    pub fn closing(self) -> Self {
+        Self { keep_alive: false, keep_alive_header: None, ..self }
+    }
+
     /// Headers that every answer to it has.
     pub fn headers<'a>(self) -> impl Iterator<Item = (&'a str, &'a str)> {
         let cors = self.allow_origin.map(cors::headers);

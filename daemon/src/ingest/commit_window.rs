@@ -88,7 +88,12 @@ impl CommitWindow {
 
     /// Waits until the group should close, at most until it `is_large`. Pauses once on the way, unless
     /// [`pause_early`](Self::pause_early) did.
-    pub(crate) async fn closed(&self, is_large: impl Fn() -> bool, mut turn: impl AsyncFnMut(), pause: impl Fn(Duration)) {
+    pub(crate) async fn closed(
+        &self,
+        is_large: impl Fn() -> bool,
+        mut turn: impl AsyncFnMut(),
+        pause: impl Fn(Duration),
+    ) {
         for turns in 1..=WINDOW_TURNS_MAX {
             let before = self.collecting_pushes.get();
             if before >= self.expected_pushes.get() || is_large() {

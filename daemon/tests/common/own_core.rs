@@ -2,9 +2,8 @@
 
 use forebay::{
     config::{Config, args::ServeArgs},
-    connection::listener::bind_all,
+    connection::{self, ServerStart, listener::bind_all},
     errands,
-    ingest::{self, CoreStart},
     state::{
         database_health::{DatabaseHealth, HealthMonitor},
         drain_signal::DrainSignal,
@@ -12,7 +11,6 @@ use forebay::{
         log_view::LogView,
         mailbox::Mailboxes,
         pulse::Pulse,
-        shared::Shared,
     },
 };
 use forebay_wal::log::{self, LogOptions};
@@ -37,28 +35,32 @@ pub fn start_core(
     let mut log = log::open(&LogOptions { dir: dir.join("wal"), lanes: 1, sync, segment_bytes, quota_bytes }).unwrap();
     let (errands, _) = errands::errands();
     let mailboxes = Arc::new(Mailboxes::new(1).unwrap());
-    let shared = Arc::new(Shared {
-        gate: Arc::new(forebay::access::Gate::open(&config).unwrap()),
-        config: Arc::new(config),
-        log: Arc::new(LogView::new(&log, None, segment_bytes, quota_bytes)),
-        drain: Arc::new(DrainView::new(DrainSignal::new().unwrap(), None)),
-        health: Arc::new(HealthMonitor::new(Arc::clone(&mailboxes))),
-        mailboxes,
-        pulses: Arc::new([Pulse::default()]),
-        errands,
-        stopping: false.into(),
-    });
-    shared.health.set(health);
+    let monitor = Arc::new(HealthMonitor::new(Arc::clone(&mailboxes)));
+    monitor.set(health);
     let (mut sockets, address) = bind_all(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
-    let (failed, failures) = channel();
-    let (starting, _) = channel();
-    let lane = log.lanes.remove(0);
-    let socket = sockets.remove(0);
+    let (lane, socket) = (log.lanes.remove(0), sockets.remove(0));
     std::thread::spawn(move || {
         first();
-        // They live as long as the core.
-        let (_log, _failures) = (log, failures);
-        ingest::run(CoreStart { shared, lane, socket, cpu: None, connections_max: 100, failed, starting }).unwrap();
+        let start = ServerStart {
+            gate: Arc::new(forebay::access::Gate::open(&config).unwrap()),
+            config: Arc::new(config),
+            log: Arc::new(LogView::new(&log, None, segment_bytes, quota_bytes)),
+            drain: Arc::new(DrainView::new(DrainSignal::new().unwrap(), None)),
+            health: monitor,
+            mailboxes,
+            pulses: Arc::new([Pulse::default()]),
+            connections: Arc::default(),
+            errands,
+            lane,
+            socket,
+            cpu: None,
+            connections_max: 100,
+            on_failure: Box::new(|failed| panic!("{failed}")),
+            starting: channel().0,
+        };
+        connection::run(start).unwrap();
+        // It lives as long as the core.
+        drop(log);
     });
     address
 }
