@@ -27,8 +27,9 @@ use std::{
     future::{Future, poll_fn},
     io,
     num::NonZeroU64,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::Pin,
-    task::Poll,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -77,13 +78,14 @@ pub fn spawn(future: impl Future<Output = ()> + 'static) {
 
 /// Runs a future to its end, or to a panic in it: `None` then. monoio would let the panic end the thread.
 pub async fn catch_panic<T>(mut future: Pin<Box<impl Future<Output = T>>>) -> Option<T> {
-    poll_fn(|cx| {
-        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| future.as_mut().poll(cx)));
-        match polled {
-            Ok(Poll::Ready(output)) => Poll::Ready(Some(output)),
-            Ok(Poll::Pending) => Poll::Pending,
-            Err(_) => Poll::Ready(None),
-        }
+    poll_catching_panic(|cx| future.as_mut().poll(cx)).await
+}
+
+/// The same for a wait that is no future.
+pub async fn poll_catching_panic<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> Option<T> {
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| poll(cx))) {
+        Ok(polled) => polled.map(Some),
+        Err(_) => Poll::Ready(None),
     })
     .await
 }

@@ -15,8 +15,10 @@ const CONNECTIONS: usize = 2_000;
 /// Memory of the daemon for each of them, in bytes, beyond the records.
 const BYTES_PER_CONNECTION_MAX: u64 = 1536;
 
-/// Records that the drain has in memory, at most, while PostgreSQL stands still: two rounds of them.
+/// Records that are in the log before, so that the drain and the log hold as much of it in memory as they ever do: two rounds,
+/// and the bytes that were written last.
 const RECORDS_BEFORE: usize = 40_000;
+const RECORD_BYTES: usize = 1000;
 
 /// A daemon whose plain pushes wait for as long as the test takes, and whose drain waits for a backend that has been stopped.
 struct Stalled {
@@ -70,7 +72,7 @@ fn a_push_that_waits_for_its_commit_takes_little_memory_and_is_answered_when_pos
     setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }).unwrap();
     let stalled = Stalled::start();
     let daemon = &stalled.daemon;
-    let lines: String = (0..RECORDS_BEFORE).map(|n| format!("{{\"n\":{n}}}\n")).collect();
+    let lines: String = (0..RECORDS_BEFORE).map(|n| format!("\"{n:RECORD_BYTES$}\"\n")).collect();
     assert_eq!(daemon.connect().post_ndjson("/push/before", lines.as_bytes()).unwrap().status, 201);
     std::thread::sleep(std::time::Duration::from_secs(2));
     let before = rss_bytes(daemon);

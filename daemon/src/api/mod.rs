@@ -33,7 +33,7 @@ use crate::{
     access::{Gate, Grant},
     config::Config,
     errands::ErrandsHandle,
-    http::{Head, Method, Refusal, ResponseOptions, Version},
+    http::{Head, Method, Refusal, ResponseOptions},
     ingest::{LaneWriter, PendingCommits, PendingReplies},
     state::{
         connection_count::ConnectionCount, database_health::HealthMonitor, drain_view::DrainView, log_view::LogView,
@@ -127,9 +127,8 @@ impl Api {
         ResponseOptions {
             keep_alive: head.keep_alive && !self.pushes.lane.is_shutting_down(),
             head_only: head.method == Method::Head,
-            keep_alive_header: head.keep_alive_header(),
+            version: head.version,
             allow_origin: self.gate.origins.allow(head.origin),
-            takes_chunks: head.version == Version::Http11,
         }
     }
 

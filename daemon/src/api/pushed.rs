@@ -10,7 +10,10 @@ use crate::{
     state::mailbox::{Delivery, Fate},
 };
 use smallvec::SmallVec;
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    task::{Context, Poll},
+};
 use uuid::{Uuid, fmt::Hyphenated};
 
 /// The form of the reply to a push.
@@ -96,13 +99,11 @@ impl<'a> Pushed<'a> {
     }
 
     /// Waits until it is settled.
-    pub(super) async fn settle(&self) {
-        if self.ended_by.is_some() {
-            return;
+    pub(super) fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ended_by.is_some() || self.commits.iter().all(|commit| commit.poll(cx).is_ready()) {
+            return Poll::Ready(());
         }
-        for commit in &self.commits {
-            commit.wait().await;
-        }
+        Poll::Pending
     }
 
     /// Waits for the commits, and counts instead of listing what became of their messages.

@@ -8,7 +8,11 @@ use crate::{
     },
     ingest::Asked,
 };
-use std::{borrow::Cow, rc::Rc};
+use std::{
+    borrow::Cow,
+    rc::Rc,
+    task::{Context, Poll},
+};
 
 /// What a request is answered with.
 pub enum Reply<'a> {
@@ -103,7 +107,7 @@ impl<'a> Reply<'a> {
             Self::Refused(refusal) => refusal.close,
             Self::Pushed(pushed) => pushed.ended_by.as_ref().is_some_and(|refusal| refusal.close),
             // The client knows the end of the body by that of the connection.
-            Self::Stream(_) => !options.takes_chunks,
+            Self::Stream(_) => !options.takes_chunks(),
             Self::Whole(_) | Self::Postgres(_) => false,
         }
     }
@@ -119,17 +123,17 @@ impl<'a> Reply<'a> {
     }
 
     /// Waits until the reply is settled. A stream never is: it is sent piece by piece.
-    pub async fn settle(&mut self) {
+    pub fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Whole(_) | Self::Refused(_) => {}
-            Self::Pushed(pushed) => pushed.settle().await,
-            Self::Postgres(asked) => {
-                *self = match asked.wait().await {
+            Self::Whole(_) | Self::Refused(_) => Poll::Ready(()),
+            Self::Pushed(pushed) => pushed.poll_settled(cx),
+            Self::Postgres(asked) => asked.poll(cx).map(|answer| {
+                *self = match answer {
                     Answer::Done(body) => Self::json(200, body),
                     Answer::Refused(refusal) => Self::Refused(refusal),
-                }
-            }
-            Self::Stream(_) => std::future::pending().await,
+                };
+            }),
+            Self::Stream(_) => Poll::Pending,
         }
     }
 

@@ -50,7 +50,7 @@ impl StreamReply {
 
     /// Appends a piece of its body as it is sent.
     pub fn write_piece(piece: &[u8], options: ResponseOptions, out: &mut Vec<u8>) {
-        if options.takes_chunks {
+        if options.takes_chunks() {
             push_chunk(out, piece);
         } else {
             out.extend_from_slice(piece);
@@ -59,7 +59,7 @@ impl StreamReply {
 
     /// Appends the end of its body, if that is not the end of the connection.
     pub fn write_end(options: ResponseOptions, out: &mut Vec<u8>) {
-        if options.takes_chunks {
+        if options.takes_chunks() {
             out.extend_from_slice(LAST_CHUNK);
         }
     }

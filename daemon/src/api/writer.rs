@@ -68,8 +68,8 @@ impl ReplyWriter {
         options: ResponseOptions,
         out: &mut Vec<u8>,
     ) {
-        let options = if options.takes_chunks { options } else { options.closing() };
-        let response = Response::start_stream(out, status, content_type, options.takes_chunks);
+        let options = if options.takes_chunks() { options } else { options.closing() };
+        let response = Response::start_stream(out, status, content_type, options.takes_chunks());
         self.finish_head(response, status, lines, options);
     }
 

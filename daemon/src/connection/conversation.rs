@@ -71,7 +71,7 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
         let Parked { replies, next, buffer, held, cache } = parked;
         Self {
             server,
-            exchange: Exchange::new(server, stream, watch, buffer, held),
+            exchange: Exchange::new(server, stream, watch, buffer.into_vec(), held),
             requests: Requests::new(server, cache),
             replies,
             next,
@@ -80,51 +80,54 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
 
     /// Goes on until nothing is left to do. What is rare has memory of its own, so that a conversation which only pushes needs
     /// little, and more of them fit into the processor's caches.
-    pub(super) async fn run(mut self) -> io::Result<ConversationEnd<'c>> {
-        // Whoever was just woken to read does so first.
-        let mut may_rest = !self.replies.is_empty();
-        loop {
-            while !self.replies.is_empty() {
-                match self.answer_waiting() {
-                    Answered::All => {}
-                    Answered::UpToWaiting => {
-                        self.exchange.write().await?;
-                        return Ok(ConversationEnd::Parked(self.park()));
+    #[expect(clippy::manual_async_fn, reason = "the future of an async fn holds its arguments twice")]
+    pub(super) fn run(mut self) -> impl Future<Output = io::Result<ConversationEnd<'c>>> {
+        async move {
+            // Whoever was just woken to read does so first.
+            let mut may_rest = !self.replies.is_empty();
+            loop {
+                while !self.replies.is_empty() {
+                    match self.answer_waiting() {
+                        Answered::All => {}
+                        Answered::UpToWaiting => {
+                            self.exchange.write().await?;
+                            return Ok(ConversationEnd::Parked(self.park()));
+                        }
+                        Answered::UpToStream(stream, options) => Box::pin(self.send_stream(stream, options)).await?,
                     }
-                    Answered::UpToStream(stream, options) => Box::pin(self.send_stream(stream, options)).await?,
                 }
+                if let NextStep::ReadWhole(started) | NextStep::TakeBody(started) = &mut self.next
+                    && std::mem::take(&mut started.wants_continue)
+                {
+                    self.exchange.out.extend_from_slice(CONTINUE);
+                }
+                self.exchange.write().await?;
+                self.next = match std::mem::replace(&mut self.next, NextStep::Again) {
+                    NextStep::Read if may_rest && self.gives_buffer_back() => return Ok(ConversationEnd::Idle),
+                    NextStep::Read => match self.exchange.read().await? {
+                        ReadOutcome::More => self.take_requests(None).await,
+                        ReadOutcome::Interrupted => return Ok(ConversationEnd::Idle),
+                        ReadOutcome::End => NextStep::Close,
+                        ReadOutcome::Refused(refusal) => self.refuse(&refusal),
+                    },
+                    NextStep::ReadWhole(started) => match self.exchange.read_until(started.total_bytes()).await? {
+                        ReadOutcome::More => self.take_requests(Some(started)).await,
+                        ReadOutcome::Interrupted | ReadOutcome::End => NextStep::Close,
+                        ReadOutcome::Refused(refusal) => self.refuse(&refusal),
+                    },
+                    NextStep::TakeBody(started) => Box::pin(self.take_body(started)).await?,
+                    NextStep::Again => self.take_requests(None).await,
+                    NextStep::Close => {
+                        self.exchange.shut_down().await?;
+                        return Ok(ConversationEnd::Closed);
+                    }
+                    NextStep::Linger => {
+                        Box::pin(self.exchange.linger()).await?;
+                        return Ok(ConversationEnd::Closed);
+                    }
+                };
+                may_rest = true;
             }
-            if let NextStep::ReadWhole(started) | NextStep::TakeBody(started) = &mut self.next
-                && std::mem::take(&mut started.wants_continue)
-            {
-                self.exchange.out.extend_from_slice(CONTINUE);
-            }
-            self.exchange.write().await?;
-            self.next = match std::mem::replace(&mut self.next, NextStep::Again) {
-                NextStep::Read if may_rest && self.gives_buffer_back() => return Ok(ConversationEnd::Idle),
-                NextStep::Read => match self.exchange.read().await? {
-                    ReadOutcome::More => self.take_requests(None).await,
-                    ReadOutcome::Interrupted => return Ok(ConversationEnd::Idle),
-                    ReadOutcome::End => NextStep::Close,
-                    ReadOutcome::Refused(refusal) => self.refuse(&refusal),
-                },
-                NextStep::ReadWhole(started) => match self.exchange.read_until(started.total_bytes()).await? {
-                    ReadOutcome::More => self.take_requests(Some(started)).await,
-                    ReadOutcome::Interrupted | ReadOutcome::End => NextStep::Close,
-                    ReadOutcome::Refused(refusal) => self.refuse(&refusal),
-                },
-                NextStep::TakeBody(started) => Box::pin(self.take_body(started)).await?,
-                NextStep::Again => self.take_requests(None).await,
-                NextStep::Close => {
-                    self.exchange.shut_down().await?;
-                    return Ok(ConversationEnd::Closed);
-                }
-                NextStep::Linger => {
-                    Box::pin(self.exchange.linger()).await?;
-                    return Ok(ConversationEnd::Closed);
-                }
-            };
-            may_rest = true;
         }
     }
 
@@ -281,6 +284,7 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
     fn park(self) -> Box<Parked<'c>> {
         let reply_bytes = self.replies.iter().map(|(reply, _)| reply.memory_bytes()).sum();
         let (buffer, held) = self.exchange.into_parked(reply_bytes);
+        self.server.registry.note_freed_buffers(1);
         Box::new(Parked { replies: self.replies, next: self.next, buffer, held, cache: self.requests.cache })
     }
 

@@ -270,9 +270,9 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
 
     /// Gives up the buffers, save for bytes of requests that follow. They, and `reply_bytes` of replies that wait, stay in the
     /// budget.
-    pub(super) fn into_parked(mut self, reply_bytes: usize) -> (Vec<u8>, Held<'c>) {
-        self.buffer.shrink_to_fit();
-        self.held.set((self.buffer.capacity() + reply_bytes).saturating_sub(READ_BUFFER_BYTES));
-        (self.buffer, self.held)
+    pub(super) fn into_parked(mut self, reply_bytes: usize) -> (Box<[u8]>, Held<'c>) {
+        let buffer = self.buffer.into_boxed_slice();
+        self.held.set((buffer.len() + reply_bytes).saturating_sub(READ_BUFFER_BYTES));
+        (buffer, self.held)
     }
 }

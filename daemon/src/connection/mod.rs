@@ -33,42 +33,59 @@ use crate::{
 };
 use conversation::{Conversation, ConversationEnd};
 use monoio::io::AsyncWriteRent;
+use parked::Parked;
 use registry::Registered;
-use watch::Phase;
+use server::Server;
+use std::{io, pin::Pin};
+use watch::{Phase, Watch};
 
 /// Serves a connection to its end, over any transport; `registered` is the entry of the socket below it.
-async fn serve<S: Transport>(mut stream: S, registered: Registered) {
-    let (server, watch) = (registered.server(), registered.watch());
-    let mut parked = None;
-    loop {
-        let conversation = match parked.take() {
-            Some(parked) => Conversation::resume(server, &mut stream, watch, parked),
-            None => {
+#[expect(clippy::manual_async_fn, reason = "the future of an async fn holds its arguments twice, for each connection")]
+fn serve<S: Transport>(mut stream: S, registered: Registered) -> impl Future<Output = ()> {
+    async move {
+        let (server, watch) = (registered.server(), registered.watch());
+        let mut parked: Option<Box<Parked<'_>>> = None;
+        loop {
+            if let Some(parked) = &mut parked {
+                if rt::poll_catching_panic(|cx| parked.poll_settled(watch, cx)).await.is_none() {
+                    return give_up_after_panic();
+                }
+            } else {
                 watch.go_on(Phase::Idle);
-                let readable =
-                    if server.is_shutting_down() { stream.shutdown().await } else { stream.readable().await };
+                if server.is_shutting_down() {
+                    return ignore(stream.shutdown().await, "the client of an idle connection is gone already");
+                }
+                // With memory of its own, which a connection that waits for PostgreSQL does not need.
+                let readable = Box::pin(stream.readable()).await;
                 if server.is_shutting_down() || readable.is_err() {
                     return;
                 }
-                Conversation::new(server, &mut stream, watch)
             }
-        };
-        match rt::catch_panic(Box::pin(conversation.run())).await {
-            Some(Ok(ConversationEnd::Idle)) => {}
-            Some(Ok(ConversationEnd::Closed)) => return,
-            Some(Ok(ConversationEnd::Parked(mut waiting))) => {
-                if rt::catch_panic(Box::pin(waiting.settle(watch))).await.is_none() {
-                    return give_up_after_panic();
+            match rt::catch_panic(converse(server, &mut stream, watch, parked.take())).await {
+                Some(Ok(ConversationEnd::Idle)) => {}
+                Some(Ok(ConversationEnd::Closed)) => return,
+                Some(Ok(ConversationEnd::Parked(waiting))) => parked = Some(waiting),
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "a connection ended");
+                    return;
                 }
-                parked = Some(*waiting);
+                None => return give_up_after_panic(),
             }
-            Some(Err(error)) => {
-                tracing::debug!(%error, "a connection ended");
-                return;
-            }
-            None => return give_up_after_panic(),
         }
     }
+}
+
+/// A conversation, with memory of its own: a connection has none while it is idle or waits for PostgreSQL.
+fn converse<'c, 's, S: Transport>(
+    server: &'c Server,
+    stream: &'s mut S,
+    watch: &'c Watch,
+    parked: Option<Box<Parked<'c>>>,
+) -> Pin<Box<impl Future<Output = io::Result<ConversationEnd<'c>>>>> {
+    Box::pin(match parked {
+        None => Conversation::new(server, stream, watch).run(),
+        Some(parked) => Conversation::resume(server, stream, watch, *parked).run(),
+    })
 }
 
 fn give_up_after_panic() {
@@ -90,5 +107,30 @@ async fn serve_tls(socket: Socket, session: TlsSession, registered: Registered) 
             watch.begin(Phase::Lingering, server.now_ms());
             ignore(stream.shutdown().await, "a client whose handshake failed is gone already");
         }
+    }
+}
+
+#[cfg(test)]
+mod sizes {
+    use super::*;
+    #[test]
+    fn sizes() {
+        println!("Parked {}", size_of::<parked::Parked<'static>>());
+        println!("Reply {}", size_of::<crate::api::Reply<'static>>());
+        println!("Options {}", size_of::<crate::http::ResponseOptions>());
+        println!("Reply+Options {}", size_of::<(crate::api::Reply<'static>, crate::http::ResponseOptions)>());
+        println!("Watch {}", size_of::<watch::Watch>());
+        println!("Socket {}", size_of::<Socket>());
+        println!("Conversation {}", size_of::<Conversation<'static, 'static, Socket>>());
+        println!("Refusal {}", size_of::<crate::http::Refusal>());
+        println!("Delivery {}", size_of::<Option<crate::state::mailbox::Delivery>>());
+        fn of<F>(_: impl FnOnce(Socket, Registered) -> F) -> usize {
+            size_of::<F>()
+        }
+        fn of2<F>(_: impl FnOnce(Conversation<'static, 'static, Socket>) -> F) -> usize {
+            size_of::<F>()
+        }
+        println!("serve {}", of(serve::<Socket>));
+        println!("run {}", of2(|c| c.run()));
     }
 }

@@ -44,14 +44,14 @@ pub(super) async fn send<S: Transport>(
         if !std::mem::replace(&mut is_started, true) {
             stream.write_head(&server.api, options, &mut exchange.out);
             if options.head_only {
-                return Ok(options.takes_chunks);
+                return Ok(options.takes_chunks());
             }
         }
         StreamReply::write_piece(&piece, options, &mut exchange.out);
         piece.clear();
         if !has_more {
             StreamReply::write_end(options, &mut exchange.out);
-            return Ok(options.takes_chunks);
+            return Ok(options.takes_chunks());
         }
         exchange.write().await?;
     }

@@ -8,7 +8,7 @@ use std::{
     cell::{Cell, RefCell},
     future::{Future, poll_fn},
     pin::pin,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -147,21 +147,27 @@ impl Watch {
     /// # Errors
     /// [`HungUp`], once the client has and `wait` is not over; then at each later call as well.
     pub(crate) async fn park<T>(&self, wait: impl Future<Output = T>) -> Result<T, HungUp> {
-        self.go_on(Phase::Parked);
         let mut wait = pin!(wait);
-        let outcome = poll_fn(|cx| {
-            if let Poll::Ready(outcome) = wait.as_mut().poll(cx) {
-                return Poll::Ready(Ok(outcome));
+        poll_fn(|cx| self.poll_parked(cx, |cx| wait.as_mut().poll(cx))).await
+    }
+
+    /// As [`park`](Self::park), for a wait that is no future.
+    pub(crate) fn poll_parked<T>(
+        &self,
+        cx: &mut Context<'_>,
+        wait: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<Result<T, HungUp>> {
+        let outcome = match wait(cx) {
+            Poll::Ready(outcome) => Ok(outcome),
+            Poll::Pending if self.has_hung_up.get() => Err(HungUp),
+            Poll::Pending => {
+                self.go_on(Phase::Parked);
+                self.parked.replace(Some(cx.waker().clone()));
+                return Poll::Pending;
             }
-            if self.has_hung_up.get() {
-                return Poll::Ready(Err(HungUp));
-            }
-            self.parked.replace(Some(cx.waker().clone()));
-            Poll::Pending
-        })
-        .await;
+        };
         self.go_on(Phase::Busy);
-        outcome
+        Poll::Ready(outcome)
     }
 
     /// Whether the sweep is to look whether the client has hung up.
@@ -248,7 +254,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::{pin::Pin, task::Context};
+    use std::pin::Pin;
 
     const TIMEOUTS: Timeouts = Timeouts { idle_ms: 75_000, request_ms: 10_000 };
 

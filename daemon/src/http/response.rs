@@ -76,7 +76,7 @@ impl<'o, 'b> Response<'o, 'b> {
     }
 
     /// The end. `head_only` (the answer to HEAD) leaves out the body but not its length. `Connection: close` is written unless
-    /// `keep_alive`; a client of HTTP/1.0 that is kept needs [`Head::keep_alive_header`](super::Head::keep_alive_header).
+    /// `keep_alive`; a client of HTTP/1.0 that is kept needs a header of its own, see [`ResponseOptions`](super::ResponseOptions).
     pub fn end(mut self, keep_alive: bool, head_only: bool) {
         self.lines(if keep_alive { b"\r\n" } else { b"Connection: close\r\n\r\n" });
         if !head_only {

@@ -4,9 +4,8 @@ use crate::{api::Answer, http::ErrorCode};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    future::poll_fn,
     rc::Rc,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
 };
 
 /// An errand that somebody waits for.
@@ -17,16 +16,15 @@ pub struct Asked {
 }
 
 impl Asked {
-    /// Waits for the answer. To be called once.
-    pub async fn wait(&self) -> Answer {
-        poll_fn(|cx| match self.answer.take() {
+    /// Waits for the answer. It comes once.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<Answer> {
+        match self.answer.take() {
             Some(answer) => Poll::Ready(answer),
             None => {
                 self.waker.replace(Some(cx.waker().clone()));
                 Poll::Pending
             }
-        })
-        .await
+        }
     }
 
     fn answer(&self, answer: Answer) {

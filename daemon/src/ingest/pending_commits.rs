@@ -6,7 +6,7 @@ use std::{
     collections::BTreeMap,
     future::poll_fn,
     rc::Rc,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -37,14 +37,18 @@ struct WaitingPush {
 impl PendingCommit {
     /// Waits until all records are delivered, or the wait is given up.
     pub async fn wait(&self) -> CommitOutcome {
-        poll_fn(|cx| match self.outcome() {
+        poll_fn(|cx| self.poll(cx)).await
+    }
+
+    /// As [`wait`](Self::wait), for a task that waits for something else as well.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<CommitOutcome> {
+        match self.outcome() {
             Some(outcome) => Poll::Ready(outcome),
             None => {
                 self.push.waker.replace(Some(cx.waker().clone()));
                 Poll::Pending
             }
-        })
-        .await
+        }
     }
 
     /// How the wait ended; `None` while it goes on.

@@ -83,13 +83,6 @@ pub struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// The header that tells a client of HTTP/1.0 that its connection is kept, where it is; for HTTP/1.1 that goes
-    /// without saying.
-    #[must_use]
-    pub fn keep_alive_header(&self) -> Option<(&'static str, &'static str)> {
-        (self.keep_alive && self.version == Version::Http10).then_some(("Connection", "keep-alive"))
-    }
-
     /// The content type without its parameters, such as `application/json`, as it was written.
     #[must_use]
     pub fn media_type(&self) -> Option<&str> {
