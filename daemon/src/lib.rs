@@ -28,6 +28,7 @@ pub mod datadir;
 pub mod drain;
 pub mod http;
 pub mod ids;
+pub mod ignore;
 pub mod ingest;
 pub mod json;
 pub mod letters;

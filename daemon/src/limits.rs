@@ -38,8 +38,11 @@ pub const BODY_BYTES_MIN: u64 = 1 << 10;
 /// Most room for a read of a body that is processed as it arrives, in bytes.
 pub const BODY_READ_BYTES: usize = 64 << 10;
 
-/// Bytes of requests and answers that a core holds for its connections, beyond [`READ_BUFFER_BYTES`] each. Beyond it, bodies wait
-/// to be read. The daemon then stays under 64 MiB with two cores and usual loads.
+/// Bytes in the budget for a piece of a streamed reply: more than most pieces have.
+pub const STREAM_PIECE_BYTES: usize = 64 << 10;
+
+/// Bytes of requests and answers that a core holds for its connections, beyond [`READ_BUFFER_BYTES`] each, before bodies
+/// wait to be read. With one body beyond it, two cores and what the log keeps, the daemon stays under 64 MiB with usual loads.
 pub const IN_FLIGHT_BYTES_PER_CORE: usize = 8 << 20;
 
 /// How long a body waits to be read before it is refused with 503. Other connections give their memory back within a few writes
@@ -52,10 +55,10 @@ pub const CONNECTION_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
 /// How long an idle connection keeps its buffer.
 pub const BUFFER_KEPT: Duration = Duration::from_millis(250);
 
-/// Connections of a core that keep their buffer between requests: 5 MiB of buffers. Other connections give their buffer back
-/// with each answer, except those with a token, whose check costs more than the buffer. Without this limit ten thousand
-/// connections with one request each would take 50 MiB for a moment.
-pub const RESTING_PER_CORE_MAX: usize = 1024;
+/// Connections of a core that keep their buffer between requests, 5 MiB in all. Further ones give it back with each answer,
+/// unless a token lets them in: to verify the token again costs more. Ten thousand connections that come at once, each with a
+/// request, would take 50 MiB for a moment otherwise.
+pub const BUFFERED_IDLE_PER_CORE_MAX: usize = 1024;
 
 /// Connections that must close or give their buffers back before free memory is returned to the system. For fewer the calls
 /// cost more than they free, unless no other connections follow.
@@ -89,39 +92,33 @@ pub const LINGER_BYTES_MAX: usize = 1 << 20;
 /// one is refused: a truncated `sub` could name somebody else.
 pub const PRODUCER_SUB_BYTES_MAX: usize = 255;
 
-/// Default of `--jwt-leeway`: how far the clocks of daemon and issuer may differ.
-pub const JWT_LEEWAY_DEFAULT: Duration = Duration::from_secs(60);
+/// Turns of the loop for which a commit window stays open at least, for clients that were just answered: an answer, the way of
+/// the next request, and its read take a few turns each.
+pub const WINDOW_TURNS_MIN: usize = 4;
 
-/// Largest value of `--jwt-leeway`, a day: clocks that differ by more are wrong and must be corrected.
-pub const JWT_LEEWAY_MAX: Duration = Duration::from_secs(24 * 3600);
-
-/// Least turns of the loop for which a group of the log stays open for the clients that were just answered. Sending an answer,
-/// the next request's way and reading it take a few turns each.
-pub const GATHER_TURNS_MIN: usize = 4;
-
-/// Most turns for which it stays open while more requests come. A turn takes one or two microseconds, so that all of them take
+/// Turns for which it stays open at most, while more pushes come. A turn takes one or two microseconds, so all of them take
 /// less than a write.
-pub const GATHER_TURNS_MAX: usize = 24;
+pub const WINDOW_TURNS_MAX: usize = 24;
 
-/// Turns after which the loop rests once, if it has not rested before. In the first turn the answers leave; in the second the
-/// requests arrive that have been sent already.
-pub const GATHER_TURNS_BEFORE_REST: usize = 2;
+/// Turns before the thread pauses, where it has not paused early: with the first the answers leave, with the second the
+/// requests come that are there already.
+pub const WINDOW_BEFORE_PAUSE_TURNS: usize = 2;
 
-/// Longest rest. A rest lasts half as long as the last write, so it is short on a fast disk.
-pub const GATHER_REST_MAX: Duration = Duration::from_micros(50);
+/// Longest pause. A pause is half as long as the last write, so on a fast disk it is short.
+pub const WINDOW_PAUSE_MAX: Duration = Duration::from_micros(50);
 
-/// Shortest rest. Falling asleep and waking up alone take a few microseconds.
-pub const GATHER_REST_MIN: Duration = Duration::from_micros(20);
+/// A pause that would be shorter is left out: to fall asleep and to wake up takes a few microseconds itself.
+pub const WINDOW_PAUSE_MIN: Duration = Duration::from_micros(20);
 
-/// Expected pushes from which on the loop does not rest: with so many there is always work.
-pub const GATHER_REST_EXPECTED: usize = 64;
+/// Expected pushes from which on there is no pause: with so many there is always something to do meanwhile.
+pub const WINDOW_PAUSE_PUSHES_MAX: usize = 64;
 
-/// Pushes answered by one write from which on the loop rests before it reads again. Fewer clients send their next request before
-/// a rest is over.
-pub const GATHER_REST_EARLY: usize = 8;
+/// Pushes answered by a write from which on the thread pauses before it reads again: fewer clients are back before the pause
+/// is over.
+pub const WINDOW_EARLY_PAUSE_PUSHES: usize = 8;
 
-/// Bytes at which a group closes at once: the disk takes longer to write them than to begin a write.
-pub const GATHER_BYTES: usize = 64 << 10;
+/// Bytes at which a commit window closes: to write them takes the disk longer than to begin.
+pub const WINDOW_BYTES: usize = 64 << 10;
 
 /// Messages of an NDJSON body that its answer lists. For more messages it gives their number only.
 pub const NDJSON_LISTED_MAX: u64 = 10_000;
@@ -254,8 +251,9 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
 /// a busy lane writes no seals.
 pub const QUIET_SWEEPS_MAX: u32 = 5;
 
-/// Seconds without a turn of a core's loop, which turns fifty times in one, after which it counts as stalled.
-pub const STALLED_LOOKS: u32 = 5;
+/// Checks, one a second, without a turn of the loop of a core after which the core counts as stalled. The loop turns fifty times a
+/// second.
+pub const STALLED_CHECKS: u32 = 5;
 
 /// How long a start waits for the lock of the data directory. The io_uring operations of a killed process may hold it for a
 /// moment.
@@ -264,7 +262,10 @@ pub const LOCK_WAIT: Duration = Duration::from_secs(2);
 /// Time for connections to finish their current request at shutdown.
 pub const CONNECTIONS_GRACE: Duration = Duration::from_secs(2);
 
-/// Step and least size of segments, in bytes. Smaller segments would only be replaced more often.
+/// Time for the replies that end a wait at shutdown to leave, after [`CONNECTIONS_GRACE`]: a few turns of a core's loop.
+pub const LAST_REPLIES_GRACE: Duration = Duration::from_millis(100);
+
+/// Segments have a multiple of this, in bytes, and this at least: smaller ones would only be rolled over more often.
 pub const SEGMENT_STEP_BYTES: u64 = 1 << 20;
 
 /// Segments that the quota should hold for each lane: one in use and two ready leave room to drain.
@@ -283,9 +284,15 @@ const _: () = assert!(READ_ROOM_BYTES < READ_BUFFER_BYTES && READ_BUFFER_BYTES <
 const _: () = assert!(BODY_BYTES_MIN <= BODY_BYTES_DEFAULT);
 const _: () = assert!(ROUND_ROWS_FEW_PARTITIONS <= ROUND_ROWS_MAX && LOAD_ROWS <= ROUND_ROWS_FEW_PARTITIONS);
 const _: () = assert!(LOAD_BYTES <= ROUND_BYTES_MAX);
-const _: () = assert!(GATHER_TURNS_MIN <= GATHER_TURNS_MAX && GATHER_TURNS_BEFORE_REST <= GATHER_TURNS_MIN);
-const _: () = assert!(GATHER_REST_MIN.as_nanos() <= GATHER_REST_MAX.as_nanos());
-const _: () = assert!(GATHER_REST_EARLY <= GATHER_REST_EXPECTED);
+const _: () = assert!(WINDOW_TURNS_MIN <= WINDOW_TURNS_MAX && WINDOW_BEFORE_PAUSE_TURNS <= WINDOW_TURNS_MIN);
+const _: () = assert!(WINDOW_PAUSE_MIN.as_nanos() <= WINDOW_PAUSE_MAX.as_nanos());
+const _: () = assert!(WINDOW_EARLY_PAUSE_PUSHES <= WINDOW_PAUSE_PUSHES_MAX);
 const _: () = assert!(BACKOFF_MIN.as_millis() < BACKOFF_MAX.as_millis());
 const _: () = assert!(LANE_PATIENCE_AT_END.as_millis() < LANE_PATIENCE.as_millis());
 const _: () = assert!(JWT_LEEWAY_DEFAULT.as_millis() <= JWT_LEEWAY_MAX.as_millis());
+
+/// Default of `--jwt-leeway`: how far the clocks of daemon and issuer may differ.
+pub const JWT_LEEWAY_DEFAULT: Duration = Duration::from_secs(60);
+
+/// Largest value of `--jwt-leeway`, a day: clocks that differ by more are wrong and must be corrected.
+pub const JWT_LEEWAY_MAX: Duration = Duration::from_secs(24 * 3600);

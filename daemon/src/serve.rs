@@ -4,18 +4,20 @@ use crate::{
     access::Gate,
     banner,
     config::{Config, PostgresTarget, ProbeDuplicates, sync_method},
-    connection::listener::{ListenError, bind_all},
+    connection::{
+        self, CoreFailed, ServerStart,
+        listener::{ListenError, bind_all},
+    },
     datadir::{DataDir, DataDirError, wal_dir},
     drain::{DrainFailed, DrainSettings, DrainStart, DrainThread},
-    ingest,
-    ingest::{CoreFailed, CoreStart},
     limits::{CONNECTIONS_PER_CORE_MAX, PG_REQUEST_DEADLINE, PG_REQUEST_STATEMENT_TIMEOUT},
     postgres::{channel::ChannelOptions, connect::TargetSource, worker::PgRequests},
     preflight::check_io_uring,
     process::{allowed_cpus, make_room_for_descriptors, raise_descriptor_limit, survive_file_size_limit},
     state::{
-        database_health::HealthMonitor, drain_signal::DrainSignal, drain_view::DrainView,
-        local_drain_state::LocalDrainState, log_view::LogView, mailbox::Mailboxes, pulse::Pulse, shared::Shared,
+        connection_count::ConnectionCount, database_health::HealthMonitor, drain_signal::DrainSignal,
+        drain_view::DrainView, local_drain_state::LocalDrainState, log_view::LogView, mailbox::Mailboxes, pulse::Pulse,
+        shared::Shared,
     },
     watchdog,
 };
@@ -81,6 +83,15 @@ impl From<LogError> for ServeError {
     }
 }
 
+impl From<CoreFailed> for ServeError {
+    fn from(failed: CoreFailed) -> Self {
+        match failed {
+            CoreFailed::Log(_) => Self::Storage(failed.to_string()),
+            CoreFailed::Lane(_) | CoreFailed::Setup(_) => Self::Setup(failed.to_string()),
+        }
+    }
+}
+
 impl From<ListenError> for ServeError {
     fn from(error: ListenError) -> Self {
         Self::Setup(error.to_string())
@@ -140,7 +151,8 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
     let threads =
         start_cores(&shared, &mut log, &pg_requests, sockets, (&cpus, connections_max), &ends).map_err(setup)?;
     let threads = when_all_serve(threads, &end)?;
-    watchdog::start(&shared).map_err(setup)?;
+    let stopping = Arc::clone(&shared);
+    watchdog::start(Arc::clone(&shared.pulses), move || stopping.is_stopping()).map_err(setup)?;
     let cluster: Arc<OnceLock<String>> = Arc::default();
     let target = target(&shared.config, &cluster);
     pg_requests.start(channel_options(&shared.config, Arc::clone(&target))).map_err(setup)?;
@@ -245,30 +257,34 @@ fn start_cores(
     let connections_max = share.clamp(1, CONNECTIONS_PER_CORE_MAX.into()) as u32;
     let mut threads = Vec::new();
     let (starting, started) = channel();
+    let connections = Arc::new(ConnectionCount::default());
     for (index, (lane, socket)) in log.lanes.drain(..).zip(sockets).enumerate() {
-        let (failed, failures) = channel();
         let cpu = pinned.then(|| cpus[index]);
-        let start = CoreStart {
-            shared: Arc::clone(shared),
-            lane,
-            socket,
-            cpu,
-            connections_max,
-            pg_requests: pg_requests.clone(),
-            failed,
-            starting: starting.clone(),
-        };
-        forward(failures, ends, |failed| match failed {
-            CoreFailed::Storage(what) => ServeError::Storage(what),
-            CoreFailed::Setup(what) => ServeError::Setup(what),
-        })?;
-        let ends = ends.clone();
+        let pg_requests = pg_requests.clone();
+        let (shared, connections) = (Arc::clone(shared), Arc::clone(&connections));
+        let (ends, failing, starting) = (ends.clone(), ends.clone(), starting.clone());
         threads.push(std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ingest::run(start)));
+            let start = ServerStart {
+                config: Arc::clone(&shared.config),
+                gate: Arc::clone(&shared.gate),
+                log: Arc::clone(&shared.log),
+                drain: Arc::clone(&shared.drain),
+                health: Arc::clone(&shared.health),
+                mailboxes: Arc::clone(&shared.mailboxes),
+                pulses: Arc::clone(&shared.pulses),
+                pg_requests,
+                connections,
+                lane,
+                socket,
+                cpu,
+                connections_max,
+                on_failure: Box::new(move |failed| tell(&failing, End::Failed(failed.into()))),
+                starting,
+            };
+            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| connection::run(start)));
             let error = match outcome {
                 Ok(Ok(())) => return,
-                Ok(Err(CoreFailed::Storage(what))) => ServeError::Storage(what),
-                Ok(Err(CoreFailed::Setup(what))) => ServeError::Setup(what),
+                Ok(Err(failed)) => failed.into(),
                 Err(_) => {
                     tracing::error!(code = "core_panicked", "a core thread panicked; the daemon ends");
                     ServeError::Storage("a core thread panicked".to_owned())

@@ -1,56 +1,60 @@
-//! Sees that each core's loop makes progress, and tells when one does not: whoever the kernel gave to that core waits for nothing.
+//! The watchdog: notices when a core's loop stands still, for then the connections that the kernel gave to that core are not
+//! served.
 //!
-//! A core beats with each of its sweeps. The watchdog counts its own looks, not the clock: a process, or a machine, that was
+//! A core beats with each of its sweeps. The watchdog counts its own checks instead of time: a process or a machine that was
 //! stopped as a whole is no stalled core.
 
-use crate::{
-    limits::STALLED_LOOKS,
-    state::{pulse::Pulse, shared::Shared},
-};
+use crate::{limits::STALLED_CHECKS, state::pulse::Pulse};
 use std::{io, sync::Arc, time::Duration};
 
-/// Time between looks.
-const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Time between checks.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What was seen of one core so far.
+/// What the checks have seen of one core.
 #[derive(Default)]
 struct Watched {
     beats: u64,
-    /// Looks without a beat.
-    looks: u32,
+    /// Checks without a beat.
+    silent_checks: u32,
+}
+
+/// A change of a core's state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    Stalled,
+    GoesOn,
 }
 
 impl Watched {
-    /// Looks at a core. Returns whether it just stalled (`Some(true)`), or goes on after it had (`Some(false)`).
-    fn look(&mut self, pulse: &Pulse) -> Option<bool> {
+    /// Checks a core. Returns a change since the last check.
+    fn check(&mut self, pulse: &Pulse) -> Option<Change> {
         let beats = pulse.beats();
-        self.looks = if beats == self.beats { self.looks.saturating_add(1) } else { 0 };
+        self.silent_checks = if beats == self.beats { self.silent_checks.saturating_add(1) } else { 0 };
         self.beats = beats;
-        let is_stalled = self.looks >= STALLED_LOOKS;
-        (pulse.set_stalled(is_stalled) != is_stalled).then_some(is_stalled)
+        let is_stalled = self.silent_checks >= STALLED_CHECKS;
+        let has_changed = pulse.set_stalled(is_stalled) != is_stalled;
+        has_changed.then_some(if is_stalled { Change::Stalled } else { Change::GoesOn })
     }
 }
 
-/// Starts the thread; it ends with the process.
+/// Starts the watchdog's thread. It ends with the process, or once `is_stopping`: a core that has ended beats no more.
 ///
 /// # Errors
 /// When the system gives no thread.
-pub fn start(shared: &Arc<Shared>) -> io::Result<()> {
-    let shared = Arc::clone(shared);
+pub fn start(pulses: Arc<[Pulse]>, is_stopping: impl Fn() -> bool + Send + 'static) -> io::Result<()> {
     std::thread::Builder::new().name("watchdog".into()).spawn(move || {
-        let mut watched: Vec<Watched> = shared.pulses.iter().map(|_| Watched::default()).collect();
-        // A core that has ended beats no more.
-        while !shared.is_stopping() {
-            std::thread::sleep(LOOK_INTERVAL);
-            for (core, (pulse, watched)) in shared.pulses.iter().zip(&mut watched).enumerate() {
-                match watched.look(pulse) {
-                    Some(true) => tracing::error!(
+        let mut watched: Vec<Watched> = pulses.iter().map(|_| Watched::default()).collect();
+        while !is_stopping() {
+            std::thread::sleep(CHECK_INTERVAL);
+            for (core, (pulse, watched)) in pulses.iter().zip(&mut watched).enumerate() {
+                match watched.check(pulse) {
+                    Some(Change::Stalled) => tracing::error!(
                         code = "core_stalled",
                         core,
-                        looks = watched.looks,
-                        "a core's loop does not come round; its connections are not served"
+                        checks = watched.silent_checks,
+                        "the loop of a core stands still; its connections are not served"
                     ),
-                    Some(false) => tracing::warn!(core, "the core's loop goes on"),
+                    Some(Change::GoesOn) => tracing::warn!(core, "the loop of the core goes on"),
                     None => {}
                 }
             }
@@ -67,14 +71,14 @@ mod tests {
     fn a_core_is_told_once_when_it_stalls_and_once_when_it_goes_on() {
         let (pulse, mut watched) = (Pulse::default(), Watched::default());
         pulse.beat();
-        for _ in 0..STALLED_LOOKS {
-            assert_eq!((watched.look(&pulse), pulse.is_stalled()), (None, false));
+        for _ in 0..STALLED_CHECKS {
+            assert_eq!((watched.check(&pulse), pulse.is_stalled()), (None, false));
         }
-        assert_eq!((watched.look(&pulse), pulse.is_stalled()), (Some(true), true));
-        assert_eq!(watched.look(&pulse), None);
+        assert_eq!((watched.check(&pulse), pulse.is_stalled()), (Some(Change::Stalled), true));
+        assert_eq!(watched.check(&pulse), None);
         pulse.beat();
-        assert_eq!((watched.look(&pulse), pulse.is_stalled()), (Some(false), false));
+        assert_eq!((watched.check(&pulse), pulse.is_stalled()), (Some(Change::GoesOn), false));
         pulse.beat();
-        assert_eq!(watched.look(&pulse), None);
+        assert_eq!(watched.check(&pulse), None);
     }
 }

@@ -1,24 +1,18 @@
 //! What is refused as soon as a request's head is there: before its body is read, and before a 100 asks for it.
 
-use super::RouteMatch;
+use super::{Api, RouteMatch, push::Pushes};
 use crate::{
     access,
     access::{AccessRequest, Grant},
     http::{Body, ErrorCode, Head, Refusal, coding::Coding},
-    ingest::Core,
 };
 
 /// Whether a request may go on, and what its sender may do. Asked once for each request, when its head was read.
 ///
 /// # Errors
 /// The answer that it gets instead. The connection is closed after it, unless all of the body is at hand.
-pub fn admit(
-    core: &Core,
-    head: &Head<'_>,
-    found: &RouteMatch<'_>,
-    cache: &mut access::Cache,
-) -> Result<Grant, Refusal> {
-    let gate = &core.shared.gate;
+pub fn admit(api: &Api, head: &Head<'_>, found: &RouteMatch<'_>, cache: &mut access::Cache) -> Result<Grant, Refusal> {
+    let gate = &api.gate;
     let route = found.route;
     // Before a browser lets a web page send its token, it asks without one whether the page may.
     let is_preflight = found.is_options() && gate.origins.allow(head.origin).is_some();
@@ -28,7 +22,7 @@ pub fn admit(
         return Err(ErrorCode::LengthRequired.into());
     }
     Coding::of(head.content_encoding)?;
-    let max_body_bytes = core.shared.config.max_body_bytes;
+    let max_body_bytes = api.max_body_bytes;
     if matches!(head.framing, Body::Length(length) if length > max_body_bytes) && !found.takes_lines(head) {
         return Err(Refusal::body_too_large(max_body_bytes));
     }
@@ -38,13 +32,13 @@ pub fn admit(
     if let Some(queue) = found.queue() {
         check_queue(&grant, queue)?;
     }
-    if core.shared.log.has_failed() {
+    if api.pushes.log.has_failed() {
         return Err(ErrorCode::StorageFailed.into());
     }
     // Whoever asks first is not told to send what has no room. The others have sent it by the time they are answered, and
     // there may be room for it then.
-    if head.expect_continue && core.is_full() {
-        return Err(log_full(core));
+    if head.expect_continue && api.pushes.lane.is_full() {
+        return Err(log_full(&api.pushes));
     }
     Ok(grant)
 }
@@ -66,8 +60,8 @@ pub(super) fn check_rate(grant: &Grant, messages: u64) -> Result<(), Refusal> {
 }
 
 /// The log's quota is reached, or its disk is full.
-pub(super) fn log_full(core: &Core) -> Refusal {
-    Refusal::from(ErrorCode::LogFull).retry_after_s(core.shared.drain.retry_after_s(core.shared.log.segment_bytes))
+pub(super) fn log_full(pushes: &Pushes) -> Refusal {
+    Refusal::from(ErrorCode::LogFull).retry_after_s(pushes.drain.retry_after_s(pushes.log.segment_bytes))
 }
 
 /// The log took it, and was then not able to write it.

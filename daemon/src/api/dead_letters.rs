@@ -1,10 +1,11 @@
 //! What PostgreSQL refused: listed, shown, put back, dropped. The thread `postgres` does the work.
 
-use super::{Request, reply::Reply};
+use super::{Api, Request, reply::Reply};
 use crate::{
+    config::Config,
     datadir::wal_dir,
     http::{ErrorCode, Refusal, path},
-    ingest::Core,
+    ingest::PendingReplies,
     json::push,
     letters::{
         files::LetterFiles,
@@ -13,12 +14,25 @@ use crate::{
         store::{DeadLetterStore, PAGE_MAX, StoreError, batches},
         view::{LetterView, RetryView},
     },
-    postgres::{remedy::Remedy, schema::quoted},
+    postgres::{remedy::Remedy, schema::quoted, worker::PgRequests},
     state::{drain_view::DrainView, pg_answer::PgAnswer},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::sync::{Arc, atomic::Ordering};
+use std::{
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+};
+
+/// What the endpoints of dead letters ask PostgreSQL with.
+pub(super) struct DeadLetters {
+    /// The core's number.
+    pub(super) core: u16,
+    pub(super) replies: Rc<PendingReplies>,
+    pub(super) pg_requests: PgRequests,
+    pub(super) config: Arc<Config>,
+    pub(super) drain: Arc<DrainView>,
+}
 
 /// Letters of a page where the request does not say.
 const PAGE_DEFAULT: u32 = 100;
@@ -45,25 +59,25 @@ pub(super) fn list<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refus
             _ => return Err(invalid("there is no such parameter; there are queue, after and limit")),
         }
     }
-    ask(request.core, async move |letters| letters.list(queue.as_deref(), after, limit).await)
+    ask(request.api, async move |letters| letters.list(queue.as_deref(), after, limit).await)
 }
 
 /// `GET /api/v1/dead-letters/{id}`
 pub(super) fn show<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
     let id = id(request)?;
-    ask(request.core, async move |letters| letters.show(id).await)
+    ask(request.api, async move |letters| letters.show(id).await)
 }
 
 /// `POST /api/v1/dead-letters/{id}/retry`
 pub(super) fn retry<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
     let id = id(request)?;
-    ask(request.core, async move |letters| letters.retry(id).await)
+    ask(request.api, async move |letters| letters.retry(id).await)
 }
 
 /// `DELETE /api/v1/dead-letters/{id}`
 pub(super) fn remove<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
     let id = id(request)?;
-    ask(request.core, async move |letters| letters.remove(id).await)
+    ask(request.api, async move |letters| letters.remove(id).await)
 }
 
 fn id(request: &Request<'_, '_, '_>) -> Result<LetterId, Refusal> {
@@ -87,24 +101,31 @@ pub(super) fn retry_all<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, 
         push::check_queue(queue)
             .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, format!("the body: queue: {error}")))?;
     }
-    ask(request.core, async move |letters| letters.retry_first(body.queue.as_deref()).await)
+    ask(request.api, async move |letters| letters.retry_first(body.queue.as_deref()).await)
 }
 
 /// Leaves work for the thread `postgres`, whose answer is the reply.
 fn ask<'a>(
-    core: &Core,
+    api: &Api,
     work: impl AsyncFnOnce(Letters) -> Result<PgAnswer, StoreError> + Send + 'static,
 ) -> Result<Reply<'a>, Refusal> {
-    let (config, drain) = (Arc::clone(&core.shared.config), Arc::clone(&core.shared.drain));
-    let pending = core.ask(Box::new(move |client| {
-        Box::pin(async move {
-            let files = LetterFiles::below(&wal_dir(&config.data_dir));
-            let store = DeadLetterStore::new(client, &quoted(&config.schema), files);
-            work(Letters { store, drain }).await.unwrap_or_else(|error| refused(&error))
-        })
-    }));
+    let DeadLetters { core, replies, pg_requests, config, drain } = &api.letters;
+    let (config, drain) = (Arc::clone(config), Arc::clone(drain));
+    let pending = replies.add();
+    let is_taken = pg_requests.submit(
+        *core,
+        pending.id(),
+        pending.cancel_flag(),
+        Box::new(move |client| {
+            Box::pin(async move {
+                let files = LetterFiles::below(&wal_dir(&config.data_dir));
+                let store = DeadLetterStore::new(client, &quoted(&config.schema), files);
+                work(Letters { store, drain }).await.unwrap_or_else(|error| refused(&error))
+            })
+        }),
+    );
     let full = "too many such requests wait for the connection to PostgreSQL";
-    pending.map(Reply::Asked).ok_or_else(|| Refusal::new(ErrorCode::Overloaded, full))
+    if is_taken { Ok(Reply::Postgres(pending)) } else { Err(Refusal::new(ErrorCode::Overloaded, full)) }
 }
 
 /// The dead letters as the requests see them, on the thread `postgres`.

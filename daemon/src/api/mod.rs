@@ -1,5 +1,13 @@
-//! What each path does: from a request's head to a row of [`ROUTES`], from its body to a [`Reply`], which then waits for what
-//! it must wait for.
+//! What each path does: from a request's head to a row of [`ROUTES`], from its body to a [`Reply`].
+//!
+//! ```text
+//!   admit ─► routes ─► handler ─► Reply     push     appends to the log
+//!                                           state    health, readiness, figures
+//!                                           dead_letters    asks PostgreSQL
+//! ```
+//!
+//! A reply may be known at once, depend on the disk, on a commit or on PostgreSQL, or be streamed. Here it is only made and
+//! written; waiting for it with a client at the other end is the connection's part.
 
 mod admit;
 mod dead_letters;
@@ -8,62 +16,193 @@ mod push;
 mod pushed;
 mod reply;
 mod routes;
+mod scratch;
 mod state;
+mod stream;
+mod writer;
 
 pub use admit::{admit, storage_failed_meanwhile};
 pub use pattern::Pattern;
 pub use push::Lines;
-pub use reply::{Ahead, Reply, write_refusal};
+pub use reply::{Reply, ReplyHead};
 pub use routes::{BodyKind, ROUTES, Route, RouteMatch, find as find_route};
+pub use stream::{BodySource, NextPiece, StreamReply};
 
-use crate::{access::Grant, http::Head, ingest::Core};
-use push::Prepared;
+use crate::{
+    access::{Gate, Grant},
+    config::Config,
+    http::{Head, Method, Refusal, ResponseOptions},
+    ingest::{LaneWriter, PendingCommits, PendingReplies},
+    postgres::worker::PgRequests,
+    state::{
+        connection_count::ConnectionCount, database_health::HealthMonitor, drain_view::DrainView, log_view::LogView,
+        pulse::Pulse,
+    },
+};
+use dead_letters::DeadLetters;
+use push::{Prepared, Pushes};
 use routes::Handler;
+use state::Status;
+use std::{rc::Rc, sync::Arc, time::Duration};
+use writer::ReplyWriter;
+
+/// The endpoints of one core. Each has the views that it needs, and no others.
+pub struct Api {
+    gate: Arc<Gate>,
+    max_body_bytes: u64,
+    pushes: Pushes,
+    status: Status,
+    letters: DeadLetters,
+    writer: ReplyWriter,
+}
+
+/// What an [`Api`] is made of.
+pub struct ApiParts {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// Who may do what.
+    pub gate: Arc<Gate>,
+    /// The log.
+    pub log: Arc<LogView>,
+    /// The drain.
+    pub drain: Arc<DrainView>,
+    /// Whether PostgreSQL answers.
+    pub health: Arc<HealthMonitor>,
+    /// The cores' signs of life.
+    pub pulses: Arc<[Pulse]>,
+    /// The daemon's open connections.
+    pub connections: Arc<ConnectionCount>,
+    /// The core's lane.
+    pub lane: Rc<LaneWriter>,
+    /// The core's pushes that wait for a commit.
+    pub commits: Rc<PendingCommits>,
+    /// The core's requests that wait for PostgreSQL.
+    pub replies: Rc<PendingReplies>,
+    /// Where PostgreSQL is asked.
+    pub pg_requests: PgRequests,
+    /// The core's number.
+    pub core: u16,
+}
+
+impl Api {
+    /// The endpoints over these views.
+    #[must_use]
+    pub fn new(parts: ApiParts) -> Self {
+        let ApiParts {
+            config,
+            gate,
+            log,
+            drain,
+            health,
+            pulses,
+            connections,
+            lane,
+            commits,
+            replies,
+            pg_requests,
+            core,
+        } = parts;
+        Self {
+            gate,
+            max_body_bytes: config.max_body_bytes,
+            writer: ReplyWriter::new(Rc::clone(&lane), Arc::clone(&health), config.sync),
+            letters: DeadLetters { core, replies, pg_requests, config: Arc::clone(&config), drain: Arc::clone(&drain) },
+            status: Status {
+                sync: config.sync,
+                log: Arc::clone(&log),
+                drain: Arc::clone(&drain),
+                health: Arc::clone(&health),
+                pulses,
+                connections,
+                lane: Rc::clone(&lane),
+            },
+            pushes: Pushes::new(config, lane, commits, log, drain, health),
+        }
+    }
+
+    /// Sets the time that replies are dated with, since 1970.
+    pub fn set_date(&self, now: Duration) {
+        self.writer.set_date(now);
+    }
+
+    /// Bytes that a body may have.
+    #[must_use]
+    pub fn max_body_bytes(&self) -> u64 {
+        self.max_body_bytes
+    }
+
+    /// How the request with this head is to be answered.
+    #[must_use]
+    pub fn response_options(&self, head: &Head<'_>) -> ResponseOptions {
+        ResponseOptions {
+            keep_alive: head.keep_alive && !self.pushes.lane.is_shutting_down(),
+            head_only: head.method == Method::Head,
+            version: head.version,
+            allow_origin: self.gate.origins.allow(head.origin),
+        }
+    }
+
+    /// Appends a refusal to `out`.
+    pub fn write_refusal(&self, refusal: &Refusal, options: ResponseOptions, out: &mut Vec<u8>) {
+        self.writer.refusal(refusal, None, options, out);
+    }
+
+    /// Dispatches a whole request that was admitted, unless it has to wait for room in the log: `None` then, and nothing was
+    /// done. The reply may still have to wait.
+    pub fn dispatch_now<'a>(
+        &self,
+        head: &Head<'a>,
+        found: &RouteMatch<'a>,
+        grant: &Grant,
+        body: &'a [u8],
+    ) -> Option<Reply<'a>> {
+        let request = Request { api: self, head, found, grant, body };
+        let reply = match found.route.handler {
+            Handler::Answer(answer) => answer(&request).map(Some),
+            Handler::Push(prepare) => prepare(&request).and_then(Prepared::append_now),
+        };
+        reply.unwrap_or_else(|refusal| Some(Reply::Refused(refusal)))
+    }
+
+    /// As [`dispatch_now`](Self::dispatch_now), but waits for room in the log.
+    pub async fn dispatch<'a>(
+        &self,
+        head: &Head<'a>,
+        found: &RouteMatch<'a>,
+        grant: &Grant,
+        body: &'a [u8],
+    ) -> Reply<'a> {
+        let request = Request { api: self, head, found, grant, body };
+        let reply = match found.route.handler {
+            Handler::Answer(answer) => answer(&request),
+            Handler::Push(prepare) => match prepare(&request) {
+                Ok(prepared) => prepared.append().await,
+                Err(refusal) => Err(refusal),
+            },
+        };
+        reply.unwrap_or_else(Reply::Refused)
+    }
+
+    /// Begins a push of lines.
+    ///
+    /// # Errors
+    /// What is wrong with its head.
+    pub fn begin_lines<'c, 'h>(
+        &'c self,
+        head: &Head<'h>,
+        found: &'h RouteMatch<'_>,
+        grant: &Grant,
+    ) -> Result<Lines<'c, 'h>, Refusal> {
+        Lines::begin(&self.pushes, head, found, grant)
+    }
+}
 
 /// A whole request that was admitted, as its handler gets it.
 struct Request<'r, 'c, 'a> {
-    core: &'c Core,
+    api: &'c Api,
     head: &'r Head<'a>,
-    found: RouteMatch<'a>,
+    found: &'r RouteMatch<'a>,
     grant: &'c Grant,
     /// Decoded; empty where there is none.
     body: &'a [u8],
-}
-
-/// Answers a whole request that was admitted, unless that has to wait for room in the log: `None` then, and nothing was done.
-/// The reply may still have to wait.
-pub fn handle_now<'a>(
-    core: &Core,
-    head: &Head<'a>,
-    found: RouteMatch<'a>,
-    grant: &Grant,
-    body: &'a [u8],
-) -> Option<Reply<'a>> {
-    let handler = found.route.handler;
-    let request = Request { core, head, found, grant, body };
-    let reply = match handler {
-        Handler::Answer(answer) => answer(&request).map(Some),
-        Handler::Push(prepare) => prepare(&request).and_then(Prepared::append_now),
-    };
-    reply.unwrap_or_else(|refusal| Some(Reply::refused(refusal)))
-}
-
-/// The same, waiting for room in the log.
-pub async fn handle<'a>(
-    core: &Core,
-    head: &Head<'a>,
-    found: RouteMatch<'a>,
-    grant: &Grant,
-    body: &'a [u8],
-) -> Reply<'a> {
-    let handler = found.route.handler;
-    let request = Request { core, head, found, grant, body };
-    let reply = match handler {
-        Handler::Answer(answer) => answer(&request),
-        Handler::Push(prepare) => match prepare(&request) {
-            Ok(prepared) => prepared.append().await,
-            Err(refusal) => Err(refusal),
-        },
-    };
-    reply.unwrap_or_else(Reply::refused)
 }

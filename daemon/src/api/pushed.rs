@@ -1,26 +1,22 @@
-//! What is said of a push, once it is durable.
+//! The reply to a push.
 
-use super::{
-    admit,
-    reply::{write_answer, write_refusal},
-};
+use super::writer::ReplyWriter;
 use crate::{
     http::{
-        Manner, Refusal,
-        response::{json_string, push_number},
+        Refusal, ResponseOptions,
+        response::{JSON, json_string, push_number},
     },
-    ingest::{Awaited, CommitWait, Core},
-    state::{
-        database_health::DatabaseHealth,
-        mailbox::{Delivery, Fate},
-    },
+    ingest::{CommitOutcome, PendingCommit},
+    state::mailbox::{Delivery, Fate},
 };
-use forebay_wal::group::SyncMethod;
 use smallvec::SmallVec;
-use std::{borrow::Cow, rc::Rc};
+use std::{
+    borrow::Cow,
+    task::{Context, Poll},
+};
 use uuid::{Uuid, fmt::Hyphenated};
 
-/// Which words a push is answered with.
+/// The form of the reply to a push.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// An array in the order of the items, for a push without buffer flags.
@@ -31,7 +27,7 @@ pub enum Form {
     Minimal,
 }
 
-/// A message as its answer names it.
+/// A message as the reply names it.
 pub struct PushedItem<'a> {
     /// The message's id.
     pub id: Uuid,
@@ -43,7 +39,7 @@ pub struct PushedItem<'a> {
 
 /// A push of which all, or the first lines, are in the log.
 pub struct Pushed<'a> {
-    /// The words of the answer.
+    /// The form of the reply.
     pub form: Form,
     /// Its messages; empty for [`Form::Minimal`].
     pub items: SmallVec<[PushedItem<'a>; 1]>,
@@ -51,81 +47,94 @@ pub struct Pushed<'a> {
     pub count: u64,
     /// They are durable when the lane has come so far.
     pub end_ordinal: u64,
-    /// The wait for the commit, if somebody does, in the order of the items.
-    pub awaited: SmallVec<[Rc<Awaited>; 1]>,
-    /// What became of those whose commit was waited for before, and which are not listed.
-    pub settled: Option<Settled>,
+    /// The commits that it waits for, in the order of the items.
+    pub commits: SmallVec<[PendingCommit; 1]>,
+    /// What became of messages that are counted instead of listed, if there are any. They come before those of `commits`.
+    pub counted: Option<CountedFates>,
     /// Why an NDJSON body ended early.
     pub ended_by: Option<Box<Refusal>>,
 }
 
-/// How those messages of a push fared that are only counted.
+/// What became of those messages of a push that are only counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Settled {
+pub struct CountedFates {
     duplicates: u64,
     failed: u64,
-    /// Whether some were not committed in time.
-    is_short: bool,
+    /// Whether the wait for some of them was given up.
+    is_incomplete: bool,
 }
 
-impl Pushed<'_> {
+impl<'a> Pushed<'a> {
     /// A push of nothing yet.
     pub(super) fn nothing(form: Form) -> Self {
         Self {
             form,
-            items: Default::default(),
+            items: SmallVec::new(),
             count: 0,
             end_ordinal: 0,
-            awaited: Default::default(),
-            settled: None,
+            commits: SmallVec::new(),
+            counted: None,
             ended_by: None,
         }
     }
 
-    /// Whether its answer is known as soon as its messages are in the log, and leaves once they are durable.
-    pub(super) fn is_known_ahead(&self) -> bool {
-        self.awaited.is_empty() && self.settled.is_none() && self.ended_by.is_none()
+    /// The same push, which borrows nothing.
+    pub(super) fn into_owned(self) -> Pushed<'static> {
+        let Self { form, items, count, end_ordinal, commits, counted, ended_by } = self;
+        // In exactly as much memory as they need.
+        let mut owned = SmallVec::with_capacity(items.len());
+        owned.extend(items.into_iter().map(PushedItem::into_owned));
+        Pushed { form, items: owned, count, end_ordinal, commits, counted, ended_by }
     }
 
-    /// Waits for what the answer stands on, and writes it. Returns whether the connection must be closed after it.
-    pub(super) async fn finish(mut self, core: &Core, manner: Manner, out: &mut Vec<u8>) -> bool {
-        if core.durable(self.end_ordinal).await.is_err() {
-            return write_refusal(core, &admit::storage_failed_meanwhile(), None, manner, out);
-        }
-        if let Some(refusal) = self.ended_by.take() {
-            return write_refusal(core, &refusal, Some(self.count), manner, out);
-        }
-        let mut committed = !self.awaited.is_empty() || self.settled.is_some();
-        committed &= !self.settled.is_some_and(|settled| settled.is_short);
-        for awaited in &self.awaited {
-            committed &= awaited.wait().await == CommitWait::Committed;
-        }
-        self.write(core, committed, manner, out);
-        false
+    /// Bytes of memory that it has, about.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let texts = |item: &PushedItem<'_>| item.queue.len() + item.transaction_id.as_ref().map_or(0, |id| id.len());
+        self.items.iter().map(|item| size_of::<PushedItem<'_>>() + texts(item)).sum()
     }
 
-    /// Writes the answer.
-    pub(super) fn write(&self, core: &Core, committed: bool, manner: Manner, out: &mut Vec<u8>) {
-        let durability: &[u8] = match (committed, core.shared.config.sync.method()) {
-            (true, _) => b"Forebay-Durability: postgres\r\n",
-            (false, SyncMethod::None) => b"Forebay-Durability: memory\r\n",
-            (false, _) => b"Forebay-Durability: disk\r\n",
-        };
-        let mut body = core.scratch();
-        self.write_body(core.shared.health.get() == DatabaseHealth::Connected, &mut body);
-        write_answer(core, 201, durability, &body, manner, out);
-        core.give_back(body);
+    /// Whether the reply depends on nothing that is still to come but the disk.
+    pub(super) fn is_settled(&self) -> bool {
+        self.ended_by.is_some() || self.commits.iter().all(|commit| commit.outcome().is_some())
     }
 
-    /// Waits for the commits that are awaited, and counts instead of listing what became of their messages.
-    pub async fn settle(&mut self) {
-        let mut settled = self.settled.unwrap_or_default();
-        for awaited in &self.awaited {
-            settled.is_short |= awaited.wait().await != CommitWait::Committed;
+    /// Waits until it is settled.
+    pub(super) fn poll_settled(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ended_by.is_some() || self.commits.iter().all(|commit| commit.poll(cx).is_ready()) {
+            return Poll::Ready(());
         }
-        (settled.duplicates, settled.failed) = self.exceptions();
-        self.awaited.clear();
-        self.settled = Some(settled);
+        Poll::Pending
+    }
+
+    /// Waits for the commits, and counts instead of listing what became of their messages.
+    pub(super) async fn count_fates(&mut self) {
+        let mut counted = self.counted.unwrap_or_default();
+        for commit in &self.commits {
+            counted.is_incomplete |= commit.wait().await != CommitOutcome::Committed;
+        }
+        (counted.duplicates, counted.failed) = self.exceptions();
+        self.commits.clear();
+        self.counted = Some(counted);
+    }
+
+    /// Whether all messages are known to be in PostgreSQL.
+    fn is_committed(&self) -> bool {
+        let is_waited_for = !self.commits.is_empty() || self.counted.is_some();
+        let is_incomplete = self.counted.is_some_and(|counted| counted.is_incomplete)
+            || self.commits.iter().any(|commit| commit.outcome() != Some(CommitOutcome::Committed));
+        is_waited_for && !is_incomplete
+    }
+
+    /// Appends the reply with what is known by now. The messages are durable.
+    pub(super) fn write(&self, writer: &ReplyWriter, options: ResponseOptions, out: &mut Vec<u8>) {
+        if let Some(refusal) = &self.ended_by {
+            writer.refusal(refusal, Some(self.count), options, out);
+            return;
+        }
+        let mut body = writer.bodies.take();
+        self.write_body(writer.database_is_healthy(), &mut body);
+        writer.reply(201, JSON, writer.durability_line(self.is_committed()), &body, options, out);
+        writer.bodies.give_back(body);
     }
 
     fn write_body(&self, database_is_healthy: bool, out: &mut Vec<u8>) {
@@ -153,7 +162,7 @@ impl Pushed<'_> {
                 push_number(out, self.count);
                 out.extend_from_slice(br#","dbHealthy":"#);
                 out.extend_from_slice(healthy);
-                if !self.awaited.is_empty() || self.settled.is_some() {
+                if !self.commits.is_empty() || self.counted.is_some() {
                     let (duplicates, failed) = self.exceptions();
                     out.extend_from_slice(br#","duplicates":"#);
                     push_number(out, duplicates);
@@ -167,12 +176,12 @@ impl Pushed<'_> {
     }
 
     fn deliveries(&self) -> impl Iterator<Item = Option<Delivery>> {
-        self.awaited.iter().flat_map(|awaited| (0..awaited.count()).map(|index| awaited.delivery(index)))
+        self.commits.iter().flat_map(|commit| (0..commit.count()).map(|index| commit.delivery(index)))
     }
 
     /// How many duplicates there were, and how many messages that PostgreSQL refused.
     fn exceptions(&self) -> (u64, u64) {
-        let before = self.settled.unwrap_or_default();
+        let before = self.counted.unwrap_or_default();
         self.deliveries().flatten().fold((before.duplicates, before.failed), |(duplicates, failed), delivery| {
             match delivery.fate {
                 Fate::Queued => (duplicates, failed),
@@ -184,6 +193,11 @@ impl Pushed<'_> {
 }
 
 impl PushedItem<'_> {
+    fn into_owned(self) -> PushedItem<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        PushedItem { id: self.id, transaction_id: self.transaction_id.map(owned), queue: owned(self.queue) }
+    }
+
     fn write(&self, index: usize, delivery: Option<&Delivery>, whole: bool, out: &mut Vec<u8>) {
         if index > 0 {
             out.push(b',');
@@ -244,15 +258,7 @@ mod tests {
 
     #[test]
     fn every_form_of_answer_is_json_with_the_contract_s_names() {
-        let pushed = |form| Pushed {
-            form,
-            items: smallvec::smallvec![item(), item()],
-            count: 2,
-            end_ordinal: 0,
-            awaited: SmallVec::new(),
-            settled: None,
-            ended_by: None,
-        };
+        let pushed = |form| Pushed { items: smallvec::smallvec![item(), item()], count: 2, ..Pushed::nothing(form) };
         let body = |form| {
             let mut body = Vec::new();
             pushed(form).write_body(true, &mut body);

@@ -1,139 +1,154 @@
-//! A reply: ready, or a push that waits for the disk, or for PostgreSQL.
+//! A reply, as a handler makes it: known, or to be waited for.
 
-use super::pushed::Pushed;
+use super::{Api, pushed::Pushed, stream::StreamReply};
 use crate::{
     http::{
-        Manner, Methods, Refusal, cors,
-        response::{GUARDS, JSON, Response},
+        Refusal, ResponseOptions, cors,
+        response::{GUARDS, JSON},
     },
-    ingest::{Core, PendingReply},
+    ingest::PendingReply,
     state::pg_answer::PgAnswer,
+};
+use std::{
+    borrow::Cow,
+    task::{Context, Poll},
 };
 
 /// What a request is answered with.
 pub enum Reply<'a> {
     /// Known already.
-    Ready {
-        /// Status.
-        status: u16,
-        /// `Allow`, for OPTIONS.
-        allow: Option<Methods>,
-        /// JSON, or nothing.
-        body: Vec<u8>,
-    },
+    Whole(WholeReply),
     /// Refused.
     Refused(Refusal),
-    /// PostgreSQL was asked.
-    Asked(PendingReply),
-    /// Messages were appended to the log.
+    /// Messages were appended to the log; the reply depends on the disk, and on PostgreSQL where a commit is waited for.
     Pushed(Pushed<'a>),
+    /// PostgreSQL was asked.
+    Postgres(PendingReply),
+    /// Produced while it is sent.
+    Stream(Box<StreamReply>),
 }
 
-/// An answer that was written before it may leave.
-#[derive(Clone, Copy, Debug)]
-pub struct Ahead {
-    /// It may leave when the lane is durable up to here.
-    pub end_ordinal: u64,
-    /// Whether the connection must be closed after it.
-    pub closes: bool,
+/// What stands before the body of a reply, beside what all replies have.
+pub struct ReplyHead {
+    /// 200 to 599.
+    pub status: u16,
+    /// Empty where there is no body.
+    pub content_type: &'static str,
+    /// Further header lines, each with its CR LF.
+    pub lines: Cow<'static, [u8]>,
+}
+
+impl ReplyHead {
+    /// 200 for a body of this type, which browsers and caches leave alone.
+    #[must_use]
+    pub fn ok(content_type: &'static str) -> Self {
+        Self { status: 200, content_type, lines: Cow::Borrowed(GUARDS) }
+    }
+}
+
+/// A reply that is known as a whole.
+pub struct WholeReply {
+    head: ReplyHead,
+    body: Vec<u8>,
 }
 
 impl<'a> Reply<'a> {
-    /// A refusal.
-    #[must_use]
-    pub fn refused(refusal: Refusal) -> Self {
-        Self::Refused(refusal)
-    }
-
-    /// JSON.
+    /// A JSON document, to which a line end is added.
     #[must_use]
     pub fn json(status: u16, mut body: Vec<u8>) -> Self {
         body.push(b'\n');
-        Self::Ready { status, allow: None, body }
+        Self::Whole(WholeReply { head: ReplyHead { status, ..ReplyHead::ok(JSON) }, body })
     }
 
-    /// The answer to OPTIONS.
+    /// The answer to OPTIONS. `is_preflight`: a browser asks before it lets a web page send a request.
     #[must_use]
-    pub fn allow(methods: Methods) -> Self {
-        Self::Ready { status: 204, allow: Some(methods), body: Vec::new() }
+    pub fn allow(methods: impl std::fmt::Display, is_preflight: bool) -> Self {
+        let preflight = if is_preflight { cors::PREFLIGHT } else { "" };
+        let lines = Cow::Owned(format!("Allow: {methods}\r\n{preflight}").into_bytes());
+        Self::Whole(WholeReply { head: ReplyHead { status: 204, content_type: "", lines }, body: Vec::new() })
     }
 
-    /// Writes the answer to `out`, if it stands on nothing that is still to come but the disk.
-    pub fn write_ahead(&self, core: &Core, manner: Manner, out: &mut Vec<u8>) -> Option<Ahead> {
+    /// Everything that was appended for it is durable when the lane has come so far.
+    #[must_use]
+    pub fn end_ordinal(&self) -> u64 {
         match self {
-            Self::Ready { status, allow, body } => {
-                write_ready(core, *status, *allow, body, manner, out);
-                Some(Ahead { end_ordinal: 0, closes: false })
-            }
-            Self::Refused(refusal) => {
-                Some(Ahead { end_ordinal: 0, closes: write_refusal(core, refusal, None, manner, out) })
-            }
-            Self::Pushed(pushed) => pushed.is_known_ahead().then(|| {
-                pushed.write(core, false, manner, out);
-                Ahead { end_ordinal: pushed.end_ordinal, closes: false }
+            Self::Pushed(pushed) => pushed.end_ordinal,
+            _ => 0,
+        }
+    }
+
+    /// The same reply, which borrows nothing.
+    #[must_use]
+    pub fn into_owned(self) -> Reply<'static> {
+        match self {
+            Self::Whole(whole) => Reply::Whole(whole),
+            Self::Refused(refusal) => Reply::Refused(refusal),
+            Self::Pushed(pushed) => Reply::Pushed(pushed.into_owned()),
+            Self::Postgres(pending) => Reply::Postgres(pending),
+            Self::Stream(stream) => Reply::Stream(stream),
+        }
+    }
+
+    /// Bytes of memory that it has, about.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        match self {
+            Self::Whole(whole) => whole.body.capacity(),
+            Self::Refused(refusal) => refusal.message.len(),
+            Self::Pushed(pushed) => pushed.memory_bytes(),
+            Self::Postgres(_) | Self::Stream(_) => 0,
+        }
+    }
+
+    /// Whether the connection must be closed after it, as far as that is known.
+    #[must_use]
+    pub fn closes(&self, options: ResponseOptions) -> bool {
+        match self {
+            Self::Refused(refusal) => refusal.close,
+            Self::Pushed(pushed) => pushed.ended_by.as_ref().is_some_and(|refusal| refusal.close),
+            // The client knows the end of the body by that of the connection.
+            Self::Stream(_) => !options.takes_chunks(),
+            Self::Whole(_) | Self::Postgres(_) => false,
+        }
+    }
+
+    /// Whether nothing is to be waited for but the disk.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        match self {
+            Self::Whole(_) | Self::Refused(_) => true,
+            Self::Pushed(pushed) => pushed.is_settled(),
+            Self::Postgres(_) | Self::Stream(_) => false,
+        }
+    }
+
+    /// Waits until the reply is settled. A stream never is: it is sent piece by piece.
+    pub fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Whole(_) | Self::Refused(_) => Poll::Ready(()),
+            Self::Pushed(pushed) => pushed.poll_settled(cx),
+            Self::Postgres(pending) => pending.poll(cx).map(|answer| {
+                *self = match answer {
+                    PgAnswer::Json(body) => Self::json(200, body),
+                    PgAnswer::Refused(refusal) => Self::Refused(refusal),
+                };
             }),
-            Self::Asked(_) => None,
+            Self::Stream(_) => Poll::Pending,
         }
     }
 
-    /// Waits for what the reply stands on, and writes it to `out`. Returns whether the connection must be closed after it.
-    pub async fn finish(self, core: &Core, manner: Manner, out: &mut Vec<u8>) -> bool {
+    /// Appends to `out` what is known of the reply, also where it is not settled: a push whose commit nobody has heard of is
+    /// `buffered`, since it is durable. Returns whether anything is known; otherwise nothing was written.
+    pub fn write(&self, api: &Api, options: ResponseOptions, out: &mut Vec<u8>) -> bool {
         match self {
-            Self::Asked(pending) => match pending.wait().await {
-                PgAnswer::Json(mut body) => {
-                    body.push(b'\n');
-                    write_answer(core, 200, GUARDS, &body, manner, out);
-                    false
-                }
-                PgAnswer::Refused(refusal) => write_refusal(core, &refusal, None, manner, out),
-            },
-            Self::Pushed(pushed) => pushed.finish(core, manner, out).await,
-            known => known.write_ahead(core, manner, out).is_some_and(|ahead| ahead.closes),
+            Self::Whole(whole) => {
+                let ReplyHead { status, content_type, lines } = &whole.head;
+                api.writer.reply(*status, content_type, lines, &whole.body, options, out);
+            }
+            Self::Refused(refusal) => api.writer.refusal(refusal, None, options, out),
+            Self::Pushed(pushed) => pushed.write(&api.writer, options, out),
+            Self::Postgres(_) | Self::Stream(_) => return false,
         }
-    }
-}
-
-fn write_ready(core: &Core, status: u16, allow: Option<Methods>, body: &[u8], manner: Manner, out: &mut Vec<u8>) {
-    // What a browser asks before it lets a page ask.
-    let preflight = if manner.allow_origin.is_some() { cors::PREFLIGHT } else { "" };
-    let lines = allow.map(|methods| format!("Allow: {methods}\r\n{preflight}"));
-    write_answer(core, status, lines.as_ref().map_or(GUARDS, |lines| lines.as_bytes()), body, manner, out);
-}
-
-/// Writes an answer with these header lines, `Date`, and how full the log is where it is a 2xx.
-pub(super) fn write_answer(core: &Core, status: u16, lines: &[u8], body: &[u8], manner: Manner, out: &mut Vec<u8>) {
-    let mut response = Response::start(out, status, JSON, body);
-    response.lines(lines);
-    if (200..300).contains(&status) {
-        response.lines(&fill_line(core.fill_percent()));
-    }
-    response.lines(&core.date_line());
-    manner.headers().for_each(|(name, value)| response.header(name, value));
-    response.end(manner.keep_alive, manner.head_only);
-}
-
-/// Writes a refusal. Returns whether the connection must be closed after it.
-pub fn write_refusal(core: &Core, refusal: &Refusal, accepted: Option<u64>, manner: Manner, out: &mut Vec<u8>) -> bool {
-    refusal.write_to(out, accepted, &core.date_line(), manner);
-    refusal.close
-}
-
-/// How full the log is, in hundredths, as a share of `0.00` to `1.00`.
-fn fill_line(percent: u8) -> [u8; 27] {
-    let mut line = *b"Forebay-Buffer-Fill: 0.00\r\n";
-    let [.., ones, _, tenths, hundredths, _, _] = &mut line;
-    (*ones, *tenths, *hundredths) = (b'0' + percent / 100, b'0' + percent / 10 % 10, b'0' + percent % 10);
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_fill_has_two_decimals() {
-        for (percent, text) in [(0, "0.00"), (7, "0.07"), (13, "0.13"), (99, "0.99"), (100, "1.00")] {
-            assert_eq!(fill_line(percent), format!("Forebay-Buffer-Fill: {text}\r\n").as_bytes());
-        }
+        true
     }
 }

@@ -101,7 +101,8 @@ const fn push(
 }
 
 fn options<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    Ok(Reply::allow(allowed(ROUTES, request.head.path)))
+    let is_preflight = request.api.gate.origins.allow(request.head.origin).is_some();
+    Ok(Reply::allow(allowed(ROUTES, request.head.path), is_preflight))
 }
 
 impl Route {
@@ -127,6 +128,18 @@ pub struct RouteMatch<'a> {
 }
 
 impl<'a> RouteMatch<'a> {
+    /// The same match, which borrows nothing.
+    #[must_use]
+    pub fn into_owned(self) -> RouteMatch<'static> {
+        RouteMatch { route: self.route, params: self.params.map(|value| Cow::Owned(value.into_owned())) }
+    }
+
+    /// The same match, whose values borrow from this one.
+    #[must_use]
+    pub fn borrowed(&self) -> RouteMatch<'_> {
+        RouteMatch { route: self.route, params: self.params.each_ref().map(|value| Cow::Borrowed(value.as_ref())) }
+    }
+
     /// The value of a name of the pattern; `None` where the pattern has no such name.
     pub(super) fn get(&self, name: &str) -> Option<&Cow<'a, str>> {
         self.route.pattern.position(name).map(|position| &self.params[position])

@@ -5,10 +5,34 @@ use crate::{
     config::Sync,
     http::{ErrorCode, Refusal},
     ids::unix_now,
-    state::{database_health::DatabaseHealth, pulse::Pulse, shared::Shared},
+    ingest::LaneWriter,
+    state::{
+        connection_count::ConnectionCount,
+        database_health::{DatabaseHealth, HealthMonitor},
+        drain_view::DrainView,
+        log_view::LogView,
+        pulse::Pulse,
+    },
 };
 use serde::Serialize;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// What the daemon tells of itself.
+pub(super) struct Status {
+    pub(super) sync: Sync,
+    pub(super) log: Arc<LogView>,
+    pub(super) drain: Arc<DrainView>,
+    pub(super) health: Arc<HealthMonitor>,
+    pub(super) pulses: Arc<[Pulse]>,
+    pub(super) connections: Arc<ConnectionCount>,
+    pub(super) lane: Rc<LaneWriter>,
+}
 
 /// The answer of `/health`.
 #[derive(Serialize)]
@@ -20,7 +44,7 @@ struct Health {
 
 /// `GET /health`: the process serves requests.
 pub(super) fn health<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    let database = match request.core.shared.health.get() {
+    let database = match request.api.status.health.get() {
         DatabaseHealth::Connected => "connected",
         DatabaseHealth::Unknown | DatabaseHealth::Disconnected => "disconnected",
     };
@@ -29,18 +53,18 @@ pub(super) fn health<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Ref
 
 /// `GET /ready`: the daemon accepts pushes.
 pub(super) fn ready<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    let core = request.core;
+    let status = &request.api.status;
     let refuse = |code: ErrorCode| Err(Refusal::from(code).with_status(503));
-    if core.is_stopping() {
+    if status.lane.is_shutting_down() {
         return refuse(ErrorCode::ShuttingDown);
     }
-    if core.shared.log.has_failed() {
+    if status.log.has_failed() {
         return refuse(ErrorCode::StorageFailed);
     }
-    if core.shared.pulses.iter().any(Pulse::is_stalled) {
+    if status.pulses.iter().any(Pulse::is_stalled) {
         return refuse(ErrorCode::CoreStalled);
     }
-    if core.is_full() || core.shared.log.lanes.iter().any(|lane| lane.lane.is_refusing()) {
+    if status.lane.is_full() || status.log.lanes.iter().any(|lane| lane.lane.is_refusing()) {
         return refuse(ErrorCode::LogFull);
     }
     Ok(Reply::json(200, br#"{"status":"ready"}"#.to_vec()))
@@ -65,6 +89,7 @@ struct Buffers {
     drained_messages: u64,
     duplicate_messages: u64,
     lost_records: u64,
+    connections: u64,
     sync: Sync,
     lanes: Vec<Lane>,
 }
@@ -86,8 +111,7 @@ struct Lane {
 
 /// `GET /api/v1/status/buffers`: what is between the producers and PostgreSQL.
 pub(super) fn buffers<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    let shared = &request.core.shared;
-    let (log, drain) = (&shared.log, &shared.drain);
+    let Status { sync, log, drain, health, connections, .. } = &request.api.status;
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let used_bytes = log.used_bytes();
     let lanes = log.lanes.iter().map(|progress| Lane {
@@ -104,9 +128,9 @@ pub(super) fn buffers<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Re
     Ok(json(&Buffers {
         pending: log.pending(),
         failed: count(&drain.dead_letters),
-        db_healthy: shared.health.get() == DatabaseHealth::Connected,
+        db_healthy: health.get() == DatabaseHealth::Connected,
         pending_bytes: used_bytes,
-        oldest_pending_ms: oldest_pending_ms(shared),
+        oldest_pending_ms: oldest_pending_ms(log, drain),
         quota_bytes: log.quota_bytes,
         used_bytes,
         segment_bytes_total: log.keeper.total_bytes(),
@@ -117,7 +141,8 @@ pub(super) fn buffers<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Re
         drained_messages: count(&drain.counters.drained_messages),
         duplicate_messages: count(&drain.counters.duplicate_messages),
         lost_records: count(&drain.counters.lost_records),
-        sync: shared.config.sync,
+        connections: connections.get(),
+        sync: *sync,
         lanes: lanes.collect(),
     }))
 }
@@ -130,11 +155,11 @@ fn json<'a>(value: &impl Serialize) -> Reply<'a> {
     }
 }
 
-fn oldest_pending_ms(shared: &Shared) -> u64 {
-    if shared.log.pending() == 0 {
+fn oldest_pending_ms(log: &LogView, drain: &DrainView) -> u64 {
+    if log.pending() == 0 {
         return 0;
     }
-    let accepted_us = shared.drain.oldest_pending_us.load(Ordering::Relaxed);
+    let accepted_us = drain.oldest_pending_us.load(Ordering::Relaxed);
     let now_us = unix_now().as_micros() as u64;
     if accepted_us == 0 { 0 } else { now_us.saturating_sub(accepted_us) / 1000 }
 }

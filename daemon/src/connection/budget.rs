@@ -1,7 +1,8 @@
-//! Bytes in flight: what a core holds of its connections' requests and answers, beyond the small buffer that each may have.
+//! The budget of bytes in flight: memory for the requests and replies of a core's connections, beyond the small buffer that each
+//! may have.
 //!
-//! Beyond the budget nobody is refused at once: a body waits to be read. One connection may go beyond it, so that some body
-//! always comes to its end, however large the bodies are that began: what is held is at most the budget and one body.
+//! When the budget is used up, nobody is refused at once: bodies wait to be read. One connection at a time may exceed it, so
+//! that some body always comes to its end, however large the bodies are. At most the budget and one body are held.
 
 use std::{
     cell::{Cell, RefCell},
@@ -10,24 +11,24 @@ use std::{
     task::{Poll, Waker},
 };
 
-/// What there is.
+/// The budget of one core.
 pub(crate) struct Budget {
     max_bytes: usize,
     patience_ms: u64,
     held_bytes: Cell<usize>,
-    /// Whether one has gone beyond it.
+    /// Whether a connection exceeds it.
     is_exceeded: Cell<bool>,
     now_ms: Cell<u64>,
-    /// By when they began to wait: whoever was first and finds too little stays first.
+    /// By tickets, which rise: a connection that finds too little keeps its place.
     waiting: RefCell<BTreeMap<u64, Waker>>,
     next_ticket: Cell<u64>,
 }
 
-/// There was no room for too long.
+/// There was no room in time.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Overloaded;
 
-/// One connection's part of it; given back when dropped.
+/// One connection's part of the budget; given back when dropped.
 pub(crate) struct Held<'b> {
     budget: &'b Budget,
     bytes: usize,
@@ -51,7 +52,7 @@ impl Budget {
         Held { budget: self, bytes: 0, exceeds: false }
     }
 
-    /// The sweep's word of the time: those who wait see whether theirs is over.
+    /// Moves the clock: waiting connections see whether their time is over.
     pub(crate) fn tick(&self, now_ms: u64) {
         self.now_ms.set(now_ms);
         self.waiting.take().into_values().for_each(Waker::wake);
@@ -66,12 +67,12 @@ impl Budget {
 }
 
 impl Held<'_> {
-    /// Holds so many bytes, whatever others hold; more than before only where they are there already.
+    /// Holds so many bytes, whatever others hold. Only for fewer bytes than before, or bytes that are allocated already.
     pub(crate) fn set(&mut self, bytes: usize) {
         let before = std::mem::replace(&mut self.bytes, bytes);
         let held = self.budget.held_bytes.get();
         self.budget.held_bytes.set(held - before + bytes);
-        // Whoever went beyond it for a body and goes on with less is not to keep others from that.
+        // A connection that exceeded the budget for a body and goes on with less must not keep others from doing so.
         let is_within = bytes == 0 || self.budget.held_bytes.get() <= self.budget.max_bytes;
         let gives_up = is_within && std::mem::take(&mut self.exceeds);
         if gives_up {
@@ -82,10 +83,10 @@ impl Held<'_> {
         }
     }
 
-    /// Waits until it may hold so many bytes in all, and holds them.
+    /// Waits until the connection may hold so many bytes in all, and holds them.
     ///
     /// # Errors
-    /// [`Overloaded`]; it holds what it held.
+    /// [`Overloaded`]; it holds the same as before.
     pub(crate) async fn grow_to(&mut self, bytes: usize) -> Result<(), Overloaded> {
         if bytes <= self.bytes || self.try_grow_to(bytes) {
             return Ok(());

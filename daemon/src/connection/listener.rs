@@ -1,13 +1,10 @@
-//! Listening: one socket a core on the same address, the kernel spreads connections over them.
+//! Listening: one socket a core on the same address; the kernel spreads connections over them.
 
-use super::{CLOSING, registry::Registered};
+use super::{registry::Registered, serve, serve_tls, server::Server};
 use crate::{
-    api, connection,
-    http::{ErrorCode, Refusal},
-    ingest::Core,
+    http::{ErrorCode, Refusal, ResponseOptions},
     limits::{BIND_PATIENCE, LISTEN_BACKLOG},
     rt,
-    rt::Stopper,
     tls::Tls,
 };
 use rustix::net::{AddressFamily, SocketType, sockopt};
@@ -22,20 +19,13 @@ use std::{
 /// Wait after an accept that failed for want of something, or while the core is full.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// The address cannot be listened on.
-#[derive(Debug)]
+/// The address cannot be listened on. Next step: name another one, or end the process that has it.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address}: {source}")]
 pub struct ListenError {
     address: SocketAddr,
     source: io::Error,
 }
-
-impl std::fmt::Display for ListenError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "cannot listen on {}: {}", self.address, self.source)
-    }
-}
-
-impl std::error::Error for ListenError {}
 
 /// Binds `count` sockets to `address`; port 0 takes a free one, the same for all. Returns them and the address they have.
 ///
@@ -80,39 +70,40 @@ fn bind(address: SocketAddr, shared: bool) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-pub(crate) async fn accept_all(core: Rc<Core>) {
-    let mut spare = Spare::default();
+/// Accepts connections until the daemon shuts down.
+pub(super) async fn accept_all(server: Rc<Server>) {
+    let mut spare = SpareDescriptor::default();
     loop {
-        // A connection that was turned away gives its descriptor back only after a while.
-        spare.take();
-        if core.registry.len() >= core.connections_max {
+        // Each time: a refused connection gives its descriptor back only after a while.
+        spare.open();
+        if server.registry.len() >= server.connections_max {
             rt::sleep(ACCEPT_PAUSE).await;
             continue;
         }
-        match core.listener.accept().await {
-            Ok((stream, _)) if !core.is_stopping() => {
-                spare.there_is_room();
-                let registered = Registered::new(&core, Stopper::new(&stream));
-                match core.shared.gate.tls.as_ref().map(Tls::accept) {
-                    None => rt::spawn(connection::serve(stream, registered)),
-                    Some(Ok(session)) => rt::spawn(connection::serve_sealed(stream, session, registered)),
+        match server.listener.accept().await {
+            Ok(socket) if !server.is_shutting_down() => {
+                spare.accepted();
+                let registered = Registered::new(&server, socket.shutdown_handle());
+                match server.gate.tls.as_ref().map(Tls::accept) {
+                    None => rt::spawn(serve(socket, registered)),
+                    Some(Ok(session)) => rt::spawn(serve_tls(socket, session, registered)),
                     Some(Err(error)) => tracing::warn!(%error, "a connection was not accepted"),
                 }
             }
-            _ if core.is_stopping() => return,
+            _ if server.is_shutting_down() => return,
             Ok(_) => {}
             Err(error) if is_out_of_descriptors(&error) => {
-                spare.out_of_descriptors(&error);
+                spare.ran_out(&error);
                 if !spare.give_up() {
                     rt::sleep(ACCEPT_PAUSE).await;
-                } else if let Ok((stream, _)) = core.listener.accept().await {
-                    rt::say(&stream, &out_of_descriptors_answer(&core));
+                } else if let Ok(socket) = server.listener.accept().await {
+                    socket.send_last(&out_of_descriptors_reply(&server));
                 }
-                // Not at once: those who come in the meantime wait, and nothing spins.
+                // Other clients wait meanwhile, and the loop does not spin.
                 rt::sleep(ACCEPT_PAUSE).await;
             }
             Err(error) => {
-                // Out of memory, or the client gave up: the next one may fare better, but not at once.
+                // Out of memory, or the client gave up. The next one may fare better, but not at once.
                 tracing::warn!(%error, "a connection was not accepted");
                 rt::sleep(ACCEPT_PAUSE).await;
             }
@@ -120,50 +111,51 @@ pub(crate) async fn accept_all(core: Rc<Core>) {
     }
 }
 
-/// The answer to a client for whom there is no descriptor.
-fn out_of_descriptors_answer(core: &Core) -> Vec<u8> {
-    let mut answer = Vec::new();
+/// The reply to a client for which no descriptor is left.
+fn out_of_descriptors_reply(server: &Server) -> Vec<u8> {
+    let mut reply = Vec::new();
     let refusal = Refusal::new(ErrorCode::Overloaded, "the daemon may not open more connections").closing();
-    api::write_refusal(core, &refusal, None, CLOSING, &mut answer);
-    answer
+    server.api.write_refusal(&refusal, ResponseOptions::CLOSING, &mut reply);
+    reply
 }
 
 fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// A descriptor that is kept, so that a connection can be taken and told so when there is no other.
+/// A descriptor in reserve. When there is no other, it is closed so that one more connection can be accepted and refused.
 #[derive(Default)]
-struct Spare {
+struct SpareDescriptor {
     file: Option<std::fs::File>,
-    told: bool,
+    is_logged: bool,
 }
 
-impl Spare {
-    fn take(&mut self) {
+impl SpareDescriptor {
+    /// Opens the descriptor, if one is left for it.
+    fn open(&mut self) {
         if self.file.is_none() {
             self.file = std::fs::File::open("/dev/null").ok();
         }
     }
 
-    /// Whether there was one to be given up.
+    /// Closes it. Returns whether it was open.
     fn give_up(&mut self) -> bool {
         self.file.take().is_some()
     }
 
-    /// Says so, once until there is room again.
-    fn out_of_descriptors(&mut self, error: &io::Error) {
-        if !std::mem::replace(&mut self.told, true) {
+    /// Logs that no descriptor is left, once until a connection is accepted again.
+    fn ran_out(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.is_logged, true) {
             tracing::error!(
                 code = "accept_failed",
                 %error,
-                "no descriptor is left for another connection; those that there are are served, others are told to come back"
+                "no descriptor is left for another connection; open connections are served, others are told to come back"
             );
         }
     }
 
-    fn there_is_room(&mut self) {
-        if std::mem::take(&mut self.told) {
+    fn accepted(&mut self) {
+        if std::mem::take(&mut self.is_logged) {
             tracing::info!("connections are accepted again");
         }
     }

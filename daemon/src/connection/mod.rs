@@ -1,259 +1,136 @@
-//! One connection: reads requests, answers them in order; all complete requests at hand are taken in one pass and
-//! answered with one write. While it is idle it has neither a buffer nor anything else of a conversation.
+//! Connections: from a socket to requests, and from replies back to the socket.
+//!
+//! ```text
+//!   server ─► listener ─► serve ─► conversation ─► requests     a pass over the buffer: bytes in, replies out, no I/O
+//!     │                     │            ├───────► body, stream what does not fit in a buffer
+//!     └► sweep ─► registry  └► parked    └───────► exchange     reads, writes, budget ─► rt
+//!                    └───────────────────────────► watch        phases and timeouts
+//! ```
+//!
+//! All complete requests at hand are taken in one pass and answered with one write, in their order. An idle connection has
+//! neither a buffer nor a conversation. A connection whose reply waits for PostgreSQL keeps the reply and little else.
 
 mod body;
-pub mod budget;
-pub mod date;
+mod budget;
+mod conversation;
 mod exchange;
 pub mod listener;
-mod pass;
-pub mod registry;
-pub mod watch;
+mod parked;
+mod registry;
+mod requests;
+mod server;
+mod stream;
+mod sweep;
+mod watch;
+
+pub use server::{CoreFailed, ServerStart, run};
 
 use crate::{
-    access,
-    access::Grant,
-    api,
-    api::Reply,
-    http::{Head, Manner, Method, Refusal, response::CONTINUE},
-    limits::READ_BUFFER_BYTES,
+    ignore::ignore,
     rt,
-    rt::{Sealed, Transport},
-    tls::Session,
+    rt::{Socket, TlsStream, Transport},
+    tls::TlsSession,
 };
-use crate::{
-    connection::{
-        budget::Held,
-        registry::Registered,
-        watch::{Phase, Watch},
-    },
-    ingest::Core,
-};
-use monoio::{io::AsyncWriteRent, net::TcpStream};
-use pass::Pass;
-use std::io;
+use conversation::{Conversation, ConversationEnd};
+use monoio::io::AsyncWriteRent;
+use parked::Parked;
+use registry::Registered;
+use server::Server;
+use std::{io, pin::Pin};
+use watch::{Phase, Watch};
 
-/// How a conversation ended.
-enum Ended {
-    /// The client says nothing for the moment.
-    Idle,
-    /// The connection is done with.
-    Closed,
-}
-
-/// What is to be done after a pass over the buffer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
-    /// More is to be read; as far as that is known, until the buffer holds so many bytes.
-    Read { needed: usize },
-    /// More complete requests may stand in the buffer.
-    Again,
-    /// A request stands at the buffer's start whose body is taken as it comes.
-    Body,
-    /// The connection is closed, everything was read.
-    Close,
-    /// It is closed, though more may come.
-    Leave,
-}
-
-/// What a read came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Came {
-    /// Bytes.
-    More,
-    /// Nothing: the connection rests, and its buffer is wanted back.
-    Interrupted,
-    /// The end of the stream.
-    End,
-    /// The end of our patience.
-    Late,
-}
-
-/// Serves a connection to its end. Any transport will do; `registered` holds the socket below it.
-pub(crate) async fn serve<S: Transport>(mut stream: S, registered: Registered) {
-    let (core, watch) = (registered.core(), registered.watch());
-    loop {
-        watch.go_on(Phase::Idle);
-        let readable = if core.is_stopping() { stream.shutdown().await } else { stream.readable().await };
-        if core.is_stopping() || readable.is_err() {
-            break;
-        }
-        let mut conversation = Conversation::new(core, &mut stream, watch);
-        let conversation = Box::pin(async move { conversation.run().await });
-        match rt::catch_panic(conversation).await {
-            Some(Ok(Ended::Idle)) => {}
-            Some(Ok(Ended::Closed)) => break,
-            Some(Err(error)) => {
-                tracing::debug!(%error, "a connection ended");
-                break;
+/// Serves a connection to its end, over any transport; `registered` is the entry of the socket below it.
+#[expect(clippy::manual_async_fn, reason = "the future of an async fn holds its arguments twice, for each connection")]
+fn serve<S: Transport>(mut stream: S, registered: Registered) -> impl Future<Output = ()> {
+    async move {
+        let (server, watch) = (registered.server(), registered.watch());
+        let mut parked: Option<Box<Parked<'_>>> = None;
+        loop {
+            if let Some(parked) = &mut parked {
+                if rt::poll_catching_panic(|cx| parked.poll_settled(watch, cx)).await.is_none() {
+                    return give_up_after_panic();
+                }
+            } else {
+                watch.go_on(Phase::Idle);
+                if server.is_shutting_down() {
+                    return ignore(stream.shutdown().await, "the client of an idle connection is gone already");
+                }
+                // With memory of its own, which a connection that waits for PostgreSQL does not need.
+                let readable = Box::pin(stream.readable()).await;
+                if server.is_shutting_down() || readable.is_err() {
+                    return;
+                }
             }
-            None => {
-                tracing::error!(code = "connection_panicked", "a connection was given up after a panic");
-                break;
+            match rt::catch_panic(converse(server, &mut stream, watch, parked.take())).await {
+                Some(Ok(ConversationEnd::Idle)) => {}
+                Some(Ok(ConversationEnd::Closed)) => return,
+                Some(Ok(ConversationEnd::Parked(waiting))) => parked = Some(waiting),
+                Some(Err(error)) => {
+                    tracing::debug!(%error, "a connection ended");
+                    return;
+                }
+                None => return give_up_after_panic(),
             }
         }
     }
 }
 
-/// The same under TLS. A handshake has the time that a head has.
-pub(crate) async fn serve_sealed(stream: TcpStream, session: Session, registered: Registered) {
-    let (core, watch) = (registered.core(), registered.watch());
-    let mut stream = Sealed::new(stream, session);
-    watch.begin(Phase::Head, core.now_ms());
-    match stream.shake_hands().await {
+/// A conversation, with memory of its own: a connection has none while it is idle or waits for PostgreSQL.
+fn converse<'c, 's, S: Transport>(
+    server: &'c Server,
+    stream: &'s mut S,
+    watch: &'c Watch,
+    parked: Option<Box<Parked<'c>>>,
+) -> Pin<Box<impl Future<Output = io::Result<ConversationEnd<'c>>>>> {
+    Box::pin(match parked {
+        None => Conversation::new(server, stream, watch).run(),
+        Some(parked) => Conversation::resume(server, stream, watch, *parked).run(),
+    })
+}
+
+fn give_up_after_panic() {
+    tracing::error!(code = "connection_panicked", "a connection was given up after a panic");
+}
+
+/// Serves a connection under TLS. A handshake has the time that a head has.
+async fn serve_tls(socket: Socket, session: TlsSession, registered: Registered) {
+    let (server, watch) = (registered.server(), registered.watch());
+    let mut stream = TlsStream::new(socket, session);
+    watch.begin(Phase::Head, server.now_ms());
+    match stream.handshake().await {
         Ok(()) => {
-            watch.begin(Phase::Idle, core.now_ms());
+            watch.begin(Phase::Idle, server.now_ms());
             serve(stream, registered).await;
         }
         Err(error) => {
-            tracing::debug!(%error, "a client was not let in");
-            watch.begin(Phase::Leaving, core.now_ms());
-            // It may have gone already.
-            stream.shutdown().await.unwrap_or_default();
-            // Before the stream is closed.
-            drop(registered);
+            tracing::debug!(%error, "a TLS handshake failed");
+            watch.begin(Phase::Lingering, server.now_ms());
+            ignore(stream.shutdown().await, "a client whose handshake failed is gone already");
         }
     }
 }
 
-/// A connection on which something is said.
-struct Conversation<'c, S> {
-    core: &'c Core,
-    stream: &'c mut S,
-    watch: &'c Watch,
-    buffer: Vec<u8>,
-    out: Vec<u8>,
-    /// Its part of the budget, for what it has beyond the first buffer.
-    held: Held<'c>,
-    /// What is remembered of its last token.
-    cache: access::Cache,
-    /// What is granted to the request at the buffer's start, if it was admitted.
-    admitted: Option<Grant>,
-    /// Whether its client waits for a 100, and whether it has had it.
-    wants_continue: bool,
-    continue_sent: bool,
-    /// What of a request is waited for, so that its time goes on and does not begin anew.
-    waits_for: Option<Phase>,
-}
-
-impl<'c, S: Transport> Conversation<'c, S> {
-    fn new(core: &'c Core, stream: &'c mut S, watch: &'c Watch) -> Self {
-        Self {
-            core,
-            stream,
-            watch,
-            buffer: Vec::with_capacity(READ_BUFFER_BYTES),
-            out: Vec::new(),
-            held: core.budget.hold(),
-            cache: access::Cache::default(),
-            admitted: None,
-            wants_continue: false,
-            continue_sent: false,
-            waits_for: None,
+#[cfg(test)]
+mod sizes {
+    use super::*;
+    #[test]
+    fn sizes() {
+        println!("Parked {}", size_of::<parked::Parked<'static>>());
+        println!("Reply {}", size_of::<crate::api::Reply<'static>>());
+        println!("Options {}", size_of::<crate::http::ResponseOptions>());
+        println!("Reply+Options {}", size_of::<(crate::api::Reply<'static>, crate::http::ResponseOptions)>());
+        println!("Watch {}", size_of::<watch::Watch>());
+        println!("Socket {}", size_of::<Socket>());
+        println!("Conversation {}", size_of::<Conversation<'static, 'static, Socket>>());
+        println!("Refusal {}", size_of::<crate::http::Refusal>());
+        println!("Delivery {}", size_of::<Option<crate::state::mailbox::Delivery>>());
+        fn of<F>(_: impl FnOnce(Socket, Registered) -> F) -> usize {
+            size_of::<F>()
         }
-    }
-
-    /// Goes on until nobody says anything. What is rare has memory of its own, so that those who only push need little, and
-    /// more of them fit into the processor's caches.
-    async fn run(&mut self) -> io::Result<Ended> {
-        let mut next = Next::Read { needed: 0 };
-        loop {
-            next = match next {
-                Next::Read { needed } => match self.read(needed).await? {
-                    Ok(Came::More) => self.take_requests().await,
-                    Ok(Came::Interrupted) => return Ok(Ended::Idle),
-                    // The runtime may end with this task, before it has closed the descriptor.
-                    Ok(Came::End) => Next::Close,
-                    Ok(Came::Late) => self.refuse(&Refusal::too_slow()),
-                    Err(refusal) => self.refuse(&refusal),
-                },
-                Next::Again => self.take_requests().await,
-                Next::Body => Box::pin(self.take_body()).await?,
-                Next::Close => {
-                    self.stream.shutdown().await?;
-                    return Ok(Ended::Closed);
-                }
-                Next::Leave => {
-                    Box::pin(self.leave()).await?;
-                    return Ok(Ended::Closed);
-                }
-            };
-            if self.wants_continue && !self.continue_sent {
-                self.out.extend_from_slice(CONTINUE);
-                self.continue_sent = true;
-            }
-            self.write().await?;
-            if next == (Next::Read { needed: 0 }) && self.gives_buffer_back() {
-                return Ok(Ended::Idle);
-            }
+        fn of2<F>(_: impl FnOnce(Conversation<'static, 'static, Socket>) -> F) -> usize {
+            size_of::<F>()
         }
-    }
-
-    /// Takes all complete requests in the buffer, waits for what they are to be answered with, and appends the answers to
-    /// what leaves next.
-    async fn take_requests(&mut self) -> Next {
-        self.watch.go_on(Phase::Busy);
-        let buffer = std::mem::take(&mut self.buffer);
-        let before_bytes = self.out.len();
-        let (next, consumed) = {
-            let Pass { next, consumed, end_ordinal, waiting } = self.pass(&buffer);
-            if end_ordinal > 0 || !waiting.is_empty() {
-                self.core.submit(waiting.is_empty());
-            }
-            let next = if self.core.durable(end_ordinal).await.is_err() {
-                self.out.truncate(before_bytes);
-                api::write_refusal(self.core, &api::storage_failed_meanwhile(), None, CLOSING, &mut self.out);
-                Next::Close
-            } else if waiting.is_empty() {
-                next
-            } else {
-                Box::pin(self.finish(waiting, next)).await
-            };
-            (next, consumed)
-        };
-        self.buffer = buffer;
-        if consumed == self.buffer.len() {
-            self.buffer.clear();
-        } else {
-            self.buffer.drain(..consumed);
-        }
-        next
-    }
-
-    /// Waits for what replies stand on, and appends them to what leaves next.
-    async fn finish(&mut self, waiting: Vec<(Reply<'_>, Manner)>, mut next: Next) -> Next {
-        for (reply, manner) in waiting {
-            if reply.finish(self.core, manner, &mut self.out).await && next != Next::Leave {
-                next = Next::Close;
-            }
-        }
-        next
-    }
-
-    fn request_ended(&mut self) {
-        self.admitted = None;
-        self.wants_continue = false;
-        self.continue_sent = false;
-        self.waits_for = None;
-    }
-
-    /// Answers what stands at the buffer's start with a refusal that closes.
-    fn refuse(&mut self, refusal: &Refusal) -> Next {
-        api::write_refusal(self.core, refusal, None, CLOSING, &mut self.out);
-        self.buffer.clear();
-        self.request_ended();
-        Next::Leave
-    }
-}
-
-/// How an answer leaves after which nothing is read.
-const CLOSING: Manner = Manner { keep_alive: false, head_only: false, keep_alive_header: None, allow_origin: None };
-
-fn manner_of(core: &Core, head: &Head<'_>) -> Manner {
-    Manner {
-        keep_alive: head.keep_alive && !core.is_stopping(),
-        head_only: head.method == Method::Head,
-        keep_alive_header: head.keep_alive_header(),
-        allow_origin: core.shared.gate.origins.allow(head.origin),
+        println!("serve {}", of(serve::<Socket>));
+        println!("run {}", of2(|c| c.run()));
     }
 }

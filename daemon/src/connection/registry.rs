@@ -1,10 +1,13 @@
-//! The connections of a core, so that the sweep and a stop reach them.
+//! The connections of a core, so that the sweep and a shutdown reach them.
 
-use super::watch::{Timeouts, Watch};
-use crate::ingest::Core;
-use crate::rt::Stopper;
+use super::{
+    server::Server,
+    watch::{SweepAction, Timeouts, Watch},
+};
+use crate::rt::{self, ShutdownHandle};
 use std::{cell::RefCell, rc::Rc};
 
+/// All connections of one core.
 #[derive(Default)]
 pub(crate) struct Registry {
     slots: RefCell<Slots>,
@@ -14,27 +17,28 @@ pub(crate) struct Registry {
 struct Slots {
     watches: Vec<Option<Rc<Watch>>>,
     free: Vec<usize>,
-    /// Connections that went, or gave their buffers back, since that was asked for.
-    given_back: usize,
+    /// Buffers that connections freed, or were asked to free, since they were last counted.
+    freed_buffers: usize,
 }
 
-/// A connection's entry, kept no longer than the connection's descriptor.
+/// A connection's entry in the registry; dropped when the connection is closed.
 pub(crate) struct Registered {
-    core: Rc<Core>,
+    server: Rc<Server>,
     watch: Rc<Watch>,
     slot: usize,
 }
 
 impl Registered {
     /// Adds a connection.
-    pub(crate) fn new(core: &Rc<Core>, stopper: Stopper) -> Self {
-        let watch = Rc::new(Watch::new(stopper, core.now_ms()));
-        let slot = core.registry.add(Rc::clone(&watch));
-        Self { core: Rc::clone(core), watch, slot }
+    pub(crate) fn new(server: &Rc<Server>, handle: ShutdownHandle) -> Self {
+        let watch = Rc::new(Watch::new(handle, server.now_ms()));
+        let slot = server.registry.add(Rc::clone(&watch));
+        server.connections.opened();
+        Self { server: Rc::clone(server), watch, slot }
     }
 
-    pub(crate) fn core(&self) -> &Core {
-        &self.core
+    pub(crate) fn server(&self) -> &Server {
+        &self.server
     }
 
     pub(crate) fn watch(&self) -> &Watch {
@@ -44,8 +48,9 @@ impl Registered {
 
 impl Drop for Registered {
     fn drop(&mut self) {
-        self.core.registry.remove(self.slot);
-        self.core.end_if_done();
+        self.server.connections.closed();
+        self.server.registry.remove(self.slot);
+        self.server.end_if_done();
     }
 }
 
@@ -64,10 +69,10 @@ impl Registry {
         let slots = &mut *self.slots.borrow_mut();
         slots.watches[slot] = None;
         slots.free.push(slot);
-        slots.given_back += 1;
+        slots.freed_buffers += 1;
         if slots.free.len() == slots.watches.len() {
             // After a crowd has left its memory goes too.
-            *slots = Slots { given_back: slots.given_back, ..Slots::default() };
+            *slots = Slots { freed_buffers: slots.freed_buffers, ..Slots::default() };
         }
     }
 
@@ -80,29 +85,50 @@ impl Registry {
         self.len() == 0
     }
 
+    /// Closes the connections that are between requests.
     pub(crate) fn stop_idle(&self) {
         self.each(Watch::stop_if_idle);
     }
 
+    /// Closes all connections.
     pub(crate) fn stop_all(&self) {
         self.each(Watch::stop);
     }
 
+    /// Ends what takes too long, and the waits of connections whose peer has hung up.
     pub(crate) fn sweep(&self, now_ms: u64, timeouts: &Timeouts) {
         let mut interrupted = 0;
-        self.slots.borrow().watches.iter().flatten().for_each(|watch| {
-            interrupted += usize::from(watch.sweep(now_ms, timeouts));
-        });
-        self.slots.borrow_mut().given_back += interrupted;
+        self.each(|watch| interrupted += usize::from(watch.sweep(now_ms, timeouts) == SweepAction::TakeBuffer));
+        self.note_freed_buffers(interrupted);
+        self.end_waits_of_hung_up();
     }
 
-    /// How many connections went, or were asked for their buffers, since this was asked.
-    pub(crate) fn take_given_back(&self) -> usize {
-        std::mem::take(&mut self.slots.borrow_mut().given_back)
+    fn end_waits_of_hung_up(&self) {
+        let slots = self.slots.borrow();
+        let waiting: Vec<&Watch> =
+            slots.watches.iter().flatten().map(|watch| &**watch).filter(|watch| watch.is_parked()).collect();
+        if waiting.is_empty() {
+            return;
+        }
+        match rt::hung_up(waiting.iter().map(|watch| watch.handle())) {
+            Ok(hung_up) => hung_up.into_iter().for_each(|index| waiting[index].hang_up()),
+            Err(error) => tracing::debug!(%error, "hung-up connections are not looked for"),
+        }
     }
 
-    /// None of what is done to a watch adds or removes one: those whose wait it ends go on later.
-    fn each(&self, what: impl Fn(&Watch)) {
-        self.slots.borrow().watches.iter().flatten().for_each(|watch| what(watch));
+    /// A connection freed a buffer while it stays open.
+    pub(crate) fn note_freed_buffers(&self, count: usize) {
+        self.slots.borrow_mut().freed_buffers += count;
+    }
+
+    /// How many buffers were freed since this was asked last.
+    pub(crate) fn take_freed_buffers(&self) -> usize {
+        std::mem::take(&mut self.slots.borrow_mut().freed_buffers)
+    }
+
+    /// Nothing that is done to a watch adds or removes one: the tasks that it wakes run later.
+    fn each(&self, what: impl FnMut(&Watch)) {
+        let slots = self.slots.borrow();
+        slots.watches.iter().flatten().map(|watch| &**watch).for_each(what);
     }
 }

@@ -2,35 +2,43 @@
 
 use crate::{
     limits::{ANSWER_TIMEOUT, BODY_BYTES_PER_S_MIN, BUFFER_KEPT, LINGER},
-    rt::{Interrupter, Stopper},
+    rt::{Interrupter, ShutdownHandle},
 };
-use std::{cell::Cell, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    future::{Future, poll_fn},
+    pin::pin,
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
 
 /// What a connection is doing, as far as it matters how long that takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     /// Between requests, without a buffer.
     Idle,
-    /// Between requests, a buffer at hand for the next one.
-    Resting,
+    /// Between requests, with a buffer for the next one.
+    IdleBuffered,
     /// A part of a head is there.
     Head,
     /// A head is there, and its body is coming.
     Body,
-    /// It waits for us, for the disk or for PostgreSQL: that is no fault of the client's.
+    /// The daemon, or its disk, is at work: the time is not the client's.
     Busy,
-    /// Its answer leaves.
+    /// It waits for PostgreSQL; the sweep looks whether its client hangs up.
+    Parked,
+    /// A reply is being written.
     Writing,
-    /// It was told to go, and what it still sends is thrown away.
-    Leaving,
+    /// The last reply is written; what the client still sends is discarded.
+    Lingering,
 }
 
-/// How long what may take. In milliseconds of the core's clock.
+/// How long phases may take, in milliseconds of the connections' clock.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
     /// Between requests.
     pub(crate) idle_ms: u64,
-    /// For a head; and over how long a body's rate is taken.
+    /// For a head; also the period over which the rate of a body is measured.
     pub(crate) request_ms: u64,
 }
 
@@ -40,45 +48,55 @@ impl Timeouts {
     }
 }
 
-/// One connection, for the sweep and for the stop of the daemon.
+/// The client closed its side of the connection, or is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HungUp;
+
+/// One connection, as the sweep and the shutdown see it.
 pub(crate) struct Watch {
-    stopper: Stopper,
+    handle: ShutdownHandle,
     interrupter: Interrupter,
     phase: Cell<Phase>,
     since_ms: Cell<u64>,
-    /// Of a body: when the time began over which its rate is taken, and what has come since.
-    window_ms: Cell<u64>,
-    window_bytes: Cell<u64>,
-    /// The first time is free: a connection has to get up to speed.
-    is_first_window: Cell<bool>,
+    /// When the current period began over which the rate of a body is measured, and the bytes that came since.
+    period_ms: Cell<u64>,
+    period_bytes: Cell<u64>,
+    /// The first period has no least rate: a connection has to get up to speed.
+    is_first_period: Cell<bool>,
     is_late: Cell<bool>,
+    has_hung_up: Cell<bool>,
+    /// The task that is parked.
+    parked: RefCell<Option<Waker>>,
 }
 
 /// What the sweep does about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
-    Fine,
-    /// Its buffer goes back.
-    Interrupt,
-    /// It is closed without a word.
+pub(crate) enum SweepAction {
+    /// Nothing.
+    Keep,
+    /// Takes its buffer back.
+    TakeBuffer,
+    /// Closes it without a reply.
     Close,
-    /// It is told so, and closed.
-    Late,
-    /// It is cut.
+    /// Ends its request, which is refused as too slow.
+    RefuseLate,
+    /// Cuts it, also while a reply is written.
     Cut,
 }
 
 impl Watch {
-    pub(crate) fn new(stopper: Stopper, now_ms: u64) -> Self {
+    pub(crate) fn new(handle: ShutdownHandle, now_ms: u64) -> Self {
         Self {
-            stopper,
+            handle,
             interrupter: Interrupter::default(),
             phase: Cell::new(Phase::Idle),
             since_ms: Cell::new(now_ms),
-            window_ms: Cell::new(now_ms),
-            window_bytes: Cell::new(0),
-            is_first_window: Cell::new(true),
+            period_ms: Cell::new(now_ms),
+            period_bytes: Cell::new(0),
+            is_first_period: Cell::new(true),
             is_late: Cell::new(false),
+            has_hung_up: Cell::new(false),
+            parked: RefCell::default(),
         }
     }
 
@@ -87,158 +105,233 @@ impl Watch {
         self.phase.set(phase);
         self.since_ms.set(now_ms);
         if phase == Phase::Body {
-            self.window_ms.set(now_ms);
-            self.window_bytes.set(0);
-            self.is_first_window.set(true);
+            self.period_ms.set(now_ms);
+            self.period_bytes.set(0);
+            self.is_first_period.set(true);
         }
     }
 
-    /// A phase goes on, or one begins whose time is that of the one before.
+    /// A phase continues, or one begins that shares the time of the phase before.
     pub(crate) fn go_on(&self, phase: Phase) {
         self.phase.set(phase);
     }
 
-    /// A body goes on after the daemon kept it waiting since `paused_ms`, which does not count.
+    /// A body continues after the daemon kept its client waiting since `paused_ms`, which does not count.
     pub(crate) fn go_on_with_body(&self, paused_ms: u64, now_ms: u64) {
         self.phase.set(Phase::Body);
-        self.window_ms.set(self.window_ms.get() + now_ms.saturating_sub(paused_ms));
+        self.period_ms.set(self.period_ms.get() + now_ms.saturating_sub(paused_ms));
     }
 
-    /// Something of a body has come.
+    /// Bytes of a body were received.
     pub(crate) fn received(&self, bytes: usize) {
-        self.window_bytes.set(self.window_bytes.get() + bytes as u64);
+        self.period_bytes.set(self.period_bytes.get() + bytes as u64);
     }
 
-    /// Whether the sweep has ended a request because it came too slowly: it is to be answered with 408.
+    /// Whether the sweep ended a request because it came too slowly: it is to be answered with 408.
     pub(crate) fn is_late(&self) -> bool {
         self.is_late.get()
     }
 
-    /// For the read of a connection that rests.
+    /// Interrupts the read of a connection that keeps a buffer between requests.
     pub(crate) fn interrupter(&self) -> &Interrupter {
         &self.interrupter
     }
 
-    /// The daemon stops: those between requests are closed.
+    /// Shuts the connection down.
+    pub(crate) fn handle(&self) -> &ShutdownHandle {
+        &self.handle
+    }
+
+    /// Waits for `wait` while the sweep looks whether the client hangs up.
+    ///
+    /// # Errors
+    /// [`HungUp`], once the client has and `wait` is not over; then at each later call as well.
+    pub(crate) async fn park<T>(&self, wait: impl Future<Output = T>) -> Result<T, HungUp> {
+        let mut wait = pin!(wait);
+        poll_fn(|cx| self.poll_parked(cx, |cx| wait.as_mut().poll(cx))).await
+    }
+
+    /// As [`park`](Self::park), for a wait that is no future.
+    pub(crate) fn poll_parked<T>(
+        &self,
+        cx: &mut Context<'_>,
+        wait: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+    ) -> Poll<Result<T, HungUp>> {
+        let outcome = match wait(cx) {
+            Poll::Ready(outcome) => Ok(outcome),
+            Poll::Pending if self.has_hung_up.get() => Err(HungUp),
+            Poll::Pending => {
+                self.go_on(Phase::Parked);
+                self.parked.replace(Some(cx.waker().clone()));
+                return Poll::Pending;
+            }
+        };
+        self.go_on(Phase::Busy);
+        Poll::Ready(outcome)
+    }
+
+    /// Whether the sweep is to look whether the client has hung up.
+    pub(crate) fn is_parked(&self) -> bool {
+        self.phase.get() == Phase::Parked && !self.has_hung_up.get()
+    }
+
+    /// Whether the client was found to have hung up.
+    pub(crate) fn has_hung_up(&self) -> bool {
+        self.has_hung_up.get()
+    }
+
+    /// The client has hung up: ends the wait.
+    pub(crate) fn hang_up(&self) {
+        self.has_hung_up.set(true);
+        if let Some(waker) = self.parked.take() {
+            waker.wake();
+        }
+    }
+
+    /// The daemon shuts down: a connection that is between requests is closed.
     pub(crate) fn stop_if_idle(&self) {
-        if matches!(self.phase.get(), Phase::Idle | Phase::Resting | Phase::Leaving) {
-            self.stopper.stop_reading();
+        if matches!(self.phase.get(), Phase::Idle | Phase::IdleBuffered | Phase::Lingering) {
+            self.handle.stop_reading();
         }
     }
 
     /// The daemon ends.
     pub(crate) fn stop(&self) {
-        self.stopper.stop();
+        self.handle.stop();
     }
 
-    /// Ends what took too long. Returns whether the buffer was asked back.
-    pub(crate) fn sweep(&self, now_ms: u64, timeouts: &Timeouts) -> bool {
-        let verdict = self.judge(now_ms, timeouts);
-        match verdict {
-            Verdict::Fine => {}
-            Verdict::Interrupt => self.interrupter.interrupt(),
-            Verdict::Close => self.stopper.stop_reading(),
-            Verdict::Late => {
+    /// Ends what took too long.
+    pub(crate) fn sweep(&self, now_ms: u64, timeouts: &Timeouts) -> SweepAction {
+        let action = self.action(now_ms, timeouts);
+        match action {
+            SweepAction::Keep => {}
+            SweepAction::TakeBuffer => self.interrupter.interrupt(),
+            SweepAction::Close => self.handle.stop_reading(),
+            SweepAction::RefuseLate => {
                 self.is_late.set(true);
-                self.stopper.stop_reading();
+                self.handle.stop_reading();
             }
-            Verdict::Cut => self.stopper.stop(),
+            SweepAction::Cut => self.handle.stop(),
         }
-        verdict == Verdict::Interrupt
+        action
     }
 
-    fn judge(&self, now_ms: u64, timeouts: &Timeouts) -> Verdict {
+    fn action(&self, now_ms: u64, timeouts: &Timeouts) -> SweepAction {
         let age_ms = now_ms.saturating_sub(self.since_ms.get());
         let has_taken = |limit: Duration| u128::from(age_ms) >= limit.as_millis();
         match self.phase.get() {
-            Phase::Idle | Phase::Resting if age_ms >= timeouts.idle_ms => Verdict::Close,
-            Phase::Resting if has_taken(BUFFER_KEPT) => Verdict::Interrupt,
-            Phase::Head if age_ms >= timeouts.request_ms => Verdict::Late,
-            Phase::Body => self.judge_body(now_ms, timeouts),
-            Phase::Writing if has_taken(ANSWER_TIMEOUT) => Verdict::Cut,
-            Phase::Leaving if has_taken(LINGER) => Verdict::Cut,
-            Phase::Idle | Phase::Resting | Phase::Head | Phase::Busy | Phase::Writing | Phase::Leaving => Verdict::Fine,
+            Phase::Idle | Phase::IdleBuffered if age_ms >= timeouts.idle_ms => SweepAction::Close,
+            Phase::IdleBuffered if has_taken(BUFFER_KEPT) => SweepAction::TakeBuffer,
+            Phase::Head if age_ms >= timeouts.request_ms => SweepAction::RefuseLate,
+            Phase::Body => self.action_on_body(now_ms, timeouts),
+            Phase::Writing if has_taken(ANSWER_TIMEOUT) => SweepAction::Cut,
+            Phase::Lingering if has_taken(LINGER) => SweepAction::Cut,
+            Phase::Idle
+            | Phase::IdleBuffered
+            | Phase::Head
+            | Phase::Busy
+            | Phase::Parked
+            | Phase::Writing
+            | Phase::Lingering => SweepAction::Keep,
         }
     }
 
-    fn judge_body(&self, now_ms: u64, timeouts: &Timeouts) -> Verdict {
-        let window_ms = now_ms.saturating_sub(self.window_ms.get());
-        if window_ms < timeouts.request_ms {
-            return Verdict::Fine;
+    fn action_on_body(&self, now_ms: u64, timeouts: &Timeouts) -> SweepAction {
+        let period_ms = now_ms.saturating_sub(self.period_ms.get());
+        if period_ms < timeouts.request_ms {
+            return SweepAction::Keep;
         }
-        let is_first = self.is_first_window.replace(false);
-        if !is_first && self.window_bytes.get() * 1000 < BODY_BYTES_PER_S_MIN * window_ms {
-            return Verdict::Late;
+        let is_first = self.is_first_period.replace(false);
+        if !is_first && self.period_bytes.get() * 1000 < BODY_BYTES_PER_S_MIN * period_ms {
+            return SweepAction::RefuseLate;
         }
-        self.window_ms.set(now_ms);
-        self.window_bytes.set(0);
-        Verdict::Fine
+        self.period_ms.set(now_ms);
+        self.period_bytes.set(0);
+        SweepAction::Keep
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::pin::Pin;
 
     const TIMEOUTS: Timeouts = Timeouts { idle_ms: 75_000, request_ms: 10_000 };
 
-    fn watch() -> (std::net::UdpSocket, Watch) {
-        let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
-        let watch = Watch::new(Stopper::new(&socket), 1000);
-        (socket, watch)
+    fn watch() -> Watch {
+        Watch::new(ShutdownHandle::closed(), 1000)
     }
 
     #[test]
     fn a_connection_between_requests_gives_its_buffer_back_first_and_is_closed_later() {
-        let (_socket, watch) = watch();
-        watch.begin(Phase::Resting, 1000);
-        assert_eq!(watch.judge(1000, &TIMEOUTS), Verdict::Fine);
-        assert_eq!(watch.judge(1000 + BUFFER_KEPT.as_millis() as u64, &TIMEOUTS), Verdict::Interrupt);
+        let watch = watch();
+        watch.begin(Phase::IdleBuffered, 1000);
+        assert_eq!(watch.action(1000, &TIMEOUTS), SweepAction::Keep);
+        assert_eq!(watch.action(1000 + BUFFER_KEPT.as_millis() as u64, &TIMEOUTS), SweepAction::TakeBuffer);
         watch.go_on(Phase::Idle);
-        assert_eq!(watch.judge(75_999, &TIMEOUTS), Verdict::Fine);
-        assert_eq!(watch.judge(76_000, &TIMEOUTS), Verdict::Close);
+        assert_eq!(watch.action(75_999, &TIMEOUTS), SweepAction::Keep);
+        assert_eq!(watch.action(76_000, &TIMEOUTS), SweepAction::Close);
     }
 
     #[test]
     fn case_66_a_head_has_its_time_from_its_first_byte_on() {
-        let (_socket, watch) = watch();
+        let watch = watch();
         watch.begin(Phase::Head, 5000);
         watch.go_on(Phase::Busy);
         watch.go_on(Phase::Head);
-        assert_eq!(watch.judge(14_999, &TIMEOUTS), Verdict::Fine);
-        assert_eq!(watch.judge(15_000, &TIMEOUTS), Verdict::Late);
+        assert_eq!(watch.action(14_999, &TIMEOUTS), SweepAction::Keep);
+        assert_eq!(watch.action(15_000, &TIMEOUTS), SweepAction::RefuseLate);
     }
 
     #[test]
     fn case_66_a_body_has_a_rate_to_keep_after_a_first_time_that_is_free() {
-        let (_socket, watch) = watch();
+        let watch = watch();
         watch.begin(Phase::Body, 0);
-        assert_eq!(watch.judge(10_000, &TIMEOUTS), Verdict::Fine);
+        assert_eq!(watch.action(10_000, &TIMEOUTS), SweepAction::Keep);
         watch.received(10 * 1024);
-        assert_eq!(watch.judge(20_000, &TIMEOUTS), Verdict::Fine);
+        assert_eq!(watch.action(20_000, &TIMEOUTS), SweepAction::Keep);
         watch.received(10 * 1024 - 1);
-        assert_eq!(watch.judge(29_999, &TIMEOUTS), Verdict::Fine);
-        assert_eq!(watch.judge(30_000, &TIMEOUTS), Verdict::Late);
+        assert_eq!(watch.action(29_999, &TIMEOUTS), SweepAction::Keep);
+        assert_eq!(watch.action(30_000, &TIMEOUTS), SweepAction::RefuseLate);
     }
 
     #[test]
     fn time_that_the_daemon_takes_is_not_the_client_s() {
-        let (_socket, watch) = watch();
+        let watch = watch();
         watch.begin(Phase::Body, 0);
-        assert_eq!(watch.judge(10_000, &TIMEOUTS), Verdict::Fine);
+        assert_eq!(watch.action(10_000, &TIMEOUTS), SweepAction::Keep);
         watch.go_on(Phase::Busy);
-        assert_eq!(watch.judge(500_000, &TIMEOUTS), Verdict::Fine);
+        assert_eq!(watch.action(500_000, &TIMEOUTS), SweepAction::Keep);
         watch.go_on_with_body(11_000, 500_000);
-        assert_eq!(watch.judge(508_999, &TIMEOUTS), Verdict::Fine);
-        assert_eq!(watch.judge(509_000, &TIMEOUTS), Verdict::Late);
+        assert_eq!(watch.action(508_999, &TIMEOUTS), SweepAction::Keep);
+        assert_eq!(watch.action(509_000, &TIMEOUTS), SweepAction::RefuseLate);
     }
 
     #[test]
     fn a_reader_that_takes_nothing_is_cut() {
-        let (_socket, watch) = watch();
+        let watch = watch();
         watch.begin(Phase::Writing, 0);
         let limit_ms = ANSWER_TIMEOUT.as_millis() as u64;
-        assert_eq!(watch.judge(limit_ms - 1, &TIMEOUTS), Verdict::Fine);
-        assert_eq!(watch.judge(limit_ms, &TIMEOUTS), Verdict::Cut);
+        assert_eq!(watch.action(limit_ms - 1, &TIMEOUTS), SweepAction::Keep);
+        assert_eq!(watch.action(limit_ms, &TIMEOUTS), SweepAction::Cut);
+    }
+
+    #[test]
+    fn a_wait_ends_when_the_client_hangs_up_unless_it_is_over_by_then() {
+        let watch = watch();
+        let poll = |wait: Pin<&mut dyn Future<Output = Result<u8, HungUp>>>| {
+            wait.poll(&mut Context::from_waker(Waker::noop()))
+        };
+        {
+            let mut wait = pin!(watch.park(std::future::pending()));
+            assert_eq!(poll(wait.as_mut()), Poll::Pending);
+            assert!(watch.is_parked());
+            watch.hang_up();
+            assert!(!watch.is_parked(), "it is looked at no more");
+            assert_eq!(poll(wait.as_mut()), Poll::Ready(Err(HungUp)));
+        }
+        assert_eq!(poll(pin!(watch.park(std::future::pending()))), Poll::Ready(Err(HungUp)));
+        assert_eq!(poll(pin!(watch.park(std::future::ready(1)))), Poll::Ready(Ok(1)));
+        assert!(watch.has_hung_up() && !watch.is_parked());
     }
 }

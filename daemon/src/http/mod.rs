@@ -22,6 +22,7 @@
 pub mod chunked;
 pub mod coding;
 pub mod cors;
+pub mod date;
 mod error_code;
 mod gzip;
 pub mod incoming;
@@ -35,9 +36,9 @@ pub mod response;
 mod tests;
 
 pub use error_code::{ErrorCode, Retry};
-pub use manner::Manner;
+pub use manner::{Manner, Manner as ResponseOptions};
 pub use refusal::Refusal;
-pub use request::{Body, Head, Method, Methods, Parsed, Version};
+pub use request::{Body, Head, Method, Methods, OwnedHead, Parsed, Version};
 
 /// Most header lines of a request.
 pub const MAX_HEADERS: usize = 100;

@@ -44,6 +44,18 @@ impl<'o, 'b> Response<'o, 'b> {
         response
     }
 
+    /// Appends the start of a response whose body follows in pieces. With `is_chunked` each piece is to be sent by [`push_chunk`],
+    /// and [`LAST_CHUNK`] behind the last one; otherwise the body ends with the connection, which must not be kept alive.
+    pub fn start_stream(out: &'o mut Vec<u8>, status: u16, content_type: &'static str, is_chunked: bool) -> Self {
+        out.reserve(HEAD_BYTES_LIKELY);
+        push_status_line(out, status);
+        let mut response = Self { out, body: None };
+        response.lines(b"Content-Type: ");
+        response.lines(content_type.as_bytes());
+        response.lines(if is_chunked { b"\r\nTransfer-Encoding: chunked\r\n" } else { b"\r\n" });
+        response
+    }
+
     /// Appends a header. Control characters in its value become spaces, so no value can start another line.
     pub fn header(&mut self, name: &str, value: &str) {
         self.lines(name.as_bytes());
@@ -64,13 +76,28 @@ impl<'o, 'b> Response<'o, 'b> {
     }
 
     /// The end. `head_only` (the answer to HEAD) leaves out the body but not its length. `Connection: close` is written unless
-    /// `keep_alive`; a client of HTTP/1.0 that is kept needs [`Head::keep_alive_header`](super::Head::keep_alive_header).
+    /// `keep_alive`; a client of HTTP/1.0 that is kept needs a header of its own, see [`ResponseOptions`](super::ResponseOptions).
     pub fn end(mut self, keep_alive: bool, head_only: bool) {
         self.lines(if keep_alive { b"\r\n" } else { b"Connection: close\r\n\r\n" });
         if !head_only {
             self.lines(self.body.unwrap_or_default());
         }
     }
+}
+
+/// What ends a body that is sent in chunks; there is no trailer.
+pub const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Appends a chunk (RFC 9112 section 7.1); nothing where the piece is empty, which would end the body.
+pub fn push_chunk(out: &mut Vec<u8>, piece: &[u8]) {
+    if piece.is_empty() {
+        return;
+    }
+    const CHUNK_OVERHEAD_BYTES: usize = 20;
+    out.reserve(piece.len() + CHUNK_OVERHEAD_BYTES);
+    out.extend_from_slice(format!("{:x}\r\n", piece.len()).as_bytes());
+    out.extend_from_slice(piece);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Appends a number in decimal digits.

@@ -7,9 +7,8 @@ use crate::{
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
-    future::poll_fn,
     rc::Rc,
-    task::{Poll, Waker},
+    task::{Context, Poll, Waker},
 };
 
 /// A request that somebody waits for. Dropping it gives the request up: what was not sent to PostgreSQL yet is not sent.
@@ -37,16 +36,15 @@ impl PendingReply {
         self.cancel_flag.clone()
     }
 
-    /// Waits for the answer. To be called once.
-    pub async fn wait(&self) -> PgAnswer {
-        poll_fn(|cx| match self.slot.answer.take() {
+    /// Waits for the answer. It comes once.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<PgAnswer> {
+        match self.slot.answer.take() {
             Some(answer) => Poll::Ready(answer),
             None => {
                 self.slot.waker.replace(Some(cx.waker().clone()));
                 Poll::Pending
             }
-        })
-        .await
+        }
     }
 }
 

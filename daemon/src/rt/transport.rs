@@ -1,9 +1,8 @@
-//! What a connection is served over: a socket, or something that encrypts what goes over one.
+//! What a connection is served over: a socket, or TLS over one.
 
 use monoio::{
     buf::{IoBuf, IoBufMut},
     io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt, CancelableAsyncReadRent, Canceller},
-    net::TcpStream,
 };
 use std::{cell::RefCell, future::Future, io};
 
@@ -36,8 +35,7 @@ pub async fn write_all(stream: &mut impl AsyncWriteRent, buffer: Vec<u8>) -> (io
     (outcome, slice.into_inner())
 }
 
-/// A stream of bytes in both directions. What it does not say itself is right for any: such a stream keeps its buffer while it
-/// is idle.
+/// A stream of bytes in both directions. The provided methods are right for any stream: it keeps its buffer while it is idle.
 pub trait Transport: AsyncReadRent + AsyncWriteRent + Sized {
     /// Whether [`readable`](Self::readable) waits at all.
     const WAITS_WITHOUT_BUFFER: bool = false;
@@ -59,22 +57,6 @@ pub trait Transport: AsyncReadRent + AsyncWriteRent + Sized {
     }
 }
 
-impl Transport for TcpStream {
-    const WAITS_WITHOUT_BUFFER: bool = true;
-
-    async fn readable(&mut self) -> io::Result<()> {
-        Self::readable(self, false).await
-    }
-
-    async fn read_interruptibly(&mut self, buffer: Vec<u8>, interrupter: &Interrupter) -> (io::Result<usize>, Vec<u8>) {
-        let (length, capacity) = (buffer.len(), buffer.capacity());
-        debug_assert!(length < capacity, "there is room to read into");
-        let handle = interrupter.canceller.borrow_mut().get_or_insert_default().handle();
-        let (outcome, slice) = self.cancelable_read(buffer.slice_mut(length..capacity), handle).await;
-        (outcome, slice.into_inner())
-    }
-}
-
 /// Ends a pending read, so that its buffer comes back. The read is awaited to its end all the same: it may have got bytes.
 #[derive(Default)]
 pub struct Interrupter {
@@ -82,10 +64,23 @@ pub struct Interrupter {
 }
 
 impl Interrupter {
+    /// As [`read_more`], until [`interrupt`](Self::interrupt) ends it.
+    pub(super) async fn read(
+        &self,
+        stream: &mut impl CancelableAsyncReadRent,
+        buffer: Vec<u8>,
+    ) -> (io::Result<usize>, Vec<u8>) {
+        let (length, capacity) = (buffer.len(), buffer.capacity());
+        debug_assert!(length < capacity, "there is room to read into");
+        let handle = self.canceller.borrow_mut().get_or_insert_default().handle();
+        let (outcome, slice) = stream.cancelable_read(buffer.slice_mut(length..capacity), handle).await;
+        (outcome, slice.into_inner())
+    }
+
     /// Ends the read that is pending, if one is.
     pub fn interrupt(&self) {
         if let Some(canceller) = self.canceller.take() {
-            // What it returns is for reads to come; they make their own.
+            // The result is a canceller for later reads; each of them makes its own.
             drop(canceller.cancel());
         }
     }

@@ -10,6 +10,7 @@
 //! ```
 
 pub mod cancel_flag;
+pub mod connection_count;
 pub mod database_health;
 pub mod database_id;
 pub mod drain_signal;

@@ -5,7 +5,7 @@
 
 mod session;
 
-pub use session::Session;
+pub use session::TlsSession;
 
 use crate::{config::TlsConfig, private_files::AtPath};
 use rustls::{
@@ -83,9 +83,9 @@ impl Tls {
     ///
     /// # Errors
     /// [`rustls::Error`] when memory is short.
-    pub fn accept(&self) -> Result<Session, rustls::Error> {
+    pub fn accept(&self) -> Result<TlsSession, rustls::Error> {
         let server = Arc::clone(&self.server.read().unwrap_or_else(PoisonError::into_inner));
-        Session::new(server)
+        TlsSession::new(server)
     }
 }
 

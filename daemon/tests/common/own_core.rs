@@ -2,8 +2,7 @@
 
 use forebay::{
     config::{Config, args::ServeArgs},
-    connection::listener::bind_all,
-    ingest::{self, CoreStart},
+    connection::{self, ServerStart, listener::bind_all},
     postgres::worker::PgRequests,
     state::{
         database_health::{DatabaseHealth, HealthMonitor},
@@ -12,7 +11,6 @@ use forebay::{
         log_view::LogView,
         mailbox::Mailboxes,
         pulse::Pulse,
-        shared::Shared,
     },
 };
 use forebay_wal::log::{self, LogOptions};
@@ -36,29 +34,33 @@ pub fn start_core(
     let sync = forebay_wal::group::SyncMethod::None;
     let mut log = log::open(&LogOptions { dir: dir.join("wal"), lanes: 1, sync, segment_bytes, quota_bytes }).unwrap();
     let mailboxes = Arc::new(Mailboxes::new(1).unwrap());
-    let shared = Arc::new(Shared {
-        gate: Arc::new(forebay::access::Gate::open(&config).unwrap()),
-        config: Arc::new(config),
-        log: Arc::new(LogView::new(&log, None, segment_bytes, quota_bytes)),
-        drain: Arc::new(DrainView::new(DrainSignal::new().unwrap(), None)),
-        health: Arc::new(HealthMonitor::new(Arc::clone(&mailboxes))),
-        mailboxes: Arc::clone(&mailboxes),
-        pulses: Arc::new([Pulse::default()]),
-        stopping: false.into(),
-    });
-    shared.health.set(health);
+    let monitor = Arc::new(HealthMonitor::new(Arc::clone(&mailboxes)));
+    monitor.set(health);
     let (mut sockets, address) = bind_all(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
-    let (failed, failures) = channel();
-    let (starting, _) = channel();
-    let pg_requests = PgRequests::new(mailboxes).unwrap();
-    let lane = log.lanes.remove(0);
-    let socket = sockets.remove(0);
+    let (lane, socket) = (log.lanes.remove(0), sockets.remove(0));
     std::thread::spawn(move || {
         first();
-        // They live as long as the core.
-        let (_log, _failures) = (log, failures);
-        let start = CoreStart { shared, lane, socket, cpu: None, connections_max: 100, pg_requests, failed, starting };
-        ingest::run(start).unwrap();
+        let pg_requests = PgRequests::new(Arc::clone(&mailboxes)).unwrap();
+        let start = ServerStart {
+            gate: Arc::new(forebay::access::Gate::open(&config).unwrap()),
+            config: Arc::new(config),
+            log: Arc::new(LogView::new(&log, None, segment_bytes, quota_bytes)),
+            drain: Arc::new(DrainView::new(DrainSignal::new().unwrap(), None)),
+            health: monitor,
+            mailboxes,
+            pulses: Arc::new([Pulse::default()]),
+            connections: Arc::default(),
+            pg_requests,
+            lane,
+            socket,
+            cpu: None,
+            connections_max: 100,
+            on_failure: Box::new(|failed| panic!("{failed}")),
+            starting: channel().0,
+        };
+        connection::run(start).unwrap();
+        // It lives as long as the core.
+        drop(log);
     });
     address
 }

@@ -1,20 +1,25 @@
 //! Messages on their way into the core's lane.
 
-use super::{refusal_of, wait::Wait};
-use crate::api::{
-    admit::check_rate,
-    pushed::{Form, Pushed, PushedItem},
+use super::{Pushes, wait::Wait};
+use crate::{
+    access::Grant,
+    api::{
+        admit::check_rate,
+        pushed::{Form, Pushed, PushedItem},
+    },
+    http::Refusal,
+    ids::unix_now,
+    message::Message,
 };
-use crate::{access::Grant, http::Refusal, ids::unix_now, ingest::Core, message::Message};
 use forebay_wal::{
     frame::KIND_MESSAGE,
     group::{Appended, Record},
     lane::AppendError,
 };
 use smallvec::SmallVec;
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, sync::atomic::Ordering, time::Duration};
 
-/// Messages of a batch that need no memory of their own.
+/// Messages of a batch that need no allocation.
 const FEW: usize = 4;
 
 /// Where a message goes.
@@ -25,29 +30,29 @@ pub(super) struct Target<'p, 'i> {
     pub(super) task: Cow<'p, str>,
 }
 
-/// Messages that go into the log whole or not at all. Their payloads are needed until they are there, what is said of them in
-/// the answer longer.
+/// Messages that go into the log all or none. Payloads are borrowed until they are there; what the reply says of the messages is
+/// borrowed longer.
 pub(super) struct Batch<'c, 'p, 'i> {
-    core: &'c Core,
+    pushes: &'c Pushes,
     grant: &'c Grant,
     now: Duration,
     awaited: bool,
-    /// The messages' heads, one behind the other.
+    /// The heads of the messages, one after the other.
     heads: Vec<u8>,
-    /// Where each ends, and its payload.
+    /// Where each head ends, and the payload.
     messages: SmallVec<[(usize, &'p [u8]); FEW]>,
     payload_bytes: usize,
     items: SmallVec<[PushedItem<'i>; 1]>,
 }
 
 impl<'c, 'p, 'i> Batch<'c, 'p, 'i> {
-    pub(super) fn new(core: &'c Core, grant: &'c Grant, wait: &Wait, count: usize) -> Self {
+    pub(super) fn new(pushes: &'c Pushes, grant: &'c Grant, wait: &Wait, count: usize) -> Self {
         Self {
-            core,
+            pushes,
             grant,
             now: unix_now(),
             awaited: wait.awaited,
-            heads: core.scratch(),
+            heads: pushes.heads.take(),
             messages: SmallVec::with_capacity(count),
             payload_bytes: 0,
             items: SmallVec::with_capacity(count),
@@ -61,7 +66,7 @@ impl<'c, 'p, 'i> Batch<'c, 'p, 'i> {
         trace_id: Option<uuid::Uuid>,
         payload: &'p [u8],
     ) {
-        let id = self.core.ids.make(self.now);
+        let id = self.pushes.ids.make(self.now);
         let message = Message {
             id,
             accepted_us: self.now.as_micros() as i64,
@@ -89,22 +94,22 @@ impl<'c, 'p, 'i> Batch<'c, 'p, 'i> {
         self.payload_bytes
     }
 
-    /// Appends it, waiting for room while the lane is busy. It is empty then.
+    /// Appends the batch, waiting for room while the lane is busy; it is empty then.
     pub(super) async fn append(&mut self, wait: &Wait, pushed: &mut Pushed<'i>) -> Result<(), Refusal> {
         while !self.append_now(wait, pushed)? {
-            self.core.room().await;
+            self.pushes.lane.room().await;
         }
         Ok(())
     }
 
-    /// Appends it, if the lane has room now. Returns whether it had; the batch is empty then.
+    /// Appends the batch if the lane has room now. Returns whether it had; the batch is empty then.
     pub(super) fn append_now(&mut self, wait: &Wait, pushed: &mut Pushed<'i>) -> Result<bool, Refusal> {
         let count = self.messages.len() as u64;
         if count == 0 {
             return Ok(true);
         }
         check_rate(self.grant, count)?;
-        let core = self.core;
+        let pushes = self.pushes;
         let mut head_start = 0;
         let heads = &self.heads;
         let records: SmallVec<[Record<'_>; FEW]> = self
@@ -115,20 +120,17 @@ impl<'c, 'p, 'i> Batch<'c, 'p, 'i> {
                 Record { kind: KIND_MESSAGE, head, body }
             })
             .collect();
-        let Appended { first_number, end_ordinal } = match core.append(&records, wait.patience) {
+        let Appended { first_number, end_ordinal } = match pushes.lane.append(&records, wait.patience) {
             Ok(appended) => appended,
             Err(error) => {
                 self.grant.give_back(count);
-                return if error == AppendError::Busy && !core.is_stopping() {
-                    Ok(false)
-                } else {
-                    Err(refusal_of(core, error))
-                };
+                let has_room_later = error == AppendError::Busy && !pushes.lane.is_shutting_down();
+                return if has_room_later { Ok(false) } else { Err(pushes.refusal(error)) };
             }
         };
         self.messages.clear();
         if self.awaited {
-            pushed.awaited.push(core.await_commit(first_number, count as usize));
+            pushed.commits.push(pushes.commits.add(first_number, count as usize));
         }
         pushed.count += count;
         pushed.end_ordinal = end_ordinal;
@@ -138,13 +140,13 @@ impl<'c, 'p, 'i> Batch<'c, 'p, 'i> {
             _ if pushed.items.is_empty() => pushed.items = items,
             _ => pushed.items.extend(items),
         }
-        core.shared.drain.counters.pushed_messages.fetch_add(count, std::sync::atomic::Ordering::Relaxed);
+        pushes.drain.counters.pushed_messages.fetch_add(count, Ordering::Relaxed);
         Ok(true)
     }
 }
 
 impl Drop for Batch<'_, '_, '_> {
     fn drop(&mut self) {
-        self.core.give_back(std::mem::take(&mut self.heads));
+        self.pushes.heads.give_back(std::mem::take(&mut self.heads));
     }
 }

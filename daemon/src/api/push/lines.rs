@@ -1,20 +1,19 @@
-//! A body of lines, appended as it comes: what is held of it is bounded, however long it is.
+//! A body of lines, appended as it comes: the memory for it is bounded, however long it is.
 
 use super::{
-    PARTITION_DEFAULT,
+    PARTITION_DEFAULT, Pushes,
     batch::{Batch, Target},
-    check_names, check_queue_exists,
+    check_names,
     wait::Wait,
-};
-use crate::api::{
-    RouteMatch,
-    pushed::{Form, Pushed},
-    reply::Reply,
 };
 use crate::{
     access::Grant,
+    api::{
+        RouteMatch,
+        pushed::{Form, Pushed},
+        reply::Reply,
+    },
     http::{ErrorCode, Head, Refusal},
-    ingest::Core,
     json,
     json::{ndjson, push},
     limits::{NDJSON_BATCH_BYTES, NDJSON_BATCH_MESSAGES, NDJSON_LISTED_MAX, NDJSON_WINDOW_BYTES},
@@ -23,7 +22,7 @@ use std::borrow::Cow;
 
 /// A push of lines under way.
 pub struct Lines<'c, 'h> {
-    core: &'c Core,
+    pushes: &'c Pushes,
     grant: Grant,
     queue: &'h str,
     partition: &'h str,
@@ -31,28 +30,33 @@ pub struct Lines<'c, 'h> {
     wait: Wait,
     pushed: Pushed<'h>,
     next_line: u64,
-    /// How far at the window's start there is known to be no end of a line.
-    looked_at: usize,
-    /// Bytes that were appended since all was durable.
+    /// Bytes at the start of the window in which there is no line end.
+    searched_bytes: usize,
+    /// Bytes appended since everything was durable last.
     undurable_bytes: usize,
-    /// Messages whose commit nobody has waited for yet.
-    unsettled: u64,
+    /// Messages whose commits are still waited for.
+    uncounted: u64,
 }
 
 impl<'c, 'h> Lines<'c, 'h> {
-    /// Begins one.
+    /// Begins a push.
     ///
     /// # Errors
     /// What is wrong with its head.
-    pub fn begin(core: &'c Core, head: &Head<'h>, found: &'h RouteMatch<'_>, grant: &Grant) -> Result<Self, Refusal> {
+    pub(in crate::api) fn begin(
+        pushes: &'c Pushes,
+        head: &Head<'h>,
+        found: &'h RouteMatch<'_>,
+        grant: &Grant,
+    ) -> Result<Self, Refusal> {
         let queue = found.value("queue");
         let partition = found.get("partition").map_or(PARTITION_DEFAULT, Cow::as_ref);
         check_names(head, queue, partition)?;
-        check_queue_exists(core, queue)?;
-        let wait = Wait::by_query(core, head.query)?;
+        pushes.check_queue_exists(queue)?;
+        let wait = Wait::by_query(pushes, head.query)?;
         let pushed = Pushed::nothing(wait.form(head));
         Ok(Self {
-            core,
+            pushes,
             grant: grant.clone(),
             queue,
             partition,
@@ -60,44 +64,44 @@ impl<'c, 'h> Lines<'c, 'h> {
             wait,
             pushed,
             next_line: 1,
-            looked_at: 0,
+            searched_bytes: 0,
             undurable_bytes: 0,
-            unsettled: 0,
+            uncounted: 0,
         })
     }
 
-    /// Appends the whole lines at the start of `window` and takes them out of it; with the last part of a body what is left is a
-    /// line too. Waits for the disk, and for PostgreSQL, when too much waits for them.
+    /// Appends the whole lines at the start of `window` and removes them from it. `is_last`: the body is complete, so what
+    /// follows the last line end is a line too. Waits for the disk, and for PostgreSQL, once many lines wait for them.
     ///
     /// # Errors
-    /// What is wrong with a line, or why the log does not take it; those before it are kept.
+    /// What is wrong with a line, or why the log does not take it; the lines before it are kept.
     pub async fn take(&mut self, window: &mut Vec<u8>, is_last: bool) -> Result<(), Refusal> {
-        let bytes = match ndjson::whole_lines_bytes(&window[self.looked_at..]) {
+        let bytes = match ndjson::whole_lines_bytes(&window[self.searched_bytes..]) {
             _ if is_last => window.len(),
             0 => {
-                self.looked_at = window.len();
+                self.searched_bytes = window.len();
                 return self.check_length(window);
             }
-            bytes => self.looked_at + bytes,
+            bytes => self.searched_bytes + bytes,
         };
-        self.looked_at = 0;
+        self.searched_bytes = 0;
         self.append(&window[..bytes]).await?;
         window.drain(..bytes);
         if window.capacity() > 2 * NDJSON_WINDOW_BYTES {
             window.shrink_to(NDJSON_WINDOW_BYTES);
         }
         self.check_length(window)?;
-        self.wait_a_moment(bytes).await
+        self.wait_if_much_is_pending(bytes).await
     }
 
-    /// The answer, once its messages are durable; `refusal` says what ended the body early.
+    /// The reply. `refusal` says what ended the body early.
     pub fn reply(mut self, refusal: Option<Refusal>) -> Reply<'h> {
         self.pushed.ended_by = refusal.map(Box::new);
         Reply::Pushed(self.pushed)
     }
 
     async fn append(&mut self, lines: &[u8]) -> Result<(), Refusal> {
-        let mut batch = Batch::new(self.core, &self.grant, &self.wait, 0);
+        let mut batch = Batch::new(self.pushes, &self.grant, &self.wait, 0);
         let mut lines = ndjson::lines_from(lines, self.next_line);
         let mut wrong = None;
         for (number, line) in lines.by_ref() {
@@ -111,8 +115,8 @@ impl<'c, 'h> Lines<'c, 'h> {
             let is_full = batch.count() >= NDJSON_BATCH_MESSAGES
                 || batch.count() > 0 && batch.payload_bytes() + line.len() > NDJSON_BATCH_BYTES;
             if is_full {
-                let full = std::mem::replace(&mut batch, Batch::new(self.core, &self.grant, &self.wait, 0));
-                append(full, &self.wait, &mut self.pushed, &mut self.unsettled).await?;
+                let full = std::mem::replace(&mut batch, Batch::new(self.pushes, &self.grant, &self.wait, 0));
+                append(full, &self.wait, &mut self.pushed, &mut self.uncounted).await?;
             }
             let target = Target {
                 queue: Cow::Borrowed(self.queue),
@@ -124,14 +128,14 @@ impl<'c, 'h> Lines<'c, 'h> {
         }
         self.next_line = lines.next_line();
         if batch.count() > 0 {
-            append(batch, &self.wait, &mut self.pushed, &mut self.unsettled).await?;
+            append(batch, &self.wait, &mut self.pushed, &mut self.uncounted).await?;
         }
         wrong.map_or(Ok(()), Err)
     }
 
     /// Checks a line; returns its transaction id.
     fn check(&self, number: u64, line: &[u8]) -> Result<Option<Cow<'h, str>>, Refusal> {
-        if line.len() as u64 > self.core.shared.config.max_body_bytes {
+        if line.len() as u64 > self.pushes.config.max_body_bytes {
             return Err(self.too_long(number));
         }
         json::validate(line).map_err(|error| Refusal::new((&error).into(), format!("line {number}: {error}")))?;
@@ -145,26 +149,26 @@ impl<'c, 'h> Lines<'c, 'h> {
     }
 
     fn check_length(&self, unfinished: &[u8]) -> Result<(), Refusal> {
-        // It may still end with a CR, which is not counted.
-        if unfinished.len() as u64 > self.core.shared.config.max_body_bytes + 1 {
+        // It may end with a CR, which does not count.
+        if unfinished.len() as u64 > self.pushes.config.max_body_bytes + 1 {
             return Err(self.too_long(self.next_line));
         }
         Ok(())
     }
 
     fn too_long(&self, number: u64) -> Refusal {
-        let max = self.core.shared.config.max_body_bytes;
+        let max = self.pushes.config.max_body_bytes;
         Refusal::new(ErrorCode::BodyTooLarge, format!("line {number} is longer than {max} bytes"))
     }
 
-    /// So that what is on its way for one connection is bounded.
-    async fn wait_a_moment(&mut self, bytes: usize) -> Result<(), Refusal> {
-        // The next lines may be long in coming.
-        self.core.submit(false);
+    /// Has the appended lines written. Waits where too much would be on its way for this connection otherwise.
+    async fn wait_if_much_is_pending(&mut self, bytes: usize) -> Result<(), Refusal> {
+        // The client is not answered by this write: the next lines may be long in coming.
+        self.pushes.lane.request_write(false);
         self.undurable_bytes += bytes;
         if self.undurable_bytes >= NDJSON_WINDOW_BYTES {
-            // The answer says it if the disk fails.
-            if self.core.durable(self.pushed.end_ordinal).await.is_err() {
+            // The reply says more: it waits for the same.
+            if self.pushes.lane.durable(self.pushed.end_ordinal).await.is_err() {
                 return Err(ErrorCode::StorageFailed.into());
             }
             self.undurable_bytes = 0;
@@ -173,9 +177,9 @@ impl<'c, 'h> Lines<'c, 'h> {
             self.pushed.form = Form::Minimal;
             self.pushed.items = Default::default();
         }
-        if self.unsettled > NDJSON_LISTED_MAX {
-            self.pushed.settle().await;
-            self.unsettled = 0;
+        if self.uncounted > NDJSON_LISTED_MAX {
+            self.pushed.count_fates().await;
+            self.uncounted = 0;
         }
         Ok(())
     }
@@ -185,12 +189,12 @@ async fn append<'h>(
     mut batch: Batch<'_, '_, 'h>,
     wait: &Wait,
     pushed: &mut Pushed<'h>,
-    unsettled: &mut u64,
+    uncounted: &mut u64,
 ) -> Result<(), Refusal> {
     let before = pushed.count;
     batch.append(wait, pushed).await?;
     if wait.awaited {
-        *unsettled += pushed.count - before;
+        *uncounted += pushed.count - before;
     }
     Ok(())
 }

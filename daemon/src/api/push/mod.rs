@@ -2,14 +2,15 @@
 
 mod batch;
 mod lines;
+mod pushes;
 mod wait;
 
 pub use lines::Lines;
+pub(super) use pushes::Pushes;
 
-use super::{Request, admit, admit::check_queue, pushed::Pushed, reply::Reply};
+use super::{Request, admit::check_queue, pushed::Pushed, reply::Reply};
 use crate::{
     http::{ErrorCode, Head, Refusal},
-    ingest::Core,
     json,
     json::{
         push,
@@ -17,14 +18,13 @@ use crate::{
     },
 };
 use batch::{Batch, Target};
-use forebay_wal::lane::AppendError;
 use std::borrow::Cow;
 use wait::Wait;
 
-/// Where a message goes that does not say.
+/// The partition of a message that names none.
 const PARTITION_DEFAULT: &str = "Default";
 
-/// A push that was looked through, of which nothing is in the log yet.
+/// A push that was parsed and checked, of which nothing is in the log yet.
 pub(super) struct Prepared<'c, 'a> {
     batch: Batch<'c, 'a, 'a>,
     wait: Wait,
@@ -53,16 +53,17 @@ impl<'a> Prepared<'_, 'a> {
 
 /// `POST /api/v1/push`
 pub(super) fn json<'c, 'a>(request: &Request<'_, 'c, 'a>) -> Result<Prepared<'c, 'a>, Refusal> {
-    let Request { core, head, grant, body, .. } = *request;
+    let Request { api, head, grant, body, .. } = request;
+    let pushes = &api.pushes;
     let request = push::parse(body, &PushLimits::default())
         .map_err(|PushError { kind, message }| Refusal::new(kind.into(), message))?;
-    let wait = Wait::of(core, request.is_buffered(), request.buffer_ms, request.buffer_max);
+    let wait = Wait::of(pushes, request.is_buffered(), request.buffer_ms, request.buffer_max);
     let pushed = Pushed::nothing(wait.form(head));
     for (index, item) in request.items.iter().enumerate() {
-        let checked = check_queue(grant, &item.queue).and_then(|()| check_queue_exists(core, &item.queue));
+        let checked = check_queue(grant, &item.queue).and_then(|()| pushes.check_queue_exists(&item.queue));
         checked.map_err(|refusal| of_item(index, refusal))?;
     }
-    let mut batch = Batch::new(core, grant, &wait, request.items.len());
+    let mut batch = Batch::new(pushes, grant, &wait, request.items.len());
     let PushRequest { items, .. } = request;
     for item in items {
         let target = Target {
@@ -78,15 +79,16 @@ pub(super) fn json<'c, 'a>(request: &Request<'_, 'c, 'a>) -> Result<Prepared<'c,
 
 /// `POST /push/{queue}[/{partition}]` with one payload.
 pub(super) fn by_path<'c, 'a>(request: &Request<'_, 'c, 'a>) -> Result<Prepared<'c, 'a>, Refusal> {
-    let Request { core, head, ref found, grant, body } = *request;
+    let Request { api, head, found, grant, body } = request;
+    let pushes = &api.pushes;
     let queue = found.value("queue").clone();
     let partition = found.get("partition").cloned().unwrap_or(Cow::Borrowed(PARTITION_DEFAULT));
     check_names(head, &queue, &partition)?;
-    check_queue_exists(core, &queue)?;
-    let wait = Wait::by_query(core, head.query)?;
+    pushes.check_queue_exists(&queue)?;
+    let wait = Wait::by_query(pushes, head.query)?;
     let pushed = Pushed::nothing(wait.form(head));
     json::validate(body).map_err(|error| Refusal::new((&error).into(), format!("payload: {error}")))?;
-    let mut batch = Batch::new(core, grant, &wait, 1);
+    let mut batch = Batch::new(pushes, grant, &wait, 1);
     let target = Target { queue, partition, namespace: Cow::default(), task: Cow::default() };
     batch.add(target, head.idempotency_key.map(Cow::Borrowed), None, body);
     Ok(Prepared { batch, wait, pushed })
@@ -103,31 +105,7 @@ fn check_names(head: &Head<'_>, queue: &str, partition: &str) -> Result<(), Refu
     }
 }
 
-/// Where a push may not make its queue, refuses one that is not there.
-fn check_queue_exists(core: &Core, queue: &str) -> Result<(), Refusal> {
-    if core.shared.config.auto_create_queues {
-        return Ok(());
-    }
-    match core.shared.drain.has_queue(queue) {
-        Some(true) => Ok(()),
-        Some(false) => Err(Refusal::new(ErrorCode::QueueNotFound, format!("queue {queue} does not exist"))),
-        None => Err(ErrorCode::QueuesUnknown.into()),
-    }
-}
-
 fn of_item(index: usize, refusal: Refusal) -> Refusal {
     let message = format!("items[{index}].queue: {}", refusal.message);
     Refusal { message: message.into(), ..refusal }
-}
-
-fn refusal_of(core: &Core, error: AppendError) -> Refusal {
-    match error {
-        AppendError::TooLarge { max_bytes: max } => {
-            Refusal::new(ErrorCode::BodyTooLarge, format!("a push takes at most {max} bytes in the log"))
-        }
-        AppendError::Full => admit::log_full(core),
-        // Until then whoever finds the lane busy waits.
-        AppendError::Busy => ErrorCode::ShuttingDown.into(),
-        AppendError::Poisoned => ErrorCode::StorageFailed.into(),
-    }
 }

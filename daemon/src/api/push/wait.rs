@@ -1,9 +1,9 @@
 //! What a push's answer waits for, and how it is worded.
 
-use crate::api::pushed::Form;
+use super::Pushes;
 use crate::{
+    api::pushed::Form,
     http::{ErrorCode, Head, Refusal, path},
-    ingest::Core,
     json::push,
     state::{database_health::DatabaseHealth, drain_signal::Patience},
 };
@@ -18,19 +18,19 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    pub(super) fn of(core: &Core, buffered: bool, buffer_ms: Option<u32>, buffer_max: Option<u32>) -> Self {
+    pub(super) fn of(pushes: &Pushes, buffered: bool, buffer_ms: Option<u32>, buffer_max: Option<u32>) -> Self {
         if !buffered {
-            let awaited = core.shared.health.get() != DatabaseHealth::Disconnected;
+            let awaited = pushes.health.get() != DatabaseHealth::Disconnected;
             return Self { patience: Patience::NONE, buffered, awaited };
         }
-        let config = &core.shared.config;
+        let config = &pushes.config;
         let time = Duration::from_millis(buffer_ms.unwrap_or(config.flush_ms).into());
         let count = u64::from(buffer_max.unwrap_or(config.flush_max));
         Self { patience: Patience { time, count }, buffered, awaited: false }
     }
 
     /// Buffered, unless `wait=postgres` says otherwise.
-    pub(super) fn by_query(core: &Core, query: &str) -> Result<Self, Refusal> {
+    pub(super) fn by_query(pushes: &Pushes, query: &str) -> Result<Self, Refusal> {
         let (mut buffered, mut buffer_ms, mut buffer_max) = (true, None, None);
         for pair in path::query_pairs(query) {
             let (name, value) = pair?;
@@ -49,7 +49,7 @@ impl Wait {
                 "wait=postgres and bufferMs or bufferMax exclude each other",
             ));
         }
-        Ok(Self::of(core, buffered, buffer_ms, buffer_max))
+        Ok(Self::of(pushes, buffered, buffer_ms, buffer_max))
     }
 
     pub(super) fn form(&self, head: &Head<'_>) -> Form {

@@ -5,10 +5,12 @@
 
 mod fields;
 mod method;
+mod owned;
 mod parse;
 mod target;
 
 pub use method::{Method, Methods};
+pub use owned::OwnedHead;
 pub use parse::parse;
 
 /// The result of parsing.

@@ -1,5 +1,5 @@
-use crate::http::response::{CONTINUE, JSON, Response};
-use crate::http::{ErrorCode, Manner, Method, Refusal};
+use crate::http::response::{CONTINUE, JSON, LAST_CHUNK, Response, push_chunk};
+use crate::http::{ErrorCode, Manner, Method, Refusal, Version};
 
 fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut out = b"before".to_vec();
@@ -12,7 +12,7 @@ fn answer(status: u16, content_type: &'static str, body: &[u8], keep_alive: bool
 }
 
 /// How a client that says nothing special is answered.
-const USUAL: Manner = Manner { keep_alive: true, head_only: false, keep_alive_header: None, allow_origin: None };
+const USUAL: Manner = Manner { keep_alive: true, version: Version::Http11, ..Manner::CLOSING };
 
 #[test]
 fn an_answer_has_status_type_length_headers_and_body() {
@@ -111,4 +111,33 @@ fn a_refusal_that_closes_does_so_whatever_the_client_asked() {
     assert!(text.ends_with("Connection: close\r\n\r\n"));
     assert!(!text.contains("Content-Length: 0"));
     assert_eq!(refusal.to_string(), "413 body_too_large: the body is larger than 10 bytes");
+}
+
+#[test]
+fn a_body_in_pieces_is_chunked_and_no_empty_piece_ends_it_early() {
+    let text = written(|out| {
+        Response::start_stream(out, 200, "text/plain", true).end(true, false);
+        push_chunk(out, b"0123456789abcdef");
+        push_chunk(out, b"");
+        push_chunk(out, b"x");
+        out.extend_from_slice(LAST_CHUNK);
+    });
+    assert_eq!(
+        text,
+        "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n\
+         10\r\n0123456789abcdef\r\n1\r\nx\r\n0\r\n\r\n"
+    );
+    let head = written(|out| Response::start_stream(out, 200, "text/plain", false).end(false, false));
+    assert_eq!(head, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n");
+}
+
+#[test]
+fn only_a_client_of_http_1_0_that_is_kept_is_told_so() {
+    for (version, keep_alive, told) in
+        [(Version::Http10, true, true), (Version::Http10, false, false), (Version::Http11, true, false)]
+    {
+        let options = Manner { version, keep_alive, ..USUAL };
+        assert_eq!(options.headers().any(|header| header == ("Connection", "keep-alive")), told, "{version:?}");
+        assert_eq!(options.closing().headers().count(), 0);
+    }
 }

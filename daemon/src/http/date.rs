@@ -1,4 +1,4 @@
-//! The date as answers say it (RFC 9110 section 6.6.1), written once a second and not once a request.
+//! The `Date` of replies (RFC 9110 section 6.6.1), written once a second and not once a request.
 
 use std::{
     cell::Cell,
@@ -6,31 +6,32 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-/// What the line begins with, …
 const NAME: &[u8] = b"Date: ";
-/// … ends with, …
 const END: &[u8] = b"\r\n";
-/// … and has between: as many bytes as `Sun, 06 Nov 1994 08:49:37 GMT`.
+
+/// Bytes of `Sun, 06 Nov 1994 08:49:37 GMT`.
 const DATE_BYTES: usize = 29;
 
 /// Bytes of the whole line.
 pub const DATE_LINE_BYTES: usize = NAME.len() + DATE_BYTES + END.len();
 
-/// The header line of answers now.
-pub(crate) struct DateLine {
+/// The header line of replies that are written now.
+pub struct DateLine {
     line: Cell<[u8; DATE_LINE_BYTES]>,
     second: Cell<u64>,
 }
 
 impl DateLine {
-    pub(crate) fn new(now: Duration) -> Self {
+    /// The line for the time `now` since 1970.
+    #[must_use]
+    pub fn new(now: Duration) -> Self {
         let date = Self { line: Cell::new([b' '; DATE_LINE_BYTES]), second: Cell::new(u64::MAX) };
         date.set(now);
         date
     }
 
-    /// Notes the time since 1970.
-    pub(crate) fn set(&self, now: Duration) {
+    /// Sets the time since 1970.
+    pub fn set(&self, now: Duration) {
         let second = now.as_secs();
         if self.second.replace(second) == second {
             return;
@@ -46,7 +47,9 @@ impl DateLine {
         self.line.set(line);
     }
 
-    pub(crate) fn get(&self) -> [u8; DATE_LINE_BYTES] {
+    /// The line, with its CR LF.
+    #[must_use]
+    pub fn get(&self) -> [u8; DATE_LINE_BYTES] {
         self.line.get()
     }
 }

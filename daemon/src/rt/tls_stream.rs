@@ -1,65 +1,65 @@
-//! A socket under TLS, as a stream like any other.
+//! A connection under TLS, as a stream like any other.
 
-use super::{Interrupter, Transport, read_more};
-use crate::tls::Session;
+use super::{Interrupter, Socket, Transport, read_more};
+use crate::{ignore::ignore, tls::TlsSession};
 use monoio::{
     BufResult,
     buf::{IoBuf, IoBufMut, IoVecBuf, IoVecBufMut, RawBuf},
     io::{AsyncReadRent, AsyncWriteRent, AsyncWriteRentExt},
-    net::TcpStream,
 };
 use std::io;
 
 /// Room for records: one of the largest, and its header.
 const RECORDS_BYTES: usize = 17 << 10;
 
-/// A socket whose bytes are sealed. Reads and writes must be awaited to their end.
-pub struct Sealed {
-    stream: TcpStream,
-    session: Session,
-    /// Records that came and are not opened yet.
+/// A stream of plain text over a socket that carries TLS records. Reads and writes must be awaited to their end.
+pub struct TlsStream {
+    socket: Socket,
+    session: TlsSession,
+    /// Received records that are not decrypted yet.
     incoming: Vec<u8>,
-    /// Memory for records that leave.
+    /// Memory for records that are sent.
     outgoing: Vec<u8>,
 }
 
-impl Sealed {
-    /// A conversation that begins.
+impl TlsStream {
+    /// A stream whose handshake has not begun.
     #[must_use]
-    pub fn new(stream: TcpStream, session: Session) -> Self {
-        Self { stream, session, incoming: Vec::new(), outgoing: Vec::new() }
+    pub fn new(socket: Socket, session: TlsSession) -> Self {
+        Self { socket, session, incoming: Vec::new(), outgoing: Vec::new() }
     }
 
-    /// Settles who talks to whom. If that fails the client is told why.
+    /// Does the handshake. If it fails the client is sent an alert.
     ///
     /// # Errors
-    /// When the client is not to be trusted, does not speak TLS, or goes away.
-    pub async fn shake_hands(&mut self) -> io::Result<()> {
+    /// When the client is not trusted, does not speak TLS, or goes away.
+    pub async fn handshake(&mut self) -> io::Result<()> {
         while self.session.is_handshaking() {
             self.send().await?;
-            if self.session.is_handshaking() && !self.open_more(None).await? {
+            if self.session.is_handshaking() && !self.receive(None).await? {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
         self.send().await
     }
 
-    /// Gives memory back that nothing is in: nobody knows when the client says something again.
-    fn rest(&mut self) {
+    /// Frees buffers that are empty: the client may send nothing for a long time.
+    fn free_buffers(&mut self) {
         if self.incoming.is_empty() {
             self.incoming = Vec::new();
         }
         self.outgoing = Vec::new();
     }
 
-    /// Opens records that came, waiting for some if none did. Returns whether there were any; there are none at the end.
-    async fn open_more(&mut self, interrupter: Option<&Interrupter>) -> io::Result<bool> {
+    /// Decrypts the records at hand, and waits for some if there are none. Returns whether there were any; at the end of the
+    /// stream there are none.
+    async fn receive(&mut self, interrupter: Option<&Interrupter>) -> io::Result<bool> {
         if self.incoming.is_empty() {
             let mut records = std::mem::take(&mut self.incoming);
             records.reserve(RECORDS_BYTES);
             let (outcome, records) = match interrupter {
-                Some(interrupter) => self.stream.read_interruptibly(records, interrupter).await,
-                None => read_more(&mut self.stream, records).await,
+                Some(interrupter) => self.socket.read_interruptibly(records, interrupter).await,
+                None => read_more(&mut self.socket, records).await,
             };
             self.incoming = records;
             if outcome? == 0 {
@@ -67,17 +67,16 @@ impl Sealed {
             }
         }
         match self.session.receive(&self.incoming) {
-            Ok(opened) => {
-                self.incoming.drain(..opened);
-                // A client may ask for an answer within TLS itself.
+            Ok(decrypted) => {
+                self.incoming.drain(..decrypted);
+                // TLS has messages of its own that ask for a reply.
                 self.send().await?;
-                // What was not opened stands behind a good-bye, or behind plain text that must be read first.
-                Ok(opened > 0)
+                // Bytes that were not decrypted follow a close_notify, or plain text that must be read first.
+                Ok(decrypted > 0)
             }
             Err(error) => {
                 self.incoming.clear();
-                // Why is in what is sent; that it could not be sent would tell nothing more.
-                self.send().await.unwrap_or_default();
+                ignore(self.send().await, "a TLS alert could not be sent");
                 Err(io::Error::new(io::ErrorKind::InvalidData, error))
             }
         }
@@ -90,7 +89,7 @@ impl Sealed {
             self.outgoing = records;
             return Ok(());
         }
-        let (outcome, mut records) = self.stream.write_all(records).await;
+        let (outcome, mut records) = self.socket.write_all(records).await;
         records.clear();
         self.outgoing = records;
         outcome.map(drop)
@@ -101,16 +100,16 @@ impl Sealed {
             if let Some(moved) = self.take_plain(&mut buffer) {
                 return (Ok(moved), buffer);
             }
-            match self.open_more(interrupter).await {
+            match self.receive(interrupter).await {
                 Ok(true) => {}
-                // Where a request ends is not for TLS to say, so an end without a good-bye cuts nothing off unseen.
+                // HTTP says where a request ends, so an end without close_notify truncates nothing unseen.
                 Ok(false) => return (Ok(0), buffer),
                 Err(error) => return (Err(error), buffer),
             }
         }
     }
 
-    /// Moves plain text that has come to `buffer`; `None`: none has.
+    /// Moves decrypted plain text to `buffer`; `None` if there is none.
     fn take_plain<T: IoBufMut>(&mut self, buffer: &mut T) -> Option<usize> {
         let plain = self.session.plain()?;
         let moved = plain.len().min(buffer.bytes_total());
@@ -123,13 +122,13 @@ impl Sealed {
     }
 }
 
-impl Transport for Sealed {
+impl Transport for TlsStream {
     async fn readable(&mut self) -> io::Result<()> {
         if self.session.plain().is_some() || !self.incoming.is_empty() {
             return Ok(());
         }
-        self.rest();
-        Transport::readable(&mut self.stream).await
+        self.free_buffers();
+        Transport::readable(&mut self.socket).await
     }
 
     async fn read_interruptibly(&mut self, buffer: Vec<u8>, interrupter: &Interrupter) -> (io::Result<usize>, Vec<u8>) {
@@ -140,7 +139,7 @@ impl Transport for Sealed {
     }
 }
 
-impl AsyncReadRent for Sealed {
+impl AsyncReadRent for TlsStream {
     async fn read<T: IoBufMut>(&mut self, buffer: T) -> BufResult<usize, T> {
         self.read_by(buffer, None).await
     }
@@ -160,16 +159,13 @@ impl AsyncReadRent for Sealed {
     }
 }
 
-impl AsyncWriteRent for Sealed {
+impl AsyncWriteRent for TlsStream {
     async fn write<T: IoBuf>(&mut self, buffer: T) -> BufResult<usize, T> {
-        // SAFETY: `read_ptr` is valid for `bytes_init` bytes, and the buffer is not touched while they are sealed.
+        // SAFETY: `read_ptr` is valid for `bytes_init` bytes, and the buffer is not touched while they are encrypted.
         let plain = unsafe { std::slice::from_raw_parts(buffer.read_ptr(), buffer.bytes_init()) };
-        let sealed = match self.session.seal(plain) {
+        let outcome = match self.session.encrypt(plain) {
             Ok(0) if !plain.is_empty() => Err(io::ErrorKind::WriteZero.into()),
-            sealed => sealed,
-        };
-        let outcome = match sealed {
-            Ok(sealed) => self.send().await.map(|()| sealed),
+            Ok(encrypted) => self.send().await.map(|()| encrypted),
             Err(error) => Err(error),
         };
         (outcome, buffer)
@@ -190,8 +186,8 @@ impl AsyncWriteRent for Sealed {
     }
 
     async fn shutdown(&mut self) -> io::Result<()> {
-        self.session.end();
+        self.session.close();
         self.send().await?;
-        self.stream.shutdown().await
+        self.socket.shutdown().await
     }
 }

@@ -1,0 +1,305 @@
+//! A conversation: from the first byte of a request until the connection is idle again, is closed, or waits for PostgreSQL.
+
+use super::{
+    body::{self, BodyOutcome},
+    exchange::{Exchange, ReadOutcome},
+    parked::Parked,
+    requests::{NextStep, Pass, Requests, StartedRequest},
+    server::Server,
+    stream,
+    watch::{Phase, Watch},
+};
+use crate::{
+    access,
+    api::{Reply, StreamReply, storage_failed_meanwhile},
+    http::{
+        Refusal, ResponseOptions,
+        coding::Coding,
+        incoming::{Bound, Incoming},
+        response::CONTINUE,
+    },
+    limits::READ_BUFFER_BYTES,
+    rt::Transport,
+};
+use std::io;
+
+/// How a conversation ended.
+pub(super) enum ConversationEnd<'c> {
+    /// The client sends nothing for the moment.
+    Idle,
+    /// The connection is done with.
+    Closed,
+    /// A reply waits for PostgreSQL.
+    Parked(Box<Parked<'c>>),
+}
+
+/// How far the replies that waited could be written.
+enum Answered {
+    /// All of them.
+    All,
+    /// Up to one that waits.
+    UpToWaiting,
+    /// Up to one that is streamed.
+    UpToStream(Box<StreamReply>, ResponseOptions),
+}
+
+/// A connection on which a client talks.
+pub(super) struct Conversation<'c, 's, S> {
+    server: &'c Server,
+    exchange: Exchange<'c, 's, S>,
+    requests: Requests<'c>,
+    /// Replies that wait, and all behind them, in reverse order.
+    replies: Vec<(Reply<'static>, ResponseOptions)>,
+    next: NextStep,
+}
+
+impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
+    /// A conversation that begins.
+    pub(super) fn new(server: &'c Server, stream: &'s mut S, watch: &'c Watch) -> Self {
+        let buffer = Vec::with_capacity(READ_BUFFER_BYTES);
+        Self {
+            server,
+            exchange: Exchange::new(server, stream, watch, buffer, server.budget.hold()),
+            requests: Requests::new(server, access::Cache::default()),
+            replies: Vec::new(),
+            next: NextStep::Read,
+        }
+    }
+
+    /// A conversation that goes on after it was parked.
+    pub(super) fn resume(server: &'c Server, stream: &'s mut S, watch: &'c Watch, parked: Parked<'c>) -> Self {
+        let Parked { replies, next, buffer, held, cache } = parked;
+        Self {
+            server,
+            exchange: Exchange::new(server, stream, watch, buffer.into_vec(), held),
+            requests: Requests::new(server, cache),
+            replies,
+            next,
+        }
+    }
+
+    /// Goes on until nothing is left to do. What is rare has memory of its own, so that a conversation which only pushes needs
+    /// little, and more of them fit into the processor's caches.
+    #[expect(clippy::manual_async_fn, reason = "the future of an async fn holds its arguments twice")]
+    pub(super) fn run(mut self) -> impl Future<Output = io::Result<ConversationEnd<'c>>> {
+        async move {
+            // Whoever was just woken to read does so first.
+            let mut may_rest = !self.replies.is_empty();
+            loop {
+                while !self.replies.is_empty() {
+                    match self.answer_waiting() {
+                        Answered::All => {}
+                        Answered::UpToWaiting => {
+                            self.exchange.write().await?;
+                            return Ok(ConversationEnd::Parked(self.park()));
+                        }
+                        Answered::UpToStream(stream, options) => Box::pin(self.send_stream(stream, options)).await?,
+                    }
+                }
+                if let NextStep::ReadWhole(started) | NextStep::TakeBody(started) = &mut self.next
+                    && std::mem::take(&mut started.wants_continue)
+                {
+                    self.exchange.out.extend_from_slice(CONTINUE);
+                }
+                self.exchange.write().await?;
+                self.next = match std::mem::replace(&mut self.next, NextStep::Again) {
+                    NextStep::Read if may_rest && self.gives_buffer_back() => return Ok(ConversationEnd::Idle),
+                    NextStep::Read => match self.exchange.read().await? {
+                        ReadOutcome::More => self.take_requests(None).await,
+                        ReadOutcome::Interrupted => return Ok(ConversationEnd::Idle),
+                        ReadOutcome::End => NextStep::Close,
+                        ReadOutcome::Refused(refusal) => self.refuse(&refusal),
+                    },
+                    NextStep::ReadWhole(started) => match self.exchange.read_until(started.total_bytes()).await? {
+                        ReadOutcome::More => self.take_requests(Some(started)).await,
+                        ReadOutcome::Interrupted | ReadOutcome::End => NextStep::Close,
+                        ReadOutcome::Refused(refusal) => self.refuse(&refusal),
+                    },
+                    NextStep::TakeBody(started) => Box::pin(self.take_body(started)).await?,
+                    NextStep::Again => self.take_requests(None).await,
+                    NextStep::Close => {
+                        self.exchange.shut_down().await?;
+                        return Ok(ConversationEnd::Closed);
+                    }
+                    NextStep::Linger => {
+                        Box::pin(self.exchange.linger()).await?;
+                        return Ok(ConversationEnd::Closed);
+                    }
+                };
+                may_rest = true;
+            }
+        }
+    }
+
+    /// Whether the connection keeps no buffer until its client sends something again. To verify a token again would cost more.
+    fn gives_buffer_back(&self) -> bool {
+        self.requests.cache.is_empty() && self.exchange.gives_buffer_back()
+    }
+
+    /// Takes all complete requests in the buffer, waits for the disk, and appends the replies to what is written next. The
+    /// first of the requests is `started`, if there is one, and complete.
+    async fn take_requests(&mut self, started: Option<Box<StartedRequest>>) -> NextStep {
+        self.exchange.watch().go_on(Phase::Busy);
+        let buffer = std::mem::take(&mut self.exchange.buffer);
+        let out = &mut self.exchange.out;
+        let before_bytes = out.len();
+        let (next, consumed) = match self.requests.pass(&buffer, started.as_deref(), out) {
+            None => (None, 0),
+            Some(Pass { mut next, consumed, end_ordinal, waiting }) => {
+                if end_ordinal > 0 {
+                    self.server.lane.request_write(waiting.is_empty());
+                }
+                if self.server.lane.durable(end_ordinal).await.is_err() {
+                    out.truncate(before_bytes);
+                    self.server.api.write_refusal(&storage_failed_meanwhile(), ResponseOptions::CLOSING, out);
+                    next = NextStep::Close;
+                } else if !waiting.is_empty() {
+                    self.replies = in_reverse(waiting);
+                }
+                (Some(next), consumed)
+            }
+        };
+        self.exchange.put_back(buffer, consumed);
+        if consumed > 0 {
+            self.exchange.request_ended();
+        }
+        match (next, started) {
+            (Some(next), _) => next,
+            (None, Some(started)) => NextStep::TakeBody(started),
+            (None, None) => panic!("only a started request waits for room here"),
+        }
+    }
+
+    /// Takes the body of a request as it comes; the head is at the buffer's start.
+    async fn take_body(&mut self, started: Box<StartedRequest>) -> io::Result<NextStep> {
+        let StartedRequest { head, found, grant, options, .. } = &*started;
+        let head = head.head();
+        self.exchange.remove(head.head_len);
+        let max_body_bytes = self.server.api.max_body_bytes();
+        let takes_lines = found.takes_lines(&head);
+        let bound = if takes_lines { Bound::Expansion } else { Bound::Bytes(max_body_bytes) };
+        let incoming = Coding::of(head.content_encoding).and_then(|coding| Incoming::new(head.framing, coding, bound));
+        let incoming = match incoming {
+            Ok(incoming) => incoming,
+            Err(refusal) => return Ok(self.refuse(&refusal)),
+        };
+        if takes_lines {
+            let mut lines = match self.server.api.begin_lines(&head, found, grant) {
+                Ok(lines) => lines,
+                Err(refusal) => return Ok(self.answer(Reply::Refused(refusal), *options, false).await),
+            };
+            return Ok(match body::take_lines(&mut self.exchange, incoming, max_body_bytes, &mut lines).await? {
+                BodyOutcome::Whole => self.answer(lines.reply(None), *options, true).await,
+                BodyOutcome::Refused { refusal, is_whole } => {
+                    self.answer(lines.reply(Some(refusal)), *options, is_whole).await
+                }
+                // The lines that came are kept, like any others; nobody is told.
+                BodyOutcome::Left => NextStep::Close,
+            });
+        }
+        let mut body = Vec::new();
+        Ok(match body::take_whole(&mut self.exchange, incoming, max_body_bytes, &mut body).await? {
+            BodyOutcome::Whole => {
+                self.exchange.watch().go_on(Phase::Busy);
+                let reply = self.server.api.dispatch(&head, found, grant, &body).await;
+                self.answer(reply, *options, true).await
+            }
+            BodyOutcome::Refused { refusal, is_whole } => {
+                self.answer(Reply::Refused(refusal), *options, is_whole).await
+            }
+            BodyOutcome::Left => NextStep::Close,
+        })
+    }
+
+    /// Waits for the disk, and appends the reply to what is written next or to those that wait. `is_whole`: the body was read
+    /// to its end.
+    async fn answer(&mut self, reply: Reply<'_>, options: ResponseOptions, is_whole: bool) -> NextStep {
+        self.exchange.watch().go_on(Phase::Busy);
+        let options = if is_whole { self.requests.current(options) } else { options.closing() };
+        let closes = reply.closes(options) || !options.keep_alive;
+        let end_ordinal = reply.end_ordinal();
+        if end_ordinal > 0 {
+            self.server.lane.request_write(reply.is_settled());
+        }
+        self.exchange.request_ended();
+        if self.server.lane.durable(end_ordinal).await.is_err() {
+            let refusal = storage_failed_meanwhile();
+            self.server.api.write_refusal(&refusal, options.closing(), &mut self.exchange.out);
+            return if is_whole { NextStep::Close } else { NextStep::Linger };
+        }
+        let is_written = reply.is_settled() && reply.write(&self.server.api, options, &mut self.exchange.out);
+        if !is_written {
+            self.replies = in_reverse(vec![(reply, options)]);
+        }
+        match (is_whole, closes) {
+            (false, _) => NextStep::Linger,
+            (true, true) => NextStep::Close,
+            (true, false) if self.exchange.buffer.is_empty() => NextStep::Read,
+            (true, false) => NextStep::Again,
+        }
+    }
+
+    /// Appends the replies that are settled to what is written next, in their order. If the client has hung up, the others are
+    /// written as far as they are known; at the first of which nothing is known the connection is closed.
+    fn answer_waiting(&mut self) -> Answered {
+        let has_hung_up = self.exchange.watch().has_hung_up();
+        while let Some((reply, options)) = self.replies.pop() {
+            let options = self.requests.current(options);
+            let closes = reply.closes(options);
+            match reply {
+                Reply::Stream(stream) if !has_hung_up => return Answered::UpToStream(stream, options),
+                reply if !reply.is_settled() && !has_hung_up => {
+                    self.replies.push((reply, options));
+                    return Answered::UpToWaiting;
+                }
+                reply => {
+                    let is_written = reply.write(&self.server.api, options, &mut self.exchange.out);
+                    if closes || !is_written {
+                        self.close_after_this();
+                    }
+                }
+            }
+        }
+        Answered::All
+    }
+
+    async fn send_stream(&mut self, stream: Box<StreamReply>, options: ResponseOptions) -> io::Result<()> {
+        let is_kept = stream::send(&mut self.exchange, self.server, *stream, options).await?;
+        self.exchange.request_ended();
+        if !is_kept {
+            self.close_after_this();
+        }
+        Ok(())
+    }
+
+    /// No further replies are written, and the connection is closed.
+    fn close_after_this(&mut self) {
+        self.replies.clear();
+        if !matches!(self.next, NextStep::Linger) {
+            self.next = NextStep::Close;
+        }
+    }
+
+    /// Gives up everything but what [`Parked`] keeps.
+    fn park(self) -> Box<Parked<'c>> {
+        let reply_bytes = self.replies.iter().map(|(reply, _)| reply.memory_bytes()).sum();
+        let (buffer, held) = self.exchange.into_parked(reply_bytes);
+        self.server.registry.note_freed_buffers(1);
+        Box::new(Parked { replies: self.replies, next: self.next, buffer, held, cache: self.requests.cache })
+    }
+
+    /// Answers the request at the buffer's start with a refusal that closes.
+    fn refuse(&mut self, refusal: &Refusal) -> NextStep {
+        self.server.api.write_refusal(refusal, ResponseOptions::CLOSING, &mut self.exchange.out);
+        self.exchange.buffer.clear();
+        self.exchange.request_ended();
+        NextStep::Linger
+    }
+}
+
+/// The replies in reverse order, borrowing nothing, in no more memory than they need.
+fn in_reverse(replies: Vec<(Reply<'_>, ResponseOptions)>) -> Vec<(Reply<'static>, ResponseOptions)> {
+    let mut owned = Vec::with_capacity(replies.len());
+    owned.extend(replies.into_iter().rev().map(|(reply, options)| (reply.into_owned(), options)));
+    owned
+}

@@ -1,0 +1,267 @@
+//! A core: one thread with a runtime, a listener, its connections, and a lane of the log. Other threads see nothing of it but
+//! the lane's durable end, and reach it by its mailbox.
+//!
+//! ```text
+//!   listener ─► serve ─► conversation ─► api ─► LaneWriter ◄── log task: writes groups, wakes the tasks that wait for them
+//!                                         └───► PendingCommits, PendingReplies ◄── mailbox: from the drain, from PostgreSQL
+//! ```
+
+use super::{budget::Budget, listener, registry::Registry, sweep::ConnectionSweep, watch::Timeouts};
+use crate::{
+    access::Gate,
+    api::{Api, ApiParts},
+    config::{Config, Sync},
+    ids::unix_now,
+    ingest::{LaneFailed, LaneWriter, PendingCommits, PendingReplies, QuietSeal, spawn_log_task},
+    limits::{CONNECTIONS_GRACE, IN_FLIGHT_BYTES_PER_CORE, IN_FLIGHT_PATIENCE, LAST_REPLIES_GRACE, SWEEP_INTERVAL},
+    postgres::worker::PgRequests,
+    rt,
+    rt::Notify,
+    state::{
+        connection_count::ConnectionCount,
+        database_health::HealthMonitor,
+        drain_view::DrainView,
+        log_view::LogView,
+        mailbox::{Letter, Mailboxes},
+        pulse::Pulse,
+    },
+};
+use forebay_wal::{error::LogError, lane::UnstartedLane};
+use std::{
+    cell::Cell,
+    io,
+    os::fd::OwnedFd,
+    rc::Rc,
+    sync::{Arc, mpsc::Sender},
+    time::Instant,
+};
+
+/// Why a core ends the daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreFailed {
+    /// A write to the log failed. Next step: see [`LaneFailed`].
+    #[error(transparent)]
+    Log(#[from] LaneFailed),
+    /// The lane could not be started. Next step: check the limits on io_uring.
+    #[error(transparent)]
+    Lane(#[from] LogError),
+    /// The runtime, or the listener, could not be set up. Next step: check the limits on io_uring and on descriptors.
+    #[error(transparent)]
+    Setup(#[from] io::Error),
+}
+
+/// What a core's thread starts with.
+pub struct ServerStart {
+    /// The settings.
+    pub config: Arc<Config>,
+    /// Who may do what.
+    pub gate: Arc<Gate>,
+    /// The log.
+    pub log: Arc<LogView>,
+    /// The drain.
+    pub drain: Arc<DrainView>,
+    /// Whether PostgreSQL answers.
+    pub health: Arc<HealthMonitor>,
+    /// The cores' mailboxes.
+    pub mailboxes: Arc<Mailboxes>,
+    /// The cores' signs of life.
+    pub pulses: Arc<[Pulse]>,
+    /// The daemon's open connections.
+    pub connections: Arc<ConnectionCount>,
+    /// Where PostgreSQL is asked.
+    pub pg_requests: PgRequests,
+    /// The core's lane; the lane's number is the core's.
+    pub lane: UnstartedLane,
+    /// The core's listening socket.
+    pub socket: OwnedFd,
+    /// The processor that the thread is pinned to, if any.
+    pub cpu: Option<usize>,
+    /// Connections that the core serves at once.
+    pub connections_max: u32,
+    /// Called on the core's thread when the log fails; the daemon ends then. Other failures are the result of [`run`].
+    pub on_failure: Box<dyn Fn(CoreFailed)>,
+    /// Receives a word once the core serves. A core that fails before that drops it.
+    pub starting: Sender<()>,
+}
+
+/// What the tasks of one core share to serve connections.
+pub(crate) struct Server {
+    pub(crate) api: Api,
+    pub(crate) registry: Registry,
+    pub(crate) budget: Budget,
+    pub(crate) listener: rt::Listener,
+    pub(crate) connections_max: usize,
+    /// Connections that keep a buffer between requests.
+    pub(crate) buffered_idle: Cell<usize>,
+    pub(crate) gate: Arc<Gate>,
+    pub(crate) connections: Arc<ConnectionCount>,
+    pub(crate) lane: Rc<LaneWriter>,
+    commits: Rc<PendingCommits>,
+    replies: Rc<PendingReplies>,
+    health: Arc<HealthMonitor>,
+    mailboxes: Arc<Mailboxes>,
+    config: Arc<Config>,
+    core: u16,
+    now_ms: Cell<u64>,
+    ended: Notify,
+}
+
+/// Runs a core on the calling thread until the daemon shuts down.
+///
+/// # Errors
+/// [`CoreFailed`].
+pub fn run(start: ServerStart) -> Result<(), CoreFailed> {
+    if let Some(cpu) = start.cpu {
+        pin_to(cpu);
+    }
+    let mut runtime = rt::runtime(start.connections_max)?;
+    runtime.block_on(async move {
+        let starting = start.starting.clone();
+        let pulses = Arc::clone(&start.pulses);
+        let server = Rc::new(Server::new(start)?);
+        spawn_log_task(&server.lane, server.config.sync != Sync::None)?;
+        let receiving = Rc::clone(&server);
+        rt::spawn_on_event(server.mailboxes[server.core].event(), move || receiving.read_mail())?;
+        rt::spawn(sweep(Rc::clone(&server), pulses));
+        rt::spawn(listener::accept_all(Rc::clone(&server)));
+        if starting.send(()).is_err() {
+            tracing::debug!("nobody waits for the core to serve");
+        }
+        drop(starting);
+        server.ended.notified().await;
+        Ok(())
+    })
+}
+
+fn pin_to(cpu: usize) {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu);
+    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
+        tracing::warn!(cpu, %error, "the core thread could not be pinned");
+    }
+}
+
+impl Server {
+    fn new(start: ServerStart) -> Result<Self, CoreFailed> {
+        let core = start.lane.lane();
+        let on_failure = start.on_failure;
+        let lane = Rc::new(LaneWriter::new(
+            start.lane.start()?,
+            Arc::clone(&start.log),
+            Arc::clone(&start.drain),
+            Box::new(move |failed| on_failure(failed.into())),
+        ));
+        let commits = Rc::new(PendingCommits::new(start.config.commit_wait));
+        let replies = Rc::new(PendingReplies::default());
+        let api = Api::new(ApiParts {
+            config: Arc::clone(&start.config),
+            gate: Arc::clone(&start.gate),
+            log: start.log,
+            drain: start.drain,
+            health: Arc::clone(&start.health),
+            pulses: start.pulses,
+            connections: Arc::clone(&start.connections),
+            lane: Rc::clone(&lane),
+            commits: Rc::clone(&commits),
+            replies: Rc::clone(&replies),
+            pg_requests: start.pg_requests,
+            core,
+        });
+        Ok(Self {
+            api,
+            registry: Registry::default(),
+            budget: Budget::new(IN_FLIGHT_BYTES_PER_CORE, IN_FLIGHT_PATIENCE.as_millis() as u64),
+            listener: rt::Listener::new(start.socket)?,
+            connections_max: start.connections_max as usize,
+            buffered_idle: Cell::new(0),
+            gate: start.gate,
+            connections: start.connections,
+            lane,
+            commits,
+            replies,
+            health: start.health,
+            mailboxes: start.mailboxes,
+            config: start.config,
+            core,
+            now_ms: Cell::new(0),
+            ended: Notify::default(),
+        })
+    }
+
+    /// Whether the daemon shuts down. Replies then close their connections.
+    pub(crate) fn is_shutting_down(&self) -> bool {
+        self.lane.is_shutting_down()
+    }
+
+    /// The clock for limits on connections, in milliseconds since the core started; as exact as the sweep is frequent. It
+    /// stands still while the process does, so that no client is late by that.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now_ms.get()
+    }
+
+    pub(super) fn set_now_ms(&self, now_ms: u64) {
+        self.now_ms.set(now_ms);
+    }
+
+    /// Ends the thread if the daemon shuts down, no connection is left, and the lane is finished.
+    pub(crate) fn end_if_done(&self) {
+        if self.is_shutting_down() && self.registry.is_empty() && self.lane.finish() {
+            self.ended.notify();
+        }
+    }
+
+    /// Takes in what other threads sent. Returns that more may come.
+    fn read_mail(self: &Rc<Self>) -> bool {
+        for letter in self.mailboxes[self.core].take() {
+            match letter {
+                Letter::Committed(deliveries) => self.commits.deliver(deliveries),
+                Letter::DatabaseAway => self.commits.give_up_all(),
+                Letter::PgAnswer { id, answer } => self.replies.answer(id, answer),
+                Letter::Stop => self.shut_down(),
+            }
+        }
+        true
+    }
+
+    fn shut_down(self: &Rc<Self>) {
+        if !self.lane.shut_down() {
+            return;
+        }
+        self.listener.stop();
+        self.registry.stop_idle();
+        let server = Rc::clone(self);
+        rt::spawn(async move {
+            rt::sleep(CONNECTIONS_GRACE).await;
+            server.commits.give_up_all();
+            server.replies.give_up_all();
+            rt::sleep(LAST_REPLIES_GRACE).await;
+            server.registry.stop_all();
+        });
+        let server = Rc::clone(self);
+        rt::spawn(async move {
+            loop {
+                server.end_if_done();
+                server.lane.next_event().await;
+            }
+        });
+    }
+}
+
+/// Ends what takes too long: waits for commits, and what connections do. Seals the lane when nothing was pushed for a moment.
+async fn sweep(server: Rc<Server>, pulses: Arc<[Pulse]>) {
+    let mut seal = QuietSeal::default();
+    let mut connections =
+        ConnectionSweep::new(Timeouts::new(server.config.idle_timeout, server.config.request_timeout));
+    loop {
+        rt::sleep(SWEEP_INTERVAL).await;
+        pulses[usize::from(server.core)].beat();
+        let now = Instant::now();
+        if server.commits.give_up_before(now) {
+            server.health.commit_wait_expired(server.config.commit_wait);
+        }
+        server.api.set_date(unix_now());
+        connections.sweep(&server, now);
+        seal.sweep(&server.lane);
+        server.end_if_done();
+    }
+}
