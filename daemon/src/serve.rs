@@ -1,35 +1,38 @@
 //! The daemon from start to end.
 
+mod error;
+
+pub use error::ServeError;
+
 use crate::{
     access::Gate,
     banner,
     config::{Config, PostgresTarget, ProbeDuplicates, sync_method},
-    connection::{
-        self, CoreFailed, ServerStart,
-        listener::{ListenError, bind_all},
-    },
-    datadir::{DataDir, DataDirError, wal_dir},
-    drain::{DrainFailed, DrainSettings, DrainStart, DrainThread},
+    connection::{self, ServerStart, listener::bind_all},
+    datadir::{DataDir, wal_dir},
+    drain::{DrainSettings, DrainStart, DrainThread},
     limits::{CONNECTIONS_PER_CORE_MAX, PG_REQUEST_DEADLINE, PG_REQUEST_STATEMENT_TIMEOUT},
     postgres::{channel::ChannelOptions, connect::TargetSource, worker::PgRequests},
     preflight::check_io_uring,
     process::{allowed_cpus, make_room_for_descriptors, raise_descriptor_limit, survive_file_size_limit},
     state::{
-        connection_count::ConnectionCount, database_health::HealthMonitor, drain_signal::DrainSignal,
-        drain_view::DrainView, local_drain_state::LocalDrainState, log_view::LogView, mailbox::Mailboxes, pulse::Pulse,
-        shared::Shared,
+        connection_count::ConnectionCount,
+        database_health::HealthMonitor,
+        drain_signal::DrainSignal,
+        drain_view::DrainView,
+        local_drain_state::LocalDrainState,
+        log_view::LogView,
+        mailbox::{Letter, Mailboxes},
+        pulse::Pulse,
     },
     watchdog,
 };
 use forebay_cluster::{Cluster, ClusterConfig, Watch, find_binaries};
-use forebay_wal::{
-    error::LogError,
-    log::{self, Log, LogOptions},
-};
+use forebay_wal::log::{self, Log, LogOptions};
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::AtomicBool,
+        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
@@ -42,59 +45,23 @@ const POSTGRES_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// Time for the last answers to leave when the log has failed.
 const FAILURE_GRACE: Duration = Duration::from_millis(300);
 
-/// Why the daemon did not start, or ended.
-#[derive(Debug)]
-pub enum ServeError {
-    /// Configuration, the system's limits, or what should be installed.
-    Setup(String),
-    /// The log failed, or cannot be trusted.
-    Storage(String),
-    /// Another daemon has the data directory.
-    InUse(String),
+/// The views of the daemon's state, which each thread gets its part of.
+struct Views {
+    config: Arc<Config>,
+    gate: Arc<Gate>,
+    log: Arc<LogView>,
+    drain: Arc<DrainView>,
+    health: Arc<HealthMonitor>,
+    mailboxes: Arc<Mailboxes>,
+    pulses: Arc<[Pulse]>,
+    is_stopping: Arc<AtomicBool>,
 }
 
-impl std::fmt::Display for ServeError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let (Self::Setup(what) | Self::Storage(what) | Self::InUse(what)) = self;
-        f.write_str(what)
-    }
-}
-
-impl From<DataDirError> for ServeError {
-    fn from(error: DataDirError) -> Self {
-        match error {
-            DataDirError::InUse { .. } => Self::InUse(error.to_string()),
-            DataDirError::Io { .. } => Self::Storage(error.to_string()),
-            DataDirError::QuotaTooSmall { .. }
-            | DataDirError::SegmentSize { .. }
-            | DataDirError::FileSizeLimit { .. } => Self::Setup(error.to_string()),
-        }
-    }
-}
-
-impl From<LogError> for ServeError {
-    fn from(error: LogError) -> Self {
-        match error {
-            LogError::Ring(_) | LogError::LaneCount { .. } | LogError::SegmentSize { .. } => {
-                Self::Setup(error.to_string())
-            }
-            _ => Self::Storage(error.to_string()),
-        }
-    }
-}
-
-impl From<CoreFailed> for ServeError {
-    fn from(failed: CoreFailed) -> Self {
-        match failed {
-            CoreFailed::Log(_) => Self::Storage(failed.to_string()),
-            CoreFailed::Lane(_) | CoreFailed::Setup(_) => Self::Setup(failed.to_string()),
-        }
-    }
-}
-
-impl From<ListenError> for ServeError {
-    fn from(error: ListenError) -> Self {
-        Self::Setup(error.to_string())
+impl Views {
+    /// Lets the cores end.
+    fn stop(&self) {
+        self.is_stopping.store(true, Ordering::SeqCst);
+        self.mailboxes.send_to_all(|| Letter::Stop);
     }
 }
 
@@ -133,43 +100,43 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
     let mailboxes = Arc::new(Mailboxes::new(cores).map_err(setup)?);
     let pg_requests = PgRequests::new(Arc::clone(&mailboxes)).map_err(setup)?;
     let drained = LocalDrainState::read(&data_dir.wal(), log.id);
-    let shared = Arc::new(Shared {
+    let views = Arc::new(Views {
         log: Arc::new(LogView::new(&log, drained.as_ref(), segment_bytes, quota_bytes)),
         drain: Arc::new(DrainView::new(signal, drained)),
         health: Arc::new(HealthMonitor::new(Arc::clone(&mailboxes))),
         mailboxes,
         pulses: (0..cores).map(|_| Pulse::default()).collect(),
-        stopping: AtomicBool::new(false),
+        is_stopping: Arc::default(),
         config: Arc::new(config),
         gate: Arc::new(gate),
     });
 
-    shared.log.retain_drained(shared.config.retain_drained);
+    views.log.retain_drained(views.config.retain_drained);
 
     let (ends, end) = channel();
-    watch_signals(&ends, &shared).map_err(setup)?;
+    watch_signals(&ends, &views).map_err(setup)?;
     let threads =
-        start_cores(&shared, &mut log, &pg_requests, sockets, (&cpus, connections_max), &ends).map_err(setup)?;
+        start_cores(&views, &mut log, &pg_requests, sockets, (&cpus, connections_max), &ends).map_err(setup)?;
     let threads = when_all_serve(threads, &end)?;
-    let stopping = Arc::clone(&shared);
-    watchdog::start(Arc::clone(&shared.pulses), move || stopping.is_stopping()).map_err(setup)?;
+    let is_stopping = Arc::clone(&views.is_stopping);
+    watchdog::start(Arc::clone(&views.pulses), move || is_stopping.load(Ordering::SeqCst)).map_err(setup)?;
     let cluster: Arc<OnceLock<String>> = Arc::default();
-    let target = target(&shared.config, &cluster);
-    pg_requests.start(channel_options(&shared.config, Arc::clone(&target))).map_err(setup)?;
-    let drain = start_drain(&shared, &log, target, &ends).map_err(setup)?;
+    let target = target(&views.config, &cluster);
+    pg_requests.start(channel_options(&views.config, Arc::clone(&target))).map_err(setup)?;
+    let drain = start_drain(&views, &log, target, &ends).map_err(setup)?;
     tracing::info!(%address, cores, quota_bytes, segment_bytes, "listening");
-    let postgres = start_embedded(&shared.config, &data_dir, &cluster)?;
+    let postgres = start_embedded(&views.config, &data_dir, &cluster)?;
     banner::print(address, postgres.as_ref());
 
     let outcome = match end.recv() {
         Ok(End::Signal(signal)) => {
             tracing::info!(signal, "stopping");
-            shared.stop();
-            end_in_order(threads, drain, &shared);
-            failure_meanwhile(&end, &shared)
+            views.stop();
+            end_in_order(threads, drain, &views);
+            failure_meanwhile(&end, &views)
         }
         Ok(End::Failed(error)) => {
-            end_after_failure(&error, drain, &shared);
+            end_after_failure(&error, drain, &views);
             Err(error)
         }
         Err(_) => Err(ServeError::Setup("all threads ended".to_owned())),
@@ -185,22 +152,22 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
 
 /// What stands durable in the log, in the other lanes and as far as it can be read in the failed one, is drained before the
 /// process ends: the next start may find the disk gone. Pushes are refused meanwhile, and those who wait are answered.
-fn end_after_failure(error: &ServeError, drain: DrainThread, shared: &Shared) {
+fn end_after_failure(error: &ServeError, drain: DrainThread, views: &Views) {
     if matches!(error, ServeError::Storage(_)) {
-        shared.log.set_failed();
-        if !drain.finish(shared.config.shutdown_grace) {
+        views.log.set_failed();
+        if !drain.finish(views.config.shutdown_grace) {
             tracing::warn!("the drain did not end in time");
         }
-        tracing::info!(pending = shared.log.pending(), "the log keeps what PostgreSQL does not have yet");
+        tracing::info!(pending = views.log.pending(), "the log keeps what PostgreSQL does not have yet");
     }
-    shared.stop();
+    views.stop();
     // A core that failed does not end, and what is not durable never will be; but answers under way leave.
     std::thread::sleep(FAILURE_GRACE);
 }
 
 /// A write may fail while the daemon ends in order: the last ones, or the seals.
-fn failure_meanwhile(end: &Receiver<End>, shared: &Shared) -> Result<(), ServeError> {
-    if !shared.log.has_failed() {
+fn failure_meanwhile(end: &Receiver<End>, views: &Views) -> Result<(), ServeError> {
+    if !views.log.has_failed() {
         return Ok(());
     }
     // It is on its way, from the thread that saw it.
@@ -212,15 +179,15 @@ fn failure_meanwhile(end: &Receiver<End>, shared: &Shared) -> Result<(), ServeEr
     Err(ServeError::Storage("a write to the log failed".to_owned()))
 }
 
-fn end_in_order(threads: Vec<JoinHandle<()>>, drain: DrainThread, shared: &Shared) {
+fn end_in_order(threads: Vec<JoinHandle<()>>, drain: DrainThread, views: &Views) {
     for thread in threads {
         // A panic was caught, and ended the daemon, where the thread was started.
         drop(thread.join());
     }
-    if !drain.finish(shared.config.shutdown_grace) {
+    if !drain.finish(views.config.shutdown_grace) {
         tracing::warn!("the drain did not end in time");
     }
-    match shared.log.pending() {
+    match views.log.pending() {
         0 => tracing::info!("stopped; the log is empty"),
         pending => tracing::info!(pending, "stopped; the log keeps what PostgreSQL does not have yet"),
     }
@@ -245,7 +212,7 @@ struct Cores {
 }
 
 fn start_cores(
-    shared: &Arc<Shared>,
+    views: &Arc<Views>,
     log: &mut Log,
     pg_requests: &PgRequests,
     sockets: Vec<std::os::fd::OwnedFd>,
@@ -261,17 +228,17 @@ fn start_cores(
     for (index, (lane, socket)) in log.lanes.drain(..).zip(sockets).enumerate() {
         let cpu = pinned.then(|| cpus[index]);
         let pg_requests = pg_requests.clone();
-        let (shared, connections) = (Arc::clone(shared), Arc::clone(&connections));
+        let (views, connections) = (Arc::clone(views), Arc::clone(&connections));
         let (ends, failing, starting) = (ends.clone(), ends.clone(), starting.clone());
         threads.push(std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
             let start = ServerStart {
-                config: Arc::clone(&shared.config),
-                gate: Arc::clone(&shared.gate),
-                log: Arc::clone(&shared.log),
-                drain: Arc::clone(&shared.drain),
-                health: Arc::clone(&shared.health),
-                mailboxes: Arc::clone(&shared.mailboxes),
-                pulses: Arc::clone(&shared.pulses),
+                config: Arc::clone(&views.config),
+                gate: Arc::clone(&views.gate),
+                log: Arc::clone(&views.log),
+                drain: Arc::clone(&views.drain),
+                health: Arc::clone(&views.health),
+                mailboxes: Arc::clone(&views.mailboxes),
+                pulses: Arc::clone(&views.pulses),
                 pg_requests,
                 connections,
                 lane,
@@ -333,14 +300,12 @@ fn channel_options(config: &Config, target: TargetSource) -> ChannelOptions {
 }
 
 fn start_drain(
-    shared: &Arc<Shared>,
+    views: &Arc<Views>,
     log: &Log,
     target: TargetSource,
     ends: &Sender<End>,
 ) -> std::io::Result<DrainThread> {
-    let (failed, failures) = channel();
-    forward(failures, ends, |failed: DrainFailed| ServeError::Storage(failed.to_string()))?;
-    let config = &shared.config;
+    let config = &views.config;
     let settings = DrainSettings {
         schema: config.schema.clone(),
         migrate: config.migrate,
@@ -351,30 +316,16 @@ fn start_drain(
         wal_dir: wal_dir(&config.data_dir),
     };
     let start = DrainStart {
-        log: Arc::clone(&shared.log),
-        drain: Arc::clone(&shared.drain),
-        health: Arc::clone(&shared.health),
-        mailboxes: Arc::clone(&shared.mailboxes),
+        log: Arc::clone(&views.log),
+        drain: Arc::clone(&views.drain),
+        health: Arc::clone(&views.health),
+        mailboxes: Arc::clone(&views.mailboxes),
         settings: Arc::new(settings),
         layout: log.layout.clone(),
         target,
     };
-    DrainThread::start(start, failed)
-}
-
-/// Passes failures on as ends of the daemon.
-fn forward<T: Send + 'static>(
-    failures: Receiver<T>,
-    ends: &Sender<End>,
-    as_error: impl Fn(T) -> ServeError + Send + 'static,
-) -> std::io::Result<()> {
     let ends = ends.clone();
-    std::thread::Builder::new().name("failures".into()).spawn(move || {
-        for failure in failures {
-            tell(&ends, End::Failed(as_error(failure)));
-        }
-    })?;
-    Ok(())
+    DrainThread::start(start, move |failed| tell(&ends, End::Failed(ServeError::Storage(failed.to_string()))))
 }
 
 fn tell(ends: &Sender<End>, end: End) {
@@ -384,14 +335,14 @@ fn tell(ends: &Sender<End>, end: End) {
     }
 }
 
-fn watch_signals(ends: &Sender<End>, shared: &Arc<Shared>) -> std::io::Result<()> {
+fn watch_signals(ends: &Sender<End>, views: &Arc<Views>) -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
-    let (ends, shared) = (ends.clone(), Arc::clone(shared));
+    let (ends, views) = (ends.clone(), Arc::clone(views));
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             match signal {
-                SIGHUP => shared.gate.reload(),
+                SIGHUP => views.gate.reload(),
                 _ => tell(&ends, End::Signal(signal)),
             }
         }

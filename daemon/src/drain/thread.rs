@@ -28,11 +28,12 @@ pub struct DrainThread {
 }
 
 impl DrainThread {
-    /// Starts the thread, and waits until it has all that it needs of the system. What ends it by itself is sent to `failed`.
+    /// Starts the thread, and waits until it has all that it needs of the system. If the drain cannot go on, `on_failure` is
+    /// called on the thread.
     ///
     /// # Errors
     /// When the system gives no thread, ring or descriptor.
-    pub fn start(start: DrainStart, failed: Sender<DrainFailed>) -> io::Result<Self> {
+    pub fn start(start: DrainStart, on_failure: impl FnOnce(DrainFailed) + Send + 'static) -> io::Result<Self> {
         let drain = Arc::clone(&start.drain);
         let finish_by = FinishBy::default();
         let (ended_sender, ended) = channel();
@@ -44,10 +45,8 @@ impl DrainThread {
                 tracing::error!(code = "drain_panicked", "the drain panicked; the daemon ends");
                 Err(DrainFailed::Panicked)
             });
-            if let Err(failure) = outcome
-                && let Err(unsent) = failed.send(failure)
-            {
-                tracing::error!(code = "drain_failed", error = %unsent.0, "the drain failed while the daemon was ending");
+            if let Err(failure) = outcome {
+                on_failure(failure);
             }
             drop(ended_sender);
         })?;

@@ -1,12 +1,14 @@
-//! What the threads of one daemon share.
+//! What the threads of one daemon share, as narrow views. Each thread gets those that it uses.
 //!
 //! ```text
-//!   shared ── lane_progress   how far each lane of the log is drained       mark
-//!          ├─ drain_signal    cores wake the drain
-//!          ├─ mailbox         the drain answers the cores, and so does the thread that asks PostgreSQL    pg_answer
-//!          ├─ pulse           cores show the watchdog that they make progress
-//!          ├─ cancel_flag     a core takes a request to PostgreSQL back
-//!          └─ local_drain_state   what the data directory knows of the drain   database_id
+//!   log_view          the log: its lanes, its room            lane_progress   how far each lane is drained     mark
+//!   drain_view        the drain: what waits, how it fares     drain_signal    cores wake the drain
+//!   database_health   whether PostgreSQL answers              database_id     which database it is
+//!   mailbox           what a core is told                     pg_answer       by the thread that asks PostgreSQL
+//!   cancel_flag       a core withdraws a request to PostgreSQL
+//!   pulse             cores show the watchdog that they make progress
+//!   connection_count  open connections
+//!   local_drain_state what the data directory knows of the drain
 //! ```
 
 pub mod cancel_flag;
@@ -22,4 +24,3 @@ pub mod mailbox;
 pub mod mark;
 pub mod pg_answer;
 pub mod pulse;
-pub mod shared;

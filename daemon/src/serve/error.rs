@@ -1,0 +1,59 @@
+//! Why the daemon did not start, or ended.
+
+use crate::{
+    connection::{CoreFailed, listener::ListenError},
+    datadir::DataDirError,
+};
+use forebay_wal::error::LogError;
+
+/// Why the daemon did not start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The configuration, a limit of the system, or a missing program stands in the way. Next step: as the text says.
+    #[error("{0}")]
+    Setup(String),
+    /// The log failed, or cannot be trusted. Next step: check the disk, then `forebay wal verify`.
+    #[error("{0}")]
+    Storage(String),
+    /// Another daemon has the data directory. Next step: stop it, or choose another directory.
+    #[error("{0}")]
+    InUse(String),
+}
+
+impl From<DataDirError> for ServeError {
+    fn from(error: DataDirError) -> Self {
+        match error {
+            DataDirError::InUse { .. } => Self::InUse(error.to_string()),
+            DataDirError::Io { .. } => Self::Storage(error.to_string()),
+            DataDirError::QuotaTooSmall { .. }
+            | DataDirError::SegmentSize { .. }
+            | DataDirError::FileSizeLimit { .. } => Self::Setup(error.to_string()),
+        }
+    }
+}
+
+impl From<LogError> for ServeError {
+    fn from(error: LogError) -> Self {
+        match error {
+            LogError::Ring(_) | LogError::LaneCount { .. } | LogError::SegmentSize { .. } => {
+                Self::Setup(error.to_string())
+            }
+            _ => Self::Storage(error.to_string()),
+        }
+    }
+}
+
+impl From<CoreFailed> for ServeError {
+    fn from(failed: CoreFailed) -> Self {
+        match failed {
+            CoreFailed::Log(_) => Self::Storage(failed.to_string()),
+            CoreFailed::Lane(_) | CoreFailed::Setup(_) => Self::Setup(failed.to_string()),
+        }
+    }
+}
+
+impl From<ListenError> for ServeError {
+    fn from(error: ListenError) -> Self {
+        Self::Setup(error.to_string())
+    }
+}
