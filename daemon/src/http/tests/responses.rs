@@ -1,5 +1,5 @@
 use crate::http::response::{CONTINUE, JSON, Response};
-use crate::http::{ErrorCode, Manner, Method, Refusal};
+use crate::http::{ErrorCode, Method, Refusal, ResponseOptions};
 
 fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut out = b"before".to_vec();
@@ -12,7 +12,8 @@ fn answer(status: u16, content_type: &'static str, body: &[u8], keep_alive: bool
 }
 
 /// How a client that says nothing special is answered.
-const USUAL: Manner = Manner { keep_alive: true, head_only: false, keep_alive_header: None, allow_origin: None };
+const USUAL: ResponseOptions =
+    ResponseOptions { keep_alive: true, head_only: false, keep_alive_header: None, allow_origin: None };
 
 #[test]
 fn an_answer_has_status_type_length_headers_and_body() {
@@ -107,7 +108,7 @@ fn a_refusal_of_a_stream_says_how_many_lines_were_taken() {
 #[test]
 fn a_refusal_that_closes_does_so_whatever_the_client_asked() {
     let refusal = Refusal::body_too_large(10);
-    let text = written(|out| refusal.write_to(out, None, b"", Manner { head_only: true, ..USUAL }));
+    let text = written(|out| refusal.write_to(out, None, b"", ResponseOptions { head_only: true, ..USUAL }));
     assert!(text.ends_with("Connection: close\r\n\r\n"));
     assert!(!text.contains("Content-Length: 0"));
     assert_eq!(refusal.to_string(), "413 body_too_large: the body is larger than 10 bytes");
