@@ -7,7 +7,7 @@
 mod common;
 
 use common::{
-    proxy::{Deed, Fault, From, Manner, Outcome, Place, Point, Rig, Since},
+    proxy::{Deed, Fault, From, Outcome, Place, Point, ResponseOptions, Rig, Since},
     random::Random,
     test_seed,
 };
@@ -25,7 +25,7 @@ const TRANSACTION_BYTES_MIN: [u64; 2] = [300, 80];
 /// A sweep over all bytes for one side and one manner. The daemons share the next byte.
 struct Sweep {
     from: From,
-    manner: Manner,
+    manner: ResponseOptions,
     next: AtomicU64,
     /// A transaction ended before it had a byte with that index.
     done: AtomicBool,
@@ -34,7 +34,7 @@ struct Sweep {
 fn sweeps() -> Vec<Sweep> {
     let mut sweeps = Vec::new();
     for from in [From::Client, From::Server] {
-        for manner in [Manner::Reset, Manner::Close] {
+        for manner in [ResponseOptions::Reset, ResponseOptions::Close] {
             sweeps.push(Sweep { from, manner, next: AtomicU64::new(0), done: AtomicBool::new(false) });
         }
     }
@@ -57,7 +57,7 @@ fn with_rigs(cluster: &TestCluster, name: &str, work: impl Fn(&mut Rig, usize) +
     });
 }
 
-fn cut(from: From, point: Point, since: Since, manner: Manner) -> Fault {
+fn cut(from: From, point: Point, since: Since, manner: ResponseOptions) -> Fault {
     Fault { place: Place { from, point, since }, deed: Deed::Cut(manner) }
 }
 
@@ -123,7 +123,7 @@ fn case_55_cut_at_any_byte_of_large_transactions_and_again_while_it_connects_the
         for _ in 0..20 {
             let mut any = |bytes: u64| {
                 let from = if random.once_in(2) { From::Client } else { From::Server };
-                let manner = if random.once_in(2) { Manner::Reset } else { Manner::Close };
+                let manner = if random.once_in(2) { ResponseOptions::Reset } else { ResponseOptions::Close };
                 let bytes = if from == From::Client { bytes } else { 800 };
                 cut(from, Point::Byte(random.below(bytes)), Since::Armed, manner)
             };

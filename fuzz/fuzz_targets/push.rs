@@ -8,7 +8,7 @@
 
 use arbitrary::Arbitrary;
 use forebay::{
-    api::{Route, route},
+    api::{BodyKind, find_route},
     http::{Body, Head, Limits, Parsed, chunked::Decoder, request},
     json::{
         ndjson,
@@ -68,18 +68,17 @@ fuzz_target!(|input: Input<'_>| {
     if !matches!(input.target, Target::Raw(_)) {
         assert_eq!(content, body, "the body differs from what was sent");
     }
-    let Ok(route) = route(head.method, head.path) else { return };
-    match &route {
-        Route::PushJson => items(&content),
-        Route::PushByPath { queue, partition } => {
+    let Ok(found) = find_route(head.method, head.path) else { return };
+    match (found.route.is_push(), found.route.body) {
+        (true, BodyKind::Json) => items(&content),
+        (true, BodyKind::PayloadOrLines) => {
+            let (queue, partition) = (found.value("queue"), found.get("partition").map(Cow::as_ref));
             match &input.target {
-                Target::Path(sent) | Target::Lines(sent) => assert_eq!((&**queue, partition), (*sent, &None)),
-                Target::PathAndPartition(sent, other) => {
-                    assert_eq!((&**queue, partition.as_deref()), (*sent, Some(*other)));
-                }
+                Target::Path(sent) | Target::Lines(sent) => assert_eq!((queue.as_ref(), partition), (*sent, None)),
+                Target::PathAndPartition(sent, other) => assert_eq!((queue.as_ref(), partition), (*sent, Some(*other))),
                 Target::Items | Target::Raw(_) => {}
             }
-            by_path(&head, queue, partition.as_deref(), &content);
+            by_path(&head, queue, partition, &content);
         }
         _ => {}
     }

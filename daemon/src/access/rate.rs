@@ -37,9 +37,12 @@ pub struct Rate {
 
 impl Rate {
     /// A full bucket of `burst` messages (1 to [`BURST_MAX`]) that gains `messages_per_s` (1 to [`RATE_MAX`]).
+    ///
+    /// # Panics
+    /// If one of them is out of its range; the tokens file is checked before.
     #[must_use]
     pub fn new(messages_per_s: u64, burst: u64) -> Self {
-        debug_assert!((1..=RATE_MAX).contains(&messages_per_s) && (1..=BURST_MAX).contains(&burst));
+        assert!((1..=RATE_MAX).contains(&messages_per_s) && (1..=BURST_MAX).contains(&burst));
         Self { messages_per_s, burst, interval_ns: NANOS_PER_S / messages_per_s, full_at_ns: AtomicU64::new(0) }
     }
 

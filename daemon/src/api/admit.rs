@@ -1,4 +1,4 @@
-//! What is refused as soon as a request's head is there: before its body is read, and before a 100 asks for it.
+//! Refusals that a request's head decides: before its body is read, and before a 100 asks for it.
 
 use super::{Api, RouteMatch, push::Pushes};
 use crate::{
@@ -7,10 +7,11 @@ use crate::{
     http::{Body, ErrorCode, Head, Refusal, coding::Coding},
 };
 
-/// Whether a request may go on, and what its sender may do. Asked once for each request, when its head was read.
+/// Decides whether a request proceeds. Returns what its sender may do. It is called once for each request, when its head has
+/// been parsed.
 ///
 /// # Errors
-/// The answer that it gets instead. The connection is closed after it, unless all of the body is at hand.
+/// The request's answer. The connection is closed after it, unless the whole body has arrived.
 pub fn admit(api: &Api, head: &Head<'_>, found: &RouteMatch<'_>, cache: &mut access::Cache) -> Result<Grant, Refusal> {
     let gate = &api.gate;
     let route = found.route;
@@ -35,21 +36,23 @@ pub fn admit(api: &Api, head: &Head<'_>, found: &RouteMatch<'_>, cache: &mut acc
     if api.pushes.log.has_failed() {
         return Err(ErrorCode::StorageFailed.into());
     }
-    // Whoever asks first is not told to send what has no room. The others have sent it by the time they are answered, and
-    // there may be room for it then.
+    // A client that waits for a 100 is not told to send a body for which there is no room. Other clients have sent it already, and
+    // there may be room when it has arrived.
     if head.expect_continue && api.pushes.lane.is_full() {
         return Err(log_full(&api.pushes));
     }
     Ok(grant)
 }
 
-/// Refuses a push to a queue that the token is not for.
+/// Refuses a push to a queue that the token does not allow.
 pub(super) fn check_queue(grant: &Grant, queue: &str) -> Result<(), Refusal> {
-    if grant.allows_queue(queue) {
-        return Ok(());
+    match grant.queue_prefix() {
+        Some(prefix) if !grant.allows_queue(queue) => {
+            let message = format!("the token is only for queues that begin with {prefix:?}");
+            Err(Refusal::new(ErrorCode::Forbidden, message))
+        }
+        _ => Ok(()),
     }
-    let prefix = grant.queue_prefix().unwrap_or_default();
-    Err(Refusal::new(ErrorCode::Forbidden, format!("the token is for queues that begin with {prefix:?} only")))
 }
 
 /// Counts messages that are about to be pushed against the token's rate.
@@ -59,12 +62,12 @@ pub(super) fn check_rate(grant: &Grant, messages: u64) -> Result<(), Refusal> {
         .map_err(|wait| Refusal::from(ErrorCode::RateLimited).retry_after_s(wait.as_millis().div_ceil(1000) as u64))
 }
 
-/// The log's quota is reached, or its disk is full.
+/// 507: the log's quota is reached, or its disk is full.
 pub(super) fn log_full(pushes: &Pushes) -> Refusal {
     Refusal::from(ErrorCode::LogFull).retry_after_s(pushes.drain.retry_after_s(pushes.log.segment_bytes))
 }
 
-/// The log took it, and was then not able to write it.
+/// 503 for messages that the log accepted before a write failed.
 #[must_use]
 pub fn storage_failed_meanwhile() -> Refusal {
     Refusal::new(ErrorCode::StorageFailed, "a write to the log failed; whether this was kept is not known").closing()

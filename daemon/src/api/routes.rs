@@ -141,7 +141,8 @@ impl<'a> RouteMatch<'a> {
     }
 
     /// The value of a name of the pattern; `None` where the pattern has no such name.
-    pub(super) fn get(&self, name: &str) -> Option<&Cow<'a, str>> {
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Cow<'a, str>> {
         self.route.pattern.position(name).map(|position| &self.params[position])
     }
 
@@ -149,7 +150,8 @@ impl<'a> RouteMatch<'a> {
     ///
     /// # Panics
     /// If it has no such name: the handler is not made for this row of the table.
-    pub(super) fn value(&self, name: &str) -> &Cow<'a, str> {
+    #[must_use]
+    pub fn value(&self, name: &str) -> &Cow<'a, str> {
         match self.get(name) {
             Some(value) => value,
             None => panic!("the pattern {} has no {{{name}}}", self.route.pattern.text()),

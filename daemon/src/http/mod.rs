@@ -26,19 +26,19 @@ pub mod date;
 mod error_code;
 mod gzip;
 pub mod incoming;
-mod manner;
 pub mod path;
 mod refusal;
 pub mod request;
 pub mod response;
+mod response_options;
 
 #[cfg(test)]
 mod tests;
 
 pub use error_code::{ErrorCode, Retry};
-pub use manner::{Manner, Manner as ResponseOptions};
 pub use refusal::Refusal;
 pub use request::{Body, Head, Method, Methods, OwnedHead, Parsed, Version};
+pub use response_options::ResponseOptions;
 
 /// Most header lines of a request.
 pub const MAX_HEADERS: usize = 100;

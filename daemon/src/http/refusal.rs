@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{ErrorCode, Manner, Methods, response, response::Response};
+use super::{ErrorCode, Methods, ResponseOptions, response, response::Response};
 
 /// A request's refusal: status, code and message of its answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,14 +96,14 @@ impl Refusal {
     }
 
     /// Appends the whole answer, with `Retry-After` and `Allow` if they are set, `WWW-Authenticate` for a 401 and
-    /// `Accept-Encoding` for a 415. The connection stays open if `manner` allows it and [`Self::close`] is not set.
-    pub fn write_to(&self, out: &mut Vec<u8>, accepted: Option<u64>, date_line: &[u8], manner: Manner) {
+    /// `Accept-Encoding` for a 415. The connection stays open if `options` allow it and [`Self::close`] is not set.
+    pub fn write_to(&self, out: &mut Vec<u8>, accepted: Option<u64>, date_line: &[u8], options: ResponseOptions) {
         let mut body = Vec::with_capacity(64 + self.message.len());
         self.write_body(&mut body, accepted);
         let mut response = Response::start(out, self.status, response::JSON, &body);
         response.lines(response::GUARDS);
         response.lines(date_line);
-        manner.headers().for_each(|(name, value)| response.header(name, value));
+        options.headers().for_each(|(name, value)| response.header(name, value));
         if let Some(seconds) = self.retry_after_s {
             response.header("Retry-After", itoa::Buffer::new().format(seconds));
         }
@@ -116,7 +116,7 @@ impl Refusal {
         if self.status == 415 {
             response.header("Accept-Encoding", "gzip, zstd");
         }
-        response.end(manner.keep_alive && !self.close, manner.head_only);
+        response.end(options.keep_alive && !self.close, options.head_only);
     }
 }
 

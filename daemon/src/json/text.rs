@@ -64,8 +64,7 @@ fn special_bytes(word: u64) -> u64 {
     (low_or_quote | backslash) & !word & HIGH_BITS
 }
 
-/// Decodes `raw`, the text between the quotation marks, which the scanner must have accepted. An invalid escape would stay as it
-/// is.
+/// Decodes `raw`, the text between the quotation marks. The scanner must have accepted it.
 pub(super) fn decode(raw: &str) -> Cow<'_, str> {
     let Some(first) = memchr::memchr(b'\\', raw.as_bytes()) else {
         return Cow::Borrowed(raw);
@@ -81,6 +80,7 @@ pub(super) fn decode(raw: &str) -> Cow<'_, str> {
         decoded.push_str(plain);
         rest = next;
     }
+    assert!(!rest.starts_with('\\'), "the scanner accepts valid escapes only");
     decoded.push_str(rest);
     Cow::Owned(decoded)
 }

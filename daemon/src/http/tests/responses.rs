@@ -1,5 +1,5 @@
 use crate::http::response::{CONTINUE, JSON, LAST_CHUNK, Response, push_chunk};
-use crate::http::{ErrorCode, Manner, Method, Refusal, Version};
+use crate::http::{ErrorCode, Method, Refusal, ResponseOptions, Version};
 
 fn written(write: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut out = b"before".to_vec();
@@ -12,7 +12,8 @@ fn answer(status: u16, content_type: &'static str, body: &[u8], keep_alive: bool
 }
 
 /// How a client that says nothing special is answered.
-const USUAL: Manner = Manner { keep_alive: true, version: Version::Http11, ..Manner::CLOSING };
+const USUAL: ResponseOptions =
+    ResponseOptions { keep_alive: true, version: Version::Http11, ..ResponseOptions::CLOSING };
 
 #[test]
 fn an_answer_has_status_type_length_headers_and_body() {
@@ -107,7 +108,7 @@ fn a_refusal_of_a_stream_says_how_many_lines_were_taken() {
 #[test]
 fn a_refusal_that_closes_does_so_whatever_the_client_asked() {
     let refusal = Refusal::body_too_large(10);
-    let text = written(|out| refusal.write_to(out, None, b"", Manner { head_only: true, ..USUAL }));
+    let text = written(|out| refusal.write_to(out, None, b"", ResponseOptions { head_only: true, ..USUAL }));
     assert!(text.ends_with("Connection: close\r\n\r\n"));
     assert!(!text.contains("Content-Length: 0"));
     assert_eq!(refusal.to_string(), "413 body_too_large: the body is larger than 10 bytes");
@@ -136,7 +137,7 @@ fn only_a_client_of_http_1_0_that_is_kept_is_told_so() {
     for (version, keep_alive, told) in
         [(Version::Http10, true, true), (Version::Http10, false, false), (Version::Http11, true, false)]
     {
-        let options = Manner { version, keep_alive, ..USUAL };
+        let options = ResponseOptions { version, keep_alive, ..USUAL };
         assert_eq!(options.headers().any(|header| header == ("Connection", "keep-alive")), told, "{version:?}");
         assert_eq!(options.closing().headers().count(), 0);
     }

@@ -48,7 +48,7 @@ pub enum Since {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Deed {
     /// The connection ends. Nothing after the place arrives.
-    Cut(Manner),
+    Cut(ResponseOptions),
     /// The messages of this side are held back until [`Proxy::release`](super::Proxy::release).
     Hold,
     /// The server fails at this client statement with this error. The failure is real, so the transaction is aborted.
@@ -61,7 +61,7 @@ pub enum Deed {
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Manner {
+pub enum ResponseOptions {
     /// Reset. Bytes that the other side is sending are lost.
     Reset,
     /// Closed. Bytes that the other side is sending still arrive before it is closed as well.

@@ -16,7 +16,7 @@ mod pump;
 pub mod rig;
 pub mod wire;
 
-pub use fault::{Deed, Fault, From, Manner, Outcome, Place, Point, Since};
+pub use fault::{Deed, Fault, From, Outcome, Place, Point, ResponseOptions, Since};
 pub use rig::Rig;
 pub use wire::Complaint;
 

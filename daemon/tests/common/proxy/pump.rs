@@ -2,7 +2,7 @@
 
 use super::{
     Shared,
-    fault::{Act, Deed, From, Manner, Progress},
+    fault::{Act, Deed, From, Progress, ResponseOptions},
     wire::{Complaint, First, Framer},
 };
 use rustix::net::sockopt::set_socket_linger;
@@ -157,11 +157,11 @@ fn forward(conn: &Conn, shared: &Shared, from: From, mut message: Vec<u8>) -> bo
         Act::Strike { keep, deed: Deed::Cut(manner) } => {
             let kept = write(conn, shared, from, &message[..keep]);
             match manner {
-                Manner::Reset => conn.reset(),
-                Manner::Close => conn.close_after(from),
+                ResponseOptions::Reset => conn.reset(),
+                ResponseOptions::Close => conn.close_after(from),
             }
             // The rest is read and discarded: closing a socket with unread data would reset the connection.
-            kept && manner == Manner::Close && swallow(conn, from)
+            kept && manner == ResponseOptions::Close && swallow(conn, from)
         }
         Act::Strike { deed: Deed::Hold, .. } => {
             shared.hold(conn);

@@ -2,9 +2,9 @@
 
 use super::{Version, cors};
 
-/// How a request wants to be answered.
+/// How a request is answered, besides the answer itself.
 #[derive(Clone, Copy, Debug)]
-pub struct Manner {
+pub struct ResponseOptions {
     /// Whether the connection stays open after the reply.
     pub keep_alive: bool,
     /// Whether the body is left out: the reply to HEAD.
@@ -15,7 +15,7 @@ pub struct Manner {
     pub allow_origin: Option<&'static str>,
 }
 
-impl Manner {
+impl ResponseOptions {
     /// For a reply after which nothing is read, whatever its request asks for.
     pub const CLOSING: Self =
         Self { keep_alive: false, head_only: false, version: Version::Http10, allow_origin: None };
