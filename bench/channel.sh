@@ -7,11 +7,11 @@
 #   ONLY=throughput ROUNDS=9 bench/channel.sh
 #
 # ONLY       scenarios, by name, with commas between: throughput latency letters (all)
-# ROUNDS     turns of each side (5)
-# SECONDS_A_TURN   how long a turn takes (3)
+# ROUNDS     turns of each side (15)
+# SECONDS_A_TURN   how long a turn takes (1)
 #
 # It is bounded in time, and talks to a unix socket and loopback only.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-exec cargo bench --locked -q -p forebay --bench channel -- rounds="${ROUNDS:-5}" seconds="${SECONDS_A_TURN:-3}" ${ONLY:+only="$ONLY"}
+exec cargo bench --locked -q -p forebay --bench channel -- rounds="${ROUNDS:-15}" seconds="${SECONDS_A_TURN:-1}" ${ONLY:+only="$ONLY"}

@@ -19,6 +19,10 @@ mod throughput;
 
 use std::collections::HashMap;
 
+/// As the daemon has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Settings of the run.
 pub(crate) struct Settings {
     /// How often each side has its turn.
@@ -40,8 +44,8 @@ impl Settings {
             .collect();
         let number = |name: &str, default| args.get(name).map_or(default, |value| value.parse().expect(name));
         Self {
-            rounds: number("rounds", 5) as usize,
-            seconds: number("seconds", 3),
+            rounds: number("rounds", 15) as usize,
+            seconds: number("seconds", 1),
             only: args.get("only").map(|names| names.split(',').map(str::to_owned).collect()),
         }
     }
@@ -50,6 +54,9 @@ impl Settings {
         self.only.as_ref().is_none_or(|only| only.iter().any(|wanted| wanted == name))
     }
 }
+
+/// Rounds of letters at most: each takes some seconds.
+const LETTERS_ROUNDS_MAX: usize = 5;
 
 fn main() {
     let settings = Settings::read();
@@ -63,7 +70,7 @@ fn main() {
         }
     }
     if settings.wants("letters") {
-        println!("{}", letters::run(settings.rounds));
+        println!("{}", letters::run(settings.rounds.min(LETTERS_ROUNDS_MAX)));
     }
 }
 

@@ -49,7 +49,7 @@ impl Server {
     /// Runs `work` with a channel, in a runtime of its own.
     pub(crate) fn with_channel<T>(&self, work: impl AsyncFnOnce(Channel) -> T) -> T {
         let config = self.config();
-        runtime().block_on(async {
+        rt::runtime(64).unwrap().block_on(async {
             work(Channel::open(ChannelOptions {
                 target: Arc::new(move || Some(config.clone())),
                 application_name: "channel",
@@ -60,23 +60,19 @@ impl Server {
         })
     }
 
-    /// Runs `work` with a connection, in a runtime of its own.
-    pub(crate) fn with_connection<T>(&self, work: impl AsyncFnOnce(Connection) -> T) -> T {
+    /// Runs `work` with a channel and a connection of its own, in one runtime.
+    pub(crate) fn with_both<T>(&self, work: impl AsyncFnOnce(Channel, Connection) -> T) -> T {
         let config = self.config();
-        runtime().block_on(async {
+        self.with_channel(async |channel| {
             // As the channel makes it.
             let connected = forebay::postgres::connect::connect(&config, PATIENCE).await;
-            work(connected.unwrap()).await
+            work(channel, connected.unwrap()).await
         })
     }
 
     fn config(&self) -> Config {
         Config::from_url(&self.url()).unwrap()
     }
-}
-
-fn runtime() -> rt::CoreRuntime {
-    rt::runtime(64).unwrap()
 }
 
 /// The statement that is measured.
