@@ -76,9 +76,9 @@ fn serve<S: Transport>(mut stream: S, registered: Registered) -> impl Future<Out
 }
 
 /// A conversation, with memory of its own: a connection has none while it is idle or waits for PostgreSQL.
-fn converse<'c, 's, S: Transport>(
+fn converse<'c, S: Transport>(
     server: &'c Server,
-    stream: &'s mut S,
+    stream: &mut S,
     watch: &'c Watch,
     parked: Option<Box<Parked<'c>>>,
 ) -> Pin<Box<impl Future<Output = io::Result<ConversationEnd<'c>>>>> {
