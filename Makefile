@@ -1,7 +1,7 @@
 # Every target works as root, as in a container, and as an ordinary user with sudo.
 .POSIX:
 .NOTPARALLEL:
-.PHONY: help run test lint fmt clippy doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain fuzz soak-log mutate-log deps deps-test oha clean
+.PHONY: help run test lint fmt lint-source clippy doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain fuzz soak-log mutate-log deps deps-test oha clean
 
 # Arguments for the daemon: make run ARGS='--listen 127.0.0.1:7000'
 ARGS =
@@ -13,7 +13,7 @@ TARGET_DIR = $${CARGO_TARGET_DIR:-target}
 help:
 	@echo 'make run             install missing packages, build and start the daemon (ARGS=... is passed to "forebay serve")'
 	@echo 'make test            install missing packages and run all tests'
-	@echo 'make lint            rustfmt, clippy, rustdoc; licences and sources if cargo-deny is installed'
+	@echo 'make lint            rustfmt, clippy, rustdoc, scripts/lint-source.py; licences and sources if cargo-deny is installed'
 	@echo 'make bench           compare the HTTP edge with nginx'
 	@echo 'make bench-edge-all  the same with 32, 128 and 512 connections, and with 128 without syncs'
 	@echo 'make bench-bounds    measure the edge with large requests, one connection, an open loop, idle connections, two cores'
@@ -33,11 +33,16 @@ run: deps
 test: deps-test
 	@scripts/test.sh
 
-lint: fmt clippy doc deny-quick
+lint: fmt lint-source clippy doc deny-quick
 
 fmt:
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
+
+# Rules that neither rustc nor clippy checks. The self-test first makes sure that the script still detects each fault.
+lint-source: deps
+	@scripts/lint-source.py --self-test
+	@scripts/lint-source.py
 
 clippy: deps
 	cargo clippy --workspace --all-targets --locked -- -D warnings
