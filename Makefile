@@ -1,7 +1,7 @@
 # Every target works as root, as in a container, and as an ordinary user with sudo.
 .POSIX:
 .NOTPARALLEL:
-.PHONY: help run test lint fmt clippy doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain bench-channel fuzz soak-log mutate-log deps deps-test oha clean
+.PHONY: help run test lint fmt lint-source clippy doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain bench-channel bench-instructions fuzz soak-log mutate-log deps deps-test oha clean
 
 # Arguments for the daemon: make run ARGS='--listen 127.0.0.1:7000'
 ARGS =
@@ -13,13 +13,14 @@ TARGET_DIR = $${CARGO_TARGET_DIR:-target}
 help:
 	@echo 'make run             install missing packages, build and start the daemon (ARGS=... is passed to "forebay serve")'
 	@echo 'make test            install missing packages and run all tests'
-	@echo 'make lint            rustfmt, clippy, rustdoc; licences and sources if cargo-deny is installed'
+	@echo 'make lint            rustfmt, clippy, rustdoc, scripts/lint-source.py; licences and sources if cargo-deny is installed'
 	@echo 'make bench           compare the HTTP edge with nginx'
 	@echo 'make bench-edge-all  the same with 32, 128 and 512 connections, and with 128 without syncs'
 	@echo 'make bench-bounds    measure the edge with large requests, one connection, an open loop, idle connections, two cores'
 	@echo 'make bench-log       compare the log with the bare disk (fio), a few minutes'
 	@echo 'make bench-drain     compare the drain with a bare client that COPYs the same rows, a quarter of an hour'
 	@echo 'make bench-channel  compare a channel to PostgreSQL with pgbench and a bare connection, a few minutes'
+	@echo 'make bench-instructions  count the instructions of a push with callgrind, a few minutes'
 	@echo 'make fuzz            run each fuzz target for FUZZ_SECONDS (30)'
 	@echo 'make soak-log        test the log on SEEDS (100000) simulated disks that fail'
 	@echo 'make mutate-log      check that the tests on the simulated disk detect faults in the log'
@@ -34,11 +35,16 @@ run: deps
 test: deps-test
 	@scripts/test.sh
 
-lint: fmt clippy doc deny-quick
+lint: fmt lint-source clippy doc deny-quick
 
 fmt:
 	cargo fmt --all --check
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
+
+# Rules that neither rustc nor clippy checks. The self-test first makes sure that the script still detects each fault.
+lint-source: deps
+	@scripts/lint-source.py --self-test
+	@scripts/lint-source.py
 
 clippy: deps
 	cargo clippy --workspace --all-targets --locked -- -D warnings
@@ -73,6 +79,10 @@ bench-bounds: deps
 bench-log: deps
 	cargo build --release -p forebay --locked
 	@FOREBAY="$(TARGET_DIR)/release/forebay" bench/log.sh
+
+bench-instructions: deps
+	cargo build --release -p forebay -p forebay-bench --locked
+	@BENCH="$(TARGET_DIR)/release/forebay-bench" bench/instructions.sh "$(TARGET_DIR)/release/forebay"
 
 bench-drain: deps
 	@bench/drain.sh
