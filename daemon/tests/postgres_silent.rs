@@ -123,7 +123,7 @@ fn a_backend_that_is_not_shown_or_may_not_be_ended_or_only_has_the_process_id_is
     cluster.psql("CREATE ROLE plain LOGIN; GRANT CREATE ON DATABASE forebay TO plain").unwrap();
     let dir = data_dir();
     let url = cluster.url().replace("forebay@", "plain@");
-    let args = ["--cores", "1", "--log", "info,forebay::drain=debug"];
+    let args = ["--cores", "1", "--log", "info,forebay::postgres=debug"];
     let daemon = Daemon::start(dir.path(), &url, &args);
     daemon.wait_until_drained();
     std::thread::scope(|scope| {
