@@ -1,12 +1,13 @@
 //! Settings of access control and of TLS.
 
-use super::{ConfigError, args::ServeArgs, printed};
+use super::{
+    ConfigError, JWT_SECRET_VARIABLE,
+    args::{ServeArgs, setting},
+    printed,
+};
 use crate::limits::{JWT_LEEWAY_DEFAULT, JWT_LEEWAY_MAX};
 use serde::Serialize;
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
-
-/// The environment variable of the shared secret. The secret has no flag, because other users can read a process's flags.
-pub const JWT_SECRET_VARIABLE: &str = "FOREBAY_JWT_SECRET";
 
 /// Bytes that must not be printed.
 #[derive(Clone)]

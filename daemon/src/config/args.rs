@@ -6,6 +6,17 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 /// Port of the default address.
 pub const PORT_DEFAULT: u16 = 6632;
 
+/// The environment variable of the shared secret. The secret has no flag, because other users can read a process's flags.
+pub const JWT_SECRET_VARIABLE: &str = "FOREBAY_JWT_SECRET";
+
+/// A setting as the flags or the environment have it, else as the file has it.
+macro_rules! setting {
+    ($args:expr, $file:expr, $name:ident) => {
+        $args.$name.clone().or($file.$name.clone())
+    };
+}
+pub(super) use setting;
+
 /// A number of bytes, written `1048576`, `64MiB` or `2 GB`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bytes(pub u64);

@@ -1,20 +1,10 @@
 //! How settings are printed, where their TOML differs from their type. Each is printed as the file and the flags take it.
 
-use super::PostgresTarget;
 use serde::{Serialize, Serializer};
 use std::{
     path::{Path, PathBuf},
     time::Duration,
 };
-
-impl Serialize for PostgresTarget {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        match self {
-            Self::Embedded => serializer.serialize_str("embedded"),
-            Self::External(config) => serializer.serialize_str(&config.masked_url()),
-        }
-    }
-}
 
 /// A duration, such as `1m 15s`.
 pub(super) fn duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {

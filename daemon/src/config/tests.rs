@@ -1,4 +1,4 @@
-use super::*;
+use super::{args::ServeArgs, *};
 use clap::Parser;
 
 #[derive(clap::Parser)]

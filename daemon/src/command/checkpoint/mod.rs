@@ -6,7 +6,7 @@ mod state;
 
 use super::Exit;
 use crate::config::{Config, args::ServeArgs};
-use clap::{Subcommand, ValueEnum};
+use clap::Subcommand;
 
 #[derive(Subcommand)]
 pub(super) enum CheckpointCommand {
@@ -25,23 +25,11 @@ pub(super) enum CheckpointCommand {
         args: Box<ServeArgs>,
         /// Where the drain continues
         #[arg(long, value_name = "PLACE")]
-        to: Place,
+        to: set::Place,
         /// Confirm a decision that cannot be undone
         #[arg(long)]
         yes: bool,
     },
-}
-
-/// Where the drain continues.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Place {
-    /// with the oldest record of the log: all records of the log are delivered; those that the database has already come twice,
-    /// unless they have a transaction id
-    LogOldest,
-    /// after the newest record of the log: no record that the log has now is delivered
-    LogEnd,
-    /// at the checkpoint in the database, for example after the database was moved to another server
-    Database,
 }
 
 pub(super) fn run(command: CheckpointCommand) -> Result<(), Exit> {

@@ -1,11 +1,11 @@
 //! `checkpoint set`.
 
-use super::{
-    Exit, Place,
-    state::{DatabaseState, LogState},
-};
+use super::state::{DatabaseState, LogState};
 use crate::{
-    command::database::{postgres, with_database},
+    command::{
+        Exit,
+        database::{postgres, with_database},
+    },
     config::Config,
     datadir::{DataDir, wal_dir},
     drain::checkpoint::row::{Checkpoint, insert, name_database},
@@ -15,9 +15,22 @@ use crate::{
         mark::Mark,
     },
 };
+use clap::ValueEnum;
 use forebay_pgwire::{Connection, Param};
 use forebay_wal::position::Position;
 use uuid::Uuid;
+
+/// Where the drain continues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Place {
+    /// with the oldest record of the log: all records of the log are delivered; those that the database has already come twice,
+    /// unless they have a transaction id
+    LogOldest,
+    /// after the newest record of the log: no record that the log has now is delivered
+    LogEnd,
+    /// at the checkpoint in the database, for example after the database was moved to another server
+    Database,
+}
 
 pub(super) fn run(config: &Config, to: Place, yes: bool) -> Result<(), Exit> {
     if !yes {

@@ -1,11 +1,9 @@
 //! `checkpoint show`.
 
-use super::{
-    Exit,
-    state::{DatabaseState, LogState},
-};
+use super::state::{DatabaseState, LogState};
 use crate::{
     command::{
+        Exit,
         database::with_database,
         print::{print, print_json},
     },

@@ -1,8 +1,7 @@
 //! What there is to judge: the log as it stands on the disk, what its directory remembers, and what the database says.
 
-use super::Exit;
 use crate::{
-    command::database::postgres,
+    command::{Exit, database::postgres},
     datadir::wal_dir,
     drain::{
         checkpoint::checkpoint_match::{CheckpointMatch, CheckpointMismatch, LaneView, same_database},

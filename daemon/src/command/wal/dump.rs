@@ -1,12 +1,13 @@
 //! `wal dump`: the messages as NDJSON.
 
-use super::{Exit, finding, inspection::Inspection, printed, record};
+use super::{finding, inspection::Inspection, record};
+use crate::command::{Exit, print::printed};
 use clap::Args;
 use std::io::{self, BufWriter, Write};
 
 /// The messages to print.
 #[derive(Args)]
-pub(in crate::command) struct Selection {
+pub(crate) struct Selection {
     /// Only messages of this queue
     #[arg(long, value_name = "QUEUE")]
     queue: Option<String>,

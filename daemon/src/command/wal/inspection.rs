@@ -1,7 +1,6 @@
 //! The log on the disk: its lanes as recovery finds them, and their records in the order of their numbers.
 
-use super::Exit;
-use crate::{datadir, state::local_drain_state::LocalDrainState};
+use crate::{command::Exit, datadir, state::local_drain_state::LocalDrainState};
 use forebay_wal::{
     error::LogError,
     finding::Finding,

@@ -1,6 +1,10 @@
 //! `wal ls`: the segments.
 
-use super::{Exit, inspection, inspection::Inspection, print, print_json, span};
+use super::{inspection, inspection::Inspection, span::span};
+use crate::command::{
+    Exit,
+    print::{print, print_json},
+};
 use forebay_wal::recovery::FoundSegment;
 use serde::Serialize;
 

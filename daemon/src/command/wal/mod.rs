@@ -8,13 +8,11 @@ mod inspection;
 mod ls;
 mod record;
 mod salvage;
+mod span;
 mod stats;
 mod verify;
 
-use super::{
-    Exit,
-    print::{print, print_json, printed},
-};
+use super::Exit;
 use clap::{Args, Subcommand};
 use inspection::Inspection;
 use std::path::PathBuf;
@@ -78,9 +76,4 @@ pub(super) fn run(command: WalCommand) -> Result<(), Exit> {
         WalCommand::Verify { at, json } => verify::run(&Inspection::at(&at.data_dir)?, json),
         WalCommand::Salvage { at, to } => salvage::run(&Inspection::remaining_only(&at.data_dir)?, &to),
     }
-}
-
-/// `first..last`, or a dash.
-fn span<T: std::fmt::Display>(ends: Option<(T, T)>) -> String {
-    ends.map_or_else(|| "-".to_owned(), |(first, last)| format!("{first}..{last}"))
 }

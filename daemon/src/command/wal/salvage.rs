@@ -1,6 +1,7 @@
 //! `wal salvage`: copies the records that verify out of the log.
 
-use super::{Exit, inspection, inspection::Inspection, print, record};
+use super::{inspection, inspection::Inspection, record};
+use crate::command::{Exit, print::print};
 use forebay_wal::recovery::RecoveredLane;
 use std::{
     fs::{DirBuilder, File, OpenOptions},

@@ -1,7 +1,13 @@
 //! `wal stats`: totals by lane and by queue.
 
-use super::{Exit, inspection, inspection::Inspection, print, print_json, record, span};
-use crate::ids::rfc3339;
+use super::{inspection, inspection::Inspection, record, span::span};
+use crate::{
+    command::{
+        Exit,
+        print::{print, print_json},
+    },
+    ids::rfc3339,
+};
 use serde::{Serialize, Serializer};
 use std::collections::{BTreeMap, HashMap};
 

@@ -1,6 +1,10 @@
 //! `wal verify`: reports records that do not verify.
 
-use super::{Exit, finding::Shown, inspection, inspection::Inspection, print, print_json};
+use super::{finding::Shown, inspection, inspection::Inspection};
+use crate::command::{
+    Exit,
+    print::{print, print_json},
+};
 use serde::Serialize;
 
 #[derive(Serialize)]
