@@ -17,7 +17,7 @@ use std::{
 const FILES_IN_A_CYCLE_MAX: usize = 3;
 
 /// Rooms in which more files than that use each other in a circle. It may only shrink.
-const ROOMS_WITH_LONG_CYCLES: [&str; 4] = ["api", "command", "config", "connection"];
+const ROOMS_WITH_LONG_CYCLES: [&str; 2] = ["api", "connection"];
 
 /// Rooms and files through which a payload passes on its way from the socket to COPY, at most. The aim is 7 and 14.
 const WAY_ROOMS_MAX: usize = 9;
