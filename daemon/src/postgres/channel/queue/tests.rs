@@ -247,7 +247,8 @@ impl Walk {
             }
             Err(refused) => {
                 assert_eq!(refused.id, id);
-                assert!(before == BOUNDS.units || before > 0 && before_bytes + bytes > BOUNDS.bytes);
+                // Units that the server has skipped return also to a full queue.
+                assert!(before >= BOUNDS.units || before > 0 && before_bytes + bytes > BOUNDS.bytes);
             }
         }
     }
