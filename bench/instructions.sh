@@ -41,10 +41,15 @@ push() {
   "$BENCH" push --url "http://127.0.0.1:$2" --connections "$1" --threads 1 --requests "$REQUESTS" >/dev/null
 }
 
+# Prints the instructions of the thread with the most of them, which is the core's by far.
+most_instructions() {
+  awk '/^(summary|totals):/ { if ($2 > most) most = $2 } END { printf "%d", most }' "$scratch"/out*
+}
+
 # Prints the thousands of instructions a push of build $1 with $2 connections.
 count() {
   trap 'kill -KILL $(jobs -p) 2>/dev/null || true' EXIT
-  local build=$1 connections=$2 port instructions deadline=$((SECONDS + START_SECONDS))
+  local build=$1 connections=$2 port deadline=$((SECONDS + START_SECONDS))
   port=$(free_port)
   rm -rf "$scratch"/*
   valgrind --tool=callgrind --separate-threads=yes --instr-atstart=no --callgrind-out-file="$scratch/out" \
@@ -60,12 +65,15 @@ count() {
   push "$connections" "$port"
   callgrind_control -i off "$pid" >&2
   callgrind_control --dump "$pid" >&2
+  # The dump is written a while later, one thread after the other. No push takes fewer than a thousand instructions.
+  until [ "$(most_instructions)" -gt $((REQUESTS * 1000)) ]; do
+    [ $SECONDS -lt $deadline ] || die "callgrind writes no counts"
+    sleep 0.5
+  done
   # Its log is thrown away, and an orderly stop takes long under callgrind.
   kill -KILL "$pid"
   wait "$pid" 2>/dev/null || true
-  # The core's thread is the busiest one by far.
-  instructions=$(awk '/^(summary|totals):/ { if ($2 > most) most = $2 } END { print most }' "$scratch"/out*)
-  awk -v n="$instructions" -v requests="$REQUESTS" 'BEGIN { printf "%.2f", n / requests / 1000 }'
+  awk -v n="$(most_instructions)" -v requests="$REQUESTS" 'BEGIN { printf "%.2f", n / requests / 1000 }'
 }
 
 [ $# -gt 0 ] || die "usage: bench/instructions.sh BUILD..."
