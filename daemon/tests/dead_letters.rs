@@ -1,6 +1,6 @@
 //! Dead letters: kept whole in PostgreSQL, or in files where it refuses them too; looked at, put back, dropped.
 
-// Test helpers may panic: that fails the test.
+// Helpers of tests fail as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
@@ -8,11 +8,7 @@ mod common;
 use common::{Daemon, data_dir, stage::Stage, wait_until};
 use forebay_cluster::TestCluster;
 use serde_json::{Value, json};
-use std::{
-    fs,
-    io::{Read, Write},
-    path::PathBuf,
-};
+use std::{fs, path::PathBuf};
 
 /// Refuses messages whose payload has `"bad": true`.
 const RULE: &str =
@@ -494,73 +490,4 @@ fn letters_of_an_earlier_schema_are_brought_along_and_can_be_put_back() {
     assert_eq!(messages(&stage), [["1", "1", "00000000-0000-0000-0000-00000000000b", "old"]]);
     let created = "SELECT created_at = '2026-01-02 03:04:05.678901+00' FROM forebay.message_log";
     assert_eq!(stage.rows(created), [["t"]], "when it was taken, to the microsecond");
-}
-
-/// A GET of the list as a client sends it that accepts NDJSON, and all that the daemon says until it closes the connection.
-fn stream_of(daemon: &Daemon, method: &str, version: &str, query: &str) -> (String, Vec<u8>) {
-    let mut stream = std::net::TcpStream::connect(daemon.address).unwrap();
-    let request = format!(
-        "{method} /api/v1/dead-letters{query} HTTP/{version}\r\nHost: t\r\nConnection: close\r\n\
-         Accept: text/html, application/x-ndjson;q=0.9\r\n\r\n"
-    );
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut reply = Vec::new();
-    stream.read_to_end(&mut reply).unwrap();
-    let end = reply.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
-    let body = reply.split_off(end + 4);
-    (String::from_utf8(reply).unwrap(), body)
-}
-
-/// The bytes of chunks, of which there are at least `chunks_min` and the last one is there.
-fn unchunked(mut body: &[u8], chunks_min: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for chunks in 0.. {
-        let end = body.windows(2).position(|bytes| bytes == b"\r\n").unwrap();
-        let length = usize::from_str_radix(std::str::from_utf8(&body[..end]).unwrap(), 16).unwrap();
-        body = &body[end + 2..];
-        if length == 0 {
-            assert!(body == b"\r\n" && chunks >= chunks_min, "{chunks} chunks");
-            break;
-        }
-        bytes.extend_from_slice(&body[..length]);
-        body = &body[length + 2..];
-    }
-    bytes
-}
-
-#[test]
-fn a_client_that_accepts_ndjson_gets_all_letters_as_a_stream() {
-    let stage = Stage::start(&[]);
-    stage.cluster.psql(RULE).unwrap();
-    let items: Vec<Value> = (0..350).map(bad).collect();
-    push(&stage.daemon, &items);
-    let (head, body) = stream_of(&stage.daemon, "GET", "1.1", "?queue=q");
-    assert!(head.contains("200 OK") && head.contains("Content-Type: application/x-ndjson"), "{head}");
-    assert!(head.contains("Transfer-Encoding: chunked") && !head.contains("Content-Length"), "{head}");
-    let lines = String::from_utf8(unchunked(&body, 4)).unwrap();
-    let letters: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    let keys: Vec<_> = letters.iter().map(|letter| letter["transactionId"].as_str().unwrap().to_owned()).collect();
-    assert_eq!(keys, (0..350).map(|n| format!("tx{n}")).collect::<Vec<_>>());
-    // The end of the connection is that of the body.
-    let (head, body) = stream_of(&stage.daemon, "GET", "1.0", "");
-    assert!(!head.contains("Transfer-Encoding"), "{head}");
-    assert_eq!(String::from_utf8(body).unwrap(), lines);
-    let (head, body) = stream_of(&stage.daemon, "HEAD", "1.1", "");
-    assert!(head.contains("200 OK") && body.is_empty(), "{head}");
-    let (_, body) = stream_of(&stage.daemon, "GET", "1.1", "?queue=none");
-    assert_eq!(unchunked(&body, 0), b"");
-    let (head, _) = stream_of(&stage.daemon, "GET", "1.1", "?limit=3");
-    assert!(head.contains(" 400 "), "{head}");
-    // What is behind it on the same connection is answered.
-    let mut stream = std::net::TcpStream::connect(stage.daemon.address).unwrap();
-    stream
-        .write_all(
-            b"GET /api/v1/dead-letters HTTP/1.1\r\nHost: t\r\nAccept: application/x-ndjson\r\n\r\n\
-              GET /health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n",
-        )
-        .unwrap();
-    let mut replies = String::new();
-    stream.read_to_string(&mut replies).unwrap();
-    let (_, health) = replies.split_once("\r\n0\r\n\r\n").expect("the last chunk");
-    assert!(health.starts_with("HTTP/1.1 200 OK") && health.contains("healthy"), "{health}");
 }

@@ -1,15 +1,11 @@
 //! What PostgreSQL refused: listed, shown, put back, dropped. The thread `postgres` does the work.
 
-use super::{
-    Request,
-    reply::Reply,
-    stream::{BodySource, NextPiece, StreamReply},
-};
+use super::{Api, Request, reply::Reply};
 use crate::{
     config::Config,
     datadir::wal_dir,
     http::{ErrorCode, Refusal, path},
-    ingest::{PendingReplies, PendingReply},
+    ingest::PendingReplies,
     json::push,
     letters::{
         files::LetterFiles,
@@ -24,13 +20,11 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{
-    future::poll_fn,
     rc::Rc,
     sync::{Arc, atomic::Ordering},
 };
 
 /// What the endpoints of dead letters ask PostgreSQL with.
-#[derive(Clone)]
 pub(super) struct DeadLetters {
     /// The core's number.
     pub(super) core: u16,
@@ -40,18 +34,15 @@ pub(super) struct DeadLetters {
     pub(super) drain: Arc<DrainView>,
 }
 
-/// Letters of a page where the request does not say, and of a piece of a stream.
+/// Letters of a page where the request does not say.
 const PAGE_DEFAULT: u32 = 100;
-
-/// The content type of a streamed list.
-const NDJSON: &str = "application/x-ndjson";
 
 /// Letters that one request puts back at most.
 const RETRIED_MAX: u32 = PAGE_MAX;
 
-/// `GET /api/v1/dead-letters`. A client that accepts NDJSON gets all letters as a stream, others get a page.
+/// `GET /api/v1/dead-letters`
 pub(super) fn list<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    let (mut queue, mut after, mut limit) = (None, None, None);
+    let (mut queue, mut after, mut limit) = (None, None, PAGE_DEFAULT);
     for pair in path::query_pairs(request.head.query) {
         let (name, value) = pair?;
         let invalid = |error: &str| Refusal::new(ErrorCode::InvalidRequest, format!("{name}: {error}"));
@@ -63,46 +54,30 @@ pub(super) fn list<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refus
             "after" => after = Some(value.parse().map_err(|error: InvalidLetterId| invalid(&error.to_string()))?),
             "limit" => {
                 let number = value.parse().ok().filter(|limit| (1..=PAGE_MAX).contains(limit));
-                limit = Some(number.ok_or_else(|| invalid("must be 1 to 1000"))?);
+                limit = number.ok_or_else(|| invalid("must be 1 to 1000"))?;
             }
             _ => return Err(invalid("there is no such parameter; there are queue, after and limit")),
         }
     }
-    let letters = &request.api.letters;
-    if accepts_ndjson(request.head.accept) {
-        if limit.is_some() {
-            return Err(Refusal::new(ErrorCode::InvalidRequest, "limit: a stream has all letters"));
-        }
-        let source = LetterStream { letters: letters.clone(), queue, after };
-        return Ok(Reply::Stream(Box::new(StreamReply::new(NDJSON, source))));
-    }
-    let limit = limit.unwrap_or(PAGE_DEFAULT);
-    letters.ask(async move |letters| letters.list(queue.as_deref(), after, limit).await).map(Reply::Postgres)
-}
-
-/// Whether `Accept` names NDJSON. Other clients get JSON, whatever they accept.
-fn accepts_ndjson(accept: Option<&str>) -> bool {
-    let media_type =
-        |range: &str| range.split(';').next().is_some_and(|range| range.trim().eq_ignore_ascii_case(NDJSON));
-    accept.is_some_and(|accept| accept.split(',').any(media_type))
+    ask(request.api, async move |letters| letters.list(queue.as_deref(), after, limit).await)
 }
 
 /// `GET /api/v1/dead-letters/{id}`
 pub(super) fn show<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
     let id = id(request)?;
-    request.api.letters.ask(async move |letters| letters.show(id).await).map(Reply::Postgres)
+    ask(request.api, async move |letters| letters.show(id).await)
 }
 
 /// `POST /api/v1/dead-letters/{id}/retry`
 pub(super) fn retry<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
     let id = id(request)?;
-    request.api.letters.ask(async move |letters| letters.retry(id).await).map(Reply::Postgres)
+    ask(request.api, async move |letters| letters.retry(id).await)
 }
 
 /// `DELETE /api/v1/dead-letters/{id}`
 pub(super) fn remove<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
     let id = id(request)?;
-    request.api.letters.ask(async move |letters| letters.remove(id).await).map(Reply::Postgres)
+    ask(request.api, async move |letters| letters.remove(id).await)
 }
 
 fn id(request: &Request<'_, '_, '_>) -> Result<LetterId, Refusal> {
@@ -126,63 +101,31 @@ pub(super) fn retry_all<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, 
         push::check_queue(queue)
             .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, format!("the body: queue: {error}")))?;
     }
-    request.api.letters.ask(async move |letters| letters.retry_first(body.queue.as_deref()).await).map(Reply::Postgres)
+    ask(request.api, async move |letters| letters.retry_first(body.queue.as_deref()).await)
 }
 
-impl DeadLetters {
-    /// Leaves work for the thread `postgres`.
-    ///
-    /// # Errors
-    /// 503 if too many requests wait there.
-    fn ask(
-        &self,
-        work: impl AsyncFnOnce(Letters) -> Result<PgAnswer, StoreError> + Send + 'static,
-    ) -> Result<PendingReply, Refusal> {
-        let (config, drain) = (Arc::clone(&self.config), Arc::clone(&self.drain));
-        let pending = self.replies.add();
-        let is_taken = self.pg_requests.submit(
-            self.core,
-            pending.id(),
-            pending.cancel_flag(),
-            Box::new(move |client| {
-                Box::pin(async move {
-                    let files = LetterFiles::below(&wal_dir(&config.data_dir));
-                    let store = DeadLetterStore::new(client, &quoted(&config.schema), files);
-                    work(Letters { store, drain }).await.unwrap_or_else(|error| refused(&error))
-                })
-            }),
-        );
-        let full = "too many such requests wait for the connection to PostgreSQL";
-        if is_taken { Ok(pending) } else { Err(Refusal::new(ErrorCode::Overloaded, full)) }
-    }
-}
-
-/// All letters, page after page, as lines of JSON.
-struct LetterStream {
-    letters: DeadLetters,
-    queue: Option<String>,
-    /// The last letter that was sent.
-    after: Option<LetterId>,
-}
-
-impl BodySource for LetterStream {
-    fn next<'a>(&'a mut self, piece: &'a mut Vec<u8>) -> NextPiece<'a> {
-        Box::pin(async move {
-            let (queue, after) = (self.queue.clone(), self.after);
-            let work = async move |letters: Letters| letters.lines(queue.as_deref(), after).await;
-            let pending = self.letters.ask(work)?;
-            match poll_fn(|cx| pending.poll(cx)).await {
-                PgAnswer::Lines { lines, next } => {
-                    piece.extend_from_slice(&lines);
-                    self.after =
-                        next.map(|next| next.parse().unwrap_or_else(|_| unreachable!("{next} is a letter's id")));
-                    Ok(self.after.is_some())
-                }
-                PgAnswer::Refused(refusal) => Err(refusal),
-                PgAnswer::Json(_) => unreachable!("lines were asked for"),
-            }
-        })
-    }
+/// Leaves work for the thread `postgres`, whose answer is the reply.
+fn ask<'a>(
+    api: &Api,
+    work: impl AsyncFnOnce(Letters) -> Result<PgAnswer, StoreError> + Send + 'static,
+) -> Result<Reply<'a>, Refusal> {
+    let DeadLetters { core, replies, pg_requests, config, drain } = &api.letters;
+    let (config, drain) = (Arc::clone(config), Arc::clone(drain));
+    let pending = replies.add();
+    let is_taken = pg_requests.submit(
+        *core,
+        pending.id(),
+        pending.cancel_flag(),
+        Box::new(move |client| {
+            Box::pin(async move {
+                let files = LetterFiles::below(&wal_dir(&config.data_dir));
+                let store = DeadLetterStore::new(client, &quoted(&config.schema), files);
+                work(Letters { store, drain }).await.unwrap_or_else(|error| refused(&error))
+            })
+        }),
+    );
+    let full = "too many such requests wait for the connection to PostgreSQL";
+    if is_taken { Ok(Reply::Postgres(pending)) } else { Err(Refusal::new(ErrorCode::Overloaded, full)) }
 }
 
 /// The dead letters as the requests see them, on the thread `postgres`.
@@ -197,20 +140,6 @@ impl Letters {
         let letters: Vec<_> = page.letters.iter().map(|listed| LetterView::listed(listed.id, &listed.letter)).collect();
         let next = page.next.map(|id| id.to_string());
         Ok(done(&json!({"deadLetters": letters, "next": next, "tableRefused": page.table_refused})))
-    }
-
-    /// A page as lines of JSON.
-    async fn lines(&self, queue: Option<&str>, after: Option<LetterId>) -> Result<PgAnswer, StoreError> {
-        let page = self.store.list(queue, after, PAGE_DEFAULT).await?;
-        if let Some(error) = page.table_refused {
-            return Ok(PgAnswer::Refused(Refusal::new(ErrorCode::PostgresRefuses, error)));
-        }
-        let mut lines = Vec::new();
-        for listed in &page.letters {
-            lines.extend(json_of(&LetterView::listed(listed.id, &listed.letter)));
-            lines.push(b'\n');
-        }
-        Ok(PgAnswer::Lines { lines, next: page.next.map(|id| id.to_string()) })
     }
 
     async fn show(&self, id: LetterId) -> Result<PgAnswer, StoreError> {
@@ -265,12 +194,8 @@ impl Letters {
 }
 
 fn done(value: &impl Serialize) -> PgAnswer {
-    PgAnswer::Json(json_of(value))
-}
-
-fn json_of(value: &impl Serialize) -> Vec<u8> {
     match serde_json::to_vec(value) {
-        Ok(json) => json,
+        Ok(body) => PgAnswer::Json(body),
         Err(error) => panic!("a letter can be written as JSON: {error}"),
     }
 }

@@ -130,7 +130,6 @@ impl<'a> Reply<'a> {
             Self::Postgres(pending) => pending.poll(cx).map(|answer| {
                 *self = match answer {
                     PgAnswer::Json(body) => Self::json(200, body),
-                    PgAnswer::Lines { .. } => unreachable!("only a stream asks for lines"),
                     PgAnswer::Refused(refusal) => Self::Refused(refusal),
                 };
             }),

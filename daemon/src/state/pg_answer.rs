@@ -7,13 +7,6 @@ use crate::http::{ErrorCode, Refusal};
 pub enum PgAnswer {
     /// 200 with this JSON.
     Json(Vec<u8>),
-    /// A piece of a streamed list.
-    Lines {
-        /// Documents of JSON, each with a line end.
-        lines: Vec<u8>,
-        /// Where the next piece begins; `None`: there is none.
-        next: Option<String>,
-    },
     /// A refusal.
     Refused(Refusal),
 }
