@@ -1,7 +1,7 @@
 # Every target works as root, as in a container, and as an ordinary user with sudo.
 .POSIX:
 .NOTPARALLEL:
-.PHONY: help run test lint fmt lint-source clippy doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain bench-channel bench-instructions fuzz soak-log mutate-log deps deps-test oha clean
+.PHONY: help run test lint fmt lint-source clippy doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain bench-channel bench-instructions bench-waiting fuzz soak-log mutate-log deps deps-test oha clean
 
 # Arguments for the daemon: make run ARGS='--listen 127.0.0.1:7000'
 ARGS =
@@ -21,6 +21,7 @@ help:
 	@echo 'make bench-drain     compare the drain with a bare client that COPYs the same rows, a quarter of an hour'
 	@echo 'make bench-channel  compare a channel to PostgreSQL with pgbench and a bare connection, a few minutes'
 	@echo 'make bench-instructions  count the instructions of a push with callgrind, a few minutes'
+	@echo 'make bench-waiting  measure 10,000 connections that wait for a commit: memory, and the time until a hang-up is noticed'
 	@echo 'make fuzz            run each fuzz target for FUZZ_SECONDS (30)'
 	@echo 'make soak-log        test the log on SEEDS (100000) simulated disks that fail'
 	@echo 'make mutate-log      check that the tests on the simulated disk detect faults in the log'
@@ -83,6 +84,9 @@ bench-log: deps
 bench-instructions: deps
 	cargo build --release -p forebay -p forebay-bench --locked
 	@BENCH="$(TARGET_DIR)/release/forebay-bench" bench/instructions.sh "$(TARGET_DIR)/release/forebay"
+
+bench-waiting: deps
+	@bench/waiting.sh
 
 bench-drain: deps
 	@bench/drain.sh

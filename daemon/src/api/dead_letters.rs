@@ -1,11 +1,11 @@
 //! What PostgreSQL refused: listed, shown, put back, dropped. The thread `postgres` does the work.
 
-use super::{Api, Request, reply::Reply};
+use super::{Api, Request, letter_lines::LetterLines, reply::Reply, stream::StreamReply};
 use crate::{
     config::Config,
     datadir::wal_dir,
-    http::{ErrorCode, Refusal, path},
-    ingest::PendingReplies,
+    http::{ErrorCode, Refusal, path, response::NDJSON},
+    ingest::{PendingReplies, PendingReply},
     json::push,
     letters::{
         files::LetterFiles,
@@ -25,6 +25,7 @@ use std::{
 };
 
 /// What the endpoints of dead letters ask PostgreSQL with.
+#[derive(Clone)]
 pub(super) struct DeadLetters {
     /// The core's number.
     pub(super) core: u16,
@@ -37,12 +38,16 @@ pub(super) struct DeadLetters {
 /// Letters of a page where the request does not say.
 const PAGE_DEFAULT: u32 = 100;
 
+/// Letters of a piece of a stream: some 50 KiB, for which the thread `postgres` needs about a millisecond.
+const LINES_PER_PIECE: u32 = 100;
+
 /// Letters that one request puts back at most.
 const RETRIED_MAX: u32 = PAGE_MAX;
 
-/// `GET /api/v1/dead-letters`
+/// `GET /api/v1/dead-letters`: a page, or with `Accept: application/x-ndjson` all letters as lines.
 pub(super) fn list<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    let (mut queue, mut after, mut limit) = (None, None, PAGE_DEFAULT);
+    let (mut queue, mut after, mut limit) = (None, None, None);
+    let is_stream = request.head.accepts(NDJSON);
     for pair in path::query_pairs(request.head.query) {
         let (name, value) = pair?;
         let invalid = |error: &str| Refusal::new(ErrorCode::InvalidRequest, format!("{name}: {error}"));
@@ -52,13 +57,19 @@ pub(super) fn list<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refus
                 queue = Some(value.into_owned());
             }
             "after" => after = Some(value.parse().map_err(|error: InvalidLetterId| invalid(&error.to_string()))?),
+            "limit" if is_stream => return Err(invalid("a stream has no limit; it brings all letters")),
             "limit" => {
                 let number = value.parse().ok().filter(|limit| (1..=PAGE_MAX).contains(limit));
-                limit = number.ok_or_else(|| invalid("must be 1 to 1000"))?;
+                limit = Some(number.ok_or_else(|| invalid("must be 1 to 1000"))?);
             }
             _ => return Err(invalid("there is no such parameter; there are queue, after and limit")),
         }
     }
+    if is_stream {
+        let lines = LetterLines::new(request.api.letters.clone(), queue, after);
+        return Ok(Reply::Stream(Box::new(StreamReply::new(NDJSON, lines))));
+    }
+    let limit = limit.unwrap_or(PAGE_DEFAULT);
     ask(request.api, async move |letters| letters.list(queue.as_deref(), after, limit).await)
 }
 
@@ -109,7 +120,18 @@ fn ask<'a>(
     api: &Api,
     work: impl AsyncFnOnce(Letters) -> Result<PgAnswer, StoreError> + Send + 'static,
 ) -> Result<Reply<'a>, Refusal> {
-    let DeadLetters { core, replies, pg_requests, config, drain } = &api.letters;
+    submit(&api.letters, work).map(Reply::Postgres)
+}
+
+/// Leaves work for the thread `postgres`.
+///
+/// # Errors
+/// 503 when too much waits for that thread.
+pub(super) fn submit(
+    letters: &DeadLetters,
+    work: impl AsyncFnOnce(Letters) -> Result<PgAnswer, StoreError> + Send + 'static,
+) -> Result<PendingReply, Refusal> {
+    let DeadLetters { core, replies, pg_requests, config, drain } = letters;
     let (config, drain) = (Arc::clone(config), Arc::clone(drain));
     let pending = replies.add();
     let is_taken = pg_requests.submit(
@@ -125,11 +147,11 @@ fn ask<'a>(
         }),
     );
     let full = "too many such requests wait for the connection to PostgreSQL";
-    if is_taken { Ok(Reply::Postgres(pending)) } else { Err(Refusal::new(ErrorCode::Overloaded, full)) }
+    if is_taken { Ok(pending) } else { Err(Refusal::new(ErrorCode::Overloaded, full)) }
 }
 
 /// The dead letters as the requests see them, on the thread `postgres`.
-struct Letters {
+pub(super) struct Letters {
     store: DeadLetterStore,
     drain: Arc<DrainView>,
 }
@@ -140,6 +162,21 @@ impl Letters {
         let letters: Vec<_> = page.letters.iter().map(|listed| LetterView::listed(listed.id, &listed.letter)).collect();
         let next = page.next.map(|id| id.to_string());
         Ok(done(&json!({"deadLetters": letters, "next": next, "tableRefused": page.table_refused})))
+    }
+
+    /// The letters behind `after`, each as a line of JSON; as many as a piece of the stream has.
+    pub(super) async fn lines(&self, queue: Option<&str>, after: Option<LetterId>) -> Result<PgAnswer, StoreError> {
+        let page = self.store.list(queue, after, LINES_PER_PIECE).await?;
+        // A page says so beside its letters. A stream cannot, and must not look complete without those of the table.
+        if let Some(error) = page.table_refused {
+            return Ok(PgAnswer::Refused(Refusal::new(ErrorCode::PostgresRefuses, error)));
+        }
+        let mut lines = Vec::new();
+        for listed in &page.letters {
+            lines.extend_from_slice(&json(&LetterView::listed(listed.id, &listed.letter)));
+            lines.push(b'\n');
+        }
+        Ok(PgAnswer::Lines { lines, next: page.next.map(|id| id.to_string()) })
     }
 
     async fn show(&self, id: LetterId) -> Result<PgAnswer, StoreError> {
@@ -194,10 +231,11 @@ impl Letters {
 }
 
 fn done(value: &impl Serialize) -> PgAnswer {
-    match serde_json::to_vec(value) {
-        Ok(body) => PgAnswer::Json(body),
-        Err(error) => panic!("a letter can be written as JSON: {error}"),
-    }
+    PgAnswer::Json(json(value))
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap_or_else(|error| panic!("a letter can be written as JSON: {error}"))
 }
 
 fn not_found() -> PgAnswer {

@@ -11,6 +11,7 @@
 
 mod admit;
 mod dead_letters;
+mod letter_lines;
 mod pattern;
 mod push;
 mod pushed;

@@ -131,6 +131,7 @@ impl<'a> Reply<'a> {
                 *self = match answer {
                     PgAnswer::Json(body) => Self::json(200, body),
                     PgAnswer::Refused(refusal) => Self::Refused(refusal),
+                    PgAnswer::Lines { .. } => panic!("only a stream asks for lines"),
                 };
             }),
             Self::Stream(_) => Poll::Pending,

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     access::{AccessRequest, Scope},
-    http::{ErrorCode, Head, Method, Methods, Refusal, path},
+    http::{ErrorCode, Head, Method, Methods, Refusal, path, response::NDJSON},
 };
 use std::borrow::Cow;
 
@@ -173,9 +173,8 @@ impl<'a> RouteMatch<'a> {
     /// Whether its body is lines that are pushed one by one, as they come.
     #[must_use]
     pub fn takes_lines(&self, head: &Head<'_>) -> bool {
-        const LINES: &str = "application/x-ndjson";
         self.route.body == BodyKind::PayloadOrLines
-            && head.media_type().is_some_and(|media_type| media_type.eq_ignore_ascii_case(LINES))
+            && head.media_type().is_some_and(|media_type| media_type.eq_ignore_ascii_case(NDJSON))
     }
 }
 

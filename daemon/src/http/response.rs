@@ -2,6 +2,9 @@
 
 pub use crate::json::json_string;
 
+/// The content type of JSON documents of which each is a line.
+pub const NDJSON: &str = "application/x-ndjson";
+
 /// The content type of nearly every answer.
 pub const JSON: &str = "application/json";
 

@@ -7,6 +7,13 @@ use crate::http::{ErrorCode, Refusal};
 pub enum PgAnswer {
     /// 200 with this JSON.
     Json(Vec<u8>),
+    /// A piece of a reply that is streamed: whole lines.
+    Lines {
+        /// The lines, each with its end.
+        lines: Vec<u8>,
+        /// Where the next piece begins, if there may be one.
+        next: Option<String>,
+    },
     /// A refusal.
     Refused(Refusal),
 }

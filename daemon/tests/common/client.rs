@@ -111,29 +111,68 @@ impl Client {
 
     /// The next reply, interim or final.
     pub fn receive_one(&mut self, head_only: bool) -> io::Result<Response> {
-        let head_end = loop {
-            if let Some(at) = self.received.windows(4).position(|bytes| bytes == b"\r\n\r\n") {
-                break at + 4;
-            }
-            self.read_more()?;
+        let (status, headers) = self.receive_head()?;
+        let header = |name: &str| headers.iter().find(|(own, _)| own.eq_ignore_ascii_case(name));
+        let length = header("content-length").and_then(|(_, value)| value.parse().ok()).unwrap_or(0);
+        let body = if head_only || status < 200 {
+            Vec::new()
+        } else if header("transfer-encoding").is_some() {
+            self.receive_chunks()?
+        } else {
+            self.take(length)?
         };
-        let head = String::from_utf8_lossy(&self.received[..head_end]).into_owned();
+        Ok(Response { status, headers, body })
+    }
+
+    /// Status and headers of the next reply; its body is not received yet.
+    pub fn receive_head(&mut self) -> io::Result<(u16, Vec<(String, String)>)> {
+        let head = self.take_through(b"\r\n\r\n")?;
+        let head = String::from_utf8_lossy(&head);
         let mut lines = head.split("\r\n");
         let status = lines.next().and_then(|line| line.get(9..12)).and_then(|status| status.parse().ok());
-        let status: u16 = status.ok_or(io::ErrorKind::InvalidData)?;
-        let headers: Vec<(String, String)> = lines
-            .filter_map(|line| line.split_once(": "))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect();
-        let length = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
-        let length = length.and_then(|(_, value)| value.parse().ok()).unwrap_or(0);
-        let length = if head_only || status < 200 { 0 } else { length };
-        while self.received.len() < head_end + length {
+        let headers = lines.filter_map(|line| line.split_once(": "));
+        let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        Ok((status.ok_or(io::ErrorKind::InvalidData)?, headers))
+    }
+
+    /// A body that is sent in chunks.
+    pub fn receive_chunks(&mut self) -> io::Result<Vec<u8>> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.take_through(b"\r\n")?;
+            let digits = String::from_utf8_lossy(&line[..line.len() - 2]).into_owned();
+            let size = usize::from_str_radix(&digits, 16).map_err(|_| io::ErrorKind::InvalidData)?;
+            let chunk = self.take(size + 2)?;
+            if size == 0 {
+                return Ok(body);
+            }
+            body.extend_from_slice(&chunk[..size]);
+        }
+    }
+
+    /// All that is received until the other side closes the connection.
+    pub fn receive_to_end(&mut self) -> Vec<u8> {
+        while self.read_more().is_ok() {}
+        std::mem::take(&mut self.received)
+    }
+
+    /// The next `count` bytes.
+    fn take(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        while self.received.len() < count {
             self.read_more()?;
         }
-        let rest = self.received.split_off(head_end + length);
-        let body = std::mem::replace(&mut self.received, rest).split_off(head_end);
-        Ok(Response { status, headers, body })
+        let rest = self.received.split_off(count);
+        Ok(std::mem::replace(&mut self.received, rest))
+    }
+
+    /// The next bytes up to `end`, which is included.
+    fn take_through(&mut self, end: &[u8]) -> io::Result<Vec<u8>> {
+        loop {
+            if let Some(at) = self.received.windows(end.len()).position(|bytes| bytes == end) {
+                return self.take(at + end.len());
+            }
+            self.read_more()?;
+        }
     }
 
     /// Whether the other side has closed the connection without sending anything more.

@@ -79,15 +79,22 @@ pub struct Head<'a> {
 }
 
 impl Head<'_> {
-    /// The header that tells a client of HTTP/1.0 that its connection is kept. In HTTP/1.1 it is kept by default.
-    #[must_use]
-    pub fn keep_alive_header(&self) -> Option<(&'static str, &'static str)> {
-        (self.keep_alive && self.version == Version::Http10).then_some(("Connection", "keep-alive"))
-    }
-
     /// The content type without its parameters, such as `application/json`, in the client's spelling.
     #[must_use]
     pub fn media_type(&self) -> Option<&str> {
         self.content_type.map(|value| value.split(';').next().unwrap_or_default().trim_ascii())
+    }
+
+    /// Whether `Accept` names this media type, and not with a weight of 0 (RFC 9110 section 12.5.1). Ranges such as `*/*` do not
+    /// count: they ask for nothing in particular.
+    #[must_use]
+    pub fn accepts(&self, media_type: &str) -> bool {
+        let mut accepted = self.accept.into_iter().flat_map(|value| value.split(','));
+        accepted.any(|element| {
+            let mut parts = element.split(';').map(str::trim_ascii);
+            let is_named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case(media_type));
+            let weight = parts.find_map(|part| part.strip_prefix("q=").or_else(|| part.strip_prefix("Q=")));
+            is_named && weight.and_then(|weight| weight.parse::<f32>().ok()) != Some(0.0)
+        })
     }
 }

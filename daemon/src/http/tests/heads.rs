@@ -179,3 +179,22 @@ fn other_versions_are_refused_as_such_and_other_lines_as_malformed() {
     assert_closes(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400);
     assert_closes(b"GET /\xff HTTP/1.1\r\nHost: a\r\n\r\n", 400);
 }
+
+#[test]
+fn a_media_type_is_accepted_where_it_is_named_with_a_weight() {
+    for (accept, is_accepted) in [
+        ("application/x-ndjson", true),
+        ("text/html, Application/X-NDJSON;q=0.5", true),
+        ("application/json, application/x-ndjson ; v=1 ; Q=1", true),
+        ("application/x-ndjson;q=0", false),
+        ("application/x-ndjson;q=0.000, */*", false),
+        ("*/*", false),
+        ("application/*", false),
+        ("application/x-ndjsons", false),
+        ("", false),
+    ] {
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\nAccept: {accept}\r\n\r\n");
+        assert_eq!(head(&text).accepts("application/x-ndjson"), is_accepted, "{accept:?}");
+    }
+    assert!(!head("GET / HTTP/1.1\r\nHost: a\r\n\r\n").accepts("application/x-ndjson"));
+}

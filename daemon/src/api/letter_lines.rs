@@ -1,0 +1,44 @@
+//! All dead letters as a streamed reply, one JSON object a line.
+
+use super::{
+    dead_letters::{DeadLetters, submit},
+    stream::{BodySource, NextPiece},
+};
+use crate::{letters::id::LetterId, state::pg_answer::PgAnswer};
+use std::future::poll_fn;
+
+/// The letters of a queue, or of all queues. Each piece is a page, which PostgreSQL is asked for when the piece before has left.
+pub(super) struct LetterLines {
+    letters: DeadLetters,
+    queue: Option<String>,
+    after: Option<LetterId>,
+}
+
+impl LetterLines {
+    /// The letters behind `after`, or from the first one on.
+    pub(super) fn new(letters: DeadLetters, queue: Option<String>, after: Option<LetterId>) -> Self {
+        Self { letters, queue, after }
+    }
+}
+
+impl BodySource for LetterLines {
+    fn next<'a>(&'a mut self, piece: &'a mut Vec<u8>) -> NextPiece<'a> {
+        Box::pin(async move {
+            let (queue, after) = (self.queue.clone(), self.after);
+            let pending = submit(&self.letters, async move |letters| letters.lines(queue.as_deref(), after).await)?;
+            match poll_fn(|cx| pending.poll(cx)).await {
+                PgAnswer::Lines { lines, next } => {
+                    piece.extend_from_slice(&lines);
+                    let next = next.map(|id| match id.parse() {
+                        Ok(id) => id,
+                        Err(error) => panic!("the id of a letter that was listed: {error}"),
+                    });
+                    self.after = next.or(self.after);
+                    Ok(next.is_some())
+                }
+                PgAnswer::Refused(refusal) => Err(refusal),
+                PgAnswer::Json(_) => panic!("lines were asked for"),
+            }
+        })
+    }
+}
