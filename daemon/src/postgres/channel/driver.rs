@@ -17,20 +17,22 @@ pub(super) async fn drive(shared: Rc<Shared>, options: ChannelOptions) {
     let mut session: Option<Session> = None;
     let mut answered_at = Instant::now();
     loop {
+        // Before the queue decides: a connection that is found closed must not be chosen for what waits.
+        let is_unchecked = answered_at.elapsed() >= TRUSTED && shared.queue.borrow().is_quiet();
+        if is_unchecked && session.as_mut().is_some_and(|session| !session.is_usable()) {
+            session = None;
+            shared.queue.borrow_mut().disconnected(Instant::now());
+        }
         let decision = shared.queue.borrow_mut().next(Instant::now());
         for (request, why) in decision.refused {
             request.answer(Err(why.into()));
         }
         match (decision.action, &mut session) {
-            (Action::Sleep(until), session) => {
+            (Action::Sleep(until), _) => {
                 if shared.is_closing.get() && shared.queue.borrow().len() == 0 {
                     return;
                 }
                 shared.wake.notified_until(until).await;
-                if answered_at.elapsed() >= TRUSTED && session.as_mut().is_some_and(|session| !session.is_usable()) {
-                    *session = None;
-                    shared.queue.borrow_mut().disconnected(Instant::now());
-                }
             }
             (Action::Connect, session) => *session = connect(&shared, &options).await,
             (Action::Send(due), Some(open)) => {
