@@ -15,7 +15,7 @@ use std::{
 };
 
 const AUTO: [&str; 4] = ["--cores", "2", "--sync", "auto"];
-const MEASURED: &str = "sync method measured; medians";
+const MEASURED: &str = "sync method measured; the times are medians";
 const KEPT: &str = "sync method as measured at an earlier start";
 const NOT_NAMED: &str = "names no durable sync method";
 const FALLS_BACK: &str = "refuses O_DIRECT";
