@@ -9,7 +9,8 @@
 # REQUESTS      pushes that are counted, after as many that are not (2000)
 # BENCH         the load generator (target/release/forebay-bench)
 #
-# The daemon runs with one core thread, `--sync none` and PostgreSQL away. Everything is on loopback, bounded in time, and
+# The daemon runs with one core thread, `--sync none` and PostgreSQL away. `ring-wait.c` is preloaded, because valgrind would let
+# no thread run while another one waits on its ring. Everything is on loopback, bounded in time, and
 # stopped by its process id.
 set -euo pipefail
 export LC_ALL=C
@@ -51,8 +52,8 @@ count() {
   trap 'kill -KILL $(jobs -p) 2>/dev/null || true' EXIT
   local build=$1 connections=$2 port deadline=$((SECONDS + START_SECONDS))
   port=$(free_port)
-  rm -rf "$scratch"/*
-  valgrind --tool=callgrind --separate-threads=yes --instr-atstart=no --callgrind-out-file="$scratch/out" \
+  rm -rf "$scratch"/out* "$scratch/data"
+  LD_PRELOAD="$scratch/ring-wait.so" valgrind --tool=callgrind --separate-threads=yes --instr-atstart=no --callgrind-out-file="$scratch/out" \
     "$build" serve --listen "127.0.0.1:$port" --data-dir "$scratch/data" --cores 1 --sync none \
     --postgres postgres://nobody@127.0.0.1:1/nowhere >"$scratch/log" 2>&1 &
   pid=$!
@@ -77,7 +78,8 @@ count() {
 }
 
 [ $# -gt 0 ] || die "usage: bench/instructions.sh BUILD..."
-install_missing valgrind:valgrind curl:curl
+install_missing valgrind:valgrind curl:curl cc:gcc
+cc -O2 -shared -fPIC -o "$scratch/ring-wait.so" bench/ring-wait.c
 printf '| connections |'; printf ' %s |' "$@"; echo
 printf '|---|'; printf -- '---|%.0s' "$@"; echo
 for connections in ${CONNECTIONS//,/ }; do

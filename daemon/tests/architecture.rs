@@ -16,9 +16,6 @@ use std::{
 /// Files of one room that may use each other in a circle.
 const FILES_IN_A_CYCLE_MAX: usize = 3;
 
-/// Rooms in which more files than that use each other in a circle. It may only shrink.
-const ROOMS_WITH_LONG_CYCLES: [&str; 2] = ["api", "connection"];
-
 /// Rooms and files through which a payload passes on its way from the socket to COPY, at most. The aim is 7 and 14.
 const WAY_ROOMS_MAX: usize = 9;
 const WAY_FILES_MAX: usize = 24;
@@ -64,9 +61,6 @@ fn faults(code: &Code, allowed: &BTreeMap<String, BTreeSet<String>>) -> Vec<Stri
         faults.push(format!("rooms use each other in a circle: {}", cycle.join(", ")));
     }
     for (room, files) in code.files_by_room() {
-        if ROOMS_WITH_LONG_CYCLES.contains(&room.as_str()) {
-            continue;
-        }
         for cycle in cycles(&files).into_iter().filter(|cycle| cycle.len() > FILES_IN_A_CYCLE_MAX) {
             faults.push(format!("files of {room} use each other in a circle: {}", cycle.join(", ")));
         }
@@ -92,15 +86,6 @@ fn every_listed_room_and_arrow_exists() {
     for (room, listed) in &allowed {
         let unused: Vec<_> = listed.difference(&rooms[room]).collect();
         assert!(unused.is_empty(), "{room} uses none of {unused:?}: take them from the list");
-    }
-}
-
-#[test]
-fn the_list_of_rooms_with_long_cycles_is_not_longer_than_it_must_be() {
-    let files = Code::read(&root().join("daemon/src")).files_by_room();
-    for room in ROOMS_WITH_LONG_CYCLES {
-        let is_needed = cycles(&files[room]).iter().any(|cycle| cycle.len() > FILES_IN_A_CYCLE_MAX);
-        assert!(is_needed, "{room} has no such cycle: take it from the list");
     }
 }
 

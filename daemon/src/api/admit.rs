@@ -1,19 +1,24 @@
 //! Refusals that a request's head decides: before its body is read, and before a 100 asks for it.
 
-use super::{Api, RouteMatch, push::Pushes};
+use super::{
+    push::{check_queue, log_full},
+    request::Endpoints,
+    routes::RouteMatch,
+};
 use crate::{
     access,
     access::{AccessRequest, Grant},
     http::{Body, ErrorCode, Head, Refusal, coding::Coding},
 };
 
-/// Decides whether a request proceeds. Returns what its sender may do. It is called once for each request, when its head has
-/// been parsed.
-///
-/// # Errors
-/// The request's answer. The connection is closed after it, unless the whole body has arrived.
-pub fn admit(api: &Api, head: &Head<'_>, found: &RouteMatch<'_>, cache: &mut access::Cache) -> Result<Grant, Refusal> {
-    let gate = &api.gate;
+/// See [`Api::admit`](super::Api::admit).
+pub(super) fn admit(
+    endpoints: &Endpoints,
+    head: &Head<'_>,
+    found: &RouteMatch<'_>,
+    cache: &mut access::Cache,
+) -> Result<Grant, Refusal> {
+    let gate = &endpoints.gate;
     let route = found.route;
     // Before a browser lets a web page send its token, it asks without one whether the page may.
     let is_preflight = found.is_options() && gate.origins.allow(head.origin).is_some();
@@ -23,7 +28,7 @@ pub fn admit(api: &Api, head: &Head<'_>, found: &RouteMatch<'_>, cache: &mut acc
         return Err(ErrorCode::LengthRequired.into());
     }
     Coding::of(head.content_encoding)?;
-    let max_body_bytes = api.max_body_bytes;
+    let max_body_bytes = endpoints.max_body_bytes;
     if matches!(head.framing, Body::Length(length) if length > max_body_bytes) && !found.takes_lines(head) {
         return Err(Refusal::body_too_large(max_body_bytes));
     }
@@ -33,38 +38,15 @@ pub fn admit(api: &Api, head: &Head<'_>, found: &RouteMatch<'_>, cache: &mut acc
     if let Some(queue) = found.queue() {
         check_queue(&grant, queue)?;
     }
-    if api.pushes.log.has_failed() {
+    if endpoints.log.has_failed() {
         return Err(ErrorCode::StorageFailed.into());
     }
     // A client that waits for a 100 is not told to send a body for which there is no room. Other clients have sent it already, and
     // there may be room when it has arrived.
-    if head.expect_continue && api.pushes.lane.is_full() {
-        return Err(log_full(&api.pushes));
+    if head.expect_continue && endpoints.lane.is_full() {
+        return Err(log_full(&endpoints.drain, &endpoints.log));
     }
     Ok(grant)
-}
-
-/// Refuses a push to a queue that the token does not allow.
-pub(super) fn check_queue(grant: &Grant, queue: &str) -> Result<(), Refusal> {
-    match grant.queue_prefix() {
-        Some(prefix) if !grant.allows_queue(queue) => {
-            let message = format!("the token is only for queues that begin with {prefix:?}");
-            Err(Refusal::new(ErrorCode::Forbidden, message))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Counts messages that are about to be pushed against the token's rate.
-pub(super) fn check_rate(grant: &Grant, messages: u64) -> Result<(), Refusal> {
-    grant
-        .take(messages)
-        .map_err(|wait| Refusal::from(ErrorCode::RateLimited).retry_after_s(wait.as_millis().div_ceil(1000) as u64))
-}
-
-/// 507: the log's quota is reached, or its disk is full.
-pub(super) fn log_full(pushes: &Pushes) -> Refusal {
-    Refusal::from(ErrorCode::LogFull).retry_after_s(pushes.drain.retry_after_s(pushes.log.segment_bytes))
 }
 
 /// 503 for messages that the log accepted before a write failed.

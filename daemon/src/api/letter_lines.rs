@@ -1,7 +1,7 @@
 //! All dead letters as a streamed reply, one JSON object a line.
 
 use super::{
-    dead_letters::{DeadLetters, submit},
+    letter_requests::LetterRequests,
     stream::{BodySource, NextPiece},
 };
 use crate::{letters::id::LetterId, state::pg_answer::PgAnswer};
@@ -9,14 +9,14 @@ use std::future::poll_fn;
 
 /// The letters of a queue, or of all queues. Each piece is a page, which PostgreSQL is asked for when the piece before has left.
 pub(super) struct LetterLines {
-    letters: DeadLetters,
+    letters: LetterRequests,
     queue: Option<String>,
     after: Option<LetterId>,
 }
 
 impl LetterLines {
     /// The letters behind `after`, or from the first one on.
-    pub(super) fn new(letters: DeadLetters, queue: Option<String>, after: Option<LetterId>) -> Self {
+    pub(super) fn new(letters: LetterRequests, queue: Option<String>, after: Option<LetterId>) -> Self {
         Self { letters, queue, after }
     }
 }
@@ -25,7 +25,7 @@ impl BodySource for LetterLines {
     fn next<'a>(&'a mut self, piece: &'a mut Vec<u8>) -> NextPiece<'a> {
         Box::pin(async move {
             let (queue, after) = (self.queue.clone(), self.after);
-            let pending = submit(&self.letters, async move |letters| letters.lines(queue.as_deref(), after).await)?;
+            let pending = self.letters.submit(async move |letters| letters.lines(queue.as_deref(), after).await)?;
             match poll_fn(|cx| pending.poll(cx)).await {
                 PgAnswer::Lines { lines, next } => {
                     piece.extend_from_slice(&lines);

@@ -1,9 +1,10 @@
 //! What each path does: from a request's head to a row of [`ROUTES`], from its body to a [`Reply`].
 //!
 //! ```text
-//!   admit ─► routes ─► handler ─► Reply     push     appends to the log
-//!                                           state    health, readiness, figures
-//!                                           dead_letters    asks PostgreSQL
+//!   routes ─► admit ─► handler ─► Reply     push            appends to the log
+//!                         │                 state           health, readiness, figures
+//!                         ▼                 dead_letters    asks PostgreSQL
+//!                      request: what a handler works with
 //! ```
 //!
 //! A reply may be known at once, depend on the disk, on a commit or on PostgreSQL, or be streamed. Here it is only made and
@@ -12,24 +13,27 @@
 mod admit;
 mod dead_letters;
 mod letter_lines;
+mod letter_requests;
 mod pattern;
 mod push;
 mod pushed;
 mod reply;
+mod request;
 mod routes;
 mod scratch;
 mod state;
 mod stream;
 mod writer;
 
-pub use admit::{admit, storage_failed_meanwhile};
+pub use admit::storage_failed_meanwhile;
 pub use pattern::Pattern;
 pub use push::Lines;
-pub use reply::{Reply, ReplyHead};
+pub use reply::Reply;
 pub use routes::{BodyKind, ROUTES, Route, RouteMatch, find as find_route};
 pub use stream::{BodySource, NextPiece, StreamReply};
 
 use crate::{
+    access,
     access::{Gate, Grant},
     config::Config,
     http::{Head, Method, Refusal, ResponseOptions},
@@ -40,21 +44,16 @@ use crate::{
         pulse::Pulse,
     },
 };
-use dead_letters::DeadLetters;
+use letter_requests::LetterRequests;
 use push::{Prepared, Pushes};
+use request::{Endpoints, Request};
 use routes::Handler;
-use state::Status;
 use std::{rc::Rc, sync::Arc, time::Duration};
 use writer::ReplyWriter;
 
-/// The endpoints of one core. Each has the views that it needs, and no others.
+/// The endpoints of one core.
 pub struct Api {
-    gate: Arc<Gate>,
-    max_body_bytes: u64,
-    pushes: Pushes,
-    status: Status,
-    letters: DeadLetters,
-    writer: ReplyWriter,
+    endpoints: Endpoints,
 }
 
 /// What an [`Api`] is made of.
@@ -103,49 +102,70 @@ impl Api {
             pg_requests,
             core,
         } = parts;
-        Self {
+        let letters =
+            LetterRequests { core, replies, pg_requests, config: Arc::clone(&config), drain: Arc::clone(&drain) };
+        let endpoints = Endpoints {
             gate,
             max_body_bytes: config.max_body_bytes,
+            sync: config.sync,
+            log: Arc::clone(&log),
+            drain: Arc::clone(&drain),
+            health: Arc::clone(&health),
+            pulses,
+            connections,
+            lane: Rc::clone(&lane),
             writer: ReplyWriter::new(Rc::clone(&lane), Arc::clone(&health), config.sync),
-            letters: DeadLetters { core, replies, pg_requests, config: Arc::clone(&config), drain: Arc::clone(&drain) },
-            status: Status {
-                sync: config.sync,
-                log: Arc::clone(&log),
-                drain: Arc::clone(&drain),
-                health: Arc::clone(&health),
-                pulses,
-                connections,
-                lane: Rc::clone(&lane),
-            },
+            letters,
             pushes: Pushes::new(config, lane, commits, log, drain, health),
-        }
+        };
+        Self { endpoints }
     }
 
     /// Sets the time that replies are dated with, since 1970.
     pub fn set_date(&self, now: Duration) {
-        self.writer.set_date(now);
+        self.endpoints.writer.set_date(now);
     }
 
     /// Bytes that a body may have.
     #[must_use]
     pub fn max_body_bytes(&self) -> u64 {
-        self.max_body_bytes
+        self.endpoints.max_body_bytes
     }
 
     /// How the request with this head is to be answered.
     #[must_use]
     pub fn response_options(&self, head: &Head<'_>) -> ResponseOptions {
         ResponseOptions {
-            keep_alive: head.keep_alive && !self.pushes.lane.is_shutting_down(),
+            keep_alive: head.keep_alive && !self.endpoints.lane.is_shutting_down(),
             head_only: head.method == Method::Head,
             version: head.version,
-            allow_origin: self.gate.origins.allow(head.origin),
+            allow_origin: self.endpoints.gate.origins.allow(head.origin),
         }
     }
 
     /// Appends a refusal to `out`.
     pub fn write_refusal(&self, refusal: &Refusal, options: ResponseOptions, out: &mut Vec<u8>) {
-        self.writer.refusal(refusal, None, options, out);
+        self.endpoints.writer.refusal(refusal, None, options, out);
+    }
+
+    /// Appends what is known of a reply to `out`; see [`Reply::is_settled`]. Returns whether anything is known; otherwise
+    /// nothing was written.
+    pub fn write_reply(&self, reply: &Reply<'_>, options: ResponseOptions, out: &mut Vec<u8>) -> bool {
+        reply.write(&self.endpoints.writer, options, out)
+    }
+
+    /// Appends what stands before the body of a streamed reply to `out`.
+    pub fn write_stream_head(&self, stream: &StreamReply, options: ResponseOptions, out: &mut Vec<u8>) {
+        stream.write_head(&self.endpoints.writer, options, out);
+    }
+
+    /// Decides whether a request proceeds. Returns what its sender may do. It is called once for each request, when its head
+    /// has been parsed.
+    ///
+    /// # Errors
+    /// The request's answer. The connection is closed after it, unless the whole body has arrived.
+    pub fn admit(&self, head: &Head<'_>, found: &RouteMatch<'_>, cache: &mut access::Cache) -> Result<Grant, Refusal> {
+        admit::admit(&self.endpoints, head, found, cache)
     }
 
     /// Dispatches a whole request that was admitted, unless it has to wait for room in the log: `None` then, and nothing was
@@ -157,7 +177,7 @@ impl Api {
         grant: &Grant,
         body: &'a [u8],
     ) -> Option<Reply<'a>> {
-        let request = Request { api: self, head, found, grant, body };
+        let request = Request { endpoints: &self.endpoints, head, params: &found.params, grant, body };
         let reply = match found.route.handler {
             Handler::Answer(answer) => answer(&request).map(Some),
             Handler::Push(prepare) => prepare(&request).and_then(Prepared::append_now),
@@ -173,7 +193,7 @@ impl Api {
         grant: &Grant,
         body: &'a [u8],
     ) -> Reply<'a> {
-        let request = Request { api: self, head, found, grant, body };
+        let request = Request { endpoints: &self.endpoints, head, params: &found.params, grant, body };
         let reply = match found.route.handler {
             Handler::Answer(answer) => answer(&request),
             Handler::Push(prepare) => match prepare(&request) {
@@ -194,16 +214,6 @@ impl Api {
         found: &'h RouteMatch<'_>,
         grant: &Grant,
     ) -> Result<Lines<'c, 'h>, Refusal> {
-        Lines::begin(&self.pushes, head, found, grant)
+        Lines::begin(&self.endpoints.pushes, head, &found.params, grant)
     }
-}
-
-/// A whole request that was admitted, as its handler gets it.
-struct Request<'r, 'c, 'a> {
-    api: &'c Api,
-    head: &'r Head<'a>,
-    found: &'r RouteMatch<'a>,
-    grant: &'c Grant,
-    /// Decoded; empty where there is none.
-    body: &'a [u8],
 }

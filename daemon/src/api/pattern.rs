@@ -13,10 +13,10 @@ use crate::http::{Refusal, path};
 use std::borrow::Cow;
 
 /// Most segments of a pattern: the longest paths of Queen's clients have nine.
-pub(super) const SEGMENTS_MAX: usize = 9;
+const SEGMENTS_MAX: usize = 9;
 
 /// Most names of a pattern. Each takes 24 bytes of every request's state.
-pub(super) const NAMES_MAX: usize = 3;
+const NAMES_MAX: usize = 3;
 
 /// One part of a pattern between slashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,7 +137,7 @@ impl Pattern {
     }
 
     /// Where a name stands among the pattern's names.
-    pub(super) fn position(&self, name: &str) -> Option<usize> {
+    fn position(&self, name: &str) -> Option<usize> {
         self.segments[..self.count].iter().filter_map(|segment| segment.name()).position(|known| known == name)
     }
 }
@@ -166,31 +166,74 @@ impl<'a> Captures<'a> {
         self.count += 1;
     }
 
-    /// The values, decoded.
+    /// The values of the names of `pattern`, decoded.
     ///
     /// # Errors
     /// 400 for a value that cannot be decoded.
-    pub(super) fn decode(&self) -> Result<Params<'a>, Refusal> {
-        let mut params = Params::default();
-        for (param, value) in params.iter_mut().zip(&self.values[..self.count]) {
+    pub(super) fn decode(&self, pattern: &'static Pattern) -> Result<PathParams<'a>, Refusal> {
+        let mut params = PathParams::none(pattern);
+        for (param, value) in params.values.iter_mut().zip(&self.values[..self.count]) {
             *param = path::decode(value)?;
         }
         Ok(params)
     }
 }
 
-/// The values of a pattern's names, decoded, in the order of the names. None of them is checked yet.
-pub(super) type Params<'a> = [Cow<'a, str>; NAMES_MAX];
+/// The values of a pattern's names in a path. They are decoded, and none of them is checked yet.
+#[derive(Clone)]
+pub(super) struct PathParams<'a> {
+    pattern: &'static Pattern,
+    /// In the order of the names.
+    values: [Cow<'a, str>; NAMES_MAX],
+}
+
+impl<'a> PathParams<'a> {
+    /// Every name's value is empty.
+    pub(super) fn none(pattern: &'static Pattern) -> Self {
+        Self { pattern, values: Default::default() }
+    }
+
+    /// The same values, which borrow nothing.
+    pub(super) fn into_owned(self) -> PathParams<'static> {
+        PathParams { pattern: self.pattern, values: self.values.map(|value| Cow::Owned(value.into_owned())) }
+    }
+
+    /// The same values, borrowed from these.
+    pub(super) fn borrowed(&self) -> PathParams<'_> {
+        PathParams { pattern: self.pattern, values: self.values.each_ref().map(|value| Cow::Borrowed(value.as_ref())) }
+    }
+
+    /// The value of a name; `None` where the pattern has no such name.
+    pub(super) fn get(&self, name: &str) -> Option<&Cow<'a, str>> {
+        self.pattern.position(name).map(|position| &self.values[position])
+    }
+
+    /// The value of a name that the pattern has.
+    ///
+    /// # Panics
+    /// If it has no such name: the handler is not made for this row of the table.
+    pub(super) fn value(&self, name: &str) -> &Cow<'a, str> {
+        match self.get(name) {
+            Some(value) => value,
+            None => panic!("the pattern {} has no {{{name}}}", self.pattern.text()),
+        }
+    }
+}
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn values(pattern: &'static str, path: &str) -> Option<Vec<(&'static str, String)>> {
-        let pattern = Pattern::new(pattern);
-        let params = pattern.capture(path)?.decode().unwrap();
+        let pattern = kept(pattern);
+        let params = pattern.capture(path)?.decode(pattern).unwrap();
         let names = pattern.segments.iter().filter_map(|segment| segment.name());
-        Some(names.zip(params.map(Cow::into_owned)).collect())
+        Some(names.map(|name| (name, params.value(name).clone().into_owned())).collect())
+    }
+
+    /// As in a table of routes.
+    fn kept(pattern: &'static str) -> &'static Pattern {
+        Box::leak(Box::new(Pattern::new(pattern)))
     }
 
     fn some(pairs: &[(&'static str, &str)]) -> Option<Vec<(&'static str, String)>> {
@@ -256,11 +299,12 @@ mod tests {
 
     #[test]
     fn values_are_found_by_name_and_one_that_cannot_be_decoded_is_refused() {
-        let pattern = Pattern::new("/push/{queue}/{partition}");
-        let params = pattern.capture("/push/q/p").unwrap().decode().unwrap();
-        assert!(matches!(params[0], Cow::Borrowed("q")));
-        assert_eq!((pattern.position("partition"), pattern.position("task")), (Some(1), None));
+        let pattern = kept("/push/{queue}/{partition}");
+        let params = pattern.capture("/push/q/p").unwrap().decode(pattern).unwrap();
+        assert!(matches!(params.value("queue"), Cow::Borrowed("q")));
+        assert_eq!((params.get("partition"), params.get("task")), (Some(&Cow::Borrowed("p")), None));
+        assert!(matches!(params.borrowed().into_owned().value("queue"), Cow::Owned(queue) if queue == "q"));
         let captures = pattern.capture("/push/q/%zz").unwrap();
-        assert_eq!(captures.decode().map_err(|refusal| refusal.status), Err(400));
+        assert_eq!(captures.decode(pattern).map(drop).map_err(|refusal| refusal.status), Err(400));
     }
 }

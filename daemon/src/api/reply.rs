@@ -1,11 +1,12 @@
 //! A reply, as a handler makes it: known, or to be waited for.
 
-use super::{Api, pushed::Pushed, stream::StreamReply};
+use super::{
+    pushed::Pushed,
+    stream::StreamReply,
+    writer::{ReplyHead, ReplyWriter},
+};
 use crate::{
-    http::{
-        Refusal, ResponseOptions, cors,
-        response::{GUARDS, JSON},
-    },
+    http::{Refusal, ResponseOptions, cors, response::JSON},
     ingest::PendingReply,
     state::pg_answer::PgAnswer,
 };
@@ -26,24 +27,6 @@ pub enum Reply<'a> {
     Postgres(PendingReply),
     /// Produced while it is sent.
     Stream(Box<StreamReply>),
-}
-
-/// What stands before the body of a reply, beside what all replies have.
-pub struct ReplyHead {
-    /// 200 to 599.
-    pub status: u16,
-    /// Empty where there is no body.
-    pub content_type: &'static str,
-    /// Further header lines, each with its CR LF.
-    pub lines: Cow<'static, [u8]>,
-}
-
-impl ReplyHead {
-    /// 200 for a body of this type, which browsers and caches leave alone.
-    #[must_use]
-    pub fn ok(content_type: &'static str) -> Self {
-        Self { status: 200, content_type, lines: Cow::Borrowed(GUARDS) }
-    }
 }
 
 /// A reply that is known as a whole.
@@ -140,14 +123,14 @@ impl<'a> Reply<'a> {
 
     /// Appends to `out` what is known of the reply, also where it is not settled: a push whose commit nobody has heard of is
     /// `buffered`, since it is durable. Returns whether anything is known; otherwise nothing was written.
-    pub fn write(&self, api: &Api, options: ResponseOptions, out: &mut Vec<u8>) -> bool {
+    pub(super) fn write(&self, writer: &ReplyWriter, options: ResponseOptions, out: &mut Vec<u8>) -> bool {
         match self {
             Self::Whole(whole) => {
                 let ReplyHead { status, content_type, lines } = &whole.head;
-                api.writer.reply(*status, content_type, lines, &whole.body, options, out);
+                writer.reply(*status, content_type, lines, &whole.body, options, out);
             }
-            Self::Refused(refusal) => api.writer.refusal(refusal, None, options, out),
-            Self::Pushed(pushed) => pushed.write(&api.writer, options, out),
+            Self::Refused(refusal) => writer.refusal(refusal, None, options, out),
+            Self::Pushed(pushed) => pushed.write(writer, options, out),
             Self::Postgres(_) | Self::Stream(_) => return false,
         }
         true

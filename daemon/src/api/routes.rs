@@ -5,10 +5,12 @@
 //! `HEAD` goes with `GET`, and `OPTIONS` with everything; neither has a row.
 
 use super::{
-    Reply, Request, dead_letters,
-    pattern::{Params, Pattern},
+    dead_letters,
+    pattern::{PathParams, Pattern},
     push,
     push::Prepared,
+    reply::Reply,
+    request::Request,
     state,
 };
 use crate::{
@@ -101,7 +103,7 @@ const fn push(
 }
 
 fn options<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    let is_preflight = request.api.gate.origins.allow(request.head.origin).is_some();
+    let is_preflight = request.endpoints.gate.origins.allow(request.head.origin).is_some();
     Ok(Reply::allow(allowed(ROUTES, request.head.path), is_preflight))
 }
 
@@ -119,43 +121,29 @@ impl Route {
     }
 }
 
-/// The row that a request asks for, with the values of its pattern's names. They are decoded, and none of them is checked yet.
+/// The row that a request asks for, with the values of its pattern's names.
 #[derive(Clone)]
 pub struct RouteMatch<'a> {
     /// The row.
     pub route: &'static Route,
-    params: Params<'a>,
+    pub(super) params: PathParams<'a>,
 }
 
 impl<'a> RouteMatch<'a> {
+    fn new(route: &'static Route) -> Self {
+        Self { route, params: PathParams::none(&route.pattern) }
+    }
+
     /// The same match, which borrows nothing.
     #[must_use]
     pub fn into_owned(self) -> RouteMatch<'static> {
-        RouteMatch { route: self.route, params: self.params.map(|value| Cow::Owned(value.into_owned())) }
+        RouteMatch { route: self.route, params: self.params.into_owned() }
     }
 
     /// The same match, whose values borrow from this one.
     #[must_use]
     pub fn borrowed(&self) -> RouteMatch<'_> {
-        RouteMatch { route: self.route, params: self.params.each_ref().map(|value| Cow::Borrowed(value.as_ref())) }
-    }
-
-    /// The value of a name of the pattern; `None` where the pattern has no such name.
-    #[must_use]
-    pub fn get(&self, name: &str) -> Option<&Cow<'a, str>> {
-        self.route.pattern.position(name).map(|position| &self.params[position])
-    }
-
-    /// The value of a name that the pattern has.
-    ///
-    /// # Panics
-    /// If it has no such name: the handler is not made for this row of the table.
-    #[must_use]
-    pub fn value(&self, name: &str) -> &Cow<'a, str> {
-        match self.get(name) {
-            Some(value) => value,
-            None => panic!("the pattern {} has no {{{name}}}", self.route.pattern.text()),
-        }
+        RouteMatch { route: self.route, params: self.params.borrowed() }
     }
 
     /// Whether the request asks for nothing but the methods that there are.
@@ -167,7 +155,7 @@ impl<'a> RouteMatch<'a> {
     /// The queue that the path names.
     #[must_use]
     pub fn queue(&self) -> Option<&str> {
-        self.get("queue").map(Cow::as_ref)
+        self.params.get("queue").map(Cow::as_ref)
     }
 
     /// Whether its body is lines that are pushed one by one, as they come.
@@ -190,7 +178,7 @@ pub fn find(method: Method, path: &str) -> Result<RouteMatch<'_>, Refusal> {
 #[inline]
 fn find_in<'a>(table: &'static [Route], method: Method, path: &'a str) -> Result<RouteMatch<'a>, Refusal> {
     match table.iter().find(|route| route.method == method && route.pattern.is(path)) {
-        Some(route) => Ok(RouteMatch { route, params: Params::default() }),
+        Some(route) => Ok(RouteMatch::new(route)),
         None => find_by_parts(table, method, path),
     }
 }
@@ -200,13 +188,13 @@ fn find_by_parts<'a>(table: &'static [Route], method: Method, path: &'a str) -> 
         return Err(ErrorCode::MethodNotImplemented.into());
     }
     if method == Method::Options && path == "*" {
-        return Ok(RouteMatch { route: OPTIONS, params: Params::default() });
+        return Ok(RouteMatch::new(OPTIONS));
     }
     let found = table.iter().find_map(|route| Some((&route.pattern, route.pattern.capture(path)?)));
     let Some((pattern, captures)) = found else { return Err(no_such_route(path)) };
-    let params = captures.decode()?;
+    let params = captures.decode(pattern)?;
     if method == Method::Options {
-        return Ok(RouteMatch { route: OPTIONS, params: Params::default() });
+        return Ok(RouteMatch::new(OPTIONS));
     }
     let mut rows = table.iter().filter(|route| route.pattern.text() == pattern.text());
     match rows.find(|route| route.methods().has(method)) {
@@ -286,7 +274,7 @@ mod tests {
             assert_eq!((found.route.pattern.text(), found.route.access), (pattern, access), "{path}");
         }
         let found = find(Method::Post, "/push/a%2Fb/p").unwrap();
-        assert_eq!((found.queue(), found.get("partition").unwrap().as_ref()), (Some("a/b"), "p"));
+        assert_eq!((found.queue(), found.params.get("partition").unwrap().as_ref()), (Some("a/b"), "p"));
     }
 
     #[test]
@@ -325,9 +313,9 @@ mod tests {
     fn in_a_table_with_greedy_names_the_longer_pattern_stands_first_and_each_path_finds_its_own() {
         let find = |method, path| find_in(GREEDY, method, path).map_err(|refusal| refusal.status);
         let found = find(Method::Get, "/pop/queue/a/b/partition/c").unwrap();
-        assert_eq!((found.queue(), found.get("partition").unwrap().as_ref()), (Some("a/b"), "c"));
+        assert_eq!((found.queue(), found.params.get("partition").unwrap().as_ref()), (Some("a/b"), "c"));
         let found = find(Method::Head, "/pop/queue/a/partition").unwrap();
-        assert_eq!((found.queue(), found.get("partition")), (Some("a/partition"), None));
+        assert_eq!((found.queue(), found.params.get("partition")), (Some("a/partition"), None));
         assert_eq!(
             find(Method::Delete, "/pop/queue/a/b/c/d/e/f/g/h/i/j").unwrap().queue(),
             Some("a/b/c/d/e/f/g/h/i/j")

@@ -1,38 +1,17 @@
 //! The state of the daemon: for people, load balancers and monitoring.
 
-use super::{Request, reply::Reply};
+use super::{
+    reply::Reply,
+    request::{Endpoints, Request},
+};
 use crate::{
     config::Sync,
     http::{ErrorCode, Refusal},
     ids::unix_now,
-    ingest::LaneWriter,
-    state::{
-        connection_count::ConnectionCount,
-        database_health::{DatabaseHealth, HealthMonitor},
-        drain_view::DrainView,
-        log_view::LogView,
-        pulse::Pulse,
-    },
+    state::{database_health::DatabaseHealth, drain_view::DrainView, log_view::LogView, pulse::Pulse},
 };
 use serde::Serialize;
-use std::{
-    rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
-};
-
-/// What the daemon tells of itself.
-pub(super) struct Status {
-    pub(super) sync: Sync,
-    pub(super) log: Arc<LogView>,
-    pub(super) drain: Arc<DrainView>,
-    pub(super) health: Arc<HealthMonitor>,
-    pub(super) pulses: Arc<[Pulse]>,
-    pub(super) connections: Arc<ConnectionCount>,
-    pub(super) lane: Rc<LaneWriter>,
-}
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The answer of `/health`.
 #[derive(Serialize)]
@@ -44,7 +23,7 @@ struct Health {
 
 /// `GET /health`: the process serves requests.
 pub(super) fn health<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    let database = match request.api.status.health.get() {
+    let database = match request.endpoints.health.get() {
         DatabaseHealth::Connected => "connected",
         DatabaseHealth::Unknown | DatabaseHealth::Disconnected => "disconnected",
     };
@@ -53,18 +32,18 @@ pub(super) fn health<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Ref
 
 /// `GET /ready`: the daemon accepts pushes.
 pub(super) fn ready<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    let status = &request.api.status;
+    let Endpoints { lane, log, pulses, .. } = request.endpoints;
     let refuse = |code: ErrorCode| Err(Refusal::from(code).with_status(503));
-    if status.lane.is_shutting_down() {
+    if lane.is_shutting_down() {
         return refuse(ErrorCode::ShuttingDown);
     }
-    if status.log.has_failed() {
+    if log.has_failed() {
         return refuse(ErrorCode::StorageFailed);
     }
-    if status.pulses.iter().any(Pulse::is_stalled) {
+    if pulses.iter().any(Pulse::is_stalled) {
         return refuse(ErrorCode::CoreStalled);
     }
-    if status.lane.is_full() || status.log.lanes.iter().any(|lane| lane.lane.is_refusing()) {
+    if lane.is_full() || log.lanes.iter().any(|progress| progress.lane.is_refusing()) {
         return refuse(ErrorCode::LogFull);
     }
     Ok(Reply::json(200, br#"{"status":"ready"}"#.to_vec()))
@@ -111,7 +90,7 @@ struct Lane {
 
 /// `GET /api/v1/status/buffers`: what is between the producers and PostgreSQL.
 pub(super) fn buffers<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    let Status { sync, log, drain, health, connections, .. } = &request.api.status;
+    let Endpoints { sync, log, drain, health, connections, .. } = request.endpoints;
     let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let used_bytes = log.used_bytes();
     let lanes = log.lanes.iter().map(|progress| Lane {

@@ -1,6 +1,6 @@
 //! Replies whose body is produced piece by piece.
 
-use super::{Api, reply::ReplyHead};
+use super::writer::{ReplyHead, ReplyWriter};
 use crate::http::{
     Refusal, ResponseOptions,
     response::{LAST_CHUNK, push_chunk},
@@ -43,9 +43,9 @@ impl StreamReply {
     }
 
     /// Appends what stands before its body.
-    pub fn write_head(&self, api: &Api, options: ResponseOptions, out: &mut Vec<u8>) {
+    pub(super) fn write_head(&self, writer: &ReplyWriter, options: ResponseOptions, out: &mut Vec<u8>) {
         let ReplyHead { status, content_type, lines } = &self.head;
-        api.writer.stream_head(*status, content_type, lines, options, out);
+        writer.stream_head(*status, content_type, lines, options, out);
     }
 
     /// Appends a piece of its body as it is sent.

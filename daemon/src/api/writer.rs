@@ -3,13 +3,35 @@
 use super::scratch::Scratch;
 use crate::{
     config::Sync,
-    http::{Refusal, ResponseOptions, date::DateLine, response::Response},
+    http::{
+        Refusal, ResponseOptions,
+        date::DateLine,
+        response::{GUARDS, Response},
+    },
     ids::unix_now,
     ingest::LaneWriter,
     state::database_health::{DatabaseHealth, HealthMonitor},
 };
 use forebay_wal::group::SyncMethod;
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
+
+/// What stands before the body of a reply, beside what all replies have.
+pub(super) struct ReplyHead {
+    /// 200 to 599.
+    pub status: u16,
+    /// Empty where there is no body.
+    pub content_type: &'static str,
+    /// Further header lines, each with its CR LF.
+    pub lines: Cow<'static, [u8]>,
+}
+
+impl ReplyHead {
+    /// 200 for a body of this type, which browsers and caches leave alone.
+    #[must_use]
+    pub(super) fn ok(content_type: &'static str) -> Self {
+        Self { status: 200, content_type, lines: Cow::Borrowed(GUARDS) }
+    }
+}
 
 /// Writes the replies of one core.
 pub(super) struct ReplyWriter {

@@ -227,7 +227,7 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
             self.server.api.write_refusal(&refusal, options.closing(), &mut self.exchange.out);
             return if is_whole { NextStep::Close } else { NextStep::Linger };
         }
-        let is_written = reply.is_settled() && reply.write(&self.server.api, options, &mut self.exchange.out);
+        let is_written = reply.is_settled() && self.server.api.write_reply(&reply, options, &mut self.exchange.out);
         if !is_written {
             self.replies = in_reverse(vec![(reply, options)]);
         }
@@ -253,7 +253,7 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
                     return Answered::UpToWaiting;
                 }
                 reply => {
-                    let is_written = reply.write(&self.server.api, options, &mut self.exchange.out);
+                    let is_written = self.server.api.write_reply(&reply, options, &mut self.exchange.out);
                     if closes || !is_written {
                         self.close_after_this();
                     }

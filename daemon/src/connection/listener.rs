@@ -1,6 +1,10 @@
 //! Listening: one socket a core on the same address; the kernel spreads connections over them.
 
-use super::{registry::Registered, serve, serve_tls, server::Server};
+use super::{
+    registry::Registered,
+    serve::{serve, serve_tls},
+    server::Server,
+};
 use crate::{
     http::{ErrorCode, Refusal, ResponseOptions},
     limits::{BIND_PATIENCE, LISTEN_BACKLOG},

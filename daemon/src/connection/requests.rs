@@ -146,7 +146,7 @@ impl<'c> Requests<'c> {
     /// What a request asks for, and what its sender may do, if it may proceed.
     fn admit<'h>(&mut self, head: &Head<'h>, remaining: &[u8]) -> Result<(RouteMatch<'h>, Grant), Refusal> {
         let found = api::find_route(head.method, head.path)?;
-        let grant = api::admit(&self.server.api, head, &found, &mut self.cache)?;
+        let grant = self.server.api.admit(head, &found, &mut self.cache)?;
         if self.server.is_shutting_down() && self.whole_request_bytes(head, remaining).is_none() {
             return Err(ErrorCode::ShuttingDown.into());
         }
@@ -178,7 +178,8 @@ impl<'c> Requests<'c> {
     fn answer<'b>(&self, reply: Reply<'b>, options: ResponseOptions, pass: &mut Pass<'b>, out: &mut Vec<u8>) -> bool {
         pass.end_ordinal = pass.end_ordinal.max(reply.end_ordinal());
         let closes = reply.closes(options) || !options.keep_alive;
-        let is_written = pass.waiting.is_empty() && reply.is_settled() && reply.write(&self.server.api, options, out);
+        let is_written =
+            pass.waiting.is_empty() && reply.is_settled() && self.server.api.write_reply(&reply, options, out);
         if !is_written {
             pass.waiting.push((reply, options));
         }

@@ -6,14 +6,13 @@
 //!                                         └───► PendingCommits, PendingReplies ◄── mailbox: from the drain, from PostgreSQL
 //! ```
 
-use super::{budget::Budget, listener, registry::Registry, sweep::ConnectionSweep, watch::Timeouts};
+use super::{budget::Budget, registry::Registry};
 use crate::{
     access::Gate,
     api::{Api, ApiParts},
-    config::{Config, Sync},
-    ids::unix_now,
-    ingest::{LaneFailed, LaneWriter, PendingCommits, PendingReplies, QuietSeal, spawn_log_task},
-    limits::{CONNECTIONS_GRACE, IN_FLIGHT_BYTES_PER_CORE, IN_FLIGHT_PATIENCE, LAST_REPLIES_GRACE, SWEEP_INTERVAL},
+    config::Config,
+    ingest::{LaneFailed, LaneWriter, PendingCommits, PendingReplies},
+    limits::{CONNECTIONS_GRACE, IN_FLIGHT_BYTES_PER_CORE, IN_FLIGHT_PATIENCE, LAST_REPLIES_GRACE},
     postgres::worker::PgRequests,
     rt,
     rt::Notify,
@@ -33,7 +32,7 @@ use std::{
     os::fd::OwnedFd,
     rc::Rc,
     sync::{Arc, mpsc::Sender},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 /// Why a core ends the daemon.
@@ -99,50 +98,13 @@ pub(crate) struct Server {
     commits: Rc<PendingCommits>,
     replies: Rc<PendingReplies>,
     health: Arc<HealthMonitor>,
-    mailboxes: Arc<Mailboxes>,
-    config: Arc<Config>,
-    core: u16,
+    commit_wait: Duration,
     now_ms: Cell<u64>,
     ended: Notify,
 }
 
-/// Runs a core on the calling thread until the daemon shuts down.
-///
-/// # Errors
-/// [`CoreFailed`].
-pub fn run(start: ServerStart) -> Result<(), CoreFailed> {
-    if let Some(cpu) = start.cpu {
-        pin_to(cpu);
-    }
-    let mut runtime = rt::runtime(start.connections_max)?;
-    runtime.block_on(async move {
-        let starting = start.starting.clone();
-        let pulses = Arc::clone(&start.pulses);
-        let server = Rc::new(Server::new(start)?);
-        spawn_log_task(&server.lane, server.config.sync != Sync::None)?;
-        let receiving = Rc::clone(&server);
-        rt::spawn_on_event(server.mailboxes[server.core].event(), move || receiving.read_mail())?;
-        rt::spawn(sweep(Rc::clone(&server), pulses));
-        rt::spawn(listener::accept_all(Rc::clone(&server)));
-        if starting.send(()).is_err() {
-            tracing::debug!("nobody waits for the core to serve");
-        }
-        drop(starting);
-        server.ended.notified().await;
-        Ok(())
-    })
-}
-
-fn pin_to(cpu: usize) {
-    let mut set = rustix::thread::CpuSet::new();
-    set.set(cpu);
-    if let Err(error) = rustix::thread::sched_setaffinity(None, &set) {
-        tracing::warn!(cpu, %error, "the core thread could not be pinned");
-    }
-}
-
 impl Server {
-    fn new(start: ServerStart) -> Result<Self, CoreFailed> {
+    pub(super) fn new(start: ServerStart) -> Result<Self, CoreFailed> {
         let core = start.lane.lane();
         let on_failure = start.on_failure;
         let lane = Rc::new(LaneWriter::new(
@@ -180,9 +142,7 @@ impl Server {
             commits,
             replies,
             health: start.health,
-            mailboxes: start.mailboxes,
-            config: start.config,
-            core,
+            commit_wait: start.config.commit_wait,
             now_ms: Cell::new(0),
             ended: Notify::default(),
         })
@@ -210,17 +170,26 @@ impl Server {
         }
     }
 
-    /// Takes in what other threads sent. Returns that more may come.
-    fn read_mail(self: &Rc<Self>) -> bool {
-        for letter in self.mailboxes[self.core].take() {
-            match letter {
-                Letter::Committed(deliveries) => self.commits.deliver(deliveries),
-                Letter::DatabaseAway => self.commits.give_up_all(),
-                Letter::PgAnswer { id, answer } => self.replies.answer(id, answer),
-                Letter::Stop => self.shut_down(),
-            }
+    /// Waits until the thread may end.
+    pub(super) async fn ended(&self) {
+        self.ended.notified().await;
+    }
+
+    /// Gives up waiting for commits that take too long.
+    pub(super) fn give_up_expired(&self, now: Instant) {
+        if self.commits.give_up_before(now) {
+            self.health.commit_wait_expired(self.commit_wait);
         }
-        true
+    }
+
+    /// Takes in what another thread sent.
+    pub(super) fn take_in(self: &Rc<Self>, letter: Letter) {
+        match letter {
+            Letter::Committed(deliveries) => self.commits.deliver(deliveries),
+            Letter::DatabaseAway => self.commits.give_up_all(),
+            Letter::PgAnswer { id, answer } => self.replies.answer(id, answer),
+            Letter::Stop => self.shut_down(),
+        }
     }
 
     fn shut_down(self: &Rc<Self>) {
@@ -244,24 +213,5 @@ impl Server {
                 server.lane.next_event().await;
             }
         });
-    }
-}
-
-/// Ends what takes too long: waits for commits, and what connections do. Seals the lane when nothing was pushed for a moment.
-async fn sweep(server: Rc<Server>, pulses: Arc<[Pulse]>) {
-    let mut seal = QuietSeal::default();
-    let mut connections =
-        ConnectionSweep::new(Timeouts::new(server.config.idle_timeout, server.config.request_timeout));
-    loop {
-        rt::sleep(SWEEP_INTERVAL).await;
-        pulses[usize::from(server.core)].beat();
-        let now = Instant::now();
-        if server.commits.give_up_before(now) {
-            server.health.commit_wait_expired(server.config.commit_wait);
-        }
-        server.api.set_date(unix_now());
-        connections.sweep(&server, now);
-        seal.sweep(&server.lane);
-        server.end_if_done();
     }
 }

@@ -42,7 +42,7 @@ pub(super) async fn send<S: Transport>(
             }
         };
         if !std::mem::replace(&mut is_started, true) {
-            stream.write_head(&server.api, options, &mut exchange.out);
+            server.api.write_stream_head(&stream, options, &mut exchange.out);
             if options.head_only {
                 return Ok(options.takes_chunks());
             }

@@ -218,6 +218,10 @@ impl<'ast> Visit<'ast> for Finder {
         self.use_tree(&item.tree, &[], is_export);
     }
 
+    fn visit_visibility(&mut self, _: &'ast syn::Visibility) {
+        // A module that a visibility names is allowed to use something; it is not used.
+    }
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let segments: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
         if segments.len() > 1 {

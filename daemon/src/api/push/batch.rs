@@ -1,12 +1,9 @@
 //! Messages on their way into the core's lane.
 
-use super::{Pushes, wait::Wait};
+use super::{checks::check_rate, pushes::Pushes, wait::Wait};
 use crate::{
     access::Grant,
-    api::{
-        admit::check_rate,
-        pushed::{Form, Pushed, PushedItem},
-    },
+    api::pushed::{Form, Pushed, PushedItem},
     http::Refusal,
     ids::unix_now,
     message::Message,

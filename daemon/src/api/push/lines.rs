@@ -1,15 +1,16 @@
 //! A body of lines, appended as it comes: the memory for it is bounded, however long it is.
 
 use super::{
-    PARTITION_DEFAULT, Pushes,
+    PARTITION_DEFAULT,
     batch::{Batch, Target},
     check_names,
+    pushes::Pushes,
     wait::Wait,
 };
 use crate::{
     access::Grant,
     api::{
-        RouteMatch,
+        pattern::PathParams,
         pushed::{Form, Pushed},
         reply::Reply,
     },
@@ -46,11 +47,11 @@ impl<'c, 'h> Lines<'c, 'h> {
     pub(in crate::api) fn begin(
         pushes: &'c Pushes,
         head: &Head<'h>,
-        found: &'h RouteMatch<'_>,
+        params: &'h PathParams<'_>,
         grant: &Grant,
     ) -> Result<Self, Refusal> {
-        let queue = found.value("queue");
-        let partition = found.get("partition").map_or(PARTITION_DEFAULT, Cow::as_ref);
+        let queue = params.value("queue");
+        let partition = params.get("partition").map_or(PARTITION_DEFAULT, Cow::as_ref);
         check_names(head, queue, partition)?;
         pushes.check_queue_exists(queue)?;
         let wait = Wait::by_query(pushes, head.query)?;

@@ -1,14 +1,16 @@
 //! Pushes: from a body to records in the core's lane.
 
 mod batch;
+mod checks;
 mod lines;
 mod pushes;
 mod wait;
 
+pub(super) use checks::{check_queue, log_full};
 pub use lines::Lines;
 pub(super) use pushes::Pushes;
 
-use super::{Request, admit::check_queue, pushed::Pushed, reply::Reply};
+use super::{pushed::Pushed, reply::Reply, request::Request};
 use crate::{
     http::{ErrorCode, Head, Refusal},
     json,
@@ -53,8 +55,8 @@ impl<'a> Prepared<'_, 'a> {
 
 /// `POST /api/v1/push`
 pub(super) fn json<'c, 'a>(request: &Request<'_, 'c, 'a>) -> Result<Prepared<'c, 'a>, Refusal> {
-    let Request { api, head, grant, body, .. } = request;
-    let pushes = &api.pushes;
+    let Request { endpoints, head, grant, body, .. } = request;
+    let pushes = &endpoints.pushes;
     let request = push::parse(body, &PushLimits::default())
         .map_err(|PushError { kind, message }| Refusal::new(kind.into(), message))?;
     let wait = Wait::of(pushes, request.is_buffered(), request.buffer_ms, request.buffer_max);
@@ -79,10 +81,10 @@ pub(super) fn json<'c, 'a>(request: &Request<'_, 'c, 'a>) -> Result<Prepared<'c,
 
 /// `POST /push/{queue}[/{partition}]` with one payload.
 pub(super) fn by_path<'c, 'a>(request: &Request<'_, 'c, 'a>) -> Result<Prepared<'c, 'a>, Refusal> {
-    let Request { api, head, found, grant, body } = request;
-    let pushes = &api.pushes;
-    let queue = found.value("queue").clone();
-    let partition = found.get("partition").cloned().unwrap_or(Cow::Borrowed(PARTITION_DEFAULT));
+    let Request { endpoints, head, params, grant, body } = request;
+    let pushes = &endpoints.pushes;
+    let queue = params.value("queue").clone();
+    let partition = params.get("partition").cloned().unwrap_or(Cow::Borrowed(PARTITION_DEFAULT));
     check_names(head, &queue, &partition)?;
     pushes.check_queue_exists(&queue)?;
     let wait = Wait::by_query(pushes, head.query)?;

@@ -1,7 +1,8 @@
 //! What the pushes of one core need.
 
+use super::checks::log_full;
 use crate::{
-    api::{admit, scratch::Scratch},
+    api::scratch::Scratch,
     config::Config,
     http::{ErrorCode, Refusal},
     ids::IdMaker,
@@ -13,9 +14,9 @@ use std::{rc::Rc, sync::Arc};
 
 /// The way of one core's pushes into the log.
 pub(in crate::api) struct Pushes {
-    pub(in crate::api) lane: Rc<LaneWriter>,
-    pub(in crate::api) log: Arc<LogView>,
-    pub(in crate::api) drain: Arc<DrainView>,
+    pub(super) lane: Rc<LaneWriter>,
+    pub(super) log: Arc<LogView>,
+    pub(super) drain: Arc<DrainView>,
     pub(super) config: Arc<Config>,
     pub(super) commits: Rc<PendingCommits>,
     pub(super) health: Arc<HealthMonitor>,
@@ -54,7 +55,7 @@ impl Pushes {
             AppendError::TooLarge { max_bytes } => {
                 Refusal::new(ErrorCode::BodyTooLarge, format!("a push takes at most {max_bytes} bytes in the log"))
             }
-            AppendError::Full => admit::log_full(self),
+            AppendError::Full => log_full(&self.drain, &self.log),
             // Only while the daemon shuts down: otherwise a push waits until the lane is no longer busy.
             AppendError::Busy => ErrorCode::ShuttingDown.into(),
             AppendError::Poisoned => ErrorCode::StorageFailed.into(),

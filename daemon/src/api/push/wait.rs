@@ -1,6 +1,6 @@
 //! What a push's answer waits for, and how it is worded.
 
-use super::Pushes;
+use super::pushes::Pushes;
 use crate::{
     api::pushed::Form,
     http::{ErrorCode, Head, Refusal, path},
