@@ -11,7 +11,10 @@ use crate::{
     connection::{self, ServerStart, listener::bind_all},
     datadir::{DataDir, wal_dir},
     drain::{DrainSettings, DrainStart, DrainThread},
+    file_system::warn_if_unsuitable,
+    ignore::ignore,
     limits::{CONNECTIONS_PER_CORE_MAX, PG_REQUEST_DEADLINE, PG_REQUEST_STATEMENT_TIMEOUT},
+    panics::{PanicWatch, panic_if_planted},
     postgres::{channel::ChannelOptions, connect::TargetSource, worker::PgRequests},
     preflight::check_io_uring,
     process::{allowed_cpus, make_room_for_descriptors, raise_descriptor_limit, survive_file_size_limit},
@@ -21,15 +24,19 @@ use crate::{
         drain_signal::DrainSignal,
         drain_view::DrainView,
         local_drain_state::LocalDrainState,
-        log_view::LogView,
+        log_view::{LogFailure, LogView},
         mailbox::{Letter, Mailboxes},
         pulse::Pulse,
     },
     watchdog,
 };
 use forebay_cluster::{Cluster, ClusterConfig, Watch, find_binaries};
-use forebay_wal::log::{self, Log, LogOptions};
+use forebay_wal::{
+    log::{self, Log, LogOptions},
+    presence::Presence,
+};
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
@@ -75,7 +82,30 @@ enum End {
 ///
 /// # Errors
 /// See [`ServeError`].
-pub fn run(mut config: Config) -> Result<(), ServeError> {
+pub fn run(config: Config) -> Result<(), ServeError> {
+    let (ends, end) = channel();
+    let views: Arc<OnceLock<Arc<Views>>> = Arc::default();
+    let panics = {
+        let (ends, views) = (ends.clone(), Arc::clone(&views));
+        PanicWatch::start(config.shutdown_grace, move || {
+            if let Some(views) = views.get() {
+                views.log.set_failed(LogFailure::Panic);
+            }
+            tell(&ends, End::Failed(ServeError::Panicked));
+        })
+        .map_err(|error| ServeError::Setup(error.to_string()))?
+    };
+    let run = AssertUnwindSafe(|| run_to_end(config, &views, &ends, &end));
+    let outcome = catch_unwind(run).unwrap_or(Err(ServeError::Panicked));
+    if panics.has_panicked() { Err(ServeError::Panicked) } else { outcome }
+}
+
+fn run_to_end(
+    mut config: Config,
+    known_views: &OnceLock<Arc<Views>>,
+    ends: &Sender<End>,
+    end: &Receiver<End>,
+) -> Result<(), ServeError> {
     check_io_uring().map_err(|error| ServeError::Setup(error.to_string()))?;
     let connections_max = raise_descriptor_limit();
     let setup = |error: std::io::Error| ServeError::Setup(error.to_string());
@@ -94,14 +124,16 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
     config.sync = sync_method::resolve(config.sync, &data_dir.wal())?;
     let options =
         LogOptions { dir: data_dir.wal(), lanes: cores, sync: config.sync.method(), segment_bytes, quota_bytes };
+    let is_volatile = warn_if_unsuitable(&options.dir);
     let mut log = log::open(&options)?;
+    let presence = Presence::new(&log, &[config.data_dir.clone()])?;
     report(&log);
     let signal = DrainSignal::new().map_err(setup)?;
     let mailboxes = Arc::new(Mailboxes::new(cores).map_err(setup)?);
     let pg_requests = PgRequests::new(Arc::clone(&mailboxes)).map_err(setup)?;
     let drained = LocalDrainState::read(&data_dir.wal(), log.id);
     let views = Arc::new(Views {
-        log: Arc::new(LogView::new(&log, drained.as_ref(), segment_bytes, quota_bytes)),
+        log: Arc::new(LogView::new(&log, drained.as_ref(), (segment_bytes, quota_bytes), is_volatile)),
         drain: Arc::new(DrainView::new(signal, drained)),
         health: Arc::new(HealthMonitor::new(Arc::clone(&mailboxes))),
         mailboxes,
@@ -111,19 +143,21 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
         gate: Arc::new(gate),
     });
 
+    let known = known_views.set(Arc::clone(&views));
+    assert!(known.is_ok(), "a daemon is set up once");
     views.log.retain_drained(views.config.retain_drained);
 
-    let (ends, end) = channel();
-    watch_signals(&ends, &views).map_err(setup)?;
+    watch_signals(ends, &views).map_err(setup)?;
     let threads =
-        start_cores(&views, &mut log, &pg_requests, sockets, (&cpus, connections_max), &ends).map_err(setup)?;
-    let threads = when_all_serve(threads, &end)?;
+        start_cores(&views, &mut log, &pg_requests, sockets, (&cpus, connections_max), ends).map_err(setup)?;
+    let threads = when_all_serve(threads, end)?;
     let is_stopping = Arc::clone(&views.is_stopping);
     watchdog::start(Arc::clone(&views.pulses), move || is_stopping.load(Ordering::SeqCst)).map_err(setup)?;
+    watch_presence(presence, &views, ends).map_err(setup)?;
     let cluster: Arc<OnceLock<String>> = Arc::default();
     let target = target(&views.config, &cluster);
     pg_requests.start(channel_options(&views.config, Arc::clone(&target))).map_err(setup)?;
-    let drain = start_drain(&views, &log, target, &ends).map_err(setup)?;
+    let drain = start_drain(&views, &log, target, ends).map_err(setup)?;
     tracing::info!(%address, cores, quota_bytes, segment_bytes, "listening");
     let postgres = start_embedded(&views.config, &data_dir, &cluster)?;
     banner::print(address, postgres.as_ref());
@@ -133,7 +167,7 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
             tracing::info!(signal, "stopping");
             views.stop();
             end_in_order(threads, drain, &views);
-            failure_meanwhile(&end, &views)
+            failure_meanwhile(end, &views)
         }
         Ok(End::Failed(error)) => {
             end_after_failure(&error, drain, &views);
@@ -153,8 +187,8 @@ pub fn run(mut config: Config) -> Result<(), ServeError> {
 /// What stands durable in the log, in the other lanes and as far as it can be read in the failed one, is drained before the
 /// process ends: the next start may find the disk gone. Pushes are refused meanwhile, and those who wait are answered.
 fn end_after_failure(error: &ServeError, drain: DrainThread, views: &Views) {
-    if matches!(error, ServeError::Storage(_)) {
-        views.log.set_failed();
+    if let ServeError::Storage(_) | ServeError::Panicked = error {
+        views.log.set_failed(LogFailure::Storage);
         if !drain.finish(views.config.shutdown_grace) {
             tracing::warn!("the drain did not end in time");
         }
@@ -181,8 +215,7 @@ fn failure_meanwhile(end: &Receiver<End>, views: &Views) -> Result<(), ServeErro
 
 fn end_in_order(threads: Vec<JoinHandle<()>>, drain: DrainThread, views: &Views) {
     for thread in threads {
-        // A panic was caught, and ended the daemon, where the thread was started.
-        drop(thread.join());
+        ignore(thread.join().map_err(|_| "it panicked"), "the panic was reported when it happened");
     }
     if !drain.finish(views.config.shutdown_grace) {
         tracing::warn!("the drain did not end in time");
@@ -248,16 +281,9 @@ fn start_cores(
                 on_failure: Box::new(move |failed| tell(&failing, End::Failed(failed.into()))),
                 starting,
             };
-            let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| connection::run(start)));
-            let error = match outcome {
-                Ok(Ok(())) => return,
-                Ok(Err(failed)) => failed.into(),
-                Err(_) => {
-                    tracing::error!(code = "core_panicked", "a core thread panicked; the daemon ends");
-                    ServeError::Storage("a core thread panicked".to_owned())
-                }
-            };
-            tell(&ends, End::Failed(error));
+            if let Err(failed) = connection::run(start) {
+                tell(&ends, End::Failed(failed.into()));
+            }
         })?);
     }
     Ok(Cores { threads, started })
@@ -335,12 +361,20 @@ fn tell(ends: &Sender<End>, end: End) {
     }
 }
 
+/// Ends the daemon if the log's files are removed or replaced.
+fn watch_presence(presence: Presence, views: &Arc<Views>, ends: &Sender<End>) -> std::io::Result<()> {
+    let (is_stopping, log, ends) = (Arc::clone(&views.is_stopping), Arc::clone(&views.log), ends.clone());
+    let is_stopping = move || is_stopping.load(Ordering::SeqCst);
+    watchdog::watch_presence(presence, log, is_stopping, move |error| tell(&ends, End::Failed(error.into())))
+}
+
 fn watch_signals(ends: &Sender<End>, views: &Arc<Views>) -> std::io::Result<()> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
     let mut signals = signal_hook::iterator::Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     let (ends, views) = (ends.clone(), Arc::clone(views));
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
+            panic_if_planted("signals");
             match signal {
                 SIGHUP => views.gate.reload(),
                 _ => tell(&ends, End::Signal(signal)),

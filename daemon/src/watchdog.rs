@@ -1,14 +1,25 @@
-//! The watchdog: notices when a core's loop stands still, for then the connections that the kernel gave to that core are not
-//! served.
+//! The watchdogs. One notices when a core's loop stands still, for then the connections that the kernel gave to that core are
+//! not served. The other one notices when the log's files are removed or replaced.
 //!
 //! A core beats with each of its sweeps. The watchdog counts its own checks instead of time: a process or a machine that was
 //! stopped as a whole is no stalled core.
 
-use crate::{limits::STALLED_CHECKS, state::pulse::Pulse};
+use crate::{
+    limits::STALLED_CHECKS,
+    panics::panic_if_planted,
+    state::{
+        log_view::{LogFailure, LogView},
+        pulse::Pulse,
+    },
+};
+use forebay_wal::{error::LogError, presence::Presence};
 use std::{io, sync::Arc, time::Duration};
 
 /// Time between checks.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Time between looks for the log's files. Whoever removes them is to be told within a second.
+const PRESENCE_INTERVAL: Duration = Duration::from_millis(250);
 
 /// What the checks have seen of one core.
 #[derive(Default)]
@@ -46,6 +57,7 @@ pub fn start(pulses: Arc<[Pulse]>, is_stopping: impl Fn() -> bool + Send + 'stat
         let mut watched: Vec<Watched> = pulses.iter().map(|_| Watched::default()).collect();
         while !is_stopping() {
             std::thread::sleep(CHECK_INTERVAL);
+            panic_if_planted("watchdog");
             for (core, (pulse, watched)) in pulses.iter().zip(&mut watched).enumerate() {
                 match watched.check(pulse) {
                     Some(Change::Stalled) => tracing::error!(
@@ -57,6 +69,34 @@ pub fn start(pulses: Arc<[Pulse]>, is_stopping: impl Fn() -> bool + Send + 'stat
                     Some(Change::GoesOn) => tracing::warn!(core, "the loop of the core goes on"),
                     None => {}
                 }
+            }
+        }
+    })?;
+    Ok(())
+}
+
+/// Starts the thread that looks for the log's files. It ends with the process, once `is_stopping`, or when they are gone: no core
+/// takes a push from then on, and `on_failure` is called.
+///
+/// # Errors
+/// When the system gives no thread.
+pub fn watch_presence(
+    mut presence: Presence,
+    log: Arc<LogView>,
+    is_stopping: impl Fn() -> bool + Send + 'static,
+    on_failure: impl FnOnce(LogError) + Send + 'static,
+) -> io::Result<()> {
+    std::thread::Builder::new().name("presence".into()).spawn(move || {
+        while !is_stopping() {
+            std::thread::sleep(PRESENCE_INTERVAL);
+            if let Err(error) = presence.check() {
+                log.set_failed(LogFailure::Storage);
+                tracing::error!(
+                    code = "log_removed",
+                    %error,
+                    "the log's files are not where they were; pushes are refused, and the daemon ends once the drain had its time"
+                );
+                return on_failure(error);
             }
         }
     })?;

@@ -1,31 +1,122 @@
-//! A panic while a connection is served is that connection's end, and nobody else's.
+//! Fault 52: a panic in any thread ends the process with 6, never a part of it. Pushes are refused at once, what is durable is
+//! drained, and nothing that was answered is lost.
+//!
+//! The panics are planted: builds with debug assertions panic where the file says that `FOREBAY_PANIC_FILE` names.
 
 // Helpers of tests fail as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod common;
 
-use common::{Client, data_dir, own_core::start_core};
-use forebay::{limits::IN_FLIGHT_BYTES_PER_CORE, state::database_health::DatabaseHealth};
-use std::time::Duration;
+use common::{Client, Daemon, data_dir, rows};
+use forebay_cluster::TestCluster;
+use rustix::process::Signal;
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+/// Exit code of a process in which a thread panicked.
+const PANICKED: i32 = 6;
+
+/// Plants a panic at `place` under load and has `provoke` lead the daemon there.
+fn plant(place: &str, provoke: impl Fn(&Daemon)) {
+    let (dir, outside) = (data_dir(), data_dir());
+    let file = outside.path().join("panic");
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let variable = format!("FOREBAY_PANIC_FILE={}", file.display());
+    let start = |launcher: &[&str]| Daemon::start_by(launcher, dir.path(), &cluster.url(), &["--cores", "2"]);
+    let mut daemon = start(&["env", &variable]);
+    daemon.wait_until_drained();
+
+    let mut clients = [daemon.connect_to_lane(0), daemon.connect_to_lane(1)];
+    let (mut answered, mut sent) = (Vec::new(), 0_u64);
+    let mut push = |client: &mut Client| {
+        sent += 1;
+        (sent, client.post("/push/panics", format!("{sent}").as_bytes()))
+    };
+    for _ in 0..100 {
+        for client in &mut clients {
+            let (number, response) = push(client);
+            assert_eq!(response.unwrap().status, 201);
+            answered.push(number);
+        }
+    }
+    std::fs::write(&file, place).unwrap();
+    provoke(&daemon);
+    let give_up = Instant::now() + Duration::from_secs(20);
+    let mut are_refused = [false; 2];
+    while are_refused != [true; 2] {
+        assert!(Instant::now() < give_up, "pushes are refused: {are_refused:?}\n{}", daemon.log());
+        for (client, is_refused) in clients.iter_mut().zip(&mut are_refused) {
+            let (number, response) = push(client);
+            match response {
+                Ok(response) if response.status == 201 => {
+                    assert!(!*is_refused, "a push is taken after one was refused");
+                    answered.push(number);
+                }
+                Ok(response) => {
+                    assert_eq!((response.status, response.code().as_str()), (503, "shutting_down"));
+                    *is_refused = true;
+                }
+                // Its core is gone, and with it the connection.
+                Err(error) if is_cut(&error) => *is_refused = true,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    assert_eq!(daemon.wait().code(), Some(PANICKED), "{}", daemon.log());
+    let log = daemon.log();
+    assert!(log.contains("thread_panicked") && log.contains("panic=\"planted\""), "{log}");
+
+    std::fs::remove_file(&file).unwrap();
+    let next = start(&[]);
+    next.wait_until_drained();
+    let table = rows(&cluster, "SELECT payload::text FROM forebay.message_log WHERE queue = 'panics'");
+    let mut delivered: Vec<u64> = table.iter().map(|row| row[0].parse().unwrap()).collect();
+    delivered.sort_unstable();
+    // Of a push whose connection was cut nobody knows whether it was kept.
+    let once = delivered.windows(2).all(|pair| pair[0] < pair[1]);
+    assert!(once && delivered.iter().all(|number| (1..=sent).contains(number)), "{delivered:?}");
+    let lost: Vec<_> = answered.iter().filter(|number| !delivered.contains(number)).collect();
+    assert!(lost.is_empty(), "answered and lost: {lost:?}");
+    assert!(next.terminate().success());
+}
+
+fn is_cut(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
+}
 
 #[test]
-fn a_panic_ends_its_connection_and_the_core_serves_on_with_all_that_it_had() {
-    let dir = data_dir();
-    // A time to wait for a commit that no clock can tell: the flag cannot say it, and whoever waits for one runs into a panic.
-    let address = start_core(dir.path(), DatabaseHealth::Connected, |config| config.commit_wait = Duration::MAX, || {});
-    let connect = || Client::connect(address).unwrap();
-    let mut other = connect();
-    assert_eq!(other.post("/push/q", b"1").unwrap().status, 201);
-    let large = format!("\"{}\"", "x".repeat(IN_FLIGHT_BYTES_PER_CORE));
-    for _ in 0..3 {
-        // It has gone beyond the budget of bodies by then, which comes back.
-        let mut panics = connect();
-        assert!(panics.post("/push/q?wait=postgres", large.as_bytes()).is_err(), "there is no answer");
-        assert!(panics.is_closed());
-        assert_eq!(other.post("/push/q", large.as_bytes()).unwrap().status, 201);
-    }
-    let buffers = other.get("/api/v1/status/buffers").unwrap().json();
-    assert_eq!(buffers["lanes"][0]["appendedOrdinal"], 1 + 2 * 3, "what was in the log is not lost by it");
-    assert_eq!(connect().get("/health").unwrap().status, 200);
+fn case_52_a_panic_in_a_connection_s_task_ends_the_process() {
+    plant("connection", |_| {});
+}
+
+#[test]
+fn case_52_a_panic_in_a_core_ends_the_process() {
+    plant("core", |_| {});
+}
+
+#[test]
+fn case_52_a_panic_in_the_drain_ends_the_process() {
+    plant("drain", |_| {});
+}
+
+#[test]
+fn case_52_a_panic_in_the_thread_that_asks_postgres_for_the_cores_ends_the_process() {
+    plant("postgres", |daemon| {
+        // Whether it is still answered does not matter.
+        drop(daemon.connect().get("/api/v1/dead-letters"));
+    });
+}
+
+#[test]
+fn case_52_a_panic_in_the_watchdog_ends_the_process() {
+    plant("watchdog", |_| {});
+}
+
+#[test]
+fn case_52_a_panic_in_the_thread_of_signals_ends_the_process() {
+    plant("signals", |daemon| daemon.signal(Signal::HUP));
 }

@@ -31,6 +31,12 @@ pub enum LogError {
         /// The file's path.
         path: PathBuf,
     },
+    /// Somebody removed or replaced a directory or a segment while the log was open: stop that, and look for the files.
+    #[error("{path} was removed or replaced while the log was open", path = .path.display())]
+    Replaced {
+        /// The directory or segment.
+        path: PathBuf,
+    },
     /// io_uring cannot be set up: check the kernel, `kernel.io_uring_disabled`, seccomp and `ulimit -l`.
     #[error("cannot set up io_uring: {0}")]
     Ring(#[source] io::Error),

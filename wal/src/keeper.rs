@@ -143,10 +143,6 @@ impl Keeper {
             let mut worker = worker;
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run(&inbox)));
             if outcome.is_err() {
-                tracing::error!(
-                    code = "keeper_panicked",
-                    "the keeper of segments panicked; pushes are refused once the segments at hand are full"
-                );
                 worker.refuse_waiting();
             }
         })?;

@@ -33,6 +33,7 @@
 //!     storage      files and directories: a real file system, or a simulated one
 //!     frame, segment, position, layout, limits   the format: docs/log-format.md
 //!     finding, error                             what can be wrong
+//!   presence       whether an open log's directories and segments are still there
 //!   probe          which sync methods a file system supports, and which is faster; used before `log`
 //! ```
 
@@ -47,6 +48,7 @@ pub mod layout;
 pub mod limits;
 pub mod log;
 pub mod position;
+pub mod presence;
 pub mod probe;
 pub mod reader;
 pub mod recovery;

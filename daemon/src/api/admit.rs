@@ -38,8 +38,8 @@ pub(super) fn admit(
     if let Some(queue) = found.queue() {
         check_queue(&grant, queue)?;
     }
-    if endpoints.log.has_failed() {
-        return Err(ErrorCode::StorageFailed.into());
+    if let Some(code) = endpoints.log.refusal() {
+        return Err(code.into());
     }
     // A client that waits for a 100 is not told to send a body for which there is no room. Other clients have sent it already, and
     // there may be room when it has arrived.

@@ -35,7 +35,7 @@ pub use stream::{BodySource, NextPiece, StreamReply};
 use crate::{
     access,
     access::{Gate, Grant},
-    config::Config,
+    config::{Config, Sync},
     http::{Head, Method, Refusal, ResponseOptions},
     ingest::{LaneWriter, PendingCommits, PendingReplies},
     postgres::worker::PgRequests,
@@ -114,7 +114,11 @@ impl Api {
             pulses,
             connections,
             lane: Rc::clone(&lane),
-            writer: ReplyWriter::new(Rc::clone(&lane), Arc::clone(&health), config.sync),
+            writer: ReplyWriter::new(
+                Rc::clone(&lane),
+                Arc::clone(&health),
+                config.sync != Sync::None && !log.is_volatile,
+            ),
             letters,
             pushes: Pushes::new(config, lane, commits, log, drain, health),
         };

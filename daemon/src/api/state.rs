@@ -8,6 +8,7 @@ use crate::{
     config::Sync,
     http::{ErrorCode, Refusal},
     ids::unix_now,
+    logging,
     state::{database_health::DatabaseHealth, drain_view::DrainView, log_view::LogView, pulse::Pulse},
 };
 use serde::Serialize;
@@ -37,8 +38,8 @@ pub(super) fn ready<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refu
     if lane.is_shutting_down() {
         return refuse(ErrorCode::ShuttingDown);
     }
-    if log.has_failed() {
-        return refuse(ErrorCode::StorageFailed);
+    if let Some(code) = log.refusal() {
+        return refuse(code);
     }
     if pulses.iter().any(Pulse::is_stalled) {
         return refuse(ErrorCode::CoreStalled);
@@ -69,6 +70,7 @@ struct Buffers {
     duplicate_messages: u64,
     lost_records: u64,
     connections: u64,
+    dropped_log_lines: u64,
     sync: Sync,
     lanes: Vec<Lane>,
 }
@@ -121,6 +123,7 @@ pub(super) fn buffers<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Re
         duplicate_messages: count(&drain.counters.duplicate_messages),
         lost_records: count(&drain.counters.lost_records),
         connections: connections.get(),
+        dropped_log_lines: logging::dropped_lines(),
         sync: *sync,
         lanes: lanes.collect(),
     }))

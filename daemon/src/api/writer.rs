@@ -2,7 +2,6 @@
 
 use super::scratch::Scratch;
 use crate::{
-    config::Sync,
     http::{
         Refusal, ResponseOptions,
         date::DateLine,
@@ -12,7 +11,6 @@ use crate::{
     ingest::LaneWriter,
     state::database_health::{DatabaseHealth, HealthMonitor},
 };
-use forebay_wal::group::SyncMethod;
 use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
 
 /// What stands before the body of a reply, beside what all replies have.
@@ -45,11 +43,9 @@ pub(super) struct ReplyWriter {
 }
 
 impl ReplyWriter {
-    pub(super) fn new(lane: Rc<LaneWriter>, health: Arc<HealthMonitor>, sync: Sync) -> Self {
-        let durability: &[u8] = match sync.method() {
-            SyncMethod::None => b"Forebay-Durability: memory\r\n",
-            _ => b"Forebay-Durability: disk\r\n",
-        };
+    pub(super) fn new(lane: Rc<LaneWriter>, health: Arc<HealthMonitor>, is_durable: bool) -> Self {
+        let durability: &[u8] =
+            if is_durable { b"Forebay-Durability: disk\r\n" } else { b"Forebay-Durability: memory\r\n" };
         Self { lane, health, date: DateLine::new(unix_now()), durability, bodies: Scratch::default() }
     }
 

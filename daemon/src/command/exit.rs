@@ -1,6 +1,6 @@
 //! Exit codes.
 
-use crate::{config::ConfigError, datadir::DataDirError, logging::LoggingError};
+use crate::{config::ConfigError, datadir::DataDirError, logging::LoggingError, panics};
 
 /// The end of a command that failed. The codes are part of the contract.
 #[derive(Debug)]
@@ -34,6 +34,12 @@ impl Exit {
     #[must_use]
     pub fn in_use(message: impl Into<String>) -> Self {
         Self { code: 4, message: message.into() }
+    }
+
+    /// 6: a thread panicked.
+    #[must_use]
+    pub fn panicked(message: impl Into<String>) -> Self {
+        Self { code: panics::EXIT_CODE, message: message.into() }
     }
 
     /// 5: PostgreSQL refused, or cannot be reached.

@@ -77,7 +77,7 @@ pub fn run() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => {
             if !exit.message.is_empty() {
-                eprintln!("forebay: {}", exit.message);
+                print::note(exit.message);
             }
             ExitCode::from(exit.code)
         }

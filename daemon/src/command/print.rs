@@ -1,12 +1,21 @@
 //! Printing to standard output.
 
 use super::Exit;
-use std::io::{self, BufWriter, Write};
+use crate::ignore::ignore;
+use std::{
+    fmt::Display,
+    io::{self, BufWriter, Write},
+};
 
 /// Prints to standard output. A reader that closes the pipe early, as `head` does, is no failure.
 pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<(), Exit> {
     let mut out = BufWriter::new(io::stdout().lock());
     printed(write(&mut out).and_then(|()| out.flush()))
+}
+
+/// Prints a note on standard error. Nothing depends on whether somebody reads it.
+pub(super) fn note(text: impl Display) {
+    ignore(writeln!(io::stderr(), "forebay: {text}"), "nobody reads standard error");
 }
 
 /// The outcome of printing, with the same exception.

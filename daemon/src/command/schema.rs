@@ -1,6 +1,6 @@
 //! `forebay schema`
 
-use super::Exit;
+use super::{Exit, print::print};
 use crate::{
     config::{Config, PostgresTarget, args::ServeArgs},
     postgres::schema,
@@ -29,10 +29,7 @@ pub(super) enum SchemaCommand {
 
 pub(super) fn run(command: SchemaCommand) -> Result<(), Exit> {
     match command {
-        SchemaCommand::Print { schema } => {
-            print!("{}", schema::print(&schema));
-            Ok(())
-        }
+        SchemaCommand::Print { schema } => print(|out| out.write_all(schema::print(&schema).as_bytes())),
         SchemaCommand::Migrate { args } => migrate(&Config::resolve(*args)?),
     }
 }
@@ -46,6 +43,5 @@ fn migrate(config: &Config) -> Result<(), Exit> {
         let mut conn = Connection::connect(target).await.map_err(|error| Exit::postgres(error.to_string()))?;
         schema::ensure(&mut conn, &config.schema, true).await.map_err(|error| Exit::postgres(error.to_string()))
     })?;
-    println!("schema {:?} has version {}", config.schema, schema::VERSION);
-    Ok(())
+    print(|out| writeln!(out, "schema {:?} has version {}", config.schema, schema::VERSION))
 }

@@ -1,6 +1,9 @@
 //! `forebay token new`
 
-use super::{Exit, print::print};
+use super::{
+    Exit,
+    print::{note, print},
+};
 use crate::{
     access::{
         Scope, token,
@@ -63,6 +66,6 @@ pub(super) fn run(command: TokenCommand) -> Result<(), Exit> {
     let row = file::Row { name, hash: TokenHash::of(&token), scopes, queue_prefix, rate };
     let appended = append::append(&tokens_file, &row).map_err(AtPath::new(&tokens_file));
     appended.map_err(|error| Exit::usage(error.to_string()))?;
-    eprintln!("forebay: keep the token, it is not shown again; a running daemon accepts it after SIGHUP");
+    note("keep the token, it is not shown again; a running daemon accepts it after SIGHUP");
     print(|out| writeln!(out, "{token}"))
 }

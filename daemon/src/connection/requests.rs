@@ -8,6 +8,7 @@ use crate::{
     api::{self, Reply, RouteMatch},
     http::{Body, ErrorCode, Head, Limits, OwnedHead, Parsed, Refusal, ResponseOptions, chunked::Decoder, request},
     limits::PIPELINED_MAX,
+    panics::panic_if_planted,
 };
 
 /// What a connection does next.
@@ -116,6 +117,7 @@ impl<'c> Requests<'c> {
                 return Some(NextStep::Linger);
             }
         };
+        panic_if_planted("connection");
         let options = self.server.api.response_options(&head);
         let (found, grant) = match self.admit(&head, remaining) {
             Ok(admitted) => admitted,

@@ -11,6 +11,7 @@ use crate::{
     ids::unix_now,
     ingest::{QuietSeal, spawn_log_task},
     limits::SWEEP_INTERVAL,
+    panics::panic_if_planted,
     rt,
     state::pulse::Pulse,
 };
@@ -63,6 +64,7 @@ async fn sweep(server: Rc<Server>, timeouts: Timeouts, pulses: Arc<[Pulse]>, cor
         rt::sleep(SWEEP_INTERVAL).await;
         pulses[usize::from(core)].beat();
         let now = Instant::now();
+        panic_if_planted("core");
         server.give_up_expired(now);
         server.api.set_date(unix_now());
         connections.sweep(&server, now);

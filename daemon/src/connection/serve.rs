@@ -65,8 +65,9 @@ fn converse<'c, S: Transport>(
     })
 }
 
+/// The panic itself was reported, and ends the daemon.
 fn give_up_after_panic() {
-    tracing::error!(code = "connection_panicked", "a connection was given up after a panic");
+    tracing::debug!("a connection was given up after a panic");
 }
 
 /// Serves a connection under TLS. A handshake has the time that a head has.

@@ -8,7 +8,4 @@ pub enum DrainFailed {
     /// The database and the log do not belong together. Next step: `forebay checkpoint show`.
     #[error("{0} (`forebay checkpoint show` says what there is to decide)")]
     Checkpoint(CheckpointMismatch),
-    /// A bug. Next step: start the daemon again, and report the panic's message.
-    #[error("the drain panicked")]
-    Panicked,
 }

@@ -40,12 +40,7 @@ impl DrainThread {
         let (set_up_sender, set_up) = channel();
         let finish = Arc::clone(&finish_by);
         let thread = std::thread::Builder::new().name("drain".into()).spawn(move || {
-            let run = std::panic::AssertUnwindSafe(|| run(start, finish, &set_up_sender));
-            let outcome = std::panic::catch_unwind(run).unwrap_or_else(|_| {
-                tracing::error!(code = "drain_panicked", "the drain panicked; the daemon ends");
-                Err(DrainFailed::Panicked)
-            });
-            if let Err(failure) = outcome {
+            if let Err(failure) = run(start, finish, &set_up_sender) {
                 on_failure(failure);
             }
             drop(ended_sender);

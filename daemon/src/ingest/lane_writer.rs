@@ -4,7 +4,11 @@ use super::commit_window::CommitWindow;
 use crate::{
     limits::WINDOW_BYTES,
     rt::Notify,
-    state::{drain_signal::Patience, drain_view::DrainView, log_view::LogView},
+    state::{
+        drain_signal::Patience,
+        drain_view::DrainView,
+        log_view::{LogFailure, LogView},
+    },
 };
 use forebay_wal::{
     group::{Appended, Record, WriteError},
@@ -271,7 +275,7 @@ impl LaneWriter {
             return;
         }
         // First of all: the daemon is about to end, and no other core may take a push meanwhile.
-        self.log.set_failed();
+        self.log.set_failed(LogFailure::Storage);
         let Position { segment, offset } = failed.at;
         let lane = self.lane.borrow().shared().lane();
         let file = format!("wal/{}/{}", lane_dir_name(lane), file_name(segment));

@@ -11,6 +11,7 @@
 use super::{channel::ChannelOptions, client::PgClient, pool::Pool};
 use crate::{
     limits::{PG_REQUEST_DEADLINE, PG_REQUESTS_MAX},
+    panics::panic_if_planted,
     rt,
     state::{
         cancel_flag::CancelFlag,
@@ -103,12 +104,9 @@ impl PgRequests {
         let inbox = Arc::clone(&self.0);
         let (starting, started) = channel();
         std::thread::Builder::new().name("postgres".into()).spawn(move || {
-            let run = AssertUnwindSafe(|| run(&inbox, &options, &starting));
-            if std::panic::catch_unwind(run).is_err() {
-                tracing::error!(
-                    code = "postgres_thread_panicked",
-                    "the thread that asks PostgreSQL for the cores panicked; dead letters cannot be managed over HTTP any more"
-                );
+            // A panic was reported when it happened, and ends the daemon.
+            if std::panic::catch_unwind(AssertUnwindSafe(|| run(&inbox, &options, &starting))).is_err() {
+                tracing::debug!("the thread `postgres` panicked");
             }
             // Each is answered as it is dropped.
             drop(inbox.waiting.lock().unwrap_or_else(PoisonError::into_inner).take());
@@ -124,6 +122,7 @@ fn run(inbox: &Arc<Inbox>, options: &ChannelOptions, starting: &Sender<io::Resul
             let pool = Rc::new(Pool::new(options));
             let requests = Arc::clone(inbox);
             rt::spawn_on_event(inbox.event(), move || {
+                panic_if_planted("postgres");
                 for request in requests.take() {
                     rt::spawn(answer(Rc::clone(&pool), request));
                 }
@@ -150,7 +149,7 @@ async fn answer(pool: Rc<Pool>, request: PgRequest) {
     let client = PgClient::new(pool.channel(), PG_REQUEST_DEADLINE, cancel_flag);
     answer_to.answer = rt::catch_panic(Box::pin(async move { work(client).await })).await;
     if answer_to.answer.is_none() {
-        tracing::error!(code = "pg_request_panicked", "a request to PostgreSQL panicked; it was given up");
+        tracing::debug!("a request to PostgreSQL panicked; it was given up");
     }
 }
 

@@ -15,6 +15,9 @@ pub enum ServeError {
     /// The log failed, or cannot be trusted. Next step: check the disk, then `forebay wal verify`.
     #[error("{0}")]
     Storage(String),
+    /// A thread panicked. Next step: report it with the log line `thread_panicked`, and start again.
+    #[error("a thread of the daemon panicked")]
+    Panicked,
     /// Another daemon has the data directory. Next step: stop it, or choose another directory.
     #[error("{0}")]
     InUse(String),

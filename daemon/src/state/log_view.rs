@@ -1,14 +1,25 @@
 //! The log as all threads see it: its lanes, how far they are drained, and how much room is left.
 
 use super::{lane_progress::LaneProgress, local_drain_state::LocalDrainState};
+use crate::http::ErrorCode;
 use forebay_wal::{
     keeper::KeeperHandle,
     log::{Log, SequenceCounter},
 };
 use std::{
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicU8, Ordering},
     time::Duration,
 };
+
+/// Why no core takes pushes any more. The daemon ends once the drain had its time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum LogFailure {
+    /// A write to a lane failed, or the log's files are gone.
+    Storage = 1,
+    /// A thread panicked.
+    Panic = 2,
+}
 
 /// The log of this daemon.
 pub struct LogView {
@@ -24,13 +35,21 @@ pub struct LogView {
     pub segment_bytes: u64,
     /// The log's quota in bytes; not 0.
     pub quota_bytes: u64,
-    has_failed: AtomicBool,
+    /// Whether it is in memory, so that nothing is durable.
+    pub is_volatile: bool,
+    /// A [`LogFailure`]; 0 for none.
+    failure: AtomicU8,
 }
 
 impl LogView {
     /// A log that was opened. `drained` says how far the last run of the daemon had drained it.
     #[must_use]
-    pub fn new(log: &Log, drained: Option<&LocalDrainState>, segment_bytes: u64, quota_bytes: u64) -> Self {
+    pub fn new(
+        log: &Log,
+        drained: Option<&LocalDrainState>,
+        (segment_bytes, quota_bytes): (u64, u64),
+        is_volatile: bool,
+    ) -> Self {
         let progress = |found| LaneProgress::new(found, drained.and_then(|state| state.lane(found.lane)));
         Self {
             id: log.id,
@@ -39,18 +58,30 @@ impl LogView {
             keeper: log.keeper(),
             segment_bytes,
             quota_bytes,
-            has_failed: AtomicBool::new(false),
+            is_volatile,
+            failure: AtomicU8::new(0),
         }
     }
 
-    /// Whether a lane took a failed write. No core takes pushes any more, and the daemon ends once the drain had its time.
+    /// Whether no core takes pushes any more; see [`LogFailure`].
     pub fn has_failed(&self) -> bool {
-        self.has_failed.load(Ordering::Relaxed)
+        self.failure.load(Ordering::Relaxed) != 0
     }
 
-    /// Notes that a lane took a failed write: no core takes pushes from here on.
-    pub fn set_failed(&self) {
-        self.has_failed.store(true, Ordering::Relaxed);
+    /// Lets no core take pushes from here on. The first reason stands.
+    pub fn set_failed(&self, failure: LogFailure) {
+        if self.failure.compare_exchange(0, failure as u8, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            tracing::debug!(?failure, "the log takes no pushes already");
+        }
+    }
+
+    /// What pushes are refused with since [`set_failed`](Self::set_failed).
+    pub fn refusal(&self) -> Option<ErrorCode> {
+        match self.failure.load(Ordering::Relaxed) {
+            0 => None,
+            panic if panic == LogFailure::Panic as u8 => Some(ErrorCode::ShuttingDown),
+            _ => Some(ErrorCode::StorageFailed),
+        }
     }
 
     /// Messages that are durable and not yet in PostgreSQL.

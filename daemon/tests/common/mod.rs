@@ -123,6 +123,22 @@ impl Daemon {
         }
     }
 
+    /// Starts a daemon through a launcher that sets up its standard streams, and waits until it serves. Nobody hears the address:
+    /// it listens on a port that was free a moment before.
+    pub fn start_unheard(launcher: &[&str], data_dir: &Path, postgres: &str, args: &[&str]) -> Self {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let (dir, listen) = (data_dir.to_str().unwrap(), address.to_string());
+        let fixed = ["serve", "--listen", &listen, "--data-dir", dir, "--postgres", postgres];
+        let child = command_by(launcher, &[&fixed[..], args].concat()).spawn().unwrap();
+        let log_path = data_dir.with_extension("log");
+        std::fs::write(&log_path, "the log lines went elsewhere").unwrap();
+        let daemon = Self { child, address, data_dir: data_dir.to_path_buf(), log_path };
+        wait_until("it serves", || Client::connect(address).is_ok_and(|mut client| client.get("/health").is_ok()));
+        daemon
+    }
+
     /// A new connection to it.
     pub fn connect(&self) -> Client {
         Client::connect(self.address).unwrap()

@@ -44,7 +44,7 @@ pub fn start_core(
         let start = ServerStart {
             gate: Arc::new(forebay::access::Gate::open(&config).unwrap()),
             config: Arc::new(config),
-            log: Arc::new(LogView::new(&log, None, segment_bytes, quota_bytes)),
+            log: Arc::new(LogView::new(&log, None, (segment_bytes, quota_bytes), false)),
             drain: Arc::new(DrainView::new(DrainSignal::new().unwrap(), None)),
             health: monitor,
             mailboxes,

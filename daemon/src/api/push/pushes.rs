@@ -58,7 +58,7 @@ impl Pushes {
             AppendError::Full => log_full(&self.drain, &self.log),
             // Only while the daemon shuts down: otherwise a push waits until the lane is no longer busy.
             AppendError::Busy => ErrorCode::ShuttingDown.into(),
-            AppendError::Poisoned => ErrorCode::StorageFailed.into(),
+            AppendError::Poisoned => self.log.refusal().unwrap_or(ErrorCode::StorageFailed).into(),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `checkpoint set`.
 
 use super::state::{DatabaseState, LogState};
+use crate::command::print::print;
 use crate::{
     command::{
         Exit,
@@ -45,10 +46,12 @@ pub(super) fn run(config: &Config, to: Place, yes: bool) -> Result<(), Exit> {
     let data_dir = DataDir::open(&config.data_dir)?;
     let log = LogState::read(&config.data_dir)?;
     let marks = with_database(config, Some(&data_dir), async |mut conn| set(&mut conn, config, &log, to).await)?;
-    for (view, mark) in log.lanes.iter().zip(&marks) {
-        println!("lane {}: goes on at {} (record {})", view.lane, mark.position, mark.ordinal);
-    }
-    Ok(())
+    print(|out| {
+        let mut lanes = log.lanes.iter().zip(&marks);
+        lanes.try_for_each(|(view, mark)| {
+            writeln!(out, "lane {}: goes on at {} (record {})", view.lane, mark.position, mark.ordinal)
+        })
+    })
 }
 
 /// Decides in the database, then in the data directory: after a crash between the two the same decision is made again.

@@ -5,7 +5,7 @@
 use super::{
     Exit,
     database::with_channel,
-    print::{print, print_json},
+    print::{note, print, print_json},
 };
 use crate::{
     config::{Config, args::ServeArgs},
@@ -134,7 +134,7 @@ impl At {
 async fn ls(store: &DeadLetterStore, queue: Option<&str>, limit: u32, json: bool) -> Result<(), Exit> {
     let page = store.list(queue, None, limit).await?;
     if let Some(refused) = &page.table_refused {
-        eprintln!("forebay: only those in files are shown: {refused}");
+        note(format_args!("only those in files are shown: {refused}"));
     }
     print(|out| {
         if !json {
@@ -219,7 +219,7 @@ async fn each(
     while more {
         let page = store.list(which.queue.as_deref(), after, PAGE_MAX).await?;
         if let Some(refused) = page.table_refused {
-            eprintln!("forebay: only those in files are dealt with: {refused}");
+            note(format_args!("only those in files are dealt with: {refused}"));
             done = false;
         }
         after = page.letters.last().map(|last| last.id);

@@ -1,6 +1,7 @@
 //! Findings for people and as JSON.
 
 use super::inspection::Inspection;
+use crate::command::print::note;
 use forebay_wal::finding::Finding;
 use serde::Serialize;
 
@@ -104,7 +105,7 @@ impl std::fmt::Display for Shown {
 pub(super) fn print_damage(log: &Inspection) {
     for lane in &log.lanes {
         for finding in lane.findings.iter().filter(|finding| finding.is_damage()) {
-            eprintln!("forebay: lane {}: {finding}", lane.lane);
+            note(format_args!("lane {}: {finding}", lane.lane));
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::{
         start::DrainStart,
     },
     limits::{LANE_RETRY_INTERVAL, PAUSE_INTERVAL},
+    panics::panic_if_planted,
     rt::{self, Notify},
     state::log_view::LogView,
 };
@@ -129,6 +130,7 @@ impl Drainer {
                 }
                 NextStep::RetryLane => rt::sleep(LANE_RETRY_INTERVAL).await,
             }
+            panic_if_planted("drain");
             next = self.step().await?;
         }
     }
