@@ -71,6 +71,23 @@ fn a_reader_that_leaves_after_a_few_lines_drops_lines_and_nothing_else() {
 }
 
 #[test]
+fn a_failure_ends_the_daemon_with_its_code_though_nobody_reads_the_reason() {
+    let outside = data_dir();
+    let dir = outside.path().join("data");
+    let launcher = ["bash", "-c", "exec \"$@\" 2> >(exec sleep 120 >/dev/null 2>&1) >/dev/null", "bash"];
+    let arguments = ["--log", "trace", "--cores", "1", "--sync", "none", "--shutdown-grace", "1s"];
+    let mut daemon = Daemon::start_unheard(&launcher, &dir, "postgres://nobody@127.0.0.1:1/nowhere", &arguments);
+    let mut client = daemon.connect();
+    // Until the pipe is full, and lines are dropped behind it.
+    for _ in 0..20_000 {
+        assert_eq!(client.post("/push/q", b"1").unwrap().status, 201);
+    }
+    wait_until("lines are dropped", || daemon.figure("droppedLogLines") > 0);
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert_eq!(daemon.wait().code(), Some(3));
+}
+
+#[test]
 fn a_reader_that_reads_nothing_drops_lines_and_holds_nobody_up() {
     // The pipe takes 64 KiB.
     run("2> >(exec sleep 30 >/dev/null 2>&1) >/dev/null");

@@ -5,6 +5,9 @@ use crate::ignore::ignore;
 use std::{
     fmt::Display,
     io::{self, BufWriter, Write},
+    sync::mpsc::channel,
+    thread,
+    time::Duration,
 };
 
 /// Prints to standard output. A reader that closes the pipe early, as `head` does, is no failure.
@@ -13,9 +16,21 @@ pub(super) fn print(write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Res
     printed(write(&mut out).and_then(|()| out.flush()))
 }
 
-/// Prints a note on standard error. Nothing depends on whether somebody reads it.
+/// Time that a note gets. Standard error may take nothing, because its reader does not read.
+const NOTE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Prints a note on standard error. Nothing depends on whether somebody reads it, and nobody waits for that.
 pub(super) fn note(text: impl Display) {
-    ignore(writeln!(io::stderr(), "forebay: {text}"), "nobody reads standard error");
+    let line = format!("forebay: {text}\n");
+    let (written, writing) = channel();
+    let write = move || {
+        ignore(io::stderr().write_all(line.as_bytes()), "nobody reads standard error");
+        ignore(written.send(()), "the note took too long");
+    };
+    match thread::Builder::new().name("note".into()).spawn(write) {
+        Ok(_) => ignore(writing.recv_timeout(NOTE_PATIENCE), "standard error takes nothing"),
+        Err(error) => tracing::debug!(%error, "no thread for a note"),
+    }
 }
 
 /// The outcome of printing, with the same exception.
