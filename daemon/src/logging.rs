@@ -9,15 +9,19 @@ use std::{
     io,
     io::{IsTerminal, Write},
     sync::{
-        OnceLock,
         atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel},
     },
+    thread,
+    time::Duration,
 };
-use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::{EnvFilter, filter::ParseError};
 
 /// Lines that may wait for the thread that writes them.
 const QUEUED_LINES_MAX: usize = 16_384;
+
+/// Time that the last lines get to be written before the process ends.
+const LAST_LINES_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Why logging does not start.
 #[derive(Debug, thiserror::Error)]
@@ -33,54 +37,75 @@ pub enum LoggingError {
     /// It was started before.
     #[error("logging cannot be started: {0}")]
     Started(Box<dyn Error + Send + Sync>),
+    /// The system gives no thread for it.
+    #[error("logging cannot be started: {0}")]
+    Thread(io::Error),
 }
 
-/// Lines that standard error did not take.
-static UNWRITTEN: AtomicU64 = AtomicU64::new(0);
-
-/// Counts the lines for which there was no room in the queue.
-static OVERFLOW: OnceLock<ErrorCounter> = OnceLock::new();
+/// Lines that were dropped. There is one standard error, so there is one count.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
 
 /// Lines of the log that were dropped since the process started.
 #[must_use]
 pub fn dropped_lines() -> u64 {
-    let overflow = OVERFLOW.get().map_or(0, ErrorCounter::dropped_lines) as u64;
-    overflow + UNWRITTEN.load(Ordering::Relaxed)
+    DROPPED.load(Ordering::Relaxed)
 }
 
-/// Standard error. A write never fails.
-struct StandardError;
+/// What goes to the thread that writes.
+enum Message {
+    Line(Vec<u8>),
+    /// All lines before it are written.
+    Flush(Sender<()>),
+}
 
-impl Write for StandardError {
+/// Where threads leave their lines.
+#[derive(Clone)]
+struct LineQueue(SyncSender<Message>);
+
+impl Write for LineQueue {
+    /// Takes a whole line.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if io::stderr().write_all(line).is_err() {
-            UNWRITTEN.fetch_add(1, Ordering::Relaxed);
+        if self.0.try_send(Message::Line(line.to_vec())).is_err() {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
         }
         Ok(line.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        // Standard error has no buffer.
         Ok(())
     }
 }
 
-/// Starts logging for the process. The lines that wait are written when the guard is dropped, if that takes no longer than a
-/// second.
+/// Lets the lines that wait be written when it is dropped, if that takes no longer than a second.
+pub struct LastLines(LineQueue);
+
+impl Drop for LastLines {
+    fn drop(&mut self) {
+        let (written, writing) = channel();
+        // With a full queue standard error takes nothing, and there is nothing to wait for.
+        if self.0.0.try_send(Message::Flush(written)).is_ok()
+            && writing.recv_timeout(LAST_LINES_PATIENCE) == Err(RecvTimeoutError::Timeout)
+        {
+            DROPPED.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Starts logging for the process.
 ///
 /// # Errors
 /// [`LoggingError`].
-pub fn start(filter: &str, format: Option<LogFormat>) -> Result<WorkerGuard, LoggingError> {
+pub fn start(filter: &str, format: Option<LogFormat>) -> Result<LastLines, LoggingError> {
     let filter =
         EnvFilter::try_new(filter).map_err(|error| LoggingError::Filter { filter: filter.to_owned(), error })?;
     let terminal = io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
-    let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUED_LINES_MAX);
-    let (writer, guard) = builder.thread_name("log").finish(StandardError);
-    let counter = writer.error_counter();
+    let (queue, messages) = sync_channel(QUEUED_LINES_MAX);
+    thread::Builder::new().name("log".into()).spawn(move || write_lines(&messages)).map_err(LoggingError::Thread)?;
+    let (queue, last_lines) = (LineQueue(queue.clone()), LastLines(LineQueue(queue)));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(writer)
+        .with_writer(move || queue.clone())
         .with_ansi(terminal)
         .log_internal_errors(false);
     let started = match format {
@@ -88,8 +113,23 @@ pub fn start(filter: &str, format: Option<LogFormat>) -> Result<WorkerGuard, Log
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
     };
     started.map_err(LoggingError::Started)?;
-    if OVERFLOW.set(counter).is_err() {
-        tracing::debug!("logging was started before");
+    Ok(last_lines)
+}
+
+/// Writes lines until the process ends.
+fn write_lines(messages: &Receiver<Message>) {
+    for message in messages {
+        match message {
+            Message::Line(line) => {
+                if io::stderr().write_all(&line).is_err() {
+                    DROPPED.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Message::Flush(written) => {
+                if written.send(()).is_err() {
+                    tracing::debug!("the last lines took too long");
+                }
+            }
+        }
     }
-    Ok(guard)
 }

@@ -5,7 +5,7 @@ use crate::{config::Config, logging, serve, serve::ServeError};
 
 pub(super) fn run(config: Config) -> Result<(), Exit> {
     // The lines that wait are written when it is dropped.
-    let _guard = logging::start(&config.log, config.log_format)?;
+    let _last_lines = logging::start(&config.log, config.log_format)?;
     serve::run(config).map_err(|error| {
         let message = error.to_string();
         match error {
