@@ -1,6 +1,9 @@
 //! Why the drain stands still, and how that is logged.
 
-use crate::postgres::remedy::{Remedy, remedy};
+use crate::{
+    postgres::remedy::{Remedy, remedy},
+    state::delivery_state::Pause,
+};
 use forebay_pgwire::{Error, SqlState};
 
 /// What a drainer waits for.
@@ -13,7 +16,7 @@ pub(super) enum WaitFor {
 }
 
 /// Why a drainer has no session.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HoldUp {
     /// The code of its log line, which has an entry in `docs/runbook.md`.
     pub(super) code: &'static str,
@@ -39,6 +42,11 @@ impl HoldUp {
             Remedy::Again | Remedy::BackOff => HoldUp::new("postgres_away", error, WaitFor::Postgres),
         };
         Self { sqlstate: error.sqlstate(), ..hold_up }
+    }
+
+    /// Why delivery is paused, if a person has to act.
+    pub(super) fn pause(&self) -> Option<Pause> {
+        (self.wait_for == WaitFor::Person).then(|| Pause { code: self.code, reason: self.reason.clone() })
     }
 }
 
