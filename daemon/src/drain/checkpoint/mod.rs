@@ -6,4 +6,5 @@ pub mod database_state;
 pub mod decision;
 pub(super) mod lane_views;
 pub mod log_places;
+pub(super) mod remembered;
 pub mod row;

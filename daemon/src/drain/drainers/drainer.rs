@@ -15,6 +15,7 @@ use super::{
 };
 use crate::{
     drain::{
+        checkpoint::remembered::remember,
         round::{batch::Batch, round_error::RoundError, transaction::SendMode},
         session::{Begun, Session},
         settings::DrainSettings,
@@ -233,8 +234,14 @@ impl Drainer {
         let data_dir = self.settings.wal_dir.parent().unwrap_or(&self.settings.wal_dir);
         let hold_up = mismatch.hold_up(&self.log, &point, data_dir);
         self.update_oldest();
+        self.remember(&point);
         self.board.mismatch(self.index, &hold_up);
         NextStep::Pause
+    }
+
+    /// Writes down in the data directory how far the drain is, without PostgreSQL.
+    fn remember(&self, point: &DrainPoint) {
+        remember(&self.log, &self.drain, &self.settings.wal_dir, &point.least());
     }
 
     /// Takes a round while none is under way. Without one it returns what follows.
@@ -368,7 +375,9 @@ impl Drainer {
     /// Gives the session up and reports why. Returns what follows.
     fn hold_up(&mut self, hold_up: &HoldUp) -> NextStep {
         self.end_session();
-        self.hold_ups.report(self.index, hold_up);
+        if self.hold_ups.report(self.index, hold_up) {
+            self.remember(&self.log.drain_point());
+        }
         self.board.held_up(self.index, hold_up);
         match hold_up.wait_for {
             WaitFor::Person => NextStep::Pause,

@@ -16,6 +16,7 @@ use crate::{
         checkpoint::{
             decision::{Decided, DecisionError, decide},
             log_places::LogPlaces,
+            remembered,
         },
         session::APPLICATION_NAME,
         source::partition_share::PartitionShare,
@@ -24,18 +25,9 @@ use crate::{
     limits::PAUSE_INTERVAL,
     postgres::connect,
     rt::{self, Notify},
-    state::{
-        local_drain_state::{DrainedLane, LocalDrainState},
-        place::Place,
-    },
+    state::place::Place,
 };
-use std::{
-    cell::Cell,
-    io,
-    rc::Rc,
-    sync::{Arc, atomic::Ordering},
-    time::Instant,
-};
+use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Instant};
 
 /// The drainers.
 pub(crate) struct DrainerSet {
@@ -68,7 +60,6 @@ impl DrainerSet {
             self.run_drainers().await;
             self.board.remove_all();
             if self.board.has_mismatch() {
-                self.remember();
                 self.start.log.hold_drained(true);
             }
             self.between_runs().await;
@@ -137,31 +128,9 @@ impl DrainerSet {
         for (progress, mark) in log.lanes.iter().zip(&decided.marks) {
             progress.set_reachable(mark.position);
         }
-        self.write(decided.remembered.clone());
+        remembered::write(drain, &settings.wal_dir, decided.remembered.clone());
         self.board.forget_mismatch();
         tracing::warn!(to = to.name(), "somebody decided where the drain continues");
         Ok(decided)
-    }
-
-    /// Writes down how far this process has drained into the database of before: a restart finds the same mismatch at the same
-    /// place.
-    fn remember(&self) {
-        let DrainStart { log, drain, .. } = &self.start;
-        let (Some(before), Some(point)) = (drain.local_state(), drain.delivery.mismatch_point()) else { return };
-        let lanes = log.lanes.iter().zip(point.least());
-        let lanes = lanes.map(|(progress, mark)| DrainedLane::at(progress.lane.lane(), mark)).collect();
-        let state = LocalDrainState { lanes, ..before.clone() };
-        // Before the first session the file may know more than the log has.
-        if drain.has_checkpoint.load(Ordering::Relaxed) && (state != before || !drain.is_local_state_written()) {
-            self.write(state);
-        }
-    }
-
-    fn write(&self, state: LocalDrainState) {
-        let outcome = state.write(&self.start.settings.wal_dir);
-        if let Err(error) = &outcome {
-            tracing::warn!(%error, "how far the log is drained could not be written down; the drain tries again");
-        }
-        self.start.drain.set_local_state(state, outcome.is_ok());
     }
 }

@@ -58,14 +58,16 @@ pub(super) struct HoldUpLog {
 }
 
 impl HoldUpLog {
-    /// Logs that `drainer` stands still.
-    pub(super) fn report(&mut self, drainer: usize, hold_up: &HoldUp) {
+    /// Logs that `drainer` stands still. Returns whether the reason is another one than before.
+    pub(super) fn report(&mut self, drainer: usize, hold_up: &HoldUp) -> bool {
         let HoldUp { code, sqlstate, reason, .. } = hold_up;
-        if self.last.replace((code, *sqlstate)) != Some((code, *sqlstate)) {
+        let is_new = self.last.replace((code, *sqlstate)) != Some((code, *sqlstate));
+        if is_new {
             tracing::error!(code, drainer, error = reason, "the drain is held up; pushes are kept in the log");
         } else {
             tracing::debug!(code, drainer, error = reason, "the drain is still held up");
         }
+        is_new
     }
 
     /// The drainer goes on. Returns whether it stood still.
