@@ -12,6 +12,7 @@ pub mod banner;
 pub mod command;
 pub mod config;
 pub mod connection;
+pub mod control;
 pub mod datadir;
 pub mod drain;
 pub mod file_system;

@@ -202,6 +202,10 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Time between checks of a paused drain whose cause only a person can correct.
 pub const PAUSE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Time after which it is logged again that log and database do not fit. It is long enough not to fill a log, and short enough
+/// for whoever looks into it.
+pub const MISMATCH_REMINDER_INTERVAL: Duration = Duration::from_secs(60);
+
 /// Units that wait in a channel to PostgreSQL at most. A channel carries some 10,000 units a second, so that these are sent
 /// within a tenth of a second.
 pub const CHANNEL_UNITS_MAX: usize = 1024;
@@ -243,6 +247,22 @@ pub const CAREFUL_ROUNDS: u32 = 16;
 /// How long the allocator keeps unused memory. Its default of a second is too long: in that time a drain frees a third of the
 /// daemon's memory. Returning memory at once would double the kernel calls of a push.
 pub const FREE_MEMORY_KEPT: Duration = Duration::from_millis(10);
+
+/// Commands that a running daemon carries out at once; people give them.
+pub const CONTROL_CLIENTS_MAX: usize = 8;
+
+/// Time for a request to come over the control socket, and for its reply to leave.
+pub const CONTROL_REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a decision waits for the drain: for a statement under way to end, and for PostgreSQL.
+pub const DECISION_PATIENCE: Duration = Duration::from_secs(120);
+
+/// How long a command waits for the reply of a running daemon.
+pub const CONTROL_REPLY_TIMEOUT: Duration = Duration::from_secs(150);
+
+// The daemon's word comes first.
+const _: () =
+    assert!(DECISION_PATIENCE.as_secs() + 2 * CONTROL_REQUEST_TIMEOUT.as_secs() < CONTROL_REPLY_TIMEOUT.as_secs());
 
 /// Interval of the sweep that ends the waits for commits.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(20);

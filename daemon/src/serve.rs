@@ -9,8 +9,9 @@ use crate::{
     banner,
     config::{Config, PostgresTarget, ProbeDuplicates, sync_method},
     connection::{self, ServerStart, listener::bind_all},
+    control::{Commands, ControlServer},
     datadir::{DataDir, wal_dir},
-    drain::{DrainSettings, DrainStart, DrainThread},
+    drain::{Decisions, DrainSettings, DrainStart, DrainThread},
     file_system::warn_if_unsuitable,
     ignore::ignore,
     limits::{CONNECTIONS_PER_CORE_MAX, PG_REQUEST_DEADLINE, PG_REQUEST_STATEMENT_TIMEOUT},
@@ -58,6 +59,7 @@ struct Views {
     gate: Arc<Gate>,
     log: Arc<LogView>,
     drain: Arc<DrainView>,
+    decisions: Arc<Decisions>,
     health: Arc<HealthMonitor>,
     mailboxes: Arc<Mailboxes>,
     pulses: Arc<[Pulse]>,
@@ -132,9 +134,11 @@ fn run_to_end(
     let mailboxes = Arc::new(Mailboxes::new(cores).map_err(setup)?);
     let pg_requests = PgRequests::new(Arc::clone(&mailboxes)).map_err(setup)?;
     let drained = LocalDrainState::read(&data_dir.wal(), log.id);
+    let drain = Arc::new(DrainView::new(signal, drained.clone()));
     let views = Arc::new(Views {
         log: Arc::new(LogView::new(&log, drained.as_ref(), (segment_bytes, quota_bytes), is_volatile)),
-        drain: Arc::new(DrainView::new(signal, drained)),
+        decisions: Arc::new(Decisions::new(Arc::clone(&drain))),
+        drain,
         health: Arc::new(HealthMonitor::new(Arc::clone(&mailboxes))),
         mailboxes,
         pulses: (0..cores).map(|_| Pulse::default()).collect(),
@@ -157,7 +161,8 @@ fn run_to_end(
     let cluster: Arc<OnceLock<String>> = Arc::default();
     let target = target(&views.config, &cluster);
     pg_requests.start(channel_options(&views.config, Arc::clone(&target))).map_err(setup)?;
-    let drain = start_drain(&views, &log, target, ends).map_err(setup)?;
+    let drain = start_drain(&views, &log, target).map_err(setup)?;
+    let _control = start_control(&views);
     tracing::info!(%address, cores, quota_bytes, segment_bytes, "listening");
     let postgres = start_embedded(&views.config, &data_dir, &cluster)?;
     banner::print(address, postgres.as_ref());
@@ -325,12 +330,7 @@ fn channel_options(config: &Config, target: TargetSource) -> ChannelOptions {
     }
 }
 
-fn start_drain(
-    views: &Arc<Views>,
-    log: &Log,
-    target: TargetSource,
-    ends: &Sender<End>,
-) -> std::io::Result<DrainThread> {
+fn start_drain(views: &Arc<Views>, log: &Log, target: TargetSource) -> std::io::Result<DrainThread> {
     let config = &views.config;
     let settings = DrainSettings {
         schema: config.schema.clone(),
@@ -341,17 +341,26 @@ fn start_drain(
         statement_timeout: config.postgres_timeout,
         wal_dir: wal_dir(&config.data_dir),
     };
-    let start = DrainStart {
+    DrainThread::start(DrainStart {
         log: Arc::clone(&views.log),
         drain: Arc::clone(&views.drain),
+        decisions: Arc::clone(&views.decisions),
         health: Arc::clone(&views.health),
         mailboxes: Arc::clone(&views.mailboxes),
         settings: Arc::new(settings),
         layout: log.layout.clone(),
         target,
-    };
-    let ends = ends.clone();
-    DrainThread::start(start, move |failed| tell(&ends, End::Failed(ServeError::Storage(failed.to_string()))))
+    })
+}
+
+/// Lets commands reach the drain. The daemon serves without that, on a file system that has no sockets.
+fn start_control(views: &Views) -> Option<ControlServer> {
+    let commands = Commands { decisions: Arc::clone(&views.decisions) };
+    ControlServer::start(&views.config.data_dir, commands)
+        .inspect_err(
+            |error| tracing::warn!(%error, "the control socket cannot be made; commands need a stopped daemon"),
+        )
+        .ok()
 }
 
 fn tell(ends: &Sender<End>, end: End) {

@@ -76,12 +76,20 @@ fn set(to: &str, data_dir: &Path, cluster: &TestCluster) -> Option<i32> {
     output.status.code()
 }
 
-/// Starts a daemon that exits with 3 because log and database do not match.
-fn check_refused(data_dir: &Path, cluster: &TestCluster, what: &str) {
-    let mut daemon = Daemon::start(data_dir, &cluster.url(), &SMALL);
-    assert_eq!(daemon.wait().code(), Some(3));
-    let log = daemon.log();
-    assert!(log.contains("checkpoint_mismatch") && log.contains(what) && log.contains("checkpoint show"), "{log}");
+/// Starts a daemon that pauses delivery because log and database do not match.
+fn start_paused(data_dir: &Path, cluster: &TestCluster, what: &str) -> Daemon {
+    let daemon = Daemon::start(data_dir, &cluster.url(), &SMALL);
+    daemon.wait_until_paused("checkpoint_mismatch", &[what, "checkpoint set --to", "checkpoint show"]);
+    daemon
+}
+
+/// Pushes each number as [`push`] does, while delivery is paused.
+fn push_while_paused(daemon: &Daemon, numbers: std::ops::Range<u64>) {
+    let mut client = daemon.connect();
+    for n in numbers {
+        let response = client.push(&json!({ "items": [{"queue": "q", "payload": {"n": n}}] })).unwrap();
+        assert_eq!((response.status, &response.json()[0]["status"]), (201, &json!("buffered")));
+    }
 }
 
 #[test]
@@ -112,15 +120,14 @@ fn case_61_restored_to_yesterday_while_the_daemon_runs_what_was_lost_is_delivere
 fn case_61_restored_to_yesterday_without_retained_segments_it_is_refused_aloud_until_a_person_decides() {
     let cluster = TestCluster::start_without_fsync().unwrap();
     let dir = data_dir();
-    let mut daemon = Daemon::start(dir.path(), &cluster.url(), &SMALL);
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &SMALL);
     push(&daemon, 0..50);
     let backup = backup(&cluster);
     push(&daemon, 50..250);
-    assert_eq!(set("log-oldest", dir.path(), &cluster), Some(4), "the daemon runs");
     restore(&cluster, &backup);
-    assert_eq!(daemon.wait().code(), Some(3));
-    assert!(daemon.log().contains("behind"), "{}", daemon.log());
-    check_refused(dir.path(), &cluster, "went back in time");
+    daemon.wait_until_paused("checkpoint_mismatch", &["behind", "checkpoint set --to log-oldest --yes"]);
+    assert!(daemon.terminate().success());
+    let daemon = start_paused(dir.path(), &cluster, "went back in time");
     let (code, shown) = show(dir.path(), &cluster);
     assert_eq!((code, &shown["fits"]), (Some(1), &json!(false)));
     let text = String::from_utf8(checkpoint(&["show"], dir.path(), &cluster).stdout).unwrap();
@@ -131,10 +138,10 @@ fn case_61_restored_to_yesterday_without_retained_segments_it_is_refused_aloud_u
         "not confirmed"
     );
     assert_eq!(set("database", dir.path(), &cluster), Some(2), "the log does not have what comes there");
+    push_while_paused(&daemon, 250..255);
     assert_eq!(set("log-oldest", dir.path(), &cluster), Some(0));
-    let daemon = Daemon::start(dir.path(), &cluster.url(), &SMALL);
     daemon.wait_until_drained();
-    push(&daemon, 250..260);
+    push(&daemon, 255..260);
     let found = numbers(&cluster);
     let oldest = found[50];
     assert!(oldest > 50 && oldest < 250, "what came between is lost: {oldest}");
@@ -153,9 +160,8 @@ fn case_61_another_database_is_refused_aloud_until_a_person_decides() {
     let daemon = Daemon::start(dir.path(), &cluster.url(), &SMALL);
     push(&daemon, 0..100);
     assert!(daemon.terminate().success());
-    let mut daemon = Daemon::start(dir.path(), &moved_url, &SMALL);
-    assert_eq!(daemon.wait().code(), Some(3));
-    assert!(daemon.log().contains("another database"), "{}", daemon.log());
+    let daemon = Daemon::start(dir.path(), &moved_url, &SMALL);
+    daemon.wait_until_paused("checkpoint_mismatch", &["another database", "checkpoint set --to mismatch --yes"]);
     // The dump moves the whole database, so the checkpoint moves with it.
     let dump = Command::new(cluster.binaries().path("pg_dump")).args(["-d", &cluster.url()]).output().unwrap();
     assert!(dump.status.success());
@@ -164,24 +170,21 @@ fn case_61_another_database_is_refused_aloud_until_a_person_decides() {
     let mut load = Command::new(other.binaries().path("psql"));
     load.args(["-X", "-q", "-v", "ON_ERROR_STOP=1", "-d", &moved_url, "-f"]).arg(&sql);
     assert!(load.output().unwrap().status.success());
-    let mut daemon = Daemon::start(dir.path(), &moved_url, &SMALL);
-    assert_eq!(daemon.wait().code(), Some(3));
+    daemon.wait_until_paused("checkpoint_mismatch", &["another database", "checkpoint set --to database --yes"]);
     let at = ["--data-dir", dir.path().to_str().unwrap(), "--postgres", &moved_url];
     let text = String::from_utf8(forebay(&[&["checkpoint", "show"][..], &at].concat()).stdout).unwrap();
     assert!(text.contains("--to database --yes"), "{text}");
     let set = |to: &str| forebay(&[&["checkpoint", "set", "--to", to, "--yes"][..], &at].concat()).status.code();
     assert_eq!(set("database"), Some(0));
-    let daemon = Daemon::start(dir.path(), &moved_url, &SMALL);
     push(&daemon, 100..110);
     let sql = "SELECT count(*), count(DISTINCT payload->>'n') FROM forebay.message_log";
     let count = Command::new(other.binaries().path("psql")).args(["-XAtd", &moved_url, "-c", sql]).output().unwrap();
     assert_eq!(String::from_utf8(count.stdout).unwrap().trim(), "110|110");
     assert!(daemon.terminate().success());
     // Back to the first cluster, which has only what it had before: only new messages are delivered.
-    check_refused(dir.path(), &cluster, "another database");
+    let daemon = start_paused(dir.path(), &cluster, "another database");
     let set = |to: &str| checkpoint(&["set", "--to", to, "--yes"], dir.path(), &cluster).status.code();
     assert_eq!(set("log-end"), Some(0));
-    let daemon = Daemon::start(dir.path(), &cluster.url(), &SMALL);
     push(&daemon, 110..120);
     assert!(numbers(&cluster).into_iter().eq((0..100).chain(110..120)));
 }
@@ -199,14 +202,14 @@ fn case_62_a_data_directory_of_yesterday_is_refused_aloud_until_a_person_decides
     push(&daemon, 20..100);
     assert!(daemon.terminate().success());
     copy(&kept, &dir);
-    check_refused(&dir, &cluster, "ahead of the log");
+    let daemon = start_paused(&dir, &cluster, "ahead of the log");
     let (code, shown) = show(&dir, &cluster);
     assert_eq!(code, Some(1));
     assert!(shown["mismatch"].as_str().unwrap().contains("ahead of the log"), "{shown}");
     assert_eq!(set("database", &dir, &cluster), Some(2), "the log has no such place");
-    assert_eq!(set("log-end", &dir, &cluster), Some(0));
-    let daemon = Daemon::start(&dir, &cluster.url(), &SMALL);
-    push(&daemon, 100..120);
+    push_while_paused(&daemon, 100..110);
+    assert_eq!(set("mismatch", &dir, &cluster), Some(0));
+    push(&daemon, 110..120);
     assert!(numbers(&cluster).into_iter().eq(0..120));
 }
 

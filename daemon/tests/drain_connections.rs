@@ -7,7 +7,7 @@
 mod common;
 
 use common::{
-    Daemon, PATIENCE, data_dir,
+    Daemon, PATIENCE, data_dir, forebay,
     load::{self, Load, Spec},
     rows, wait_until,
 };
@@ -166,17 +166,21 @@ fn their_number_stays_where_they_are_not_equally_far_and_nothing_comes_twice() {
 }
 
 #[test]
-fn a_checkpoint_of_some_that_is_gone_is_refused_aloud() {
+fn a_checkpoint_of_some_that_is_gone_pauses_delivery_until_a_person_decides() {
     let cluster = TestCluster::start_without_fsync().unwrap();
     let dir = data_dir();
     let daemon = Daemon::start(dir.path(), &cluster.url(), &args("3"));
     push_round(&daemon, 0);
     assert!(daemon.terminate().success());
     rows(&cluster, "DELETE FROM forebay.drain_checkpoints WHERE drainer = 1 RETURNING 1");
-    let mut daemon = Daemon::start(dir.path(), &cluster.url(), &args("3"));
-    assert_eq!(daemon.wait().code(), Some(3));
-    assert!(daemon.log().contains("checkpoint_mismatch") && daemon.log().contains("drainer 1"), "{}", daemon.log());
-    check_rounds(&cluster, 1);
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &args("3"));
+    daemon.wait_until_paused("checkpoint_mismatch", &["drainer 1", "checkpoint set --to mismatch --yes"]);
+    push_round(&daemon, 1);
+    let set = ["checkpoint", "set", "--to", "mismatch", "--yes", "--data-dir", dir.path().to_str().unwrap()];
+    assert_eq!(forebay(&set).status.code(), Some(0));
+    daemon.wait_until_drained();
+    check_rounds(&cluster, 2);
+    wait_until("all are equally far", || are_level(&cluster, 3));
 }
 
 #[test]

@@ -9,10 +9,15 @@ use crate::{
     http::{ErrorCode, Refusal},
     ids::unix_now,
     logging,
-    state::{database_health::DatabaseHealth, drain_view::DrainView, log_view::LogView, pulse::Pulse},
+    state::{
+        database_health::DatabaseHealth, delivery_state::Pause, drain_view::DrainView, log_view::LogView, pulse::Pulse,
+    },
 };
 use serde::Serialize;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Delivery waits until a person acts.
+const PAUSED: &str = "paused";
 
 /// The answer of `/health`.
 #[derive(Serialize)]
@@ -31,9 +36,21 @@ pub(super) fn health<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Ref
     Ok(json(&Health { status: "healthy", database, version: env!("CARGO_PKG_VERSION") }))
 }
 
+/// The answer of `/ready` while pushes are accepted.
+#[derive(Serialize)]
+struct Ready {
+    status: &'static str,
+    /// `paused`, or left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivery: Option<&'static str>,
+    /// Why delivery is paused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+}
+
 /// `GET /ready`: the daemon accepts pushes.
 pub(super) fn ready<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    let Endpoints { lane, log, pulses, .. } = request.endpoints;
+    let Endpoints { lane, log, drain, pulses, .. } = request.endpoints;
     let refuse = |code: ErrorCode| Err(Refusal::from(code).with_status(503));
     if lane.is_shutting_down() {
         return refuse(ErrorCode::ShuttingDown);
@@ -47,7 +64,8 @@ pub(super) fn ready<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refu
     if lane.is_full() || log.lanes.iter().any(|progress| progress.lane.is_refusing()) {
         return refuse(ErrorCode::LogFull);
     }
-    Ok(Reply::json(200, br#"{"status":"ready"}"#.to_vec()))
+    let code = drain.delivery.pause().map(|pause| pause.code);
+    Ok(json(&Ready { status: "ready", delivery: code.map(|_| PAUSED), code }))
 }
 
 /// The answer of `/api/v1/status/buffers`. The names are part of the contract; `docs/http-api.md` says what they mean.
@@ -57,6 +75,7 @@ struct Buffers {
     pending: u64,
     failed: u64,
     db_healthy: bool,
+    delivery: Delivery,
     pending_bytes: u64,
     oldest_pending_ms: u64,
     quota_bytes: u64,
@@ -73,6 +92,16 @@ struct Buffers {
     dropped_log_lines: u64,
     sync: Sync,
     lanes: Vec<Lane>,
+}
+
+/// Whether delivery goes on, in that answer.
+#[derive(Serialize)]
+struct Delivery {
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
 }
 
 /// A lane of the log, in that answer.
@@ -110,6 +139,7 @@ pub(super) fn buffers<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Re
         pending: log.pending(),
         failed: count(&drain.dead_letters),
         db_healthy: health.get() == DatabaseHealth::Connected,
+        delivery: delivery(drain),
         pending_bytes: used_bytes,
         oldest_pending_ms: oldest_pending_ms(log, drain),
         quota_bytes: log.quota_bytes,
@@ -127,6 +157,13 @@ pub(super) fn buffers<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Re
         sync: *sync,
         lanes: lanes.collect(),
     }))
+}
+
+fn delivery(drain: &DrainView) -> Delivery {
+    match drain.delivery.pause() {
+        None => Delivery { state: "running", code: None, reason: None },
+        Some(Pause { code, reason }) => Delivery { state: PAUSED, code: Some(code), reason: Some(reason) },
+    }
 }
 
 /// 200 with this value as JSON.

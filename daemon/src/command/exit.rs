@@ -1,6 +1,9 @@
 //! Exit codes.
 
-use crate::{config::ConfigError, datadir::DataDirError, logging::LoggingError, panics};
+use crate::{
+    config::ConfigError, datadir::DataDirError, drain::checkpoint::decision::DecisionError, logging::LoggingError,
+    panics,
+};
 
 /// The end of a command that failed. The codes are part of the contract.
 #[derive(Debug)]
@@ -58,6 +61,12 @@ impl From<ConfigError> for Exit {
 impl From<LoggingError> for Exit {
     fn from(error: LoggingError) -> Self {
         Self::usage(error.to_string())
+    }
+}
+
+impl From<DecisionError> for Exit {
+    fn from(error: DecisionError) -> Self {
+        Self { code: error.exit_code(), message: error.to_string() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod checkpoint;
+mod control;
 mod database;
 mod dead_letters;
 mod exit;

@@ -17,8 +17,8 @@
 //! lost while a COMMIT is under way, the next session reads the checkpoint, which tells whether it was carried out.
 
 pub mod checkpoint;
+mod decisions;
 mod drainers;
-mod failure;
 mod round;
 mod session;
 mod settings;
@@ -26,7 +26,7 @@ pub mod source;
 mod start;
 mod thread;
 
-pub use failure::DrainFailed;
+pub use decisions::Decisions;
 pub use settings::DrainSettings;
 pub use start::DrainStart;
 pub use thread::DrainThread;

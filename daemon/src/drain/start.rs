@@ -1,6 +1,6 @@
 //! What the drain is started with.
 
-use super::settings::DrainSettings;
+use super::{decisions::Decisions, settings::DrainSettings};
 use crate::{
     postgres::connect::TargetSource,
     state::{database_health::HealthMonitor, drain_view::DrainView, log_view::LogView, mailbox::Mailboxes},
@@ -14,6 +14,8 @@ pub struct DrainStart {
     pub log: Arc<LogView>,
     /// What the cores and the drain tell each other.
     pub drain: Arc<DrainView>,
+    /// Where the drain hears that a person has decided where it continues.
+    pub decisions: Arc<Decisions>,
     /// Whether PostgreSQL answers.
     pub health: Arc<HealthMonitor>,
     /// Where clients' cores hear what is delivered.

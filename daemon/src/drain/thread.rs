@@ -2,7 +2,6 @@
 
 use super::{
     drainers::{drainer_board::FinishBy, drainer_set::DrainerSet},
-    failure::DrainFailed,
     start::DrainStart,
 };
 use crate::{rt, state::drain_view::DrainView};
@@ -28,21 +27,18 @@ pub struct DrainThread {
 }
 
 impl DrainThread {
-    /// Starts the thread, and waits until it has all that it needs of the system. If the drain cannot go on, `on_failure` is
-    /// called on the thread.
+    /// Starts the thread, and waits until it has all that it needs of the system.
     ///
     /// # Errors
     /// When the system gives no thread, ring or descriptor.
-    pub fn start(start: DrainStart, on_failure: impl FnOnce(DrainFailed) + Send + 'static) -> io::Result<Self> {
+    pub fn start(start: DrainStart) -> io::Result<Self> {
         let drain = Arc::clone(&start.drain);
         let finish_by = FinishBy::default();
         let (ended_sender, ended) = channel();
         let (set_up_sender, set_up) = channel();
         let finish = Arc::clone(&finish_by);
         let thread = std::thread::Builder::new().name("drain".into()).spawn(move || {
-            if let Err(failure) = run(start, finish, &set_up_sender) {
-                on_failure(failure);
-            }
+            run(start, finish, &set_up_sender);
             drop(ended_sender);
         })?;
         // A thread that says nothing has panicked, and reported that.
@@ -63,24 +59,21 @@ impl DrainThread {
 }
 
 /// Runs the drainers to their end. Tells `set_up` once whether the thread has all that it needs.
-fn run(start: DrainStart, finish_by: FinishBy, set_up: &Sender<io::Result<()>>) -> Result<(), DrainFailed> {
+fn run(start: DrainStart, finish_by: FinishBy, set_up: &Sender<io::Result<()>>) {
     let mut runtime = match rt::runtime(RING_OPERATIONS) {
         Ok(runtime) => runtime,
         Err(error) => {
             tell(set_up, Err(error));
-            return Ok(());
+            return;
         }
     };
     runtime.block_on(async {
         match DrainerSet::new(start, finish_by) {
             Ok(drainers) => {
                 tell(set_up, Ok(()));
-                drainers.run().await
+                drainers.run().await;
             }
-            Err(error) => {
-                tell(set_up, Err(error));
-                Ok(())
-            }
+            Err(error) => tell(set_up, Err(error)),
         }
     })
 }

@@ -1,6 +1,6 @@
 //! What the drain and the cores tell each other: what waits, how the drain fares, and its figures.
 
-use super::{drain_signal::DrainSignal, local_drain_state::LocalDrainState};
+use super::{delivery_state::DeliveryState, drain_signal::DrainSignal, local_drain_state::LocalDrainState};
 use std::{
     collections::HashSet,
     sync::{
@@ -28,6 +28,8 @@ pub struct Counters {
 pub struct DrainView {
     /// Tells the drain what waits.
     pub signal: DrainSignal,
+    /// Whether delivery is paused.
+    pub delivery: DeliveryState,
     /// Figures.
     pub counters: Counters,
     /// Messages in dead letters that wait for a person.
@@ -49,6 +51,7 @@ impl DrainView {
     pub fn new(signal: DrainSignal, local_state: Option<LocalDrainState>) -> Self {
         Self {
             signal,
+            delivery: DeliveryState::default(),
             counters: Counters::default(),
             dead_letters: AtomicU64::new(0),
             oldest_pending_us: AtomicU64::new(0),
@@ -58,6 +61,11 @@ impl DrainView {
             local_state: Mutex::new(local_state),
             is_local_state_written: AtomicBool::new(true),
         }
+    }
+
+    /// Whether the log is known to have had a checkpoint: this process found it, or the data directory remembers it.
+    pub fn is_checkpoint_known(&self) -> bool {
+        self.has_checkpoint.load(Ordering::Relaxed) || self.local_state().is_some()
     }
 
     /// What the data directory knows of the drain, or would know if it could be written.

@@ -125,6 +125,11 @@ impl LaneProgress {
         marks.get(drainer).copied().unwrap_or(marks[0])
     }
 
+    /// Number of drainers.
+    pub fn drainers(&self) -> usize {
+        self.drained_by.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Notes that a transaction of a drainer committed, or what its checkpoint says.
     pub fn set_drained(&self, drainer: usize, mark: Mark) {
         let mut marks = self.drained_by.lock().unwrap_or_else(PoisonError::into_inner);

@@ -53,8 +53,15 @@ pub struct DrainedLane {
 impl DrainedLane {
     /// How far a lane is drained now.
     pub(crate) fn of(progress: &LaneProgress) -> Self {
-        let Position { segment, offset } = progress.drained();
-        Self { lane: progress.lane.lane(), segment, offset, ordinal: progress.drained_ordinal() }
+        let mark = Mark { position: progress.drained(), ordinal: progress.drained_ordinal() };
+        Self::at(progress.lane.lane(), mark)
+    }
+
+    /// A lane that is drained up to `mark`.
+    #[must_use]
+    pub fn at(lane: u16, mark: Mark) -> Self {
+        let Position { segment, offset } = mark.position;
+        Self { lane, segment, offset, ordinal: mark.ordinal }
     }
 
     /// As a mark.

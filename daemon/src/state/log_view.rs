@@ -1,13 +1,16 @@
 //! The log as all threads see it: its lanes, how far they are drained, and how much room is left.
 
-use super::{lane_progress::LaneProgress, local_drain_state::LocalDrainState};
+use super::{drain_point::DrainPoint, lane_progress::LaneProgress, local_drain_state::LocalDrainState};
 use crate::http::ErrorCode;
 use forebay_wal::{
     keeper::KeeperHandle,
     log::{Log, SequenceCounter},
 };
 use std::{
-    sync::atomic::{AtomicU8, Ordering},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU8, Ordering},
+    },
     time::Duration,
 };
 
@@ -39,6 +42,8 @@ pub struct LogView {
     pub is_volatile: bool,
     /// A [`LogFailure`]; 0 for none.
     failure: AtomicU8,
+    /// How long drained segments are kept.
+    retention: Mutex<Duration>,
 }
 
 impl LogView {
@@ -60,6 +65,7 @@ impl LogView {
             quota_bytes,
             is_volatile,
             failure: AtomicU8::new(0),
+            retention: Mutex::new(Duration::ZERO),
         }
     }
 
@@ -82,6 +88,13 @@ impl LogView {
             panic if panic == LogFailure::Panic as u8 => Some(ErrorCode::ShuttingDown),
             _ => Some(ErrorCode::StorageFailed),
         }
+    }
+
+    /// How far each drainer is.
+    pub fn drain_point(&self) -> DrainPoint {
+        let drainers = self.lanes.first().map_or(1, LaneProgress::drainers);
+        let marks = |drainer| self.lanes.iter().map(|progress| progress.drained_by(drainer)).collect();
+        DrainPoint::new((0..drainers).map(marks).collect())
     }
 
     /// Messages that are durable and not yet in PostgreSQL.
@@ -107,10 +120,17 @@ impl LogView {
     /// Keeps drained segments for `retention`. Segments that the last run had drained make room from now on, also while
     /// PostgreSQL is away; without retention they are released once the checkpoint was read.
     pub fn retain_drained(&self, retention: Duration) {
+        *self.retention.lock().unwrap_or_else(PoisonError::into_inner) = retention;
         self.keeper.set_retention(retention);
         if !retention.is_zero() {
             self.lanes.iter().for_each(|progress| self.release(progress));
         }
+    }
+
+    /// While `hold`, drained segments stay as long as nothing else needs their room: the database may need them again.
+    pub fn hold_drained(&self, hold: bool) {
+        let retention = *self.retention.lock().unwrap_or_else(PoisonError::into_inner);
+        self.keeper.set_retention(if hold { Duration::MAX } else { retention });
     }
 }
 

@@ -9,12 +9,16 @@
 //!   pulse             cores show the watchdog that they make progress
 //!   connection_count  open connections
 //!   local_drain_state what the data directory knows of the drain
+//!   delivery_state    whether delivery is paused             drain_point     how far all drainers are
+//!   place             where the drain continues when a person decides
 //! ```
 
 pub mod cancel_flag;
 pub mod connection_count;
 pub mod database_health;
 pub mod database_id;
+pub mod delivery_state;
+pub mod drain_point;
 pub mod drain_signal;
 pub mod drain_view;
 pub mod lane_progress;
@@ -23,4 +27,5 @@ pub mod log_view;
 pub mod mailbox;
 pub mod mark;
 pub mod pg_answer;
+pub mod place;
 pub mod pulse;

@@ -241,6 +241,20 @@ impl Daemon {
         self.buffers()[name].as_u64().unwrap_or_else(|| panic!("{name} is a number"))
     }
 
+    /// Waits until delivery is paused, and for the log line that says so with all of `words`. Pushes go on.
+    pub fn wait_until_paused(&self, code: &str, words: &[&str]) {
+        let is_told =
+            |line: &str| line.contains("ERROR") && line.contains(code) && words.iter().all(|word| line.contains(word));
+        wait_until(&format!("it is told: {code} {words:?}"), || self.log().lines().any(is_told));
+        wait_until("/ready says that delivery is paused", || {
+            let ready = self.connect().get("/ready").unwrap();
+            assert_eq!(ready.status, 200);
+            ready.json() == serde_json::json!({"status": "ready", "delivery": "paused", "code": code})
+        });
+        let delivery = self.buffers()["delivery"].clone();
+        assert_eq!((&delivery["state"], &delivery["code"]), (&"paused".into(), &code.into()));
+    }
+
     /// Waits until PostgreSQL has every message.
     pub fn wait_until_drained(&self) {
         wait_until("the log is drained", || {

@@ -55,7 +55,7 @@ fn case_61_restored_to_a_point_in_time_on_another_timeline_what_is_retained_come
     let cluster = TestCluster::start_without_fsync().unwrap();
     let (kept_dir, plain_dir) = (data_dir(), data_dir());
     let kept = Daemon::start(kept_dir.path(), &cluster.url(), &[&SMALL[..], &RETAIN].concat());
-    let mut plain = Daemon::start(plain_dir.path(), &cluster.url(), &SMALL);
+    let plain = Daemon::start(plain_dir.path(), &cluster.url(), &SMALL);
     let push_both = |numbers: std::ops::Range<u64>| {
         push_all(&kept, "kept", numbers.clone());
         push_all(&plain, "plain", numbers);
@@ -68,15 +68,12 @@ fn case_61_restored_to_a_point_in_time_on_another_timeline_what_is_retained_come
     push_both(40..200);
     // Both daemons keep running.
     restore(&cluster, &backup, "yesterday");
-    assert_eq!(plain.wait().code(), Some(3));
-    let log = plain.log();
-    assert!(log.contains("checkpoint_mismatch") && log.contains("went back in time"), "{log}");
+    plain.wait_until_paused("checkpoint_mismatch", &["went back in time"]);
     let timeline = "SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)::int";
     assert_eq!(rows(&cluster, timeline), [["2"]]);
     let (code, shown) = show(plain_dir.path(), &cluster);
     assert_eq!((code, &shown["fits"], &shown["rememberedServer"]["timeline"]), (Some(1), &json!(false), &json!(1)));
     assert_eq!(checkpoint(&["set", "--to", "log-end", "--yes"], plain_dir.path(), &cluster).0, Some(0));
-    let plain = Daemon::start(plain_dir.path(), &cluster.url(), &SMALL);
     push_all(&plain, "plain", 200..210);
     assert!(numbers(&cluster, "plain").into_iter().eq((0..40).chain(200..210)), "to the point, and from then on");
     // The other daemon has retained everything that was lost.

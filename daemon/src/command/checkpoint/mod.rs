@@ -5,7 +5,10 @@ mod show;
 mod state;
 
 use super::Exit;
-use crate::config::{Config, args::ServeArgs};
+use crate::{
+    config::{Config, args::ServeArgs},
+    state::place::Place,
+};
 use clap::Subcommand;
 
 #[derive(Subcommand)]
@@ -19,13 +22,13 @@ pub(super) enum CheckpointCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Decide where the drain continues; the daemon must be stopped
+    /// Decide where the drain continues; a running daemon carries it out and goes on
     Set {
         #[command(flatten)]
         args: Box<ServeArgs>,
         /// Where the drain continues
         #[arg(long, value_name = "PLACE")]
-        to: set::Place,
+        to: Place,
         /// Confirm a decision that cannot be undone
         #[arg(long)]
         yes: bool,

@@ -1,14 +1,17 @@
 //! `checkpoint show`.
 
-use super::state::{DatabaseState, LogState};
+use super::state::LogState;
 use crate::{
     command::{
         Exit,
-        database::with_database,
+        database::{postgres, with_database},
         print::{print, print_json},
     },
     config::Config,
-    drain::checkpoint::checkpoint_match::{CheckpointMismatch, LaneView},
+    drain::checkpoint::{
+        checkpoint_match::{CheckpointMismatch, LaneView},
+        database_state::DatabaseState,
+    },
     postgres::schema,
     state::mark::Mark,
 };
@@ -19,8 +22,9 @@ use uuid::Uuid;
 
 pub(super) fn run(config: &Config, as_json: bool) -> Result<(), Exit> {
     let log = LogState::read(&config.data_dir)?;
-    let database =
-        with_database(config, None, async |mut conn| DatabaseState::read(&mut conn, &config.schema, log.id).await)?;
+    let database = with_database(config, None, async |mut conn| {
+        DatabaseState::read(&mut conn, &config.schema, log.places.id).await.map_err(postgres)
+    })?;
     let verdict = log.judge(&database);
     print(|out| match as_json {
         true => print_json(out, &object(&log, &database, &verdict)),
@@ -32,7 +36,7 @@ pub(super) fn run(config: &Config, as_json: bool) -> Result<(), Exit> {
 fn object(log: &LogState, database: &DatabaseState, verdict: &Result<(), CheckpointMismatch>) -> Value {
     let mark =
         |mark: Mark| json!({"segment": mark.position.segment, "offset": mark.position.offset, "ordinal": mark.ordinal});
-    let lanes = log.lanes.iter().zip(&log.ends).map(|(view, end)| {
+    let lanes = log.places.lanes.iter().zip(&log.places.ends).map(|(view, end)| {
         let LaneView { lane, oldest, drained, .. } = *view;
         json!({"lane": lane, "oldest": mark(oldest), "rememberedDrained": mark(drained), "end": mark(*end)})
     });
@@ -44,7 +48,7 @@ fn object(log: &LogState, database: &DatabaseState, verdict: &Result<(), Checkpo
         json!({"drainer": drainer, "lanes": lanes.collect::<Vec<_>>()})
     });
     json!({
-        "logId": Uuid::from_bytes(log.id),
+        "logId": Uuid::from_bytes(log.places.id),
         "lanes": lanes.collect::<Vec<_>>(),
         "rememberedDatabase": log.remembered.as_ref().and_then(|remembered| remembered.database),
         "rememberedServer": log.remembered.as_ref().and_then(|remembered| remembered.server),
@@ -65,8 +69,8 @@ fn text(
 ) -> io::Result<()> {
     let known =
         |known: Option<&dyn std::fmt::Display>| known.map_or_else(|| "not known".to_owned(), ToString::to_string);
-    writeln!(out, "log {}", Uuid::from_bytes(log.id))?;
-    for (view, end) in log.lanes.iter().zip(&log.ends) {
+    writeln!(out, "log {}", Uuid::from_bytes(log.places.id))?;
+    for (view, end) in log.places.lanes.iter().zip(&log.places.ends) {
         let LaneView { lane, oldest, drained, .. } = view;
         writeln!(
             out,
@@ -98,17 +102,32 @@ fn text(
         Err(what) => {
             writeln!(out, "they do not fit: {what}")?;
             let records = |from: &dyn Fn(usize) -> u64| {
-                log.ends.iter().enumerate().map(|(index, end)| end.ordinal.saturating_sub(from(index))).sum::<u64>()
+                log.places
+                    .ends
+                    .iter()
+                    .enumerate()
+                    .map(|(index, end)| end.ordinal.saturating_sub(from(index)))
+                    .sum::<u64>()
             };
-            let all = records(&|index| log.lanes[index].oldest.ordinal);
-            writeln!(out, "to decide, with the daemon stopped, if neither can be brought back to where it was:")?;
+            let all = records(&|index| log.places.lanes[index].oldest.ordinal);
+            writeln!(
+                out,
+                "to decide if neither can be brought back to where it was; a running daemon goes on at once:"
+            )?;
             writeln!(
                 out,
                 "  forebay checkpoint set --to log-oldest --yes  delivers all {all} records of the log; those that the database \
                  has come twice, unless they have a transaction id"
             )?;
             writeln!(out, "  forebay checkpoint set --to log-end --yes     delivers none of them")?;
-            if !database.rows.is_empty() && log.judge_places(database).is_ok() {
+            if log.places.mismatch_point.is_some() {
+                writeln!(
+                    out,
+                    "  forebay checkpoint set --to mismatch --yes    goes on where the drain was, and delivers what is not \
+                     delivered yet"
+                )?;
+            }
+            if !database.rows.is_empty() && log.places.judge(&database.rows).is_ok() {
                 writeln!(
                     out,
                     "  forebay checkpoint set --to database --yes    goes on where the checkpoint says: right where the database \

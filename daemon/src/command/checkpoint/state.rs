@@ -1,16 +1,15 @@
-//! What there is to judge: the log as it stands on the disk, what its directory remembers, and what the database says.
+//! What there is to judge: the log as it stands on the disk, and what its directory remembers.
 
 use crate::{
-    command::{Exit, database::postgres},
+    command::Exit,
     datadir::wal_dir,
-    drain::{
-        checkpoint::checkpoint_match::{CheckpointMatch, CheckpointMismatch, LaneView, same_database},
-        checkpoint::row::Checkpoint,
+    drain::checkpoint::{
+        checkpoint_match::{CheckpointMismatch, LaneView, same_database},
+        database_state::DatabaseState,
+        log_places::LogPlaces,
     },
-    postgres::{database, schema, schema::quoted},
-    state::{database_id::DatabaseId, local_drain_state::LocalDrainState, mark::Mark},
+    state::{drain_point::DrainPoint, local_drain_state::LocalDrainState, mark::Mark},
 };
-use forebay_pgwire::{Connection, Param};
 use forebay_wal::{
     error::LogError,
     layout::Layout,
@@ -23,22 +22,10 @@ use std::path::Path;
 
 /// The log.
 pub(super) struct LogState {
-    pub(super) id: [u8; 16],
+    /// What its directory remembers of the drain.
     pub(super) remembered: Option<LocalDrainState>,
-    pub(super) lanes: Vec<LaneView>,
-    /// Behind the newest record of each lane.
-    pub(super) ends: Vec<Mark>,
-}
-
-/// The database.
-pub(super) struct DatabaseState {
-    pub(super) id: Option<DatabaseId>,
-    /// Version of its schema; 0 for none.
-    pub(super) schema_version: i32,
-    /// The log's checkpoints, by drainer.
-    pub(super) rows: Vec<(i32, Checkpoint)>,
-    /// The database that they name.
-    pub(super) row_database: Option<DatabaseId>,
+    /// What a decision needs of it.
+    pub(super) places: LogPlaces,
 }
 
 impl LogState {
@@ -60,26 +47,21 @@ impl LogState {
             lanes.push(LaneView { lane, oldest, drained, reachable: found.tail });
             ends.push(Mark { position: found.tail, ordinal: found.next_ordinal });
         }
-        Ok(Self { id, remembered, lanes, ends })
+        let drained = || DrainPoint::new(vec![lanes.iter().map(|view: &LaneView| view.drained).collect()]);
+        let mismatch_point = remembered.as_ref().map(|_| drained());
+        let is_known = remembered.is_some();
+        Ok(Self { remembered, places: LogPlaces { id, lanes, ends, mismatch_point, is_known } })
     }
 
     /// Whether the daemon would go on with this database, and where not, why.
     pub(super) fn judge(&self, database: &DatabaseState) -> Result<(), CheckpointMismatch> {
         self.judge_identity(database)?;
-        self.judge_places(database)
+        self.places.judge(&database.rows)
     }
 
     fn judge_identity(&self, database: &DatabaseState) -> Result<(), CheckpointMismatch> {
         let remembered = self.remembered.as_ref().and_then(|remembered| remembered.database);
         same_database(remembered.or(database.row_database), database.id)
-    }
-
-    /// The same for the places of the checkpoint alone.
-    pub(super) fn judge_places(&self, database: &DatabaseState) -> Result<(), CheckpointMismatch> {
-        if database.rows.is_empty() {
-            return CheckpointMatch::find(None, &self.lanes, self.remembered.is_some()).map(drop);
-        }
-        database.rows.iter().try_for_each(|(_, row)| CheckpointMatch::find(Some(row), &self.lanes, true).map(drop))
     }
 }
 
@@ -94,32 +76,5 @@ fn recover(layout: &Layout, log_id: [u8; 16], lane: u16) -> Result<RecoveredLane
             recover_lane(&Disk, layout, lane, RecoverOptions { segment_bytes, ..options })
         }
         _ => Ok(found),
-    }
-}
-
-impl DatabaseState {
-    /// Asks the database.
-    pub(super) async fn read(conn: &mut Connection, schema_name: &str, log_id: [u8; 16]) -> Result<Self, Exit> {
-        let id = database::identify(conn).await.map_err(postgres)?;
-        let schema_version = schema::version(conn, schema_name).await.map_err(postgres)?;
-        let mut state = Self { id, schema_version, rows: Vec::new(), row_database: None };
-        if schema_version != schema::VERSION {
-            return Ok(state);
-        }
-        let sql = format!(
-            "SELECT lanes, positions, ordinals, drainer, system_identifier, database_oid \
-             FROM {}.drain_checkpoints WHERE log_id = $1 ORDER BY drainer",
-            quoted(schema_name)
-        );
-        let read = |row: &forebay_pgwire::Row| {
-            let named = row.get_opt_i64(4)?.zip(row.get_opt_i64(5)?);
-            Ok((row.get_i32(3)?, Checkpoint::read(row)?, named))
-        };
-        for row in conn.query_once(&sql, &[Param::Uuid(log_id)]).await.map_err(postgres)? {
-            let (drainer, row, named) = read(&row).map_err(postgres)?;
-            state.rows.push((drainer, row));
-            state.row_database = named.map(|(system_identifier, oid)| DatabaseId { system_identifier, oid });
-        }
-        Ok(state)
     }
 }

@@ -2,7 +2,7 @@
 //! checkpoint`.
 
 use super::row::Checkpoint;
-use crate::state::{database_id::DatabaseId, mark::Mark};
+use crate::state::{database_id::DatabaseId, mark::Mark, place::Place};
 use forebay_wal::position::Position;
 
 /// A lane of the log, as a checkpoint is compared with it.
@@ -32,6 +32,17 @@ pub enum CheckpointMismatch {
         lane: u16,
         /// Ordinal of its oldest record.
         oldest_ordinal: u64,
+    },
+    /// The database has no checkpoint and has messages: somebody deleted the row, or it lost messages of others as well.
+    #[error(
+        "the checkpoint's row is gone, and the database has messages: those of the log that were delivered, up to record \
+         {drained_ordinal} of lane {lane}, may be among them"
+    )]
+    RowDeleted {
+        /// A lane that was drained.
+        lane: u16,
+        /// Ordinal behind the last record that was.
+        drained_ordinal: u64,
     },
     /// The log has no such lane: it is older than the checkpoint, or lost a part.
     #[error("lane {lane}: the checkpoint has it ({position}), the log does not")]
@@ -93,16 +104,25 @@ pub enum CheckpointMismatch {
         drainer: usize,
     },
     /// The database went back in time to when there were other drainers, or somebody deleted rows.
-    #[error(
-        "the database has {rows} checkpoints of the log, for {drainers} drain connections: start the daemon again, and it \
-         continues from there if the rows fit the log"
-    )]
+    #[error("the database has {rows} checkpoints of the log, for {drainers} drain connections")]
     RowCount {
         /// Rows of the log in the database.
         rows: usize,
         /// Drainers of this process.
         drainers: usize,
     },
+}
+
+impl CheckpointMismatch {
+    /// Where the drain loses and repeats least if neither database nor log can be brought back to where it was.
+    #[must_use]
+    pub fn choice(&self) -> Place {
+        match self {
+            // What the log still has is missing in the database.
+            Self::BehindLog { .. } | Self::BehindReleased { .. } => Place::LogOldest,
+            _ => Place::Mismatch,
+        }
+    }
 }
 
 /// A checkpoint that fits the log.

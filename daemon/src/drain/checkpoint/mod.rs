@@ -1,6 +1,10 @@
-//! The checkpoint in PostgreSQL: what it holds, and whether it fits the log.
+//! The checkpoint in PostgreSQL: what it holds, whether it fits the log, and what a person decides if it does not.
 
 pub mod checkpoint_match;
 pub(super) mod checkpoint_store;
+pub mod database_state;
+pub mod decision;
 pub(super) mod lane_views;
+pub mod log_places;
+pub(super) mod remembered;
 pub mod row;

@@ -1,14 +1,16 @@
 //! How a drainer comes to a session, and what it means if there is none.
 
-use super::hold_up::{HoldUp, WaitFor};
+use super::{
+    hold_up::{HoldUp, WaitFor},
+    mismatch::Mismatch,
+};
 use crate::{
     drain::{
-        failure::DrainFailed,
         session::{Begun, Session, session_error::SessionError},
         settings::DrainSettings,
     },
     postgres::connect::TargetSource,
-    state::{drain_view::DrainView, log_view::LogView},
+    state::{drain_view::DrainView, log_view::LogView, place::Place},
 };
 use forebay_pgwire::PassFileWarning;
 use std::sync::Arc;
@@ -19,8 +21,8 @@ pub(super) enum NoSession {
     NotYet,
     /// It is tried again.
     HeldUp(HoldUp),
-    /// No later attempt can succeed.
-    Failed(DrainFailed),
+    /// Log and database do not fit: all drainers stop, and look again from the beginning.
+    Mismatch(Mismatch),
 }
 
 /// Opens the sessions of one drainer.
@@ -72,14 +74,11 @@ fn no_session(error: SessionError) -> NoSession {
     match error {
         // The first drainer reports why it has not created it.
         SessionError::NoCheckpoint => NoSession::NotYet,
-        SessionError::Checkpoint(mismatch) => {
-            let failed = DrainFailed::Checkpoint(mismatch);
-            tracing::error!(
-                code = "checkpoint_mismatch",
-                what = %failed,
-                "the database and the log do not belong together; the daemon ends"
-            );
-            NoSession::Failed(failed)
+        SessionError::Checkpoint { mismatch, choice } => {
+            NoSession::Mismatch(Mismatch { code: "checkpoint_mismatch", what: mismatch.to_string(), choice })
+        }
+        error @ SessionError::SchemaGone { .. } => {
+            NoSession::Mismatch(Mismatch { code: "schema_mismatch", what: error.to_string(), choice: Place::Mismatch })
         }
         error @ SessionError::Encoding { .. } => {
             NoSession::HeldUp(HoldUp::new("postgres_refuses", &error, WaitFor::Person))

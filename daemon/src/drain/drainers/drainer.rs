@@ -8,22 +8,24 @@ use super::{
     deliverer::Deliverer,
     drainer_board::DrainerBoard,
     hold_up::{HoldUp, HoldUpLog, WaitFor},
+    mismatch::Mismatch,
     retry::{Response, RetryPolicy},
     round_taker::{MarkPolicy, RoundTaker},
     waiter::Waiter,
 };
 use crate::{
     drain::{
-        failure::DrainFailed,
+        checkpoint::remembered::remember,
         round::{batch::Batch, round_error::RoundError, transaction::SendMode},
         session::{Begun, Session},
+        settings::DrainSettings,
         source::{lane_source::TakeError, partition_share::PartitionShare},
         start::DrainStart,
     },
     limits::{LANE_RETRY_INTERVAL, PAUSE_INTERVAL},
     panics::panic_if_planted,
     rt::{self, Notify},
-    state::log_view::LogView,
+    state::{drain_point::DrainPoint, drain_view::DrainView, log_view::LogView},
 };
 use std::{
     rc::Rc,
@@ -42,14 +44,14 @@ const REST: Duration = Duration::from_millis(1);
 pub(super) struct Drainer {
     index: usize,
     log: Arc<LogView>,
+    drain: Arc<DrainView>,
+    settings: Arc<DrainSettings>,
     /// What the drainers know of each other.
     board: Rc<DrainerBoard>,
     taker: RoundTaker,
     connector: Connector,
     deliverer: Deliverer,
     waiter: Waiter,
-    /// Whether each round looks for known transaction ids.
-    is_always_probing: bool,
     /// There exactly while the pipeline has one.
     session: Option<Session>,
     pipeline: CommitPipeline<Batch>,
@@ -86,12 +88,13 @@ impl Drainer {
         Self {
             index,
             log: log_view(),
+            drain: drain_view(),
+            settings: Arc::clone(settings),
             taker: RoundTaker::new(log_view(), drain_view(), layout.clone(), Rc::clone(&board), share),
             connector: Connector::new(Arc::clone(target), Arc::clone(settings), log_view(), drain_view(), index),
             deliverer: Deliverer::new(log_view(), drain_view(), Arc::clone(mailboxes), index),
             waiter: Waiter::new(drain_view(), Rc::clone(&board), index, notify),
             board,
-            is_always_probing: settings.always_probe,
             session: None,
             pipeline: CommitPipeline::new(),
             retry: RetryPolicy::new(),
@@ -101,17 +104,17 @@ impl Drainer {
         }
     }
 
-    /// Drains until the end that the board gives.
-    ///
-    /// # Errors
-    /// [`DrainFailed`] if it cannot go on.
-    pub(super) async fn run(mut self) -> Result<(), DrainFailed> {
+    /// Drains until the end that the board gives, or until the board interrupts all drainers.
+    pub(super) async fn run(mut self) {
         let mut next = NextStep::Now;
         loop {
+            if self.board.is_interrupted() {
+                return;
+            }
             if let Some(finish_by) = self.board.finish_by() {
                 if self.is_finished(next) || Instant::now() >= finish_by {
                     self.update_local_state(true).await;
-                    return Ok(());
+                    return;
                 }
                 if next != NextStep::RetryLane {
                     next = NextStep::Now;
@@ -131,7 +134,7 @@ impl Drainer {
                 NextStep::RetryLane => rt::sleep(LANE_RETRY_INTERVAL).await,
             }
             panic_if_planted("drain");
-            next = self.step().await?;
+            next = self.step().await;
         }
     }
 
@@ -145,19 +148,19 @@ impl Drainer {
     }
 
     /// Carries out effects until the drainer may see to something else.
-    async fn step(&mut self) -> Result<NextStep, DrainFailed> {
+    async fn step(&mut self) -> NextStep {
         loop {
             let (session, is_more_left) = (&self.session, self.taker.is_more_left());
             let has_to_wait = |batch: &Batch| session.as_ref().is_some_and(|session| session.needs_questions(batch));
             let effect = self.pipeline.effect(is_more_left, has_to_wait);
             let outcome = match effect {
-                Effect::Connect => match self.connect().await? {
+                Effect::Connect => match self.connect().await {
                     None => continue,
-                    Some(next) => return Ok(next),
+                    Some(next) => return next,
                 },
                 Effect::Take => match self.take().await {
                     None => continue,
-                    Some(next) => return Ok(next),
+                    Some(next) => return next,
                 },
                 Effect::TakeAhead => {
                     self.take_ahead();
@@ -168,28 +171,30 @@ impl Drainer {
                 Effect::SendCommit => self.send_commit().await,
                 Effect::AwaitCommit => self.await_commit().await,
                 Effect::RollBack => self.roll_back().await,
-                Effect::Decide => return Ok(self.decide()),
+                Effect::Decide => return self.decide(),
             };
             if let Err(error) = outcome
                 && let Some(next) = self.fail(effect, error)
             {
-                return Ok(next);
+                return next;
             }
             if self.pipeline.is_between_rounds() {
                 let has_more = self.taker.is_more_left() || !self.pipeline.is_empty();
-                return Ok(if has_more { NextStep::Now } else { NextStep::Wait });
+                return if has_more { NextStep::Now } else { NextStep::Wait };
             }
         }
     }
 
     /// Opens a session, and continues from its checkpoint. Without one it returns what follows.
-    async fn connect(&mut self) -> Result<Option<NextStep>, DrainFailed> {
+    async fn connect(&mut self) -> Option<NextStep> {
         let size = self.board.size();
+        // Before the session takes anything from the checkpoint.
+        let point = self.log.drain_point();
         let (session, Begun { drainers, marks }) = match self.connector.open(size).await {
             Ok(begun) => begun,
-            Err(NoSession::NotYet) => return Ok(Some(NextStep::BackOff)),
-            Err(NoSession::HeldUp(hold_up)) => return Ok(Some(self.hold_up(&hold_up))),
-            Err(NoSession::Failed(failed)) => return Err(failed),
+            Err(NoSession::NotYet) => return Some(NextStep::BackOff),
+            Err(NoSession::HeldUp(hold_up)) => return Some(self.hold_up(&hold_up)),
+            Err(NoSession::Mismatch(mismatch)) => return Some(self.mismatch(&mismatch, point)),
         };
         if size.is_none() {
             self.taker.set_share(PartitionShare { drainer: self.index, drainers });
@@ -215,9 +220,28 @@ impl Drainer {
         self.waiter.reset_backoff();
         self.last_used = Instant::now();
         self.session = Some(session);
+        self.board.forget_mismatch();
+        self.log.hold_drained(false);
         self.board.answered(self.index);
         self.update_local_state(true).await;
-        Ok(None)
+        None
+    }
+
+    /// Log and database do not fit: all drainers end, until a person decides or the cause is gone.
+    fn mismatch(&mut self, mismatch: &Mismatch, point: DrainPoint) -> NextStep {
+        self.drain.delivery.found_mismatch(point.clone());
+        let point = self.drain.delivery.mismatch_point().unwrap_or(point);
+        let data_dir = self.settings.wal_dir.parent().unwrap_or(&self.settings.wal_dir);
+        let hold_up = mismatch.hold_up(&self.log, &point, data_dir);
+        self.update_oldest();
+        self.remember(&point);
+        self.board.mismatch(self.index, &hold_up);
+        NextStep::Pause
+    }
+
+    /// Writes down in the data directory how far the drain is, without PostgreSQL.
+    fn remember(&self, point: &DrainPoint) {
+        remember(&self.log, &self.drain, &self.settings.wal_dir, &point.least());
     }
 
     /// Takes a round while none is under way. Without one it returns what follows.
@@ -258,7 +282,7 @@ impl Drainer {
         if !is_behind_commit {
             self.update_local_state(false).await;
         }
-        let mode = SendMode { is_behind_commit, is_probing: self.is_always_probing || self.retry.is_probing() };
+        let mode = SendMode { is_behind_commit, is_probing: self.settings.always_probe || self.retry.is_probing() };
         open(&mut self.session).send(self.pipeline.round_to_send(), mode).await?;
         self.pipeline.on(Event::RoundSent);
         Ok(())
@@ -351,8 +375,10 @@ impl Drainer {
     /// Gives the session up and reports why. Returns what follows.
     fn hold_up(&mut self, hold_up: &HoldUp) -> NextStep {
         self.end_session();
-        self.hold_ups.report(self.index, hold_up);
-        self.board.held_up(self.index);
+        if self.hold_ups.report(self.index, hold_up) {
+            self.remember(&self.log.drain_point());
+        }
+        self.board.held_up(self.index, hold_up);
         match hold_up.wait_for {
             WaitFor::Person => NextStep::Pause,
             WaitFor::Postgres => NextStep::BackOff,

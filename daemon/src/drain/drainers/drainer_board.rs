@@ -1,9 +1,12 @@
 //! What the drainers of a daemon know of each other: when each is due, how each fares, and when all are to end.
 
+use super::{hold_up::HoldUp, mismatch::MismatchLog};
 use crate::{
+    drain::decisions::Decisions,
     rt::Notify,
     state::{
         database_health::{DatabaseHealth, HealthMonitor},
+        delivery_state::Pause,
         drain_view::DrainView,
     },
 };
@@ -23,6 +26,8 @@ struct Member {
     /// When it is due for what another drainer's round has taken out of the signal.
     due: Option<Instant>,
     is_held_up: bool,
+    /// Why it is held up, if a person has to act.
+    pause: Option<Pause>,
     /// When its oldest message was accepted, in microseconds since 1970; 0: none, or not known.
     oldest_us: u64,
     bytes_per_s: u64,
@@ -31,37 +36,64 @@ struct Member {
 /// The drainers of a daemon, all on one thread.
 pub(crate) struct DrainerBoard {
     drain: Arc<DrainView>,
+    decisions: Arc<Decisions>,
     health: Arc<HealthMonitor>,
     finish_by: FinishBy,
     members: RefCell<Vec<Member>>,
     /// Number of drainers; `None` before the first session has found it out.
     size: Cell<Option<usize>>,
-    /// Notified when the number is known, and when a drainer ends.
+    /// Whether a drainer has found that log and database do not fit.
+    has_mismatch: Cell<bool>,
+    mismatches: RefCell<MismatchLog>,
+    /// Notified when the number is known, when a drainer ends, and while there is no drainer by what would wake them.
     changed: Notify,
 }
 
 impl DrainerBoard {
     /// Without a drainer.
-    pub(crate) fn new(drain: Arc<DrainView>, health: Arc<HealthMonitor>, finish_by: FinishBy) -> Self {
+    pub(crate) fn new(
+        drain: Arc<DrainView>,
+        decisions: Arc<Decisions>,
+        health: Arc<HealthMonitor>,
+        finish_by: FinishBy,
+    ) -> Self {
         Self {
             drain,
+            decisions,
             health,
             finish_by,
             members: RefCell::default(),
             size: Cell::new(None),
+            has_mismatch: Cell::new(false),
+            mismatches: RefCell::default(),
             changed: Notify::default(),
         }
     }
 
     /// Adds the next drainer, which `notify` wakes.
     pub(crate) fn add(&self, notify: Rc<Notify>) {
-        let member = Member { notify, due: None, is_held_up: false, oldest_us: 0, bytes_per_s: 0 };
+        let member = Member { notify, due: None, is_held_up: false, pause: None, oldest_us: 0, bytes_per_s: 0 };
         self.members.borrow_mut().push(member);
     }
 
     /// Wakes all drainers.
     pub(crate) fn wake_all(&self) {
-        self.members.borrow().iter().for_each(|member| member.notify.notify());
+        let members = self.members.borrow();
+        members.iter().for_each(|member| member.notify.notify());
+        if members.is_empty() {
+            self.changed.notify();
+        }
+    }
+
+    /// All drainers have ended, and the first one is about to begin again.
+    pub(crate) fn begin_again(&self) {
+        self.has_mismatch.set(false);
+        self.size.set(None);
+    }
+
+    /// All drainers have ended.
+    pub(crate) fn remove_all(&self) {
+        self.members.borrow_mut().clear();
     }
 
     /// Notified when something has happened that concerns who runs the drainers.
@@ -104,18 +136,69 @@ impl DrainerBoard {
         earlier(due, self.drain.signal.due())
     }
 
+    /// Whether all drainers are to end, and to begin again from the checkpoint: because log and database do not fit, or because
+    /// a person decides where to continue.
+    pub(crate) fn is_interrupted(&self) -> bool {
+        (self.has_mismatch() || self.decisions.is_pending()) && self.finish_by().is_none()
+    }
+
+    /// Whether a drainer has found that log and database do not fit.
+    pub(crate) fn has_mismatch(&self) -> bool {
+        self.has_mismatch.get()
+    }
+
+    /// Whether all drainers are to end, for good or to begin again.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.finish_by().is_some() || self.is_interrupted()
+    }
+
     /// PostgreSQL has answered a drainer.
     pub(crate) fn answered(&self, drainer: usize) {
-        self.members.borrow_mut()[drainer].is_held_up = false;
+        {
+            let member = &mut self.members.borrow_mut()[drainer];
+            member.is_held_up = false;
+            member.pause = None;
+        }
+        if self.drain.delivery.is_paused() {
+            self.publish_pause();
+        }
         if !self.members.borrow().iter().any(|member| member.is_held_up) {
             self.health.answered();
         }
     }
 
     /// A drainer has no session.
-    pub(crate) fn held_up(&self, drainer: usize) {
-        self.members.borrow_mut()[drainer].is_held_up = true;
+    pub(super) fn held_up(&self, drainer: usize, hold_up: &HoldUp) {
+        {
+            let member = &mut self.members.borrow_mut()[drainer];
+            member.is_held_up = true;
+            member.pause = hold_up.pause();
+        }
+        self.publish_pause();
         self.health.set(DatabaseHealth::Disconnected);
+    }
+
+    /// A drainer has found that log and database do not fit. All drainers end.
+    pub(super) fn mismatch(&self, drainer: usize, hold_up: &HoldUp) {
+        self.held_up(drainer, hold_up);
+        self.mismatches.borrow_mut().report(drainer, hold_up);
+        self.has_mismatch.set(true);
+        self.wake_all();
+    }
+
+    /// Log and database fit again, or a person has decided: a mismatch after this is another one.
+    pub(super) fn forget_mismatch(&self) {
+        self.mismatches.borrow_mut().clear();
+        self.drain.delivery.found_match();
+    }
+
+    /// Says why delivery is paused: the reason of the first drainer that has one.
+    fn publish_pause(&self) {
+        let pause = self.members.borrow().iter().find_map(|member| member.pause.clone());
+        if pause.is_none() && self.drain.delivery.is_paused() {
+            tracing::info!("delivery is no longer paused");
+        }
+        self.drain.delivery.set_pause(pause);
     }
 
     /// Whether PostgreSQL has neither answered nor been missed so far.
@@ -153,6 +236,7 @@ fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::drain::drainers::hold_up::WaitFor;
     use crate::state::{
         drain_signal::{DrainSignal, Patience},
         mailbox::Mailboxes,
@@ -161,7 +245,8 @@ mod tests {
     fn board(members: usize) -> (Arc<DrainView>, DrainerBoard) {
         let drain = Arc::new(DrainView::new(DrainSignal::new().unwrap(), None));
         let health = Arc::new(HealthMonitor::new(Arc::new(Mailboxes::new(0).unwrap())));
-        let board = DrainerBoard::new(Arc::clone(&drain), health, FinishBy::default());
+        let decisions = Arc::new(Decisions::new(Arc::clone(&drain)));
+        let board = DrainerBoard::new(Arc::clone(&drain), decisions, health, FinishBy::default());
         (0..members).for_each(|_| board.add(Rc::new(Notify::default())));
         (drain, board)
     }
@@ -178,10 +263,25 @@ mod tests {
     }
 
     #[test]
+    fn delivery_is_paused_while_a_drainer_waits_for_a_person_and_not_while_it_waits_for_postgresql() {
+        let (drain, board) = board(2);
+        board.held_up(0, &HoldUp::new("postgres_away", &"no answer", WaitFor::Postgres));
+        assert_eq!(drain.delivery.pause(), None);
+        board.held_up(1, &HoldUp::new("postgres_refuses", &"no", WaitFor::Person));
+        let pause = Pause { code: "postgres_refuses", reason: "no".to_owned() };
+        assert_eq!(drain.delivery.pause(), Some(pause.clone()));
+        board.answered(0);
+        assert_eq!(drain.delivery.pause(), Some(pause));
+        board.answered(1);
+        assert_eq!(drain.delivery.pause(), None);
+    }
+
+    #[test]
     fn postgresql_is_there_once_it_has_answered_all_drainers_that_missed_it() {
         let (drain, board) = board(2);
         assert!(board.is_health_unknown());
-        (0..2).for_each(|drainer| board.held_up(drainer));
+        let away = HoldUp::new("postgres_away", &"no answer", WaitFor::Postgres);
+        (0..2).for_each(|drainer| board.held_up(drainer, &away));
         board.answered(0);
         assert_eq!(board.health.get(), DatabaseHealth::Disconnected);
         board.answered(1);

@@ -3,28 +3,37 @@
 //! A partition belongs to one drainer as long as their number stays, so its order is that drainer's order. Each drainer has a
 //! session, a checkpoint and a reader of the log of its own, and passes over records of the others. The first one finds out
 //! how many there are (see `session/plan.rs`); then the others start.
+//!
+//! Where log and database do not fit, and where a person decides where to continue, all drainers end and begin again as after
+//! a start. Nothing that they held is kept: what was delivered is only what the checkpoint says.
 
 use super::{
     drainer::Drainer,
     drainer_board::{DrainerBoard, FinishBy},
 };
 use crate::{
-    drain::{failure::DrainFailed, source::partition_share::PartitionShare, start::DrainStart},
+    drain::{
+        checkpoint::{
+            decision::{Decided, DecisionError, decide},
+            log_places::LogPlaces,
+            remembered,
+        },
+        session::APPLICATION_NAME,
+        source::partition_share::PartitionShare,
+        start::DrainStart,
+    },
+    limits::PAUSE_INTERVAL,
+    postgres::connect,
     rt::{self, Notify},
+    state::place::Place,
 };
-use std::{
-    cell::{Cell, RefCell},
-    io,
-    rc::Rc,
-    sync::Arc,
-};
+use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Instant};
 
 /// The drainers.
 pub(crate) struct DrainerSet {
     start: DrainStart,
     board: Rc<DrainerBoard>,
     running: Cell<usize>,
-    failure: RefCell<Option<DrainFailed>>,
 }
 
 impl DrainerSet {
@@ -33,8 +42,9 @@ impl DrainerSet {
     /// # Errors
     /// Those of the ring.
     pub(crate) fn new(start: DrainStart, finish_by: FinishBy) -> io::Result<Rc<Self>> {
-        let board = DrainerBoard::new(Arc::clone(&start.drain), Arc::clone(&start.health), finish_by);
-        let set = Rc::new(Self { start, board: Rc::new(board), running: Cell::new(0), failure: RefCell::new(None) });
+        let DrainStart { drain, decisions, health, .. } = &start;
+        let board = DrainerBoard::new(Arc::clone(drain), Arc::clone(decisions), Arc::clone(health), finish_by);
+        let set = Rc::new(Self { start, board: Rc::new(board), running: Cell::new(0) });
         let woken = Rc::downgrade(&set.board);
         rt::spawn_on_event(set.start.drain.signal.event(), move || {
             let Some(board) = woken.upgrade() else { return false };
@@ -44,22 +54,34 @@ impl DrainerSet {
         Ok(set)
     }
 
-    /// Runs all drainers until all have ended, or one cannot go on.
-    ///
-    /// # Errors
-    /// [`DrainFailed`] of the first one that cannot go on.
-    pub(crate) async fn run(self: Rc<Self>) -> Result<(), DrainFailed> {
+    /// Drains until the drain is to end.
+    pub(crate) async fn run(self: Rc<Self>) {
+        loop {
+            self.run_drainers().await;
+            self.board.remove_all();
+            if self.board.has_mismatch() {
+                self.start.log.hold_drained(true);
+            }
+            self.between_runs().await;
+            if self.board.finish_by().is_some() {
+                // Whoever decided is told that the daemon ends.
+                drop(self.start.decisions.take());
+                return;
+            }
+            self.board.begin_again();
+        }
+    }
+
+    /// Runs all drainers until all have ended.
+    async fn run_drainers(self: &Rc<Self>) {
         self.spawn(PartitionShare::WHOLE);
         let mut spawned = 1;
         loop {
-            if let Some(failure) = self.failure.take() {
-                return Err(failure);
-            }
             let drainers = self.board.size().unwrap_or(1);
             (spawned..drainers).for_each(|drainer| self.spawn(PartitionShare { drainer, drainers }));
             spawned = drainers;
             if self.running.get() == 0 {
-                return Ok(());
+                return;
             }
             self.board.changed().notified().await;
         }
@@ -71,13 +93,44 @@ impl DrainerSet {
         self.running.set(self.running.get() + 1);
         let set = Rc::clone(self);
         rt::spawn(async move {
-            let drainer = Drainer::new(&set.start, Rc::clone(&set.board), share, notify);
             // A panic is not caught here: it ends the thread, which reports it.
-            if let Err(failure) = drainer.run().await {
-                set.failure.replace(Some(failure));
-            }
+            Drainer::new(&set.start, Rc::clone(&set.board), share, notify).run().await;
             set.running.set(set.running.get() - 1);
             set.board.changed().notify();
         });
+    }
+
+    /// While no drainer is at work: carries out the decision that waits, or waits for one until it is time to look again
+    /// whether log and database fit.
+    async fn between_runs(&self) {
+        let look_again = Instant::now() + PAUSE_INTERVAL;
+        while self.board.finish_by().is_none() {
+            if let Some(pending) = self.start.decisions.take() {
+                let outcome = self.carry_out(pending.to).await;
+                pending.answer(outcome);
+                return;
+            }
+            if !self.board.has_mismatch() || Instant::now() >= look_again {
+                return;
+            }
+            self.board.changed().notified_until(Some(look_again)).await;
+        }
+    }
+
+    /// Carries out a decision, in the database and then in the data directory.
+    async fn carry_out(&self, to: Place) -> Result<Decided, DecisionError> {
+        let DrainStart { log, drain, settings, layout, target, .. } = &self.start;
+        let mut target = target().ok_or(DecisionError::NoServer)?;
+        target.application_name.get_or_insert_with(|| APPLICATION_NAME.to_owned());
+        let places = LogPlaces::of(log, drain, layout)?;
+        let mut conn = connect::connect(&target, settings.statement_timeout).await?;
+        let decided = decide(&mut conn, &settings.schema, settings.migrate, &places, to).await?;
+        for (progress, mark) in log.lanes.iter().zip(&decided.marks) {
+            progress.set_reachable(mark.position);
+        }
+        remembered::write(drain, &settings.wal_dir, decided.remembered.clone());
+        self.board.forget_mismatch();
+        tracing::warn!(to = to.name(), "somebody decided where the drain continues");
+        Ok(decided)
     }
 }

@@ -1,6 +1,9 @@
 //! Why the drain stands still, and how that is logged.
 
-use crate::postgres::remedy::{Remedy, remedy};
+use crate::{
+    postgres::remedy::{Remedy, remedy},
+    state::delivery_state::Pause,
+};
 use forebay_pgwire::{Error, SqlState};
 
 /// What a drainer waits for.
@@ -13,7 +16,7 @@ pub(super) enum WaitFor {
 }
 
 /// Why a drainer has no session.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HoldUp {
     /// The code of its log line, which has an entry in `docs/runbook.md`.
     pub(super) code: &'static str,
@@ -40,6 +43,11 @@ impl HoldUp {
         };
         Self { sqlstate: error.sqlstate(), ..hold_up }
     }
+
+    /// Why delivery is paused, if a person has to act.
+    pub(super) fn pause(&self) -> Option<Pause> {
+        (self.wait_for == WaitFor::Person).then(|| Pause { code: self.code, reason: self.reason.clone() })
+    }
 }
 
 /// Logs hold-ups: a new reason as an error, the same reason at each further attempt only at level DEBUG.
@@ -50,14 +58,16 @@ pub(super) struct HoldUpLog {
 }
 
 impl HoldUpLog {
-    /// Logs that `drainer` stands still.
-    pub(super) fn report(&mut self, drainer: usize, hold_up: &HoldUp) {
+    /// Logs that `drainer` stands still. Returns whether the reason is another one than before.
+    pub(super) fn report(&mut self, drainer: usize, hold_up: &HoldUp) -> bool {
         let HoldUp { code, sqlstate, reason, .. } = hold_up;
-        if self.last.replace((code, *sqlstate)) != Some((code, *sqlstate)) {
+        let is_new = self.last.replace((code, *sqlstate)) != Some((code, *sqlstate));
+        if is_new {
             tracing::error!(code, drainer, error = reason, "the drain is held up; pushes are kept in the log");
         } else {
             tracing::debug!(code, drainer, error = reason, "the drain is still held up");
         }
+        is_new
     }
 
     /// The drainer goes on. Returns whether it stood still.

@@ -7,6 +7,7 @@ mod drainer;
 pub(super) mod drainer_board;
 pub(super) mod drainer_set;
 mod hold_up;
+mod mismatch;
 mod retry;
 mod round_taker;
 mod waiter;

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The waits of one drainer. All of them end when the drain is to end.
+/// The waits of one drainer. All of them end when the drainer is to end.
 pub(super) struct Waiter {
     drain: Arc<DrainView>,
     board: Rc<DrainerBoard>,
@@ -41,7 +41,7 @@ impl Waiter {
             self.drain.signal.arm();
             let now = Instant::now();
             let due = self.board.due(self.drainer);
-            let is_due = due.is_some_and(|due| due <= now) || self.board.finish_by().is_some();
+            let is_due = due.is_some_and(|due| due <= now) || self.board.is_ending();
             if is_due || check_at <= now {
                 return;
             }
@@ -67,7 +67,7 @@ impl Waiter {
     pub(super) async fn pause(&self, duration: Duration) {
         let until = Instant::now() + duration;
         let is_armed = self.drain.signal.is_armed_for_any();
-        while Instant::now() < until && self.board.finish_by().is_none() {
+        while Instant::now() < until && !self.board.is_ending() {
             self.notify.notified_until(Some(until)).await;
             if is_armed && !self.drain.signal.is_armed_for_any() {
                 return;

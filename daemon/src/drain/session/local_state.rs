@@ -1,6 +1,7 @@
 //! Keeps the data directory's copy of how far the drain is.
 
 use crate::{
+    drain::checkpoint::remembered,
     postgres::database,
     state::{
         database_id::DatabaseId,
@@ -62,13 +63,7 @@ impl LocalStateKeeper {
         let database = self.database.or(self.drain.local_state().and_then(|before| before.database));
         let server = database::place(conn).await?;
         let state = LocalDrainState { log_id: Uuid::from_bytes(self.log.id), database, server, lanes };
-        let outcome = state.write(&self.wal_dir);
-        if let Err(error) = &outcome
-            && self.drain.is_local_state_written()
-        {
-            tracing::warn!(%error, "how far the log is drained could not be written down; the drain tries again");
-        }
-        self.drain.set_local_state(state, outcome.is_ok());
+        remembered::write(&self.drain, &self.wal_dir, state);
         Ok(())
     }
 }

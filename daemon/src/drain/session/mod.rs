@@ -12,7 +12,9 @@ use crate::{
         checkpoint::{
             checkpoint_match::{CheckpointMatch, CheckpointMismatch, same_database},
             checkpoint_store::CheckpointStore,
+            database_state::DatabaseState,
             lane_views::{rewind, views},
+            log_places::LogPlaces,
             row::Checkpoint,
         },
         round::{
@@ -29,13 +31,14 @@ use crate::{
         predecessor::end_sessions,
         schema::{self, quoted},
     },
-    state::{database_id::DatabaseId, drain_view::DrainView, log_view::LogView, mark::Mark},
+    state::{database_id::DatabaseId, drain_view::DrainView, log_view::LogView, mark::Mark, place::Place},
 };
 use forebay_pgwire::{Config, Connection, Error, PassFileWarning};
+use forebay_wal::layout::Layout;
 use std::sync::{Arc, atomic::Ordering};
 
 /// The name of the session in `pg_stat_activity`, unless the URL gives another one.
-const APPLICATION_NAME: &str = "forebay";
+pub(super) const APPLICATION_NAME: &str = "forebay";
 
 /// An open session. [`begin`](Self::begin) comes first, then rounds.
 pub(crate) struct Session {
@@ -84,8 +87,14 @@ impl Session {
         }
         // Another database is refused before anything is created in it.
         let database = database::identify(&mut conn).await?;
-        same_database(drain.local_state().and_then(|state| state.database), database)?;
+        if let Err(mismatch) = same_database(drain.local_state().and_then(|state| state.database), database) {
+            let choice = choice_in_other_database(&mut conn, settings, log, drain).await?;
+            return Err(SessionError::Checkpoint { mismatch, choice });
+        }
         // A schema that has disappeared is not created again: whoever moved it may want to put it back.
+        if drain.is_checkpoint_known() && schema::version(&mut conn, &settings.schema).await? == 0 {
+            return Err(SessionError::SchemaGone { schema: settings.schema.clone() });
+        }
         let migrate = settings.migrate && !drain.has_checkpoint.load(Ordering::Relaxed);
         schema::ensure(&mut conn, &settings.schema, migrate).await?;
         let schema = quoted(&settings.schema);
@@ -123,6 +132,14 @@ impl Session {
     pub(crate) async fn begin(&mut self, drainers: Option<usize>, wanted: usize) -> Result<Begun, SessionError> {
         let only = drainers.map(|_| self.drainer as i32);
         end_sessions(&mut self.conn, &self.schema, self.log.id, only).await?;
+        // Before anything is concluded from a checkpoint.
+        let row_database = self.checkpoint.database(&mut self.conn).await?;
+        let local_state = self.drain.local_state();
+        if local_state.as_ref().is_none_or(|state| state.database.is_none())
+            && let Err(mismatch) = same_database(row_database, self.database)
+        {
+            return Err(SessionError::Checkpoint { mismatch, choice: Place::Database });
+        }
         let drainers = match drainers {
             Some(drainers) => drainers,
             None => plan(&mut self.conn, &self.checkpoint, &self.letters, &self.log, wanted).await?,
@@ -132,19 +149,14 @@ impl Session {
             return Err(SessionError::NoCheckpoint);
         }
         let row = self.checkpoint.lock(&mut self.conn).await?;
-        let row_database = match &row {
-            Some(_) => self.checkpoint.database(&mut self.conn).await?,
-            None => None,
-        };
-        let local_state = self.drain.local_state();
-        if local_state.as_ref().is_none_or(|state| state.database.is_none()) {
-            same_database(row_database, self.database)?;
-        }
         if rows != if row.is_some() { drainers } else { 0 } {
             return Err(CheckpointMismatch::RowCount { rows, drainers }.into());
         }
-        let is_known = local_state.is_some() || self.drain.has_checkpoint.load(Ordering::Relaxed);
+        let is_known = self.drain.is_checkpoint_known();
         let found = CheckpointMatch::find(row.as_ref(), &views(&self.log, self.drainer), is_known)?;
+        if row.is_none() {
+            self.check_emptied(&found).await?;
+        }
         rewind(&self.log, self.drainer, &found)?;
         let row = match row {
             Some(row) => row,
@@ -159,6 +171,19 @@ impl Session {
         self.letters.settle_unseen(self.drainer, self.checkpoint.committed_row(), !found.rewound.is_empty());
         self.letters.count(&mut self.conn).await?;
         Ok(Begun { drainers, marks: found.marks })
+    }
+
+    /// Without a checkpoint, what was drained may be delivered again only into a database that has no message.
+    async fn check_emptied(&mut self, found: &CheckpointMatch) -> Result<(), SessionError> {
+        let Some(&index) = found.rewound.first() else { return Ok(()) };
+        let sql = format!("SELECT EXISTS (SELECT FROM {}.messages)", self.schema);
+        let rows = self.conn.query_once(&sql, &[]).await?;
+        if rows.first().map_or(Ok(false), |row| row.get_bool(0))? {
+            let progress = &self.log.lanes[index];
+            let drained_ordinal = progress.drained_by(self.drainer).ordinal;
+            return Err(CheckpointMismatch::RowDeleted { lane: progress.lane.lane(), drained_ordinal }.into());
+        }
+        Ok(())
     }
 
     async fn create_checkpoint(
@@ -284,4 +309,34 @@ impl Session {
         batches.for_each(|batch| self.letters.settle(batch, false));
         Ok(())
     }
+}
+
+/// Where the drain should continue in a database into which the log was not drained: at its checkpoint, if that is a place of
+/// the log, as after a move with all data.
+async fn choice_in_other_database(
+    conn: &mut Connection,
+    settings: &DrainSettings,
+    log: &LogView,
+    drain: &DrainView,
+) -> Result<Place, Error> {
+    let state = match DatabaseState::read(conn, &settings.schema, log.id).await {
+        Err(error) if error.ends_connection() => return Err(error),
+        Err(error) => {
+            tracing::debug!(%error, "the other database does not show a checkpoint");
+            return Ok(Place::Mismatch);
+        }
+        Ok(state) => state,
+    };
+    if state.rows.is_empty() {
+        return Ok(Place::Mismatch);
+    }
+    let places = LogPlaces::of(log, drain, &Layout::new(&settings.wal_dir));
+    Ok(match places.map(|places| places.judge(&state.rows)) {
+        Ok(Ok(())) => Place::Database,
+        Ok(Err(mismatch)) => mismatch.choice(),
+        Err(error) => {
+            tracing::debug!(%error, "the oldest record of the log is not known");
+            Place::Mismatch
+        }
+    })
 }

@@ -40,10 +40,16 @@ pub(super) async fn plan(
         return Err(CheckpointMismatch::DrainerMissing { drainer }.into());
     }
     let drainers = rows.len();
-    set_drainers(log, drainers);
+    // All of them before anything follows from one.
+    let mut matches = Vec::new();
     for (drainer, (_, row)) in rows.iter().enumerate() {
-        let found = CheckpointMatch::find(Some(row), &views(log, drainer), true)?;
-        rewind(log, drainer, &found)?;
+        matches.push(CheckpointMatch::find(Some(row), &views(log, drainer), true)?);
+    }
+    for (drainer, found) in matches.iter().enumerate() {
+        rewind(log, drainer, found)?;
+    }
+    set_drainers(log, drainers);
+    for (drainer, ((_, row), found)) in rows.iter().zip(&matches).enumerate() {
         letters.settle_unseen(drainer, row, !found.rewound.is_empty());
         set_drained(log, drainer, &found.marks);
     }

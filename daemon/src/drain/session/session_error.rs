@@ -1,6 +1,8 @@
 //! Why a drain session could not be opened.
 
-use crate::{drain::checkpoint::checkpoint_match::CheckpointMismatch, postgres::schema::SchemaError};
+use crate::{
+    drain::checkpoint::checkpoint_match::CheckpointMismatch, postgres::schema::SchemaError, state::place::Place,
+};
 use forebay_pgwire::Error;
 
 /// Why a drain session could not be opened.
@@ -18,12 +20,31 @@ pub(crate) enum SessionError {
         /// The database's encoding.
         encoding: String,
     },
-    /// The checkpoint does not fit the log, or the database is another one. Next step: `forebay checkpoint show`.
-    #[error("{0} (`forebay checkpoint show` says what there is to decide)")]
-    Checkpoint(#[from] CheckpointMismatch),
+    /// The checkpoint does not fit the log, or the database is another one. Next step: `forebay checkpoint set`.
+    #[error("{mismatch}")]
+    Checkpoint {
+        /// What does not fit.
+        mismatch: CheckpointMismatch,
+        /// Where the drain should continue if neither can be brought back.
+        choice: Place,
+    },
+    /// The schema into which the log was drained is gone. Next step: rename it back, or `forebay checkpoint set`.
+    #[error(
+        "the schema {schema} is gone from the database into which the log was drained; if it was renamed, rename it back"
+    )]
+    SchemaGone {
+        /// Its name.
+        schema: String,
+    },
     /// The first drainer has not created the checkpoints yet. Next step: wait for it.
     #[error("the first drainer has not created the checkpoints yet")]
     NoCheckpoint,
+}
+
+impl From<CheckpointMismatch> for SessionError {
+    fn from(mismatch: CheckpointMismatch) -> Self {
+        Self::Checkpoint { choice: mismatch.choice(), mismatch }
+    }
 }
 
 impl From<SchemaError> for SessionError {

@@ -1,0 +1,185 @@
+//! What a person decides: where the drain continues. It is carried out while no drainer is at work, by the daemon or by
+//! `forebay checkpoint set`.
+
+use super::{
+    checkpoint_match::CheckpointMismatch,
+    database_state::DatabaseState,
+    log_places::LogPlaces,
+    row::{Checkpoint, insert, name_database},
+};
+use crate::{
+    postgres::{
+        database,
+        predecessor::end_sessions,
+        schema::{self, SchemaError, quoted},
+    },
+    state::{
+        drain_point::DrainPoint,
+        local_drain_state::{DrainedLane, LocalDrainState},
+        mark::Mark,
+        place::Place,
+    },
+};
+use forebay_pgwire::{Connection, Error, Param};
+use forebay_wal::error::LogError;
+use uuid::Uuid;
+
+/// Why a decision was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum DecisionError {
+    /// PostgreSQL refused, or the connection was lost. Next step: decide again.
+    #[error(transparent)]
+    Postgres(#[from] Error),
+    /// The schema is too new, or is not to be made. Next step: as the text says.
+    #[error(transparent)]
+    Schema(SchemaError),
+    /// The private PostgreSQL has not started yet. Next step: decide again.
+    #[error("the private PostgreSQL has not started yet")]
+    NoServer,
+    /// The log's own files could not be read. Next step: check the disk.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The database has nothing to continue at. Next step: another place.
+    #[error("the database has no checkpoint of this log: choose mismatch, log-oldest or log-end")]
+    NoCheckpoint,
+    /// The database's checkpoint is no place of the log. Next step: another place, or bring back what fits.
+    #[error("{0}; choose mismatch, log-oldest or log-end, or bring back what fits")]
+    NoPlace(CheckpointMismatch),
+    /// Nothing is known of a mismatch. Next step: another place.
+    #[error("it is not known how far the drain was: choose database, log-oldest or log-end")]
+    NoMismatch,
+    /// Somebody else made a checkpoint of the log. Next step: look at it.
+    #[error("somebody else made a checkpoint of this log meanwhile: see `forebay checkpoint show`")]
+    MadeMeanwhile,
+    /// Another decision is being carried out, or the drain is busy. Next step: decide again.
+    #[error("the drain is busy and did not get to the decision; nothing has changed: try again")]
+    Busy,
+    /// The daemon is ending. Next step: decide when it has ended.
+    #[error("the daemon is ending; nothing has changed")]
+    Ending,
+    /// The answer did not come in time. Next step: see what has become of it.
+    #[error("the drain did not say in time what became of the decision: see `forebay checkpoint show`")]
+    Unknown,
+}
+
+impl DecisionError {
+    /// The exit code of a command that could not decide.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoCheckpoint | Self::NoPlace(_) | Self::NoMismatch => 2,
+            Self::Log(_) => 3,
+            Self::Busy | Self::Ending => 4,
+            Self::Postgres(_) | Self::Schema(_) | Self::NoServer | Self::MadeMeanwhile | Self::Unknown => 5,
+        }
+    }
+}
+
+/// A decision that the database holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decided {
+    /// Where each lane continues: of several drainers the least.
+    pub marks: Vec<Mark>,
+    /// What the data directory is to remember of it.
+    pub remembered: LocalDrainState,
+}
+
+/// Writes the decision into the database; the data directory comes after it. After a crash between the two the same decision is
+/// made again. `schema_name` is not quoted; with `migrate` a missing or old schema is brought up to date.
+///
+/// # Errors
+/// See [`DecisionError`].
+pub async fn decide(
+    conn: &mut Connection,
+    schema_name: &str,
+    migrate: bool,
+    log: &LogPlaces,
+    to: Place,
+) -> Result<Decided, DecisionError> {
+    schema::ensure(conn, schema_name, migrate).await.map_err(|error| match error {
+        SchemaError::Postgres(error) => DecisionError::Postgres(error),
+        error => DecisionError::Schema(error),
+    })?;
+    let schema = quoted(schema_name);
+    end_sessions(conn, &schema, log.id, None).await?;
+    // What they had sent is decided now: only then is it known what the checkpoints say.
+    let lock = format!("SELECT 1 FROM {schema}.drain_checkpoints WHERE log_id = $1 ORDER BY drainer FOR NO KEY UPDATE");
+    conn.query_once(&lock, &[Param::Uuid(log.id)]).await?;
+    let state = DatabaseState::read(conn, schema_name, log.id).await?;
+    let point = match to {
+        Place::LogOldest => DrainPoint::new(vec![log.lanes.iter().map(|view| view.oldest).collect()]),
+        Place::LogEnd => DrainPoint::new(vec![log.ends.clone()]),
+        Place::Mismatch => log.mismatch_point.clone().ok_or(DecisionError::NoMismatch)?,
+        Place::Database => point_of_rows(log, &state)?,
+    };
+    if to != Place::Database {
+        conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
+        replace(conn, &schema, log, &state, &point).await?;
+        conn.simple("COMMIT").await?;
+    }
+    if let Some(id) = state.id {
+        name_database(conn, &schema, log.id, id).await?;
+    }
+    let marks = point.least();
+    let lanes = log.lanes.iter().zip(&marks).map(|(view, mark)| DrainedLane::at(view.lane, *mark));
+    let remembered = LocalDrainState {
+        log_id: Uuid::from_bytes(log.id),
+        database: state.id,
+        server: database::place(conn).await?,
+        lanes: lanes.collect(),
+    };
+    Ok(Decided { marks, remembered })
+}
+
+/// What the checkpoints in the database say, if that fits the log.
+fn point_of_rows(log: &LogPlaces, state: &DatabaseState) -> Result<DrainPoint, DecisionError> {
+    if state.rows.is_empty() {
+        return Err(DecisionError::NoCheckpoint);
+    }
+    log.judge(&state.rows).map_err(DecisionError::NoPlace)?;
+    let marks = |row: &Checkpoint| {
+        let mark_of = |lane: u16| row.marks().find(|(of, _)| *of == i32::from(lane)).map(|(_, mark)| mark);
+        log.lanes.iter().map(|view| mark_of(view.lane).unwrap_or(view.oldest)).collect()
+    };
+    Ok(DrainPoint::new(state.rows.iter().map(|(_, row)| marks(row)).collect()))
+}
+
+/// Puts the checkpoints of the log at `point`, and makes those that are missing. Where there are more drainers than `point`
+/// knows, all of them continue at the least of it.
+async fn replace(
+    conn: &mut Connection,
+    schema: &str,
+    log: &LogPlaces,
+    state: &DatabaseState,
+    point: &DrainPoint,
+) -> Result<(), DecisionError> {
+    let row = |marks: &[Mark]| Checkpoint {
+        lanes: log.lanes.iter().map(|view| view.lane.into()).collect(),
+        positions: marks.iter().map(|mark| mark.position.pack() as i64).collect(),
+        ordinals: marks.iter().map(|mark| mark.ordinal as i64).collect(),
+    };
+    let drainers = state.rows.last().map_or(0, |(drainer, _)| *drainer as usize + 1).max(point.drainers().len());
+    let least = row(&point.least());
+    let made = insert(conn, schema, log.id, drainers, &least).await?;
+    // Another one's would stay as it is, and the decision would be none.
+    if made as usize != drainers - state.rows.len() {
+        return Err(DecisionError::MadeMeanwhile);
+    }
+    let sql = format!(
+        "UPDATE {schema}.drain_checkpoints SET lanes = $3, positions = $4, ordinals = $5, updated_at = now() \
+         WHERE log_id = $1 AND drainer = $2"
+    );
+    for drainer in 0..drainers {
+        let own = point.drainers().get(drainer).filter(|_| point.drainers().len() == drainers).map(|marks| row(marks));
+        let row = own.as_ref().unwrap_or(&least);
+        let params = [
+            Param::Uuid(log.id),
+            Param::I32(drainer as i32),
+            Param::I32Array(&row.lanes),
+            Param::I64Array(&row.positions),
+            Param::I64Array(&row.ordinals),
+        ];
+        conn.execute_once(&sql, &params).await?;
+    }
+    Ok(())
+}

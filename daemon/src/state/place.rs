@@ -1,0 +1,33 @@
+//! Where the drain continues when a person decides.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// Where the drain continues.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Place {
+    /// with the oldest record of the log: all records of the log are delivered; those that the database has already come twice,
+    /// unless they have a transaction id
+    LogOldest,
+    /// after the newest record of the log: no record that the log has now is delivered
+    LogEnd,
+    /// at the checkpoint in the database, for example after the database was moved to another server
+    Database,
+    /// where the drain stood when it found that log and database do not fit: what it had not delivered until then is
+    /// delivered, and nothing else
+    Mismatch,
+}
+
+impl Place {
+    /// As the command line has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LogOldest => "log-oldest",
+            Self::LogEnd => "log-end",
+            Self::Database => "database",
+            Self::Mismatch => "mismatch",
+        }
+    }
+}
