@@ -324,6 +324,24 @@ fn delivery_goes_on_by_itself_when_the_right_database_is_back() {
 }
 
 #[test]
+fn a_schema_that_was_renamed_is_not_made_anew_after_a_restart_and_goes_on_once_it_is_renamed_back() {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let dir = data_dir();
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &SMALL);
+    push(&daemon, 0..7);
+    daemon.wait_until_drained();
+    assert!(daemon.terminate().success());
+    cluster.psql("ALTER SCHEMA forebay RENAME TO kept").unwrap();
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &SMALL);
+    push(&daemon, 7..10);
+    daemon.wait_until_paused("schema_mismatch", &["rename it back", "(record 7)"]);
+    assert_eq!(rows(&cluster, "SELECT to_regnamespace('forebay') IS NULL"), [["t"]]);
+    cluster.psql("ALTER SCHEMA kept RENAME TO forebay").unwrap();
+    daemon.wait_until_drained();
+    assert!(numbers(&cluster).into_iter().eq(0..10));
+}
+
+#[test]
 fn a_refusal_that_only_a_person_can_mend_is_shown_as_a_pause_and_an_outage_is_not() {
     let cluster = TestCluster::start_without_fsync().unwrap();
     let dir = data_dir();
@@ -383,6 +401,9 @@ fn a_decision_on_a_healthy_daemon_holds_at_once_and_what_is_no_command_changes_n
     assert!(numbers(&cluster).into_iter().eq((0..10).chain(0..13)));
     assert!(daemon.terminate().success());
     assert!(!socket.exists());
+    let refused = set("database", &dir);
+    assert_eq!(refused.status.code(), Some(2), "without a daemon it is told of no database");
+    assert!(!dir.join("postgres").exists());
     let offline = ["--data-dir", dir.to_str().unwrap(), "--postgres", &cluster.url()];
     let set = |to: &str| forebay(&[&["checkpoint", "set", "--to", to, "--yes"][..], &offline].concat()).status.code();
     assert_eq!((set("database"), set("mismatch")), (Some(0), Some(0)));

@@ -83,8 +83,10 @@ fn every_error_that_is_logged_has_a_code_with_an_entry_in_the_runbook_and_the_ot
         for line in after(&code, "tracing::error!(") {
             assert!(line.starts_with("code = \"") || line.starts_with("code,"), "an error without a code: {line:.80}");
         }
-        // The one line that gets its code from elsewhere.
-        logged.extend(after(&code, "HoldUp::new(").filter_map(literal).map(str::to_owned));
+        // The lines that get their code from elsewhere.
+        for marker in ["HoldUp::new(", "Mismatch::new("] {
+            logged.extend(after(&code, marker).filter_map(literal).map(str::to_owned));
+        }
     }
     let page = page("runbook.md");
     let entries = page.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`'));

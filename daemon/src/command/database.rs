@@ -78,6 +78,13 @@ fn with_target<T>(
         _ => None,
     };
     let path = held.or(own.as_ref()).map_or_else(|| DataDir::postgres_of(target), DataDir::postgres);
+    if !path.is_dir() {
+        // A command that is told of no database must not make one.
+        return Err(Exit::usage(format!(
+            "there is no private PostgreSQL at {}: name the database with --postgres or FOREBAY_POSTGRES",
+            path.display()
+        )));
+    }
     let private = |error: forebay_cluster::ClusterError| Exit::postgres(format!("the private PostgreSQL: {error}"));
     // A server that is running is used as it is.
     let cluster = Cluster::open(ClusterConfig::new(path)).map_err(private)?;

@@ -17,16 +17,19 @@ pub(crate) fn views(log: &LogView, drainer: usize) -> Vec<LaneView> {
 
 /// Takes back segments that were released, for the lanes that go back to an earlier mark.
 pub(crate) fn rewind(log: &LogView, drainer: usize, found: &CheckpointMatch) -> Result<(), CheckpointMismatch> {
-    for &index in &found.rewound {
-        let (progress, mark) = (&log.lanes[index], found.marks[index]);
-        let (lane, drained) = (progress.lane.lane(), progress.drained_by(drainer));
-        let segment = mark.position.segment;
+    let rewound = || found.rewound.iter().map(|&index| (&log.lanes[index], found.marks[index]));
+    for (progress, mark) in rewound() {
+        let (lane, segment) = (progress.lane.lane(), mark.position.segment);
         if segment < progress.released_below() && !log.keeper.revoke_release(lane, segment) {
-            let (position, drained) = (mark.position, drained.position);
+            let (position, drained) = (mark.position, progress.drained_by(drainer).position);
             return Err(CheckpointMismatch::BehindReleased { lane, position, drained });
         }
         progress.set_released_below(segment);
-        let messages = drained.ordinal.saturating_sub(mark.ordinal);
+    }
+    // Only once all lanes have what they go back to: a mismatch is told by another line.
+    for (progress, mark) in rewound() {
+        let lane = progress.lane.lane();
+        let messages = progress.drained_by(drainer).ordinal.saturating_sub(mark.ordinal);
         tracing::warn!(lane, messages, "the database went back in time; what it lost is delivered again from the log");
     }
     Ok(())

@@ -75,10 +75,10 @@ fn no_session(error: SessionError) -> NoSession {
         // The first drainer reports why it has not created it.
         SessionError::NoCheckpoint => NoSession::NotYet,
         SessionError::Checkpoint { mismatch, choice } => {
-            NoSession::Mismatch(Mismatch { code: "checkpoint_mismatch", what: mismatch.to_string(), choice })
+            NoSession::Mismatch(Mismatch::new("checkpoint_mismatch", &mismatch, choice))
         }
         error @ SessionError::SchemaGone { .. } => {
-            NoSession::Mismatch(Mismatch { code: "schema_mismatch", what: error.to_string(), choice: Place::Mismatch })
+            NoSession::Mismatch(Mismatch::new("schema_mismatch", &error, Place::Mismatch))
         }
         error @ SessionError::Encoding { .. } => {
             NoSession::HeldUp(HoldUp::new("postgres_refuses", &error, WaitFor::Person))

@@ -10,14 +10,20 @@ use std::{fmt::Display, path::Path, time::Instant};
 /// What does not fit, as a session has found it.
 pub(super) struct Mismatch {
     /// The code of its log line.
-    pub(super) code: &'static str,
+    code: &'static str,
     /// What does not fit.
-    pub(super) what: String,
+    what: String,
     /// Where the drain should continue if neither log nor database can be brought back.
-    pub(super) choice: Place,
+    choice: Place,
 }
 
 impl Mismatch {
+    /// `what` does not fit; it is logged with `code`. `choice` is where the drain should continue if neither log nor database can
+    /// be brought back.
+    pub(super) fn new(code: &'static str, what: &dyn Display, choice: Place) -> Self {
+        Self { code, what: what.to_string(), choice }
+    }
+
     /// The hold-up: what does not fit, how far the drain was, and the command that decides. `point` is how far the drain was.
     pub(super) fn hold_up(&self, log: &LogView, point: &DrainPoint, data_dir: &Path) -> HoldUp {
         let Self { code, what, choice } = self;
