@@ -2,7 +2,7 @@
 //! The requests are those of browsers, byte for byte; `chromium.rs` has Debian's Chromium send them.
 
 // Test helpers may panic: that fails the test.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::let_underscore_must_use)]
 
 #[path = "../common/mod.rs"]
 mod common;

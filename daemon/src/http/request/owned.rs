@@ -9,8 +9,8 @@ struct Span {
     end: u32,
 }
 
-/// What is needed of a head once its request was admitted: all but
-/// `Authorization` and the host, which are done with by then.
+/// What is needed of a head once its request was admitted: all but `Authorization` and the host, which are done
+/// with by then.
 pub struct OwnedHead {
     /// With empty texts.
     head: Head<'static>,
