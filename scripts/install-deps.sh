@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the dependencies that cargo does not: PostgreSQL's server binaries, a C compiler, curl, ip and python3. If all are
 # there, it does nothing and is fast. The argument `c++` adds a C++ compiler, which fuzzing needs. The argument `tests` adds
-# the clients that the tests push with.
+# the clients that the tests push with, and Chromium if it can be installed.
 set -eu
 
 # The same as in cluster/src/limits.rs.
@@ -89,8 +89,28 @@ if [ "${1:-}" = --as-root ]; then
     exit 0
 fi
 
+# Installs packages, given as separate arguments.
+install_as_root() {
+    if [ "$(id -u)" -eq 0 ]; then
+        sh "$0" --as-root "$@"
+    else
+        sudo -- sh "$0" --as-root "$@"
+    fi
+}
+
+# The browser of one test, which says so if it does not run. Not every distribution has a package of it.
+install_chromium() {
+    has chromium && return
+    has apt-get && { [ "$(id -u)" -eq 0 ] || has sudo; } || return 0
+    say "installing chromium"
+    install_as_root chromium || say "chromium cannot be installed; its test will say that it did not run"
+}
+
 missing=$(missing_packages "${1:-}")
-[ -n "$missing" ] || exit 0
+if [ -z "$missing" ]; then
+    [ "${1:-}" != tests ] || install_chromium
+    exit 0
+fi
 
 if ! has apt-get; then
     say "missing packages (by Debian's names): ${missing% }; there is no apt-get to install them"
@@ -98,12 +118,10 @@ if ! has apt-get; then
     exit 1
 fi
 say "installing $missing"
-# $missing is split into words.
-# shellcheck disable=SC2086
-if [ "$(id -u)" -eq 0 ]; then
-    sh "$0" --as-root $missing
-elif has sudo; then
-    sudo -- sh "$0" --as-root $missing
+if [ "$(id -u)" -eq 0 ] || has sudo; then
+    # $missing is split into words.
+    # shellcheck disable=SC2086
+    install_as_root $missing
 else
     say "this needs root or sudo; run as root: apt-get install $missing"
     exit 1
@@ -115,3 +133,4 @@ if [ -n "$missing" ]; then
     say "PostgreSQL $MIN_MAJOR to $MAX_MAJOR is needed"
     exit 1
 fi
+[ "${1:-}" != tests ] || install_chromium

@@ -156,7 +156,7 @@ fn every_endpoint_asks_for_its_scope_and_does_nothing_without_it_case_73() {
 fn without_the_right_a_body_is_not_asked_for() {
     let guarded = Guarded::start(&["--cores", "1"]);
     let mut client = guarded.daemon.connect();
-    client.send(b"POST /push/q HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n").unwrap();
+    client.send(b"POST /push/q HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\nContent-Length: 1000\r\n\r\n").unwrap();
     assert_eq!(client.receive_one(false).unwrap().status, 401, "and no 100 before it");
     assert!(client.is_closed());
 }

@@ -12,13 +12,13 @@ use serde_json::{Value, json};
 fn push_bytes(queue: &str, payload: &Value) -> Vec<u8> {
     let body = json!({"items": [{"queue": queue, "payload": payload}], "bufferMs": 10}).to_string();
     let length = body.len();
-    let head = format!("POST /api/v1/push HTTP/1.1\r\nHost: test\r\nContent-Length: {length}\r\n\r\n");
+    let head = format!("POST /api/v1/push HTTP/1.1\r\nHost: t\r\nContent-Length: {length}\r\n\r\n");
     [head.into_bytes(), body.into_bytes()].concat()
 }
 
 /// A body in two chunks, with an extension and a trailer.
 fn chunked_push(queue: &str, payload: &str) -> Vec<u8> {
-    let head = format!("POST /push/{queue} HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let head = format!("POST /push/{queue} HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n\r\n");
     let (first, second) = payload.split_at(payload.len() / 2);
     let chunk = |data: &str, extension: &str| format!("{:X}{extension}\r\n{data}\r\n", data.len());
     let body = format!("{}{}0\r\nX-Trailer: 1\r\n\r\n", chunk(first, ""), chunk(second, ";name=\"value\""));

@@ -118,7 +118,12 @@ struct Conversation(StreamOwned<ClientConnection, TcpStream>);
 impl Conversation {
     /// Pushes, and returns the head and body of the reply.
     fn push(&mut self, payload: &[u8]) -> io::Result<String> {
-        let head = format!("POST /push/q HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", payload.len());
+        self.push_as("Host: t", payload)
+    }
+
+    /// The same with these header lines.
+    fn push_as(&mut self, fields: &str, payload: &[u8]) -> io::Result<String> {
+        let head = format!("POST /push/q HTTP/1.1\r\n{fields}\r\nContent-Length: {}\r\n\r\n", payload.len());
         self.0.write_all(&[head.as_bytes(), payload].concat())?;
         self.receive()
     }
@@ -165,11 +170,11 @@ fn a_large_body_and_many_requests_at_once_come_through_whole() {
     assert!(conversation.push(payload.as_bytes()).unwrap().starts_with("HTTP/1.1 201 "));
     let items: Vec<String> = (0..5000).map(|_| r#"{"queue":"q","payload":1}"#.to_owned()).collect();
     let body = format!(r#"{{"items":[{}],"qos0":true}}"#, items.join(","));
-    let head = format!("POST /api/v1/push HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    let head = format!("POST /api/v1/push HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n", body.len());
     conversation.0.write_all(format!("{head}{body}").as_bytes()).unwrap();
     let answer = conversation.receive().unwrap();
     assert_eq!(answer.matches("\"message_id\"").count(), 5000, "a large answer");
-    let one = "POST /push/q HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1";
+    let one = "POST /push/q HTTP/1.1\r\nHost: t\r\nContent-Length: 1\r\n\r\n1";
     conversation.0.write_all(one.repeat(200).as_bytes()).unwrap();
     let mut answers = String::new();
     while answers.matches("HTTP/1.1 201").count() < 200 || !answers.ends_with("}\n") {
@@ -190,6 +195,25 @@ fn a_client_certificate_is_needed_where_one_is_asked_for() {
         assert!(sealed.connect_by(&[version], authority.roots(), Some(stranger)).is_err(), "with a stranger's");
         let server = clients.issue(ExtendedKeyUsagePurpose::ServerAuth);
         assert!(sealed.connect_by(&[version], authority.roots(), Some(server)).is_err(), "with one for servers");
+    }
+}
+
+#[test]
+fn a_client_certificate_which_browsers_show_for_every_page_opens_nothing_to_pages_of_strangers() {
+    let (authority, clients) = (Authority::new("right"), Authority::new("clients"));
+    let sealed = Sealed::start(&authority, Some(&clients));
+    let client = clients.issue(ExtendedKeyUsagePurpose::ClientAuth);
+    let mut conversation = sealed.connect(authority.roots(), Some(client)).unwrap();
+    for (fields, status) in [
+        ("Host: 127.0.0.1\r\nOrigin: http://evil.example\r\nSec-Fetch-Site: cross-site", 403),
+        ("Host: 127.0.0.1\r\nOrigin: null", 403),
+        ("Host: 127.0.0.1\r\nSec-Fetch-Site: cross-site", 403),
+        ("Host: rebound.example\r\nOrigin: https://rebound.example\r\nSec-Fetch-Site: same-origin", 421),
+        ("Host: 127.0.0.1\r\nOrigin: https://127.0.0.1\r\nSec-Fetch-Site: same-origin", 201),
+        ("Host: localhost", 201),
+    ] {
+        let answer = conversation.push_as(fields, b"1").unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{fields}: {answer}");
     }
 }
 
@@ -220,7 +244,7 @@ fn certificates_change_on_sighup_and_open_connections_stay() {
 fn plain_http_on_the_port_of_tls_is_closed_and_the_daemon_serves_on() {
     let authority = Authority::new("right");
     let sealed = Sealed::start(&authority, None);
-    for bytes in [&b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"[..], b"\0", b"\x16\x03\x01\xff\xff", b""] {
+    for bytes in [&b"GET /health HTTP/1.1\r\nHost: t\r\n\r\n"[..], b"\0", b"\x16\x03\x01\xff\xff", b""] {
         let mut stream = TcpStream::connect(sealed.daemon.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.write_all(bytes).unwrap();

@@ -49,7 +49,7 @@ impl Daemon {
         let give_up = Instant::now() + PATIENCE;
         let mut stream = TcpStream::connect(&self.address).unwrap();
         while Instant::now() < give_up {
-            stream.write_all(b"GET /api/v1/status/buffers HTTP/1.1\r\nHost: bench\r\n\r\n").unwrap();
+            stream.write_all(b"GET /api/v1/status/buffers HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
             let mut answer = Vec::new();
             let mut piece = [0; 4096];
             while !answer.trim_ascii_end().ends_with(b"}") {
@@ -71,7 +71,9 @@ impl Daemon {
     /// Drain transactions committed so far.
     pub(crate) fn transactions(&self) -> f64 {
         let mut stream = TcpStream::connect(&self.address).unwrap();
-        stream.write_all(b"GET /api/v1/status/buffers HTTP/1.1\r\nConnection: close\r\nHost: bench\r\n\r\n").unwrap();
+        stream
+            .write_all(b"GET /api/v1/status/buffers HTTP/1.1\r\nConnection: close\r\nHost: localhost\r\n\r\n")
+            .unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (_, body) = answer.split_once("\r\n\r\n").unwrap();

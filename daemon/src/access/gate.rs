@@ -1,6 +1,6 @@
 //! What protects the daemon from its clients: tokens, TLS, and the origins of web pages.
 
-use super::{Access, AccessError};
+use super::{Access, AccessError, OriginCheck};
 use crate::{
     config::Config,
     http::cors::Origins,
@@ -27,6 +27,8 @@ pub struct Gate {
     pub tls: Option<Tls>,
     /// Origins of web pages that may send requests.
     pub origins: Origins,
+    /// Tells requests of other web pages.
+    pub origin_check: OriginCheck,
 }
 
 impl Gate {
@@ -40,7 +42,10 @@ impl Gate {
         if !config.listen.ip().is_loopback() && access.is_on() && tls.is_none() {
             tracing::warn!(address = %config.listen, "tokens can be read on the network: there is no TLS (--tls-cert)");
         }
-        Ok(Self { access, tls, origins: Origins::new(&config.cors_origins) })
+        let origins = Origins::new(&config.cors_origins);
+        let machine = rustix::system::uname();
+        let origin_check = OriginCheck::new(&config.hosts, &machine.nodename().to_string_lossy(), origins.clone());
+        Ok(Self { access, tls, origins, origin_check })
     }
 
     /// Reads all files again. An error is logged, and what the file said before stays valid.

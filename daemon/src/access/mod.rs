@@ -1,4 +1,4 @@
-//! Access control: bearer tokens and JSON Web Tokens.
+//! Access control: bearer tokens, JSON Web Tokens, and the origins of web pages.
 //!
 //! A request's token is checked when its head is complete, before its body is read and before anything is done. The connection
 //! keeps what the token allows ([`Grant`]), so the next request with the same `Authorization` costs one comparison.
@@ -16,6 +16,8 @@
 mod gate;
 mod grant;
 pub mod jwt;
+mod origin;
+mod own_hosts;
 pub mod rate;
 mod scope;
 pub mod token;
@@ -24,6 +26,7 @@ pub mod tokens;
 
 pub use gate::{Gate, GateError};
 pub use grant::Grant;
+pub use origin::{LastHost, OriginCheck};
 pub use scope::{NoSuchScope, Scope, Scopes};
 pub use token_error::TokenError;
 
@@ -191,6 +194,12 @@ impl Access {
             )),
             _ => Ok(grant),
         }
+    }
+
+    /// Whether this `Authorization` shows a valid token. A page of a stranger cannot show one. It can make a browser send Basic
+    /// credentials, which are none.
+    pub fn is_verified(&self, cache: &mut Cache, authorization: Option<&str>) -> bool {
+        self.is_on() && authorization.is_some_and(|authorization| self.grant(cache, authorization).is_ok())
     }
 
     fn grant(&self, cache: &mut Cache, authorization: &str) -> Result<Grant, TokenError> {

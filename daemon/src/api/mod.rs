@@ -34,7 +34,7 @@ pub use stream::{BodySource, NextPiece, StreamReply};
 
 use crate::{
     access,
-    access::{Gate, Grant},
+    access::{Gate, Grant, LastHost},
     config::{Config, Sync},
     http::{Head, Method, Refusal, ResponseOptions},
     ingest::{LaneWriter, PendingCommits, PendingReplies},
@@ -106,6 +106,7 @@ impl Api {
             LetterRequests { core, replies, pg_requests, config: Arc::clone(&config), drain: Arc::clone(&drain) };
         let endpoints = Endpoints {
             gate,
+            last_host: LastHost::default(),
             max_body_bytes: config.max_body_bytes,
             sync: config.sync,
             log: Arc::clone(&log),
@@ -161,6 +162,20 @@ impl Api {
     /// Appends what stands before the body of a streamed reply to `out`.
     pub fn write_stream_head(&self, stream: &StreamReply, options: ResponseOptions, out: &mut Vec<u8>) {
         stream.write_head(&self.endpoints.writer, options, out);
+    }
+
+    /// Refuses a request that a web page of another origin may have sent, unless it shows a valid token. It is called before the
+    /// request's route is looked up: such a page does not learn which routes there are.
+    ///
+    /// # Errors
+    /// 421 or 403. Probes and `OPTIONS` never get them.
+    #[inline]
+    pub fn check_origin(&self, head: &Head<'_>, cache: &mut access::Cache) -> Result<(), Refusal> {
+        let gate = &self.endpoints.gate;
+        gate.origin_check.check(head, &self.endpoints.last_host).or_else(|refusal| {
+            let is_open = head.method == Method::Options || routes::is_probe(head.path);
+            if is_open || gate.access.is_verified(cache, head.authorization) { Ok(()) } else { Err(refusal) }
+        })
     }
 
     /// Decides whether a request proceeds. Returns what its sender may do. It is called once for each request, when its head

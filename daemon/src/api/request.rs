@@ -2,7 +2,7 @@
 
 use super::{letter_requests::LetterRequests, pattern::PathParams, push::Pushes, writer::ReplyWriter};
 use crate::{
-    access::{Gate, Grant},
+    access::{Gate, Grant, LastHost},
     config::Sync,
     http::Head,
     ingest::LaneWriter,
@@ -16,6 +16,7 @@ use std::{rc::Rc, sync::Arc};
 /// What the endpoints of one core share.
 pub(super) struct Endpoints {
     pub(super) gate: Arc<Gate>,
+    pub(super) last_host: LastHost,
     pub(super) max_body_bytes: u64,
     pub(super) sync: Sync,
     pub(super) log: Arc<LogView>,

@@ -59,6 +59,8 @@ pub struct Route {
     pub access: AccessRequest,
     /// The body that it takes.
     pub body: BodyKind,
+    /// Whether it only tells how the daemon is, whatever page asks.
+    pub is_probe: bool,
     pub(super) handler: Handler,
 }
 
@@ -71,8 +73,8 @@ pub const ROUTES: &[Route] = &[
     push("/push/{queue}", BodyKind::PayloadOrLines, push::by_path),
     push("/push/{queue}/{partition}", BodyKind::PayloadOrLines, push::by_path),
     // It does nothing, and tells nothing but that the daemon is there.
-    answer(Method::Get, "/health", AccessRequest::Nothing, BodyKind::None, state::health),
-    answer(Method::Get, "/ready", AccessRequest::Token, BodyKind::None, state::ready),
+    probe("/health", AccessRequest::Nothing, state::health),
+    probe("/ready", AccessRequest::Token, state::ready),
     answer(Method::Get, "/api/v1/status/buffers", ADMIN, BodyKind::None, state::buffers),
     answer(Method::Get, "/api/v1/dead-letters", ADMIN, BodyKind::None, dead_letters::list),
     answer(Method::Post, "/api/v1/dead-letters/retry", ADMIN, BodyKind::OptionalJson, dead_letters::retry_all),
@@ -91,7 +93,15 @@ const fn answer(
     body: BodyKind,
     handler: for<'r, 'c, 'a> fn(&Request<'r, 'c, 'a>) -> Result<Reply<'a>, Refusal>,
 ) -> Route {
-    Route { method, pattern: Pattern::new(pattern), access, body, handler: Handler::Answer(handler) }
+    Route { method, pattern: Pattern::new(pattern), access, body, is_probe: false, handler: Handler::Answer(handler) }
+}
+
+const fn probe(
+    pattern: &'static str,
+    access: AccessRequest,
+    handler: for<'r, 'c, 'a> fn(&Request<'r, 'c, 'a>) -> Result<Reply<'a>, Refusal>,
+) -> Route {
+    Route { is_probe: true, ..answer(Method::Get, pattern, access, BodyKind::None, handler) }
 }
 
 const fn push(
@@ -99,7 +109,8 @@ const fn push(
     body: BodyKind,
     handler: for<'r, 'c, 'a> fn(&Request<'r, 'c, 'a>) -> Result<Prepared<'c, 'a>, Refusal>,
 ) -> Route {
-    Route { method: Method::Post, pattern: Pattern::new(pattern), access: PUSH, body, handler: Handler::Push(handler) }
+    let (method, pattern) = (Method::Post, Pattern::new(pattern));
+    Route { method, pattern, access: PUSH, body, is_probe: false, handler: Handler::Push(handler) }
 }
 
 fn options<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
@@ -173,6 +184,11 @@ impl<'a> RouteMatch<'a> {
 /// for a method that nobody knows (RFC 9110 section 9.1).
 pub fn find(method: Method, path: &str) -> Result<RouteMatch<'_>, Refusal> {
     find_in(ROUTES, method, path)
+}
+
+/// Whether a probe is at `path`, which is not decoded yet.
+pub(super) fn is_probe(path: &str) -> bool {
+    ROUTES.iter().any(|route| route.is_probe && route.pattern.capture(path).is_some())
 }
 
 #[inline]

@@ -170,6 +170,10 @@ pub struct ServeArgs {
     /// Origins of web pages that may send requests, such as `https://example.org`, or `*` [default: none]
     #[arg(long, env = "FOREBAY_CORS_ORIGIN", value_name = "ORIGIN", value_delimiter = ',')]
     pub cors_origin: Option<Vec<String>>,
+    /// Further names by which the daemon is asked, without ports, or `*` for any; requests without a token for other names, and
+    /// from web pages of other origins, are refused [default: none]
+    #[arg(long, env = "FOREBAY_HOST", value_name = "NAME", value_delimiter = ',')]
+    pub host: Option<Vec<String>>,
     /// Serve a non-loopback address without access control
     #[arg(long, env = "FOREBAY_INSECURE", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub insecure: Option<bool>,

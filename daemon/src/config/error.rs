@@ -2,7 +2,7 @@
 
 use super::JWT_SECRET_VARIABLE;
 use crate::{
-    http::cors::NotAnOrigin,
+    http::{cors::NotAnOrigin, host::NotAHost},
     limits::{BODY_BYTES_MIN, CONNECTION_TIMEOUT_MIN, DRAIN_CONNECTIONS_MAX, JWT_LEEWAY_MAX, POSTGRES_TIMEOUT_MIN},
     private_files::AtPath,
 };
@@ -50,6 +50,9 @@ pub enum ConfigError {
     /// An origin that no browser sends.
     #[error("--cors-origin {0}")]
     Origin(#[from] NotAnOrigin),
+    /// A host that no request names.
+    #[error("--host {0}")]
+    Host(#[from] NotAHost),
     /// `--cores`
     #[error("--cores must be at least 1")]
     Cores,

@@ -7,7 +7,7 @@ use super::{
     file, printed,
 };
 use crate::{
-    http::cors,
+    http::{cors, host},
     limits::{
         BODY_BYTES_DEFAULT, BODY_BYTES_MIN, CONNECTION_TIMEOUT_MIN, DRAIN_CONNECTIONS_MAX, IDLE_TIMEOUT_DEFAULT,
         POSTGRES_TIMEOUT_MIN, REQUEST_TIMEOUT_DEFAULT,
@@ -84,6 +84,9 @@ pub struct Config {
     /// Origins of web pages that may send requests.
     #[serde(rename = "cors-origin", skip_serializing_if = "Vec::is_empty")]
     pub cors_origins: Vec<String>,
+    /// Further names by which the daemon is asked; `*`: any.
+    #[serde(rename = "host", skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<String>,
     /// What is logged, in the syntax of `tracing`'s `EnvFilter`.
     pub log: String,
     /// The format of log lines; `None`: text on a terminal, else JSON.
@@ -126,6 +129,7 @@ impl Config {
             access: access::access(&args, &file, |name| std::env::var(name).ok())?,
             tls: access::tls(&args, &file)?,
             cors_origins: setting!(args, file, cors_origin).unwrap_or_default(),
+            hosts: setting!(args, file, host).unwrap_or_default(),
             log: setting!(args, file, log).unwrap_or_else(|| "info".to_owned()),
             log_format: setting!(args, file, log_format),
         };
@@ -136,6 +140,7 @@ impl Config {
     fn check(&self) -> Result<(), ConfigError> {
         access::check_reach(self.listen, self.insecure, &self.access, self.tls.as_ref())?;
         self.cors_origins.iter().try_for_each(|origin| cors::check_origin(origin))?;
+        self.hosts.iter().try_for_each(|name| host::check_host(name))?;
         let is_short = |timeout: Duration| timeout < CONNECTION_TIMEOUT_MIN;
         if self.cores == Some(0) {
             Err(ConfigError::Cores)

@@ -147,6 +147,7 @@ impl<'c> Requests<'c> {
 
     /// What a request asks for, and what its sender may do, if it may proceed.
     fn admit<'h>(&mut self, head: &Head<'h>, remaining: &[u8]) -> Result<(RouteMatch<'h>, Grant), Refusal> {
+        self.server.api.check_origin(head, &mut self.cache)?;
         let found = api::find_route(head.method, head.path)?;
         let grant = self.server.api.admit(head, &found, &mut self.cache)?;
         if self.server.is_shutting_down() && self.whole_request_bytes(head, remaining).is_none() {

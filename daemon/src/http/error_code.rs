@@ -73,6 +73,8 @@ error_codes! {
     MalformedRequest "malformed_request" [400] Retry::Never, "the request is not valid HTTP";
     Unauthorized "unauthorized" [401] Retry::Never, "a valid token is needed";
     Forbidden "forbidden" [403] Retry::Never, "the token does not allow this";
+    ForbiddenOrigin "forbidden_origin" [403] Retry::Never,
+        "a web page of another origin may not send this; --cors-origin allows origins";
     NoSuchRoute "no_such_route" [404] Retry::Never, "there is no such path";
     DeadLetterNotFound "dead_letter_not_found" [404] Retry::Never, "there is no such dead letter";
     QueueNotFound "queue_not_found" [404] Retry::Never, "there is no such queue";
@@ -84,6 +86,7 @@ error_codes! {
     EncodingNotSupported "encoding_not_supported" [415] Retry::Never,
         "Content-Encoding must be gzip, zstd or identity, and only one of them";
     ExpectationFailed "expectation_failed" [417] Retry::Never, "the only supported expectation is 100-continue";
+    MisdirectedRequest "misdirected_request" [421] Retry::Never, "the host is not known to be this daemon's";
     RateLimited "rate_limited" [429] Retry::MeasuredOrS(1), "the token's rate of messages is exceeded";
     HeadTooLarge "head_too_large" [431] Retry::Never, "the head is too large";
     DeadLettersUnreadable "dead_letters_unreadable" [500] Retry::Never,

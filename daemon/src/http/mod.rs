@@ -2,7 +2,7 @@
 //!
 //! * [`request::parse`] reads a request's head, which says how the body is framed.
 //! * [`incoming::Incoming`] decodes a body as it arrives: [`chunked::Decoder`] its chunks, [`coding::Decoder`] its coding.
-//! * [`path`] splits and decodes paths and queries.
+//! * [`path`] splits and decodes paths and queries. [`host::Host`] is the host of a request or of an origin.
 //! * [`response::Response`] and [`Refusal::write_to`] write answers. [`ErrorCode`] lists all codes of refusals.
 //!
 //! Promised: it never guesses where one request ends and the next begins.
@@ -25,6 +25,7 @@ pub mod cors;
 pub mod date;
 mod error_code;
 mod gzip;
+pub mod host;
 pub mod incoming;
 pub mod path;
 mod refusal;
@@ -37,7 +38,7 @@ mod tests;
 
 pub use error_code::{ErrorCode, Retry};
 pub use refusal::Refusal;
-pub use request::{Body, Head, Method, Methods, OwnedHead, Parsed, Version};
+pub use request::{Body, FetchSite, Head, Method, Methods, OwnedHead, Parsed, Version};
 pub use response_options::ResponseOptions;
 
 /// Most header lines of a request.

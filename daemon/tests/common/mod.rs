@@ -75,6 +75,8 @@ fn command_by(launcher: &[&str], args: &[&str]) -> Command {
             command.env_remove(name.as_ref());
         }
     }
+    // The host that requests of the tests name, for short.
+    command.env("FOREBAY_HOST", "t");
     command
 }
 

@@ -1,6 +1,6 @@
 //! The headers that the daemon reads.
 
-use super::{Body, Version};
+use super::{Body, FetchSite, Version};
 use crate::http::{ErrorCode, Limits, Refusal};
 
 /// The headers, collected line by line.
@@ -13,13 +13,16 @@ pub(super) struct Fields<'a> {
     pub(super) expect_continue: bool,
     expect_other: bool,
     pub(super) prefer_minimal: bool,
-    has_host: bool,
+    pub(super) host: Option<&'a [u8]>,
     pub(super) content_type: Option<&'a str>,
     pub(super) content_encoding: Option<&'a str>,
     pub(super) idempotency_key: Option<&'a str>,
     pub(super) authorization: Option<&'a str>,
     pub(super) accept: Option<&'a str>,
     pub(super) origin: Option<&'a str>,
+    pub(super) fetch_site: FetchSite,
+    navigates: bool,
+    fetches_document: bool,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +49,9 @@ enum Name {
     IdempotencyKey,
     Origin,
     Prefer,
+    SecFetchDest,
+    SecFetchMode,
+    SecFetchSite,
     TransferEncoding,
 }
 
@@ -58,7 +64,12 @@ fn known(name: &str) -> Option<Name> {
         10 => &[("connection", Name::Connection)],
         12 => &[("content-type", Name::ContentType)],
         13 => &[("authorization", Name::Authorization)],
-        14 => &[("content-length", Name::ContentLength)],
+        14 => &[
+            ("content-length", Name::ContentLength),
+            ("sec-fetch-dest", Name::SecFetchDest),
+            ("sec-fetch-mode", Name::SecFetchMode),
+            ("sec-fetch-site", Name::SecFetchSite),
+        ],
         15 => &[("idempotency-key", Name::IdempotencyKey)],
         16 => &[("content-encoding", Name::ContentEncoding)],
         17 => &[("transfer-encoding", Name::TransferEncoding)],
@@ -115,7 +126,7 @@ impl<'a> Fields<'a> {
                 if !is_host(value) {
                     return Err(Refusal::malformed("Host is not a host"));
                 }
-                if std::mem::replace(&mut self.has_host, true) {
+                if self.host.replace(value).is_some() {
                     return Err(Refusal::malformed("more than one Host"));
                 }
                 Ok(())
@@ -125,6 +136,19 @@ impl<'a> Fields<'a> {
             Some(Name::IdempotencyKey) => once(&mut self.idempotency_key, "Idempotency-Key", value),
             Some(Name::Authorization) => once(&mut self.authorization, "Authorization", value),
             Some(Name::Origin) => once(&mut self.origin, "Origin", value),
+            // Of several lines the worst one counts.
+            Some(Name::SecFetchSite) => {
+                self.fetch_site = self.fetch_site.max(FetchSite::parse(value));
+                Ok(())
+            }
+            Some(Name::SecFetchMode) => {
+                self.navigates = value == b"navigate";
+                Ok(())
+            }
+            Some(Name::SecFetchDest) => {
+                self.fetches_document = value == b"document";
+                Ok(())
+            }
         }
     }
 
@@ -168,13 +192,18 @@ impl<'a> Fields<'a> {
         if version == Version::Http10 {
             return Ok(());
         }
-        if !self.has_host {
+        if self.host.is_none() {
             return Err(Refusal::malformed("a request of HTTP/1.1 needs a Host"));
         }
         if self.expect_other {
             return Err(Refusal::from(ErrorCode::ExpectationFailed).closing());
         }
         Ok(())
+    }
+
+    /// See [`Head::is_navigation`](super::Head::is_navigation).
+    pub(super) fn is_navigation(&self) -> bool {
+        self.navigates && self.fetches_document
     }
 
     pub(super) fn keep_alive(&self, version: Version) -> bool {

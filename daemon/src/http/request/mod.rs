@@ -3,12 +3,14 @@
 //! `httparse` splits the head into lines and checks their bytes. This module decides what the lines mean, and which are
 //! dangerous.
 
+mod fetch_site;
 mod fields;
 mod method;
 mod owned;
 mod parse;
 mod target;
 
+pub use fetch_site::FetchSite;
 pub use method::{Method, Methods};
 pub use owned::OwnedHead;
 pub use parse::parse;
@@ -76,6 +78,13 @@ pub struct Head<'a> {
     pub accept: Option<&'a str>,
     /// `Origin`
     pub origin: Option<&'a str>,
+    /// The host that is asked, with its port: the authority of a target in absolute form, else `Host` (RFC 9112 section 3.2.2). It
+    /// is visible ASCII, and may be empty.
+    pub host: Option<&'a [u8]>,
+    /// `Sec-Fetch-Site`
+    pub fetch_site: FetchSite,
+    /// Whether a browser asks for a page that it shows as a whole (`Sec-Fetch-Mode: navigate`, `Sec-Fetch-Dest: document`).
+    pub is_navigation: bool,
 }
 
 impl Head<'_> {

@@ -9,7 +9,8 @@ struct Span {
     end: u32,
 }
 
-/// What is needed of a head once its request was admitted: all but `Authorization`, which is done with by then.
+/// What is needed of a head once its request was admitted: all but `Authorization` and the host, which are done
+/// with by then.
 pub struct OwnedHead {
     /// With empty texts.
     head: Head<'static>,
@@ -49,6 +50,7 @@ impl OwnedHead {
             authorization: None,
             accept: None,
             origin: None,
+            host: None,
             method: head.method,
             version: head.version,
             head_len: head.head_len,
@@ -56,6 +58,8 @@ impl OwnedHead {
             keep_alive: head.keep_alive,
             expect_continue: head.expect_continue,
             prefer_minimal: head.prefer_minimal,
+            fetch_site: head.fetch_site,
+            is_navigation: head.is_navigation,
         };
         let texts = texts.into_boxed_str();
         Self { head, texts, path, query, content_type, content_encoding, idempotency_key, accept, origin }
@@ -90,7 +94,7 @@ mod tests {
             Content-Encoding: gzip\r\nPrefer: return=minimal\r\nExpect: 100-continue\r\n\r\n";
         let Ok(Parsed::Head(head)) = request::parse(bytes, &Limits::new(100)) else { panic!("it is a head") };
         let copy = OwnedHead::of(&head);
-        assert_eq!(copy.head(), Head { authorization: None, ..head });
+        assert_eq!(copy.head(), Head { authorization: None, host: None, ..head });
         assert!(!copy.texts.contains("secret"));
     }
 }

@@ -3,7 +3,8 @@
 use std::mem::MaybeUninit;
 
 use super::fields::Fields;
-use super::{Body, Head, Method, Parsed, Version, target};
+use super::target::{self, Target};
+use super::{Body, Head, Method, Parsed, Version};
 use crate::http::{ErrorCode, Limits, MAX_HEADERS, Refusal};
 
 /// Parses the head at the start of `buf`. Empty lines before it are skipped (RFC 9112 section 2.2). Other bytes may follow it.
@@ -62,7 +63,7 @@ fn read_head<'a>(
     limits: &Limits,
 ) -> Result<Head<'a>, Refusal> {
     let method = Method::from_token(method);
-    let (path, query) = target::split(method, target)?;
+    let Target { authority, path, query } = target::split(method, target)?;
     let mut fields = Fields::default();
     for header in headers {
         fields.take(header.name, header.value)?;
@@ -87,6 +88,9 @@ fn read_head<'a>(
         authorization: fields.authorization,
         accept: fields.accept,
         origin: fields.origin,
+        host: authority.map(str::as_bytes).or(fields.host),
+        fetch_site: fields.fetch_site,
+        is_navigation: fields.is_navigation(),
     })
 }
 

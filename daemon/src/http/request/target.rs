@@ -4,21 +4,29 @@ use super::Method;
 use super::fields::is_host;
 use crate::http::Refusal;
 
-/// Cuts a target into path and query, undecoded. It may have origin form (`/path?query`), absolute form
-/// (`http://host/path?query`, which a server must accept), or be `*` with OPTIONS. The host of the absolute form is checked
-/// and not used: every host is this one.
-pub(super) fn split(method: Method, target: &str) -> Result<(&str, &str), Refusal> {
+/// A target, undecoded.
+pub(super) struct Target<'a> {
+    /// Host and port of the absolute form.
+    pub(super) authority: Option<&'a str>,
+    pub(super) path: &'a str,
+    pub(super) query: &'a str,
+}
+
+/// Cuts a target. It may have origin form (`/path?query`), absolute form (`http://host/path?query`, which a server must accept),
+/// or be `*` with OPTIONS.
+pub(super) fn split(method: Method, target: &str) -> Result<Target<'_>, Refusal> {
     if target.bytes().any(|byte| byte == b'#') {
         return Err(Refusal::malformed("the target has a fragment"));
     }
     if target == "*" && method == Method::Options {
-        return Ok((target, ""));
+        return Ok(Target { authority: None, path: target, query: "" });
     }
     let Some(rest) = after_scheme(target) else {
         if !target.starts_with('/') {
             return Err(Refusal::malformed("the target must start with a slash"));
         }
-        return Ok(split_query(target));
+        let (path, query) = split_query(target);
+        return Ok(Target { authority: None, path, query });
     };
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, rest) = rest.split_at(end);
@@ -26,7 +34,7 @@ pub(super) fn split(method: Method, target: &str) -> Result<(&str, &str), Refusa
         return Err(Refusal::malformed("the target's host is not a host"));
     }
     let (path, query) = split_query(rest);
-    Ok((if path.is_empty() { "/" } else { path }, query))
+    Ok(Target { authority: Some(authority), path: if path.is_empty() { "/" } else { path }, query })
 }
 
 /// What is before the first question mark, and what is behind it.
