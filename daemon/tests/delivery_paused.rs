@@ -289,8 +289,13 @@ fn a_deleted_checkpoint_pauses_delivery_and_an_emptied_database_gets_everything_
     push(&daemon, 10..15);
     daemon.wait_until_paused("checkpoint_mismatch", &["row is gone", "checkpoint set --to mismatch --yes"]);
     assert_eq!(daemon.figure("pending"), 5);
+    let show = ["checkpoint", "show", "--data-dir", dir.path().to_str().unwrap(), "--postgres", &cluster.url()];
+    let shown = forebay(&show);
+    assert_eq!(shown.status.code(), Some(1), "{}", String::from_utf8_lossy(&shown.stdout));
+    assert!(String::from_utf8(shown.stdout).unwrap().contains("--to mismatch --yes"));
     check_set("mismatch", dir.path());
     daemon.wait_until_drained();
+    assert_eq!(forebay(&show).status.code(), Some(0));
     assert!(numbers(&cluster).into_iter().eq(0..15));
     cluster.psql("TRUNCATE forebay.drain_checkpoints, forebay.messages, forebay.partitions, forebay.queues").unwrap();
     push(&daemon, 15..20);

@@ -9,9 +9,12 @@
 //!     │
 //!   round      one transaction                                     batch   its records, and what becomes of each
 //!     │
-//!     ├─ checkpoint   how far PostgreSQL is, and whether that fits the log
+//!     ├─ checkpoint   how far PostgreSQL is, whether that fits the log, and what a person decides if not
 //!     └─ source       the log, read in the order of its records' numbers
 //! ```
+//!
+//! Where log and database do not fit, delivery pauses: all drainers end, and begin again after a look every few seconds or
+//! after a decision, which comes through [`Decisions`].
 //!
 //! Exactly once: a transaction moves the checkpoint together with its rows, and only from the known value. If the connection is
 //! lost while a COMMIT is under way, the next session reads the checkpoint, which tells whether it was carried out.

@@ -127,7 +127,7 @@ fn text(
                      delivered yet"
                 )?;
             }
-            if !database.rows.is_empty() && log.places.judge(&database.rows).is_ok() {
+            if !database.rows.is_empty() && log.places.judge(database).is_ok() {
                 writeln!(
                     out,
                     "  forebay checkpoint set --to database --yes    goes on where the checkpoint says: right where the database \

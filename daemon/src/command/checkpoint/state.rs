@@ -56,7 +56,7 @@ impl LogState {
     /// Whether the daemon would go on with this database, and where not, why.
     pub(super) fn judge(&self, database: &DatabaseState) -> Result<(), CheckpointMismatch> {
         self.judge_identity(database)?;
-        self.places.judge(&database.rows)
+        self.places.judge(database)
     }
 
     fn judge_identity(&self, database: &DatabaseState) -> Result<(), CheckpointMismatch> {

@@ -168,6 +168,20 @@ impl CheckpointMatch {
         }
         Ok(found)
     }
+
+    /// For a match without a row: what was drained may be delivered again only into a database that has no message.
+    ///
+    /// # Errors
+    /// [`CheckpointMismatch::RowDeleted`].
+    pub fn check_emptied(&self, lanes: &[LaneView], has_messages: bool) -> Result<(), CheckpointMismatch> {
+        match self.rewound.first() {
+            Some(&index) if has_messages => {
+                let LaneView { lane, drained, .. } = lanes[index];
+                Err(CheckpointMismatch::RowDeleted { lane, drained_ordinal: drained.ordinal })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// Whether the database is the one that the log was drained into, as far as both are known.
@@ -230,7 +244,10 @@ mod tests {
     fn without_a_row_all_is_delivered_unless_something_is_known_to_be_missing() {
         let whole = [view(0, mark(1, 0), mark(4, 40)), view(1, mark(1, 0), mark(1, 0))];
         let found = CheckpointMatch::find(None, &whole, true).unwrap();
-        assert_eq!((found.marks, found.rewound), (vec![mark(1, 0), mark(1, 0)], vec![0]));
+        assert_eq!((&found.marks, &found.rewound), (&vec![mark(1, 0), mark(1, 0)], &vec![0]));
+        assert_eq!(found.check_emptied(&whole, false), Ok(()));
+        let deleted = CheckpointMismatch::RowDeleted { lane: 0, drained_ordinal: 40 };
+        assert_eq!(found.check_emptied(&whole, true), Err(deleted), "they may come twice");
         let cut = [view(0, mark(3, 30), mark(4, 40))];
         let missing = CheckpointMismatch::RowMissing { lane: 0, oldest_ordinal: 30 };
         assert_eq!(CheckpointMatch::find(None, &cut, true), Err(missing));

@@ -17,6 +17,8 @@ pub struct DatabaseState {
     pub rows: Vec<(i32, Checkpoint)>,
     /// The database that they name.
     pub row_database: Option<DatabaseId>,
+    /// Whether it has messages, of whichever log; only asked where there is no checkpoint.
+    pub has_messages: bool,
 }
 
 impl DatabaseState {
@@ -27,7 +29,7 @@ impl DatabaseState {
     pub async fn read(conn: &mut Connection, schema_name: &str, log_id: [u8; 16]) -> Result<Self, Error> {
         let id = database::identify(conn).await?;
         let schema_version = schema::version(conn, schema_name).await?;
-        let mut state = Self { id, schema_version, rows: Vec::new(), row_database: None };
+        let mut state = Self { id, schema_version, rows: Vec::new(), row_database: None, has_messages: false };
         if schema_version != schema::VERSION {
             return Ok(state);
         }
@@ -41,6 +43,18 @@ impl DatabaseState {
             state.rows.push((row.get_i32(3)?, Checkpoint::read(&row)?));
             state.row_database = named.map(|(system_identifier, oid)| DatabaseId { system_identifier, oid });
         }
+        if state.rows.is_empty() {
+            state.has_messages = has_messages(conn, &quoted(schema_name)).await?;
+        }
         Ok(state)
     }
+}
+
+/// Whether there are messages in the quoted `schema`.
+///
+/// # Errors
+/// Those of PostgreSQL.
+pub(crate) async fn has_messages(conn: &mut Connection, schema: &str) -> Result<bool, Error> {
+    let sql = format!("SELECT EXISTS (SELECT FROM {schema}.messages)");
+    conn.query_once(&sql, &[]).await?.first().map_or(Ok(false), |row| row.get_bool(0))
 }

@@ -136,7 +136,7 @@ fn point_of_rows(log: &LogPlaces, state: &DatabaseState) -> Result<DrainPoint, D
     if state.rows.is_empty() {
         return Err(DecisionError::NoCheckpoint);
     }
-    log.judge(&state.rows).map_err(DecisionError::NoPlace)?;
+    log.judge(state).map_err(DecisionError::NoPlace)?;
     let marks = |row: &Checkpoint| {
         let mark_of = |lane: u16| row.marks().find(|(of, _)| *of == i32::from(lane)).map(|(_, mark)| mark);
         log.lanes.iter().map(|view| mark_of(view.lane).unwrap_or(view.oldest)).collect()

@@ -2,8 +2,8 @@
 
 use super::{
     checkpoint_match::{CheckpointMatch, CheckpointMismatch, LaneView},
+    database_state::DatabaseState,
     lane_views::views,
-    row::Checkpoint,
 };
 use crate::state::{
     drain_point::DrainPoint, drain_view::DrainView, lane_progress::LaneProgress, log_view::LogView, mark::Mark,
@@ -55,13 +55,15 @@ impl LogPlaces {
         })
     }
 
-    /// Whether the checkpoints `rows` fit the log, whichever database they are in.
+    /// Whether the checkpoints in `database` fit the log, whichever database it is.
     ///
     /// # Errors
     /// [`CheckpointMismatch`] of the first one that does not.
-    pub fn judge(&self, rows: &[(i32, Checkpoint)]) -> Result<(), CheckpointMismatch> {
+    pub fn judge(&self, database: &DatabaseState) -> Result<(), CheckpointMismatch> {
+        let rows = &database.rows;
         if rows.is_empty() {
-            return CheckpointMatch::find(None, &self.lanes, self.is_known).map(drop);
+            let found = CheckpointMatch::find(None, &self.lanes, self.is_known)?;
+            return found.check_emptied(&self.lanes, database.has_messages);
         }
         if let Some(drainer) = (0..rows.len()).find(|drainer| rows[*drainer].0 != *drainer as i32) {
             return Err(CheckpointMismatch::DrainerMissing { drainer });

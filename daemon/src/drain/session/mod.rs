@@ -12,7 +12,7 @@ use crate::{
         checkpoint::{
             checkpoint_match::{CheckpointMatch, CheckpointMismatch, same_database},
             checkpoint_store::CheckpointStore,
-            database_state::DatabaseState,
+            database_state::{self, DatabaseState},
             lane_views::{rewind, views},
             log_places::LogPlaces,
             row::Checkpoint,
@@ -155,7 +155,8 @@ impl Session {
         let is_known = self.drain.is_checkpoint_known();
         let found = CheckpointMatch::find(row.as_ref(), &views(&self.log, self.drainer), is_known)?;
         if row.is_none() {
-            self.check_emptied(&found).await?;
+            let has_messages = database_state::has_messages(&mut self.conn, &self.schema).await?;
+            found.check_emptied(&views(&self.log, self.drainer), has_messages)?;
         }
         rewind(&self.log, self.drainer, &found)?;
         let row = match row {
@@ -171,19 +172,6 @@ impl Session {
         self.letters.settle_unseen(self.drainer, self.checkpoint.committed_row(), !found.rewound.is_empty());
         self.letters.count(&mut self.conn).await?;
         Ok(Begun { drainers, marks: found.marks })
-    }
-
-    /// Without a checkpoint, what was drained may be delivered again only into a database that has no message.
-    async fn check_emptied(&mut self, found: &CheckpointMatch) -> Result<(), SessionError> {
-        let Some(&index) = found.rewound.first() else { return Ok(()) };
-        let sql = format!("SELECT EXISTS (SELECT FROM {}.messages)", self.schema);
-        let rows = self.conn.query_once(&sql, &[]).await?;
-        if rows.first().map_or(Ok(false), |row| row.get_bool(0))? {
-            let progress = &self.log.lanes[index];
-            let drained_ordinal = progress.drained_by(self.drainer).ordinal;
-            return Err(CheckpointMismatch::RowDeleted { lane: progress.lane.lane(), drained_ordinal }.into());
-        }
-        Ok(())
     }
 
     async fn create_checkpoint(
@@ -331,7 +319,7 @@ async fn choice_in_other_database(
         return Ok(Place::Mismatch);
     }
     let places = LogPlaces::of(log, drain, &Layout::new(&settings.wal_dir));
-    Ok(match places.map(|places| places.judge(&state.rows)) {
+    Ok(match places.map(|places| places.judge(&state)) {
         Ok(Ok(())) => Place::Database,
         Ok(Err(mismatch)) => mismatch.choice(),
         Err(error) => {
