@@ -244,6 +244,10 @@ pub const CAREFUL_ROUNDS: u32 = 16;
 /// daemon's memory. Returning memory at once would double the kernel calls of a push.
 pub const FREE_MEMORY_KEPT: Duration = Duration::from_millis(10);
 
+/// How long a push waits until it is settled that it is not kept, where the disk had no room for it. The keeper of segments
+/// tries once a second. Beyond that the push is told that nobody knows.
+pub const GIVE_UP_WAIT: Duration = Duration::from_secs(5);
+
 /// Interval of the sweep that ends the waits for commits.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
 
