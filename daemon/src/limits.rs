@@ -264,6 +264,10 @@ pub const CONTROL_REPLY_TIMEOUT: Duration = Duration::from_secs(150);
 const _: () =
     assert!(DECISION_PATIENCE.as_secs() + 2 * CONTROL_REQUEST_TIMEOUT.as_secs() < CONTROL_REPLY_TIMEOUT.as_secs());
 
+/// How long a push waits until it is settled that it is not kept, where the disk had no room for it. The keeper of segments
+/// tries once a second. Beyond that the push is told that nobody knows.
+pub const GIVE_UP_WAIT: Duration = Duration::from_secs(5);
+
 /// Interval of the sweep that ends the waits for commits.
 pub const SWEEP_INTERVAL: Duration = Duration::from_millis(20);
 

@@ -16,7 +16,7 @@ use serde_json::json;
 
 /// A refusal for want of room, as the contract has it.
 fn check_full(response: &Response) {
-    assert_eq!((response.status, response.code()), (507, "log_full".to_owned()));
+    assert_eq!((response.status, response.code()), (503, "log_full".to_owned()));
     let seconds: u64 = response.header("Retry-After").unwrap().parse().unwrap();
     assert!(seconds >= 1, "seconds: {seconds}");
 }
@@ -41,7 +41,7 @@ fn push_until_full(client: &mut Client, mut next: u64) -> u64 {
 }
 
 #[test]
-fn case_38_at_the_quota_pushes_are_refused_with_507_until_the_drain_has_made_room() {
+fn case_38_at_the_quota_pushes_are_refused_with_503_until_the_drain_has_made_room() {
     let cluster = TestCluster::start_without_fsync().unwrap();
     let dir = data_dir();
     let args = ["--cores", "1", "--wal-max-bytes", "8MiB", "--wal-segment-bytes", "1MiB", "--commit-wait-ms", "10"];

@@ -16,7 +16,7 @@ use common::{
 use forebay_cluster::{StopMode, TestCluster};
 use serde_json::{Value, json};
 use std::{
-    os::unix::{fs::FileExt, process::ExitStatusExt},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -67,7 +67,7 @@ impl Place {
 
 /// Checks that a reply is the contract's refusal for lack of space.
 fn check_full(response: &Response) {
-    assert_eq!((response.status, response.code()), (507, "log_full".to_owned()));
+    assert_eq!((response.status, response.code()), (503, "log_full".to_owned()));
     let seconds: u64 = response.header("Retry-After").unwrap().parse().unwrap();
     assert!((1..=60).contains(&seconds), "seconds: {seconds}");
 }
@@ -319,17 +319,94 @@ fn case_41_below_a_limit_of_file_sizes_segments_are_smaller_or_the_start_says_wh
     }
 }
 
+/// Pushes messages without padding. Returns the number behind the last.
+fn push_small(client: &mut Client, numbers: std::ops::Range<u64>) -> u64 {
+    for n in numbers.clone() {
+        let response = push(client, n, 0);
+        assert_eq!(response.status, 201, "{n}: {}", response.code());
+    }
+    numbers.end
+}
+
+/// Fills the disk and pushes lines until they are refused. Returns the number behind the last line that is kept.
+fn fill_and_push_until_refused(disk: &SmallDisk, daemon: &Daemon, mut next: u64) -> u64 {
+    loop {
+        disk.fill();
+        let lines: Vec<String> = (next..next + 2000).map(|n| json!({"n": n}).to_string()).collect();
+        let response = daemon.connect().post_ndjson("/push/full", lines.join("\n").as_bytes()).unwrap();
+        if response.status != 201 {
+            check_full(&response);
+            return next + response.json()["accepted"].as_u64().unwrap();
+        }
+        next += 2000;
+    }
+}
+
+/// Life cycle on a disk that copies on write and that somebody else fills: a write to a segment that exists finds no room.
+fn fill_under_existing_segments(sync: &str) {
+    let disk = match SmallDisk::btrfs() {
+        Ok(disk) => disk,
+        Err(error) => return say_not_run("case_39 on a full btrfs", &error),
+    };
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let args = ["--cores", "1", "--wal-segment-bytes", "4MiB", "--wal-max-bytes", "1GiB", "--sync", sync];
+    let mut daemon = disk.start(disk.path(), &cluster.url(), &args);
+    daemon.wait_until_drained();
+    let mut next = push_small(&mut daemon.connect(), 0..1);
+    for round in 0..2 {
+        next = fill_and_push_until_refused(&disk, &daemon, next);
+        assert!(daemon.log().contains("log_disk_full") && !daemon.log().contains("log_write_failed"));
+        // Later a drained segment may make room.
+        if round == 0 {
+            let mut client = daemon.connect();
+            for _ in 0..20 {
+                check_full(&push(&mut client, u64::MAX, 100));
+            }
+            let ready = client.get("/ready").unwrap();
+            assert_eq!((ready.status, ready.code()), (503, "log_full".to_owned()));
+        }
+        // The same after a kill, and after an orderly stop.
+        daemon.kill9();
+        daemon = disk.start(disk.path(), &cluster.url(), &args);
+        daemon.wait_until_drained();
+        next = fill_and_push_until_refused(&disk, &daemon, next);
+        assert_eq!(daemon.terminate().code(), Some(0));
+        daemon = disk.start(disk.path(), &cluster.url(), &args);
+        next = fill_and_push_until_refused(&disk, &daemon, next);
+        let filler = disk.fill();
+
+        std::fs::remove_file(filler).unwrap();
+        let mut client = daemon.connect();
+        wait_until_taken(&mut client, next);
+        next = push_small(&mut client, next + 1..next + 50);
+        daemon.wait_until_drained();
+        assert!(numbers(&daemon, &cluster, next).into_iter().eq(0..next), "what was answered, once and in order");
+    }
+    assert_eq!(daemon.figure("lostRecords"), 0);
+    assert_eq!(daemon.terminate().code(), Some(0));
+}
+
 #[test]
-fn case_41_a_write_beyond_a_limit_that_was_lowered_ends_the_daemon_with_3_and_not_by_a_signal() {
+fn case_39_on_a_full_btrfs_a_write_to_a_segment_that_exists_is_refused_and_what_was_refused_is_not_kept() {
+    fill_under_existing_segments("direct");
+}
+
+#[test]
+fn case_39_the_same_with_writes_through_the_page_cache() {
+    fill_under_existing_segments("fdatasync");
+}
+
+#[test]
+fn case_41_a_write_beyond_a_limit_that_was_lowered_is_refused_and_goes_on_when_the_limit_is_raised() {
     let mut random = Random::new(test_seed());
     let cluster = TestCluster::start_without_fsync().unwrap();
     let dir = data_dir();
     let mut next = 0;
     for postgres_is_there in [true, false, true] {
-        let mut daemon = Daemon::start(dir.path(), &cluster.url(), &["--cores", "1"]);
+        let daemon = Daemon::start(dir.path(), &cluster.url(), &["--cores", "1"]);
         daemon.wait_until_drained();
         let mut client = daemon.connect();
-        // These wait in the log until the daemon fails.
+        // These wait in the log.
         let items: Vec<Value> =
             (next..next + 20 + random.below(50)).map(|n| json!({"queue": "full", "payload": {"n": n}})).collect();
         let body = json!({"items": items, "bufferMs": 60_000, "bufferMax": 100_000});
@@ -338,20 +415,20 @@ fn case_41_a_write_beyond_a_limit_that_was_lowered_ends_the_daemon_with_3_and_no
         if !postgres_is_there {
             cluster.stop(StopMode::Fast, PATIENCE).unwrap();
         }
-        let limited = Command::new("prlimit").args(["--pid", &daemon.pid().to_string(), "--fsize=8192:"]).status();
-        assert!(limited.unwrap().success());
-        let response = push(&mut client, u64::MAX, 20_000);
-        assert_eq!((response.status, response.code()), (503, "storage_failed".to_owned()));
-        assert!(response.header("Retry-After").is_some());
-        let status = daemon.wait();
-        assert_eq!((status.code(), status.signal()), (Some(3), None), "{}", daemon.log());
-        let log = daemon.log();
-        let last = log.lines().last().unwrap();
-        assert!(last.contains("wal/lane-00/0000000001.seg") && last.contains("File too large"), "{last}");
-        if postgres_is_there {
-            let rows = common::rows(&cluster, "SELECT count(*) FROM forebay.message_log WHERE queue = 'full'");
-            assert_eq!(rows, [[next.to_string()]], "what was durable was drained before the end");
-        } else {
+        let limit = |fsize: &str| {
+            let limited = Command::new("prlimit").args(["--pid", &daemon.pid().to_string(), fsize]).status();
+            assert!(limited.unwrap().success());
+        };
+        limit("--fsize=8192:");
+        check_full(&push(&mut client, u64::MAX, 20_000));
+        let mut client = daemon.connect();
+        check_full(&push(&mut client, u64::MAX, 0));
+        assert!(daemon.log().contains("File too large") && !daemon.log().contains("log_write_failed"));
+        limit("--fsize=unlimited:");
+        wait_until_taken(&mut client, next);
+        next += 1;
+        assert_eq!(daemon.terminate().code(), Some(0));
+        if !postgres_is_there {
             cluster.start().unwrap();
         }
     }

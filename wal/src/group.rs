@@ -14,6 +14,7 @@ pub use pending::Group;
 
 use crate::{
     buffer::ChunkPool,
+    error::is_no_room,
     frame::{self, FLAG_BATCH_START, FrameHeader, HEADER_BYTES, KIND_SEAL, SegmentSeed},
     limits::{
         BLOCK_BYTES, FRAME_ALIGN_BYTES, GROUP_BYTES_MAX, NUMBER_END, QUEUED_BYTES_MAX, SEGMENT_HEADER_BYTES,
@@ -43,6 +44,8 @@ pub enum Completion {
     ShortWrite(Group),
     /// The group is durable.
     Durable,
+    /// There was no room for the group. The lane has [given its segment up](GroupCommit::give_up_segment).
+    NoRoom(WriteError),
 }
 
 /// A write or its sync failed. The lane takes nothing more.
@@ -89,6 +92,7 @@ pub struct LaneStart {
 /// - The open group collects records at `tail`.
 ///
 /// Each ordinal is the one behind the last record before the position of that name; `next_ordinal` is behind the open group.
+/// Nothing of it goes back, but what is not durable when the lane [gives a segment up](GroupCommit::give_up_segment).
 /// `assert_order` checks the invariant after each change. The test
 /// `durable_stays_behind_in_flight_behind_closed_behind_appended_whatever_happens` holds it for random operations.
 pub struct GroupCommit {
@@ -349,6 +353,8 @@ impl GroupCommit {
 
     /// Takes the outcome of a write and its sync: the number of bytes written.
     ///
+    /// If there was no room, the lane gives the segment up: see [`Completion::NoRoom`].
+    ///
     /// # Errors
     /// [`WriteError`] poisons the lane. After a failed sync the kernel may drop what it could not write, and the next sync
     /// may succeed all the same: no later success proves anything.
@@ -359,12 +365,15 @@ impl GroupCommit {
         assert!(self.is_in_flight() && group.end() == self.in_flight_end, "the group is in flight");
         let length = group.buffer.len();
         let written_bytes = match outcome {
-            // A write without progress would be repeated for ever. A direct write cannot continue within a block.
-            Ok(bytes) if bytes == 0 || !bytes.is_multiple_of(BLOCK_BYTES) => {
-                let source = io::Error::new(io::ErrorKind::WriteZero, format!("{bytes} bytes of a write of {length}"));
-                return Err(self.poison(&group, source));
+            // A write ends within its first block only where room ends. It would be repeated for ever.
+            Ok(bytes) if bytes < BLOCK_BYTES => {
+                let source =
+                    io::Error::new(io::ErrorKind::StorageFull, format!("{bytes} bytes of a write of {length}"));
+                return Ok(Completion::NoRoom(self.give_up_segment(group, source)));
             }
-            Ok(bytes) => bytes,
+            // A direct write cannot continue within a block.
+            Ok(bytes) => bytes / BLOCK_BYTES * BLOCK_BYTES,
+            Err(source) if is_no_room(&source) => return Ok(Completion::NoRoom(self.give_up_segment(group, source))),
             Err(source) => return Err(self.poison(&group, source)),
         };
         group.written_bytes += written_bytes;
@@ -377,6 +386,26 @@ impl GroupCommit {
         group.buffer.recycle(&mut self.pool);
         self.assert_order();
         Ok(Completion::Durable)
+    }
+
+    /// Drops everything that is not durable, and continues at the start of the segment behind that of `group`, whose write
+    /// failed. A part of `group` may be on the disk. Its records are refused, and their ordinals given again.
+    ///
+    /// Before their refusal is answered, [`end_segment`](crate::segments::Segments::end_segment) must have made it durable
+    /// that the segment ends before the group. That also proves that everything before it was durable, so no seal is needed.
+    fn give_up_segment(&mut self, group: Group, source: io::Error) -> WriteError {
+        let at = group.start;
+        let dropped = [group].into_iter().chain(self.closed_groups.drain(..)).chain(self.open_group.take());
+        dropped.for_each(|group| group.buffer.recycle(&mut self.pool));
+        self.closed_bytes = 0;
+        self.tail = self.segments.continue_behind(at.segment, self.durable_ordinal);
+        self.seed = self.segments.seed();
+        self.in_flight_end = self.durable_end;
+        (self.in_flight_ordinal, self.closed_ordinal) = (self.durable_ordinal, self.durable_ordinal);
+        self.next_ordinal = self.durable_ordinal;
+        self.is_sealed = true;
+        self.assert_order();
+        WriteError { at, source }
     }
 
     fn poison(&mut self, group: &Group, source: io::Error) -> WriteError {

@@ -3,7 +3,9 @@
 
 use crate::{
     error::{LogError, ignore},
-    lane::LaneShared,
+    group::WriteError,
+    lane::{GiveUpStep, LaneShared},
+    position::Position,
     segment::SegmentHeader,
     segments::{PrepareError, Segments},
     storage::Disk,
@@ -29,6 +31,7 @@ const RELEASE_INTERVAL: Duration = Duration::from_secs(1);
 /// A request to the keeper.
 enum Request {
     Prepare { header: SegmentHeader, lane: Arc<LaneShared> },
+    GiveUp { lane: Arc<LaneShared>, at: Position },
     Release { lane: u16, before: u64 },
     MarkDamaged { lane: u16, segment: u64 },
     SetRetention(Duration),
@@ -65,6 +68,12 @@ impl KeeperHandle {
         if !self.send(Request::Prepare { header, lane: Arc::clone(&lane) }) {
             lane.set_full(true);
         }
+    }
+
+    /// Has a segment end before `at`, where there was no room for a write. The keeper tells the lane when that is durable, and
+    /// when there is room again.
+    pub(crate) fn give_up(&self, lane: Arc<LaneShared>, at: Position) {
+        self.send_unanswered(Request::GiveUp { lane, at });
     }
 
     /// Releases the segments of `lane` below segment `before`: PostgreSQL has all their records.
@@ -138,7 +147,7 @@ impl Keeper {
         let stats = Arc::new(SegmentStats::default());
         stats.update(&segments);
         let handle = KeeperHandle { requests, stats: Arc::clone(&stats) };
-        let worker = Worker { segments, waiting: VecDeque::new(), stats };
+        let worker = Worker { segments, waiting: VecDeque::new(), given_up: Vec::new(), stats };
         let thread = std::thread::Builder::new().name("wal-keeper".into()).spawn(move || {
             let mut worker = worker;
             let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| worker.run(&inbox)));
@@ -169,7 +178,18 @@ struct Worker {
     segments: Segments<Disk>,
     /// Requests for segments that could not be made yet.
     waiting: VecDeque<(SegmentHeader, Arc<LaneShared>)>,
+    /// Lanes that gave a segment up and have not gone on since.
+    given_up: Vec<GivenUp>,
     stats: Arc<SegmentStats>,
+}
+
+/// A lane that gave a segment up.
+struct GivenUp {
+    lane: Arc<LaneShared>,
+    /// Where the segment ends.
+    at: Position,
+    /// Whether that is durable.
+    is_ended: bool,
 }
 
 impl Worker {
@@ -181,6 +201,7 @@ impl Worker {
             };
             match request {
                 Ok(Request::Prepare { header, lane }) => self.waiting.push_back((header, lane)),
+                Ok(Request::GiveUp { lane, at }) => self.given_up.push(GivenUp { lane, at, is_ended: false }),
                 Ok(Request::Release { lane, before }) => self.release(lane, before),
                 Ok(Request::MarkDamaged { lane, segment }) => self.segments.mark_damaged(lane, segment),
                 Ok(Request::SetRetention(retention)) => self.segments.set_retention(retention),
@@ -191,6 +212,8 @@ impl Worker {
                 Ok(Request::Stop) | Err(RecvTimeoutError::Disconnected) => return,
                 Err(RecvTimeoutError::Timeout) => self.release_retained(),
             }
+            // First: what little room there is goes to what lets clients be answered.
+            self.settle_given_up();
             self.prepare_waiting();
             self.stats.update(&self.segments);
         }
@@ -201,8 +224,35 @@ impl Worker {
         let release = self.segments.next_release().map(|at| at.saturating_duration_since(Instant::now()));
         // A segment that cannot be released must not be tried without a pause.
         let release = release.map(|wait| wait.max(RELEASE_INTERVAL));
-        let retry = (!self.waiting.is_empty()).then_some(RETRY_INTERVAL);
+        let is_waiting = !self.waiting.is_empty() || !self.given_up.is_empty();
+        let retry = is_waiting.then_some(RETRY_INTERVAL);
         release.into_iter().chain(retry).min()
+    }
+
+    /// Makes it durable where the segments end that lanes gave up, then lets these lanes go on if there is room.
+    fn settle_given_up(&mut self) {
+        let Self { segments, given_up, .. } = self;
+        given_up.retain_mut(|given_up| match given_up.end(segments) {
+            Ok(()) => true,
+            Err(error) if error.is_no_room() => true,
+            Err(error) => given_up.fail(Arc::new(error)),
+        });
+        if given_up.iter().all(|given_up| !given_up.is_ended) {
+            return;
+        }
+        match segments.probe_room() {
+            Ok(()) => given_up.retain(|given_up| {
+                if given_up.is_ended {
+                    given_up.lane.add_give_up_step(GiveUpStep::HasRoom);
+                }
+                !given_up.is_ended
+            }),
+            Err(error) if error.is_no_room() => {}
+            Err(error) => {
+                let error = Arc::new(error);
+                given_up.retain(|given_up| !given_up.is_ended || given_up.fail(Arc::clone(&error)));
+            }
+        }
     }
 
     fn release_retained(&mut self) {
@@ -264,5 +314,24 @@ impl Worker {
         if !lane.is_full() {
             tracing::error!(code = "segment_not_made", %error, "no further segment can be made; pushes are refused when the last is full");
         }
+    }
+}
+
+impl GivenUp {
+    /// Makes it durable where the segment ends, and tells the lane.
+    fn end(&mut self, segments: &mut Segments<Disk>) -> Result<(), LogError> {
+        if !self.is_ended {
+            segments.end_segment(self.lane.lane(), self.at)?;
+            self.is_ended = true;
+            self.lane.add_give_up_step(GiveUpStep::Ended);
+        }
+        Ok(())
+    }
+
+    /// Tells the lane that the disk fails. Returns whether the lane is still to go on: it is not.
+    fn fail(&self, error: Arc<LogError>) -> bool {
+        let error = WriteError { at: self.at, source: io::Error::other(error) };
+        self.lane.add_give_up_step(GiveUpStep::Failed(error));
+        false
     }
 }

@@ -36,6 +36,10 @@ pub struct LaneShared {
     is_full: AtomicBool,
     is_refusing: AtomicBool,
     is_poisoned: AtomicBool,
+    /// Whether the lane gave a segment up and has not gone on since.
+    has_given_up: AtomicBool,
+    /// What the keeper has done about it and the lane has not taken yet.
+    give_up_steps: Mutex<VecDeque<GiveUpStep>>,
     /// Segments that the keeper has made and the lane has not taken yet.
     ready_segments: Mutex<VecDeque<(u64, Arc<File>)>>,
     tail_cache: Arc<TailCache>,
@@ -73,16 +77,21 @@ impl LaneShared {
         self.appended_ordinal.load(Ordering::Relaxed)
     }
 
-    /// Whether the quota or the disk has no room for the segment that the lane has requested.
+    /// Whether the quota or the disk has no room for the segment that the lane has requested, or the disk had none for a
+    /// write to one that exists.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.is_full.load(Ordering::Relaxed)
+        self.is_full.load(Ordering::Relaxed) || self.has_given_up()
+    }
+
+    fn has_given_up(&self) -> bool {
+        self.has_given_up.load(Ordering::Relaxed)
     }
 
     /// Whether the lane refused a batch because it was full, and has got no segment since.
     #[must_use]
     pub fn is_refusing(&self) -> bool {
-        self.is_full() && self.is_refusing.load(Ordering::Relaxed)
+        self.has_given_up() || self.is_full() && self.is_refusing.load(Ordering::Relaxed)
     }
 
     /// Whether a write or sync failed.
@@ -103,6 +112,16 @@ impl LaneShared {
         self.set_full(false);
     }
 
+    /// Tells the lane what was done about the segment that it gave up.
+    pub(crate) fn add_give_up_step(&self, step: GiveUpStep) {
+        self.lock_give_up_steps().push_back(step);
+        self.signal();
+    }
+
+    fn lock_give_up_steps(&self) -> MutexGuard<'_, VecDeque<GiveUpStep>> {
+        self.give_up_steps.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Opens a segment's file as the lane writes to it.
     pub(crate) fn open_segment(&self, layout: &Layout, segment: u64) -> Result<File, LogError> {
         let path = layout.segment(self.lane, segment);
@@ -120,6 +139,31 @@ impl LaneShared {
         let signalled = rustix::io::write(&self.event, &1_u64.to_ne_bytes());
         ignore(signalled, "an eventfd takes no more when its counter is at its limit, and then it is readable");
     }
+}
+
+/// What the keeper has done about a segment that a lane gave up.
+#[derive(Debug)]
+pub(crate) enum GiveUpStep {
+    /// It is durable where the segment ends.
+    Ended,
+    /// There is room again, so the lane goes on.
+    HasRoom,
+    /// The disk fails.
+    Failed(WriteError),
+}
+
+/// What an event of a lane led to.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Whether more became durable.
+    pub more_is_durable: bool,
+    /// The write for which there was no room. The lane gives its segment up and takes nothing. Whether the records that are
+    /// not durable are kept is open.
+    pub no_room: Option<WriteError>,
+    /// Whether it is settled that these records are not kept. No reader ever returns them; others get their ordinals.
+    pub are_refused: bool,
+    /// Whether there is room again, so that the lane goes on.
+    pub has_room_again: bool,
 }
 
 /// A lane that is open and not yet started on its thread.
@@ -157,6 +201,8 @@ impl UnstartedLane {
             is_full: AtomicBool::new(false),
             is_refusing: AtomicBool::new(false),
             is_poisoned: AtomicBool::new(false),
+            has_given_up: AtomicBool::new(false),
+            give_up_steps: Mutex::new(VecDeque::new()),
             ready_segments: Mutex::new(VecDeque::new()),
             tail_cache: Arc::new(TailCache::new(tail_cache_bytes)),
             event: Arc::new(event),
@@ -174,7 +220,7 @@ impl UnstartedLane {
             commit.add_ready_segment(*segment);
         }
         let Self { shared, files, next_number, keeper, .. } = self;
-        let mut lane = Lane { shared, commit, ring, files, next_number, keeper };
+        let mut lane = Lane { has_given_up: false, shared, commit, ring, files, next_number, keeper };
         lane.request_segments();
         Ok(lane)
     }
@@ -192,7 +238,8 @@ pub enum AppendError {
     /// Too many bytes wait for the disk, or the next segment is being made: try again after the lane's next event.
     #[error("too much waits for the disk, or the next segment is being made")]
     Busy,
-    /// The quota is reached, or the disk is full: try again after the drain has released a segment.
+    /// The quota is reached, or the disk is full: try again after the drain has released a segment, or somebody has made
+    /// room on the disk.
     #[error("there is no room for another segment")]
     Full,
     /// A write failed earlier. The lane takes nothing more.
@@ -209,6 +256,8 @@ pub struct Lane {
     files: VecDeque<(u64, Arc<File>)>,
     next_number: Arc<AtomicU64>,
     keeper: KeeperHandle,
+    /// Whether the lane gave a segment up and has not gone on since.
+    has_given_up: bool,
 }
 
 impl Lane {
@@ -220,6 +269,9 @@ impl Lane {
     pub fn append(&mut self, records: &[Record<'_>]) -> Result<Appended, AppendError> {
         if self.shared.is_poisoned() {
             return Err(AppendError::Poisoned);
+        }
+        if self.has_given_up {
+            return Err(AppendError::Full);
         }
         let is_full = self.is_full();
         if is_full && self.shared.is_refusing() {
@@ -277,10 +329,8 @@ impl Lane {
         }
         let Some((segment, file)) = self.files.front() else { unreachable!("the segment of a group is open") };
         assert_eq!(*segment, start.segment, "the segment of a group is open");
-        self.ring.start(group, Arc::clone(file)).map_err(|source| {
-            self.shared.is_poisoned.store(true, Ordering::SeqCst);
-            WriteError { at: start, source }
-        })?;
+        let started = self.ring.start(group, Arc::clone(file));
+        started.map_err(|source| self.poison(WriteError { at: start, source }))?;
         // Copies while the disk writes. The rest of a short write was inserted with its group.
         if let Some(group) = self.ring.in_flight().filter(|group| group.is_unwritten()) {
             self.shared.tail_cache.insert(start, group.unwritten());
@@ -288,13 +338,17 @@ impl Lane {
         Ok(())
     }
 
-    /// Takes completions and ready segments. Returns whether more became durable. Call [`submit`](Self::submit) afterwards:
-    /// it starts to write what was appended meanwhile.
+    /// Takes completions, ready segments, and what the keeper has done. Call [`submit`](Self::submit) afterwards: it starts
+    /// to write what was appended meanwhile.
     ///
     /// # Errors
     /// [`WriteError`]: the lane is poisoned. What is not durable yet never will be.
-    pub fn on_event(&mut self) -> Result<bool, WriteError> {
+    pub fn on_event(&mut self) -> Result<Progress, WriteError> {
+        let mut progress = Progress::default();
         self.take_ready_segments();
+        if self.has_given_up {
+            self.take_give_up_steps(&mut progress)?;
+        }
         let before = self.commit.durable_ordinal();
         while let Some((group, outcome)) = self.ring.take_completed() {
             match self.commit.complete(group, outcome) {
@@ -304,13 +358,45 @@ impl Lane {
                     self.shared.durable_end.store(self.commit.durable_end().pack(), Ordering::SeqCst);
                     self.shared.durable_ordinal.store(self.commit.durable_ordinal(), Ordering::SeqCst);
                 }
-                Err(error) => {
-                    self.shared.is_poisoned.store(true, Ordering::SeqCst);
-                    return Err(error);
+                Ok(Completion::NoRoom(error)) => {
+                    self.give_up(&error);
+                    progress.no_room = Some(error);
                 }
+                Err(error) => return Err(self.poison(error)),
             }
         }
-        Ok(self.commit.durable_ordinal() > before)
+        progress.more_is_durable = self.commit.durable_ordinal() > before;
+        Ok(progress)
+    }
+
+    /// Has the keeper make it durable where the segment ends, and find out when there is room again.
+    fn give_up(&mut self, error: &WriteError) {
+        self.has_given_up = true;
+        self.shared.has_given_up.store(true, Ordering::Relaxed);
+        self.shared.appended_ordinal.store(self.commit.durable_ordinal(), Ordering::Relaxed);
+        self.request_segments();
+        self.keeper.give_up(Arc::clone(&self.shared), error.at);
+    }
+
+    fn take_give_up_steps(&mut self, progress: &mut Progress) -> Result<(), WriteError> {
+        let steps = std::mem::take(&mut *self.shared.lock_give_up_steps());
+        for step in steps {
+            match step {
+                GiveUpStep::Ended => progress.are_refused = true,
+                GiveUpStep::HasRoom => {
+                    progress.has_room_again = true;
+                    self.has_given_up = false;
+                    self.shared.has_given_up.store(false, Ordering::Relaxed);
+                }
+                GiveUpStep::Failed(error) => return Err(self.poison(error)),
+            }
+        }
+        Ok(())
+    }
+
+    fn poison(&self, error: WriteError) -> WriteError {
+        self.shared.is_poisoned.store(true, Ordering::SeqCst);
+        error
     }
 
     fn take_ready_segments(&mut self) {
@@ -360,11 +446,15 @@ impl Lane {
         self.commit.queued_bytes()
     }
 
-    /// Whether no segment is ready behind the current one, and none will be before one is released.
+    /// Whether no segment is ready behind the current one, and none will be before one is released; or whether the disk has
+    /// no room for writes.
     #[must_use]
     pub fn is_full(&self) -> bool {
         // The lane may not have taken the last segment that there is room for.
-        self.commit.ready_segments() == 0 && self.shared.is_full() && self.shared.lock_ready_segments().is_empty()
+        let is_without_segment = self.commit.ready_segments() == 0
+            && self.shared.is_full.load(Ordering::Relaxed)
+            && self.shared.lock_ready_segments().is_empty();
+        self.has_given_up || is_without_segment
     }
 
     /// Whether everything appended is durable.

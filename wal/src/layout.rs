@@ -2,7 +2,7 @@
 
 use crate::{
     error::LogError,
-    segment::{file_name, lane_dir_name, parse_lane_dir_name},
+    segment::{end_name, file_name, lane_dir_name, parse_lane_dir_name},
     storage::Storage,
 };
 use std::{
@@ -51,6 +51,12 @@ impl Layout {
         self.lane(lane).join(file_name(segment))
     }
 
+    /// The file that says where a segment ends that the lane gave up: see [`end_name`].
+    #[must_use]
+    pub fn segment_end(&self, lane: u16, segment: u64) -> PathBuf {
+        self.lane(lane).join(end_name(segment))
+    }
+
     /// The directory of segments that wait to be recycled.
     #[must_use]
     pub fn free(&self) -> PathBuf {
@@ -61,6 +67,20 @@ impl Layout {
     #[must_use]
     pub fn set_aside(&self) -> PathBuf {
         self.root.join(SET_ASIDE_DIR)
+    }
+
+    /// The block at which a segment ends that the lane gave up; `None` if it did not give it up.
+    ///
+    /// # Errors
+    /// [`LogError::Io`] if the file that says so cannot be opened.
+    pub fn read_segment_end<S: Storage>(&self, storage: &S, lane: u16, segment: u64) -> Result<Option<u32>, LogError> {
+        let path = self.segment_end(lane, segment);
+        match storage.open(&path) {
+            // A block beyond every segment excludes nothing.
+            Ok((_, length)) => Ok(Some(u32::try_from(length).unwrap_or(u32::MAX))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(LogError::io("open", path)(error)),
+        }
     }
 
     /// The lanes that have a directory, in ascending order.

@@ -42,6 +42,10 @@ pub const POOLED_CHUNKS_MAX: usize = 16;
 /// has only one: otherwise a machine of many cores would write gigabytes of zeros at its first start.
 pub const SEGMENTS_AHEAD: usize = 2;
 
+/// Bytes that a disk must take before a lane goes on that found no room on it: some dozens of usual groups, so that the lane
+/// does not give up the next segment at once.
+pub const ROOM_PROBE_BYTES: usize = 1 << 20;
+
 /// Free segments that wait to be recycled. Further ones are deleted, for the disk may have other users.
 pub const SEGMENTS_FREE_MAX: usize = 16;
 

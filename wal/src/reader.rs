@@ -4,7 +4,7 @@ use crate::{
     error::LogError,
     frame::{FrameHeader, SegmentSeed},
     layout::Layout,
-    limits::SEGMENT_HEADER_BYTES,
+    limits::{BLOCK_BYTES, SEGMENT_HEADER_BYTES},
     position::{Position, segment_start},
     recovery::RecoveredLane,
     scan::{Extent, Item, ReadAt, Scan, is_bad_sector},
@@ -221,8 +221,9 @@ impl<S: Storage> LaneReader<S> {
         };
         if is_complete && !open.is_complete {
             open.scan.set_unfinished_block(self.unfinished_block(segment)?);
+            let end = self.segment_end(segment)?.map_or(open.length, |end| end.min(open.length));
             // A file that was cut shorter than the reader has come has nothing more.
-            open.scan.extend_to(open.length.max(self.position.offset));
+            open.scan.extend_to(end.max(self.position.offset));
             open.is_complete = true;
         } else if !is_complete {
             open.scan.extend_to(end.offset);
@@ -245,6 +246,12 @@ impl<S: Storage> LaneReader<S> {
         let file = CachedFile { file, cache: self.tail_cache.clone().map(|cache| (cache, segment)) };
         let scan = Scan::new(file, extent);
         Ok(OpenSegment { segment, scan, length, returned_blocks: 0, deferred_item: None, is_complete: false })
+    }
+
+    /// Offset at which `segment` ends, if the lane gave it up.
+    fn segment_end(&self, segment: u64) -> Result<Option<u32>, LogError> {
+        let block = self.layout.read_segment_end(&self.storage, self.lane, segment)?;
+        Ok(block.map(|block| block.saturating_mul(BLOCK_BYTES as u32)))
     }
 
     /// The block of the unfinished group of `segment`, from the header of the next segment; 0 if it has none.

@@ -141,6 +141,22 @@ pub fn parse_file_name(name: &str) -> Option<u64> {
     (number > 0 && file_name(number) == name).then_some(number)
 }
 
+/// The name of the file that says where a segment ends that the lane gave up. It lies beside the segment.
+///
+/// The file's length in bytes is the *number of the block* at which the segment ends. It holds nothing, so that it takes
+/// no room: it is made when there is none.
+#[must_use]
+pub fn end_name(segment: u64) -> String {
+    format!("{segment:010}.end")
+}
+
+/// The segment that [`end_name`] gives `name`; `None` for any other name.
+#[must_use]
+pub fn parse_end_name(name: &str) -> Option<u64> {
+    let number = name.strip_suffix(".end")?.parse().ok()?;
+    (number > 0 && end_name(number) == name).then_some(number)
+}
+
 /// The name of a lane's directory in the log's directory.
 #[must_use]
 pub fn lane_dir_name(lane: u16) -> String {
@@ -200,6 +216,10 @@ mod tests {
         assert_eq!(parse_file_name(&file_name(7)), Some(7));
         for name in ["7.seg", "0000000000.seg", "0000000007.seg.tmp", "+000000007.seg", "x"] {
             assert_eq!(parse_file_name(name), None, "{name}");
+        }
+        assert_eq!(parse_end_name(&end_name(7)), Some(7));
+        for name in ["7.end", "0000000000.end", "0000000007.seg"] {
+            assert_eq!(parse_end_name(name), None, "{name}");
         }
         assert_eq!(parse_lane_dir_name("lane-07"), Some(7));
         assert_eq!(parse_lane_dir_name("lane-7"), None);

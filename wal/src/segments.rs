@@ -12,9 +12,10 @@ use self::{
     lane_segments::{LaneSegments, SegmentState},
 };
 use crate::{
-    error::LogError,
+    error::{LogError, ignore},
     layout::Layout,
-    limits::SEGMENT_HEADER_BYTES,
+    limits::{BLOCK_BYTES, ROOM_PROBE_BYTES, SEGMENT_HEADER_BYTES},
+    position::Position,
     recovery::{FoundSegment, RecoveredLane},
     segment::{SegmentHeader, file_name, lane_dir_name},
     storage::Storage,
@@ -22,9 +23,12 @@ use crate::{
 use std::{
     collections::{BTreeSet, HashMap},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
+
+/// File in the directory of free segments that is written to find out whether there is room.
+const ROOM_PROBE_FILE: &str = "room.tmp";
 
 /// Why a segment was not prepared.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +54,8 @@ pub struct Segments<S> {
     retention: Duration,
     /// How many retained segments were released before their time.
     early_releases: u64,
+    /// The segments, by lane and number, beside which a file says where they [end](crate::segment::end_name).
+    ended: BTreeSet<(u16, u64)>,
     /// Lanes that a segment has left while their directory is not synced.
     unsynced_lanes: BTreeSet<u16>,
 }
@@ -82,6 +88,7 @@ impl<S: Storage> Segments<S> {
             free,
             retention: Duration::ZERO,
             early_releases: 0,
+            ended: BTreeSet::new(),
             unsynced_lanes: BTreeSet::new(),
         };
         for lane in recovered {
@@ -95,7 +102,15 @@ impl<S: Storage> Segments<S> {
         for found in &recovered.segments {
             self.add_found(lane, *found);
         }
-        if recovered.tail_header.is_some() {
+        for &segment in &recovered.ended {
+            match recovered.segments.iter().any(|found| found.segment == segment) {
+                true => drop(self.ended.insert((lane, segment))),
+                false => self.remove_end(lane, segment),
+            }
+        }
+        // The tail behind a segment that was given up may have been made long before it: its header knows too little.
+        let is_behind_end = recovered.ended.iter().any(|segment| segment + 1 == recovered.tail.segment);
+        if recovered.tail_header.is_some() || is_behind_end {
             let last = recovered.segments.iter().rfind(|found| found.records > 0);
             self.lanes.entry(lane).or_default().pin_from(last.map(|found| found.segment));
         }
@@ -163,16 +178,88 @@ impl<S: Storage> Segments<S> {
             } else {
                 self.make(header).map_err(PrepareError::Failed)
             };
-            let lacks_room = match &outcome {
-                Err(PrepareError::Quota) => true,
-                Err(PrepareError::Failed(error)) => error.is_no_room(),
-                Ok(()) => false,
-            };
             // Retained segments make room before anything is refused.
-            if !lacks_room || !self.release_oldest_retained()? {
+            let has_made_room = match &outcome {
+                Err(PrepareError::Quota) => self.release_oldest_retained()?,
+                Err(PrepareError::Failed(error)) if error.is_no_room() => self.make_room()?,
+                Err(PrepareError::Failed(_)) | Ok(()) => false,
+            };
+            if !has_made_room {
                 return outcome;
             }
         }
+    }
+
+    /// Gives up what segment `at.segment` of `lane` holds from `at` on: the records there are refused. Afterwards it is
+    /// durable that no reader returns them.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]. Nothing is certain then; try again.
+    pub fn end_segment(&mut self, lane: u16, at: Position) -> Result<(), LogError> {
+        self.with_room(|segments| {
+            let (made, path) = (segments.free.new_path(), segments.layout.segment_end(lane, at.segment));
+            let block = u64::from(at.offset) / BLOCK_BYTES as u64;
+            let created = segments.storage.create_sparse(&made, block);
+            created
+                .and_then(|()| segments.storage.rename(&made, &path))
+                .map_err(|error| segments.discard(&made, LogError::io("create", &path)(error)))?;
+            segments.ended.insert((lane, at.segment));
+            let lane_dir = segments.layout.lane(lane);
+            segments.storage.sync_dir(&lane_dir).map_err(LogError::io("sync", lane_dir))
+        })
+    }
+
+    /// Finds out whether the disk takes a write again. On a disk that copies on write, a segment that exists may lack room
+    /// too.
+    ///
+    /// # Errors
+    /// [`LogError::Io`]: it does not.
+    pub fn probe_room(&mut self) -> Result<(), LogError> {
+        self.with_room(|segments| {
+            let path = segments.layout.free().join(ROOM_PROBE_FILE);
+            // Not zeros: some file systems do not store them.
+            let written = segments.storage.write_small(&path, &[0xa5; ROOM_PROBE_BYTES]);
+            let outcome = written.map_err(LogError::io("write", &path));
+            outcome.map_err(|error| segments.discard(&path, error))?;
+            segments.storage.remove(&path).map_err(LogError::io("remove", &path))
+        })
+    }
+
+    /// Repeats an operation that finds no room for as long as something can make room.
+    fn with_room(&mut self, mut operation: impl FnMut(&mut Self) -> Result<(), LogError>) -> Result<(), LogError> {
+        loop {
+            match operation(self) {
+                Err(error) if error.is_no_room() => {
+                    if !self.make_room()? {
+                        return Err(error);
+                    }
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Gives room back to the disk: deletes a free segment, or else releases a retained one. Returns whether there was one.
+    ///
+    /// Where writing to a free segment takes room, only its removal makes some.
+    fn make_room(&mut self) -> Result<bool, LogError> {
+        let Some(path) = self.free.pop() else { return self.release_oldest_retained() };
+        match self.storage.remove(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                self.free.push(path.clone());
+                Err(LogError::io("remove", path)(error))
+            }
+            _ => {
+                self.total_bytes -= self.segment_bytes;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Removes a file that could not be made. Returns the error that it was made with.
+    fn discard(&self, path: &Path, error: LogError) -> LogError {
+        ignore(self.storage.remove(path), "it was not made, or it is replaced or removed later");
+        error
     }
 
     fn make(&mut self, header: SegmentHeader) -> Result<(), LogError> {
@@ -324,15 +411,25 @@ impl<S: Storage> Segments<S> {
                 _ => self.total_bytes -= state.length_bytes,
             }
         }
-        // Before the sync, which may fail: the name is gone, and another attempt would not find it.
+        // Before what may fail: the name is gone, and another attempt would not find it.
         if let Some(lane) = self.lanes.get_mut(&lane) {
             lane.remove(segment);
+        }
+        // After the segment: without its end the segment would show what was refused.
+        if self.ended.remove(&(lane, segment)) {
+            self.remove_end(lane, segment);
         }
         if state.is_damaged {
             let dir = self.layout.set_aside();
             self.storage.sync_dir(&dir).map_err(LogError::io("sync", &dir))?;
         }
         Ok(())
+    }
+
+    /// Removes the file that says where a segment ends. The segment is gone.
+    fn remove_end(&self, lane: u16, segment: u64) {
+        let removed = self.storage.remove(&self.layout.segment_end(lane, segment));
+        ignore(removed, "it says nothing without its segment, and the next start removes it");
     }
 
     /// Makes it durable that segments have left a lane. A freed file gets another header only afterwards: a crash must not

@@ -37,6 +37,9 @@ pub trait Storage: Send + Sync + 'static {
     fn write_first_block(&self, path: &Path, block: &[u8; BLOCK_BYTES]) -> io::Result<()>;
     /// Creates or replaces a small file. Its data is durable afterwards, its name is not.
     fn write_small(&self, path: &Path, content: &[u8]) -> io::Result<()>;
+    /// Creates or replaces a file of `length` bytes without content: it takes no room for data. It is durable afterwards,
+    /// its name is not.
+    fn create_sparse(&self, path: &Path, length: u64) -> io::Result<()>;
     /// Reads a small file: at most 64 KiB of it.
     fn read_small(&self, path: &Path) -> io::Result<Vec<u8>>;
     /// Renames a file. Replaces the target.
@@ -230,6 +233,12 @@ impl Storage for Disk {
     fn write_small(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
         file.write_all(content)?;
+        file.sync_all()
+    }
+
+    fn create_sparse(&self, path: &Path, length: u64) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+        file.set_len(length)?;
         file.sync_all()
     }
 

@@ -100,6 +100,7 @@ fn complete(commit: &mut GroupCommit, mut group: forebay_wal::group::Group) {
         let bytes = group.unwritten().map(<[u8]>::len).sum();
         match commit.complete(group, Ok(bytes)).unwrap() {
             Completion::ShortWrite(again) => group = again,
+            Completion::NoRoom(error) => panic!("{error}"),
             Completion::Durable => return,
         }
     }

@@ -139,13 +139,16 @@ fn files_have_the_names_that_the_page_gives_them() {
             ["file", lane, number] => {
                 assert_eq!(layout.segment(lane.parse().unwrap(), number.parse().unwrap()).to_str(), Some(&**name));
             }
+            ["end", lane, number] => {
+                assert_eq!(layout.segment_end(lane.parse().unwrap(), number.parse().unwrap()).to_str(), Some(&**name));
+            }
             ["free"] => assert_eq!(layout.free().to_str(), Some(&**name)),
             ["set-aside"] => assert_eq!(layout.set_aside().to_str(), Some(&**name)),
             ["set-aside", "0", "1"] => assert_eq!(damaged_segment_is_set_aside_as(), *name),
             _ => panic!("the page names {what}"),
         }
     }
-    assert_eq!(names.fields.len(), 8);
+    assert_eq!(names.fields.len(), 9);
 }
 
 fn new_log(dir: &std::path::Path) -> log::Log {

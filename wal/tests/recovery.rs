@@ -245,6 +245,9 @@ impl Storage for Releasing {
     fn write_small(&self, _: &Path, _: &[u8]) -> io::Result<()> {
         unreachable!("recovery writes nothing")
     }
+    fn create_sparse(&self, _: &Path, _: u64) -> io::Result<()> {
+        unreachable!("recovery makes nothing")
+    }
     fn read_small(&self, path: &Path) -> io::Result<Vec<u8>> {
         Disk.read_small(path)
     }

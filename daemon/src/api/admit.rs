@@ -49,7 +49,7 @@ pub(super) fn admit(
     Ok(grant)
 }
 
-/// 503 for messages that the log accepted before a write failed.
+/// 503 for messages that the log accepted and of which nobody knows whether it keeps them.
 #[must_use]
 pub fn storage_failed_meanwhile() -> Refusal {
     Refusal::new(ErrorCode::StorageFailed, "a write to the log failed; whether this was kept is not known").closing()

@@ -137,6 +137,12 @@ impl Api {
         self.endpoints.max_body_bytes
     }
 
+    /// The refusal of a push for which the log has no room.
+    #[must_use]
+    pub fn log_full(&self) -> Refusal {
+        push::log_full(&self.endpoints.drain, &self.endpoints.log)
+    }
+
     /// How the request with this head is to be answered.
     #[must_use]
     pub fn response_options(&self, head: &Head<'_>) -> ResponseOptions {

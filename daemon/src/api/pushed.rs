@@ -1,12 +1,12 @@
 //! The reply to a push.
 
-use super::writer::ReplyWriter;
+use super::{reply::Reply, writer::ReplyWriter};
 use crate::{
     http::{
         Refusal, ResponseOptions,
         response::{JSON, json_string, push_number},
     },
-    ingest::{CommitOutcome, PendingCommit},
+    ingest::{CommitOutcome, LaneWriter, NotDurable, PendingCommit, Ticket},
     state::mailbox::{Delivery, Fate},
 };
 use smallvec::SmallVec;
@@ -45,8 +45,14 @@ pub struct Pushed<'a> {
     pub items: SmallVec<[PushedItem<'a>; 1]>,
     /// How many there are.
     pub count: u64,
-    /// They are durable when the lane has come so far.
-    pub end_ordinal: u64,
+    /// Those that may not be durable yet.
+    pub ticket: Option<Ticket>,
+    /// The batches of `ticket`: the ordinal behind each, and the count of messages up to there.
+    batches: SmallVec<[(u64, u64); 1]>,
+    /// How many messages come before `batches`. They are durable.
+    durable_count: u64,
+    /// Whether each line is a message, so that some may be kept and others not.
+    pub is_lines: bool,
     /// The commits that it waits for, in the order of the items.
     pub commits: SmallVec<[PendingCommit; 1]>,
     /// What became of messages that are counted instead of listed, if there are any. They come before those of `commits`.
@@ -71,7 +77,10 @@ impl<'a> Pushed<'a> {
             form,
             items: SmallVec::new(),
             count: 0,
-            end_ordinal: 0,
+            ticket: None,
+            batches: SmallVec::new(),
+            durable_count: 0,
+            is_lines: false,
             commits: SmallVec::new(),
             counted: None,
             ended_by: None,
@@ -80,11 +89,51 @@ impl<'a> Pushed<'a> {
 
     /// The same push, which borrows nothing.
     pub(super) fn into_owned(self) -> Pushed<'static> {
-        let Self { form, items, count, end_ordinal, commits, counted, ended_by } = self;
+        let Self { form, items, count, ticket, batches, durable_count, is_lines, commits, counted, ended_by } = self;
         // In exactly as much memory as they need.
         let mut owned = SmallVec::with_capacity(items.len());
         owned.extend(items.into_iter().map(PushedItem::into_owned));
-        Pushed { form, items: owned, count, end_ordinal, commits, counted, ended_by }
+        Pushed { form, items: owned, count, ticket, batches, durable_count, is_lines, commits, counted, ended_by }
+    }
+
+    /// Prepares for another batch.
+    ///
+    /// # Errors
+    /// [`NotDurable::Refused`]: of the earlier ones not all are kept.
+    pub(super) fn begin_batch(&mut self, lane: &LaneWriter) -> Result<(), NotDurable> {
+        if let Some(ticket) = &self.ticket
+            && !lane.can_extend(ticket)?
+        {
+            self.set_durable();
+        }
+        Ok(())
+    }
+
+    /// Adds a batch that was appended.
+    pub(super) fn add_batch(&mut self, count: u64, ticket: Ticket) {
+        self.count += count;
+        self.batches.push((ticket.end(), self.count));
+        match &mut self.ticket {
+            Some(earlier) => earlier.extend(&ticket),
+            None => self.ticket = Some(ticket),
+        }
+    }
+
+    /// Notes that all its messages are durable.
+    pub(super) fn set_durable(&mut self) {
+        (self.ticket, self.durable_count) = (None, self.count);
+        self.batches.clear();
+    }
+
+    /// The reply if the messages behind `durable_ordinal` are not kept for the reason in `refusal`.
+    pub(super) fn refused(mut self, durable_ordinal: u64, refusal: Refusal) -> Reply<'a> {
+        if !self.is_lines {
+            return Reply::Refused(refusal);
+        }
+        let kept = self.batches.iter().rev().find(|(end, _)| *end <= durable_ordinal);
+        self.count = kept.map_or(self.durable_count, |(_, count)| *count);
+        self.ended_by = Some(Box::new(refusal));
+        Reply::Pushed(self)
     }
 
     /// Bytes of memory that it has, about.

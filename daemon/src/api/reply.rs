@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     http::{Refusal, ResponseOptions, cors, response::JSON},
-    ingest::PendingReply,
+    ingest::{PendingReply, Ticket},
     state::pg_answer::PgAnswer,
 };
 use std::{
@@ -51,12 +51,21 @@ impl<'a> Reply<'a> {
         Self::Whole(WholeReply { head: ReplyHead { status: 204, content_type: "", lines }, body: Vec::new() })
     }
 
-    /// Everything that was appended for it is durable when the lane has come so far.
+    /// What was appended for it and may not be durable yet.
     #[must_use]
-    pub fn end_ordinal(&self) -> u64 {
+    pub fn ticket(&self) -> Option<&Ticket> {
         match self {
-            Self::Pushed(pushed) => pushed.end_ordinal,
-            _ => 0,
+            Self::Pushed(pushed) => pushed.ticket.as_ref(),
+            _ => None,
+        }
+    }
+
+    /// The reply if what was appended for it behind `durable_ordinal` is not kept for the reason in `refusal`.
+    #[must_use]
+    pub fn refused(self, durable_ordinal: u64, refusal: Refusal) -> Self {
+        match self {
+            Self::Pushed(pushed) => pushed.refused(durable_ordinal, refusal),
+            other => other,
         }
     }
 

@@ -18,6 +18,7 @@ use crate::{
         incoming::{Bound, Incoming},
         response::CONTINUE,
     },
+    ingest::NotDurable,
     limits::READ_BUFFER_BYTES,
     rt::Transport,
 };
@@ -145,13 +146,22 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
         let before_bytes = out.len();
         let (next, consumed) = match self.requests.pass(&buffer, started.as_deref(), out) {
             None => (None, 0),
-            Some(Pass { mut next, consumed, end_ordinal, waiting }) => {
-                if end_ordinal > 0 {
+            Some(Pass { mut next, consumed, ticket, waiting }) => {
+                if ticket.is_some() {
                     self.server.lane.request_write(waiting.is_empty());
                 }
-                if self.server.lane.durable(end_ordinal).await.is_err() {
+                if let Err(not_durable) = self.server.lane.durable(ticket.as_ref()).await {
                     out.truncate(before_bytes);
-                    self.server.api.write_refusal(&storage_failed_meanwhile(), ResponseOptions::CLOSING, out);
+                    let refusal = match (not_durable, ticket) {
+                        (NotDurable::Refused { durable_ordinal }, Some(ticket))
+                            if ticket.is_behind(durable_ordinal) =>
+                        {
+                            self.server.api.log_full()
+                        }
+                        // Of several pushes the first may be kept.
+                        _ => storage_failed_meanwhile(),
+                    };
+                    self.server.api.write_refusal(&refusal, ResponseOptions::CLOSING, out);
                     next = NextStep::Close;
                 } else if !waiting.is_empty() {
                     self.replies = in_reverse(waiting);
@@ -217,16 +227,19 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
         self.exchange.watch().go_on(Phase::Busy);
         let options = if is_whole { self.requests.current(options) } else { options.closing() };
         let closes = reply.closes(options) || !options.keep_alive;
-        let end_ordinal = reply.end_ordinal();
-        if end_ordinal > 0 {
+        if reply.ticket().is_some() {
             self.server.lane.request_write(reply.is_settled());
         }
         self.exchange.request_ended();
-        if self.server.lane.durable(end_ordinal).await.is_err() {
-            let refusal = storage_failed_meanwhile();
-            self.server.api.write_refusal(&refusal, options.closing(), &mut self.exchange.out);
-            return if is_whole { NextStep::Close } else { NextStep::Linger };
-        }
+        let reply = match self.server.lane.durable(reply.ticket()).await {
+            Ok(()) => reply,
+            Err(NotDurable::Refused { durable_ordinal }) => reply.refused(durable_ordinal, self.server.api.log_full()),
+            Err(NotDurable::Unknown) => {
+                let refusal = storage_failed_meanwhile();
+                self.server.api.write_refusal(&refusal, options.closing(), &mut self.exchange.out);
+                return if is_whole { NextStep::Close } else { NextStep::Linger };
+            }
+        };
         let is_written = reply.is_settled() && self.server.api.write_reply(&reply, options, &mut self.exchange.out);
         if !is_written {
             self.replies = in_reverse(vec![(reply, options)]);

@@ -7,6 +7,7 @@ use crate::{
     access::Grant,
     api::{self, Reply, RouteMatch},
     http::{Body, ErrorCode, Head, Limits, OwnedHead, Parsed, Refusal, ResponseOptions, chunked::Decoder, request},
+    ingest::Ticket,
     limits::PIPELINED_MAX,
     panics::panic_if_planted,
 };
@@ -53,8 +54,8 @@ pub(super) struct Pass<'b> {
     pub(super) next: NextStep,
     /// Bytes at the buffer's start that are done with.
     pub(super) consumed: usize,
-    /// The replies may leave when the lane is durable up to here.
-    pub(super) end_ordinal: u64,
+    /// The replies may leave when this is durable.
+    pub(super) ticket: Option<Ticket>,
     /// Replies that wait for more than the disk, and all behind them.
     pub(super) waiting: Vec<(Reply<'b>, ResponseOptions)>,
 }
@@ -80,7 +81,7 @@ impl<'c> Requests<'c> {
         started: Option<&'b StartedRequest>,
         out: &mut Vec<u8>,
     ) -> Option<Pass<'b>> {
-        let mut pass = Pass { next: NextStep::Again, consumed: 0, end_ordinal: 0, waiting: Vec::new() };
+        let mut pass = Pass { next: NextStep::Again, consumed: 0, ticket: None, waiting: Vec::new() };
         if let Some(started) = started {
             let total_bytes = started.total_bytes();
             assert!(total_bytes <= buffer.len(), "the body was read to its end");
@@ -179,7 +180,12 @@ impl<'c> Requests<'c> {
 
     /// Appends a reply to `out`, or to those that wait. Returns whether the connection is closed after it.
     fn answer<'b>(&self, reply: Reply<'b>, options: ResponseOptions, pass: &mut Pass<'b>, out: &mut Vec<u8>) -> bool {
-        pass.end_ordinal = pass.end_ordinal.max(reply.end_ordinal());
+        if let Some(ticket) = reply.ticket() {
+            match &mut pass.ticket {
+                Some(earlier) => earlier.extend(ticket),
+                None => pass.ticket = Some(ticket.clone()),
+            }
+        }
         let closes = reply.closes(options) || !options.keep_alive;
         let is_written =
             pass.waiting.is_empty() && reply.is_settled() && self.server.api.write_reply(&reply, options, out);

@@ -69,6 +69,7 @@ async fn sweep(server: Rc<Server>, timeouts: Timeouts, pulses: Arc<[Pulse]>, cor
         server.api.set_date(unix_now());
         connections.sweep(&server, now);
         seal.sweep(&server.lane);
+        server.lane.end_long_waits();
         server.end_if_done();
     }
 }

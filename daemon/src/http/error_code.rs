@@ -104,7 +104,7 @@ error_codes! {
     ShuttingDown "shutting_down" [503] Retry::AfterS(1), "the daemon is shutting down";
     HttpVersionNotSupported "http_version_not_supported" [505] Retry::Never,
         "the only supported versions are HTTP/1.0 and HTTP/1.1";
-    LogFull "log_full" [507, 503] Retry::MeasuredOrS(1), "the log's quota is reached, or its disk is full";
+    LogFull "log_full" [503] Retry::MeasuredOrS(1), "the log's quota is reached, or its disk is full";
 }
 
 impl ErrorCode {
@@ -152,7 +152,7 @@ mod tests {
             assert!(texts.insert(code.text()), "{code} comes twice");
             assert!(!code.sentence().is_empty() && !code.sentence().ends_with('.'), "{code}");
             for status in code.statuses() {
-                let helps = matches!(status, 429 | 503 | 507);
+                let helps = matches!(status, 429 | 503);
                 assert_eq!(code.retry().default_s().is_some(), helps, "{code} {status}");
             }
         }

@@ -149,7 +149,6 @@ fn reason(status: u16) -> &'static str {
         500 => "Internal Server Error",
         501 => "Not Implemented",
         505 => "HTTP Version Not Supported",
-        507 => "Insufficient Storage",
         _ => "",
     }
 }

@@ -67,6 +67,21 @@ impl CommitWindow {
         self.pause.set(if are_few { pause_after(write_time) } else { Duration::ZERO });
     }
 
+    /// Nothing is collected or in flight any more: there was no room for it.
+    pub(crate) fn clear(&self) {
+        self.write_started_at.take();
+        self.pause.take();
+        for pushes in [
+            &self.collecting_pushes,
+            &self.collecting_acked_on_write,
+            &self.in_flight_pushes,
+            &self.in_flight_acked_on_write,
+            &self.expected_pushes,
+        ] {
+            pushes.set(0);
+        }
+    }
+
     /// The early pause: after a write that answers many clients, lets the answers leave with one turn, pauses, and takes in
     /// with another turn what has come meanwhile. Does nothing during a write.
     ///

@@ -1,8 +1,11 @@
 //! A core's way into the log: appends to its lane, and the waits for what was appended to become durable.
 
-use super::commit_window::CommitWindow;
+use super::{
+    commit_window::CommitWindow,
+    ticket::{NotDurable, Stretch, Ticket},
+};
 use crate::{
-    limits::WINDOW_BYTES,
+    limits::{GIVE_UP_WAIT, WINDOW_BYTES},
     rt::Notify,
     state::{
         drain_signal::Patience,
@@ -11,7 +14,7 @@ use crate::{
     },
 };
 use forebay_wal::{
-    group::{Appended, Record, WriteError},
+    group::{Record, WriteError},
     lane::{AppendError, Lane},
     position::Position,
     segment::{file_name, lane_dir_name},
@@ -20,14 +23,11 @@ use std::{
     cell::{Cell, Ref, RefCell},
     collections::VecDeque,
     future::poll_fn,
+    rc::Rc,
     sync::Arc,
     task::{Poll, Waker},
+    time::Instant,
 };
-
-/// The lane took a failed write: records that are not durable yet never will be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a write to the log failed")]
-pub struct Poisoned;
 
 /// The write with which a lane failed. Next step: check the disk, then start the daemon again.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -64,6 +64,10 @@ pub struct LaneWriter {
     event_waiters: RefCell<Vec<Waker>>,
     events: Cell<u64>,
     has_failed: Cell<bool>,
+    /// The records that are appended now belong to it.
+    stretch: RefCell<Rc<Stretch>>,
+    /// Since when it is open whether the records are kept for which there was no room.
+    unsettled_since: Cell<Option<Instant>>,
     is_shutting_down: Cell<bool>,
     on_failure: Box<dyn Fn(LaneFailed)>,
 }
@@ -82,22 +86,25 @@ impl LaneWriter {
             event_waiters: RefCell::default(),
             events: Cell::new(0),
             has_failed: Cell::new(false),
+            stretch: RefCell::default(),
+            unsettled_since: Cell::new(None),
             is_shutting_down: Cell::new(false),
             on_failure,
         }
     }
 
-    /// Appends a batch, whole or not at all. `patience` says when the drain should take it.
+    /// Appends a batch, whole or not at all. `patience` says when the drain should take it. Returns the number of the first
+    /// record as well.
     ///
     /// # Errors
     /// With [`AppendError::Busy`] the batch may fit after [`room`](Self::room).
-    pub fn append(&self, records: &[Record<'_>], patience: Patience) -> Result<Appended, AppendError> {
+    pub fn append(&self, records: &[Record<'_>], patience: Patience) -> Result<(u64, Ticket), AppendError> {
         if self.log.has_failed() {
             return Err(AppendError::Poisoned);
         }
         let appended = self.lane.borrow_mut().append(records)?;
         self.register_commit(appended.end_ordinal, records.len() as u64, patience);
-        Ok(appended)
+        Ok((appended.first_number, Ticket::new(Rc::clone(&self.stretch.borrow()), appended.end_ordinal)))
     }
 
     /// Waits until a lane that was busy may have room. Returns also when the daemon shuts down.
@@ -114,22 +121,55 @@ impl LaneWriter {
         self.wake_writer();
     }
 
-    /// Waits until everything below `end_ordinal` is durable.
+    /// Waits until the records of `ticket` are durable, if there are any.
     ///
     /// # Errors
-    /// [`Poisoned`]: it never will be.
-    pub async fn durable(&self, end_ordinal: u64) -> Result<(), Poisoned> {
-        poll_fn(|cx| {
-            if self.lane.borrow().durable_ordinal() >= end_ordinal {
-                Poll::Ready(Ok(()))
-            } else if self.has_failed.get() {
-                Poll::Ready(Err(Poisoned))
-            } else {
-                self.durability_waiters.borrow_mut().push((end_ordinal, cx.waker().clone()));
+    /// [`NotDurable`]: they are not, or nobody knows.
+    pub async fn durable(&self, ticket: Option<&Ticket>) -> Result<(), NotDurable> {
+        let Some(ticket) = ticket else { return Ok(()) };
+        poll_fn(|cx| match self.outcome(ticket) {
+            Some(outcome) => Poll::Ready(outcome),
+            None => {
+                self.durability_waiters.borrow_mut().push((ticket.end(), cx.waker().clone()));
                 Poll::Pending
             }
         })
         .await
+    }
+
+    /// What became of the records of `ticket`, if that is known.
+    fn outcome(&self, ticket: &Ticket) -> Option<Result<(), NotDurable>> {
+        if let Some(settled) = ticket.settled() {
+            return Some(settled);
+        }
+        if self.lane.borrow().durable_ordinal() >= ticket.end() {
+            return Some(Ok(()));
+        }
+        let is_unknown = self.has_failed.get() || self.unsettled_since.get().is_some_and(|since| self.is_over(since));
+        is_unknown.then_some(Err(NotDurable::Unknown))
+    }
+
+    /// Whether nobody waits longer for what is unsettled `since` then.
+    fn is_over(&self, since: Instant) -> bool {
+        self.is_shutting_down.get() || since.elapsed() >= GIVE_UP_WAIT
+    }
+
+    /// Whether further records can be counted together with those of `ticket`.
+    ///
+    /// # Errors
+    /// [`NotDurable::Refused`]: those are not kept.
+    pub fn can_extend(&self, ticket: &Ticket) -> Result<bool, NotDurable> {
+        match ticket.settled() {
+            Some(settled) => settled.map(|()| false),
+            None => Ok(ticket.is_of(&self.stretch.borrow())),
+        }
+    }
+
+    /// Ends the waits for what has been unsettled for too long.
+    pub fn end_long_waits(&self) {
+        if self.unsettled_since.get().is_some_and(|since| self.is_over(since)) {
+            self.wake_durable(u64::MAX);
+        }
     }
 
     /// Waits for the next event of the lane: a write or a segment was completed, the lane failed, or the daemon shuts down.
@@ -169,6 +209,7 @@ impl LaneWriter {
     pub fn shut_down(&self) -> bool {
         let is_first = !self.is_shutting_down.replace(true);
         if is_first {
+            self.end_long_waits();
             self.wake_waiters();
         }
         is_first
@@ -238,8 +279,17 @@ impl LaneWriter {
     pub(super) fn on_event(&self) {
         let outcome = self.lane.borrow_mut().on_event();
         match outcome {
-            Ok(more_is_durable) => {
-                if more_is_durable {
+            Ok(progress) => {
+                if progress.are_refused {
+                    self.refuse_unsettled();
+                }
+                if progress.has_room_again {
+                    tracing::info!("the log has room again; pushes are accepted");
+                }
+                if let Some(no_room) = &progress.no_room {
+                    self.begin_to_give_up(no_room);
+                }
+                if progress.more_is_durable {
                     self.window.write_ended();
                     // A large group goes before the woken tasks have their turn.
                     if self.is_large() {
@@ -270,15 +320,45 @@ impl LaneWriter {
         }
     }
 
+    /// There was no room for a write. What is not durable stays open until it is durable where the segment ends.
+    fn begin_to_give_up(&self, no_room: &WriteError) {
+        self.unsettled_since.set(Some(Instant::now()));
+        self.window.clear();
+        let durable_ordinal = self.lane.borrow().durable_ordinal();
+        self.registered.borrow_mut().retain(|commit| commit.end_ordinal <= durable_ordinal);
+        let (lane, file) = self.file_of(no_room.at);
+        tracing::error!(
+            code = "log_disk_full",
+            lane,
+            file,
+            offset = no_room.at.offset,
+            error = %no_room.source,
+            "there was no room for a write to the log; pushes are refused until there is some"
+        );
+    }
+
+    /// What was open is settled: it is refused.
+    fn refuse_unsettled(&self) {
+        self.unsettled_since.set(None);
+        let durable_ordinal = self.lane.borrow().durable_ordinal();
+        self.stretch.take().end(durable_ordinal);
+        self.wake_durable(u64::MAX);
+    }
+
+    /// The lane, and the file of a position in it.
+    fn file_of(&self, at: Position) -> (u16, String) {
+        let lane = self.lane.borrow().shared().lane();
+        (lane, format!("wal/{}/{}", lane_dir_name(lane), file_name(at.segment)))
+    }
+
     fn poison(&self, failed: &WriteError) {
         if self.has_failed.replace(true) {
             return;
         }
         // First of all: the daemon is about to end, and no other core may take a push meanwhile.
         self.log.set_failed(LogFailure::Storage);
-        let Position { segment, offset } = failed.at;
-        let lane = self.lane.borrow().shared().lane();
-        let file = format!("wal/{}/{}", lane_dir_name(lane), file_name(segment));
+        let offset = failed.at.offset;
+        let (lane, file) = self.file_of(failed.at);
         tracing::error!(
             code = "log_write_failed",
             lane,

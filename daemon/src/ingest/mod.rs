@@ -12,9 +12,11 @@ mod log_task;
 mod pending_commits;
 mod pending_reply;
 mod quiet_seal;
+mod ticket;
 
-pub use lane_writer::{LaneFailed, LaneWriter, Poisoned};
+pub use lane_writer::{LaneFailed, LaneWriter};
 pub use log_task::spawn as spawn_log_task;
 pub use pending_commits::{CommitOutcome, PendingCommit, PendingCommits};
 pub use pending_reply::{PendingReplies, PendingReply};
 pub use quiet_seal::QuietSeal;
+pub use ticket::{NotDurable, Ticket};

@@ -14,6 +14,9 @@ use tempfile::TempDir;
 /// The size of every small disk.
 pub const DISK_BYTES: u64 = 64 << 20;
 
+/// The size of a small btrfs: it takes none that is much smaller.
+pub const BTRFS_BYTES: u64 = 128 << 20;
+
 /// Why a small disk could not be mounted.
 #[derive(Debug, thiserror::Error)]
 pub enum MountError {
@@ -69,14 +72,27 @@ impl SmallDisk {
     /// # Errors
     /// The reason why none can be mounted.
     pub fn ext4() -> Result<Self, MountError> {
+        Self::image(DISK_BYTES, &["mkfs.ext4", "-q", "-F", "-m", "0"])
+    }
+
+    /// A file system that `mkfs` makes in an image of so many bytes.
+    fn image(bytes: u64, mkfs: &[&str]) -> Result<Self, MountError> {
         let dir = data_dir();
         let (mount_point, image) = (dir.path().join("disk"), dir.path().join("image"));
         std::fs::create_dir(&mount_point).unwrap();
-        File::create(&image).unwrap().set_len(DISK_BYTES).unwrap();
+        File::create(&image).unwrap().set_len(bytes).unwrap();
         let image = image.to_str().unwrap();
-        run(&["mkfs.ext4", "-q", "-F", "-m", "0", image])?;
+        run(&[mkfs, &[image]].concat())?;
         run(&["mount", "-o", "loop", image, mount_point.to_str().unwrap()])?;
         Ok(Self { mount_point, holder: None, launcher: Vec::new(), _dir: dir })
+    }
+
+    /// A btrfs, which copies on write, in an image of [`BTRFS_BYTES`]; needs root, loop devices and `mkfs.btrfs`.
+    ///
+    /// # Errors
+    /// The reason why none can be mounted.
+    pub fn btrfs() -> Result<Self, MountError> {
+        Self::image(BTRFS_BYTES, &["mkfs.btrfs", "-q"])
     }
 
     /// The path for a daemon on the disk.
@@ -101,12 +117,16 @@ impl SmallDisk {
         Daemon::start_by(&launcher, data_dir, postgres, args)
     }
 
-    /// Writes a file until the disk is full. Returns its path for the test.
+    /// Writes a file until the disk is full, behind what it has already. Returns its path for the test.
     pub fn fill(&self) -> PathBuf {
         let path = self.outside().join("filler");
-        let mut file = File::create(&path).unwrap();
-        for piece_bytes in [1 << 20, 4096, 1] {
+        let mut file = File::options().create(true).append(true).open(&path).unwrap();
+        // Where the disk reserves more for a write than it takes, a sync makes room again.
+        for piece_bytes in [1 << 20, 1 << 20, 4096, 4096, 4096, 1] {
             while file.write_all(&vec![1; piece_bytes]).is_ok() {}
+            if let Err(error) = file.sync_all() {
+                eprintln!("{}: {error}", path.display());
+            }
         }
         path
     }

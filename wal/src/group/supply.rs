@@ -82,6 +82,21 @@ impl SegmentSupply {
         segment_start(self.current)
     }
 
+    /// Makes the segment behind `segment` the current one, whether it is ready or not. Nothing was written to it, nor to
+    /// those behind it. Returns the position of its first group.
+    pub(super) fn continue_behind(&mut self, segment: u64, base_ordinal: u64) -> Position {
+        let last_ready = self.current + self.ready_count;
+        self.current = segment + 1;
+        self.is_current_ready = last_ready >= self.current;
+        self.ready_count = last_ready.saturating_sub(self.current);
+        if self.last_requested < self.current {
+            self.last_requested = self.current;
+            self.unrequested_current = Some(self.header(self.current, 0, base_ordinal));
+        }
+        self.assert_order();
+        segment_start(self.current)
+    }
+
     /// The header of a segment that should be made now, if there is one. Each is returned once.
     pub(super) fn take_request(&mut self, base_number: u64, base_ordinal: u64) -> Option<SegmentHeader> {
         let ahead = if self.current == self.first { 1 } else { SEGMENTS_AHEAD as u64 };
@@ -99,10 +114,14 @@ impl SegmentSupply {
         }
         self.last_requested += 1;
         self.assert_order();
+        self.header(self.last_requested, base_number, base_ordinal)
+    }
+
+    fn header(&self, segment: u64, base_number: u64, base_ordinal: u64) -> SegmentHeader {
         SegmentHeader {
             log_id: self.log_id,
             lane: self.lane,
-            segment: self.last_requested,
+            segment,
             segment_bytes: self.segment_bytes,
             base_number,
             base_ordinal,

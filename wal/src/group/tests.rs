@@ -77,13 +77,65 @@ fn case_27_after_a_failed_write_or_sync_nothing_is_taken_or_acknowledged() {
 }
 
 #[test]
-fn a_write_without_progress_or_within_a_block_poisons_instead_of_looping() {
-    for bytes in [0, 512] {
+fn a_write_that_ends_within_a_block_continues_at_its_start_or_has_no_room() {
+    for (written, continues) in [(0, false), (512, false), (BLOCK_BYTES + 512, true)] {
         let mut lane = lane();
-        push(&mut lane, b"1").unwrap();
+        push(&mut lane, &vec![b'x'; 2 * BLOCK_BYTES]).unwrap();
         let group = lane.take_next_group().unwrap();
-        assert!(lane.complete(group, Ok(bytes)).is_err());
+        match lane.complete(group, Ok(written)).unwrap() {
+            Completion::ShortWrite(group) => {
+                assert!(continues);
+                assert_eq!(group.next_write().offset as usize, SEGMENT_HEADER_BYTES + BLOCK_BYTES);
+            }
+            Completion::NoRoom(_) => assert!(!continues),
+            Completion::Durable => panic!("not all was written"),
+        }
     }
+}
+
+#[test]
+fn without_room_what_is_not_durable_is_dropped_and_the_lane_continues_in_the_next_segment() {
+    for errno in [28, 122, 27] {
+        let mut lane = lane();
+        push(&mut lane, b"durable").unwrap();
+        let group = lane.take_next_group().unwrap();
+        let length = bytes_of(&group);
+        assert!(matches!(lane.complete(group, Ok(length)), Ok(Completion::Durable)));
+        let durable_end = lane.durable_end();
+
+        // One group in flight, and others behind it as far as the segment after the next.
+        lane.add_ready_segment(2);
+        lane.add_ready_segment(3);
+        push(&mut lane, b"in flight").unwrap();
+        let group = lane.take_next_group().unwrap();
+        for _ in 0..3 {
+            push(&mut lane, &vec![b'x'; SEGMENT_BYTES as usize / 2]).unwrap();
+        }
+        assert_eq!((lane.tail.segment, lane.ready_segments()), (3, 0));
+        let outcome = lane.complete(group, Err(io::Error::from_raw_os_error(errno))).unwrap();
+        let Completion::NoRoom(error) = outcome else { panic!("errno {errno} is a lack of room") };
+        assert_eq!(error.at, durable_end);
+        assert_eq!((lane.durable_end(), lane.durable_ordinal()), (durable_end, 1));
+        assert!(lane.is_idle() && lane.is_sealed() && !lane.seal(9) && lane.queued_bytes() == 0);
+        assert_eq!((lane.tail, lane.ready_segments()), (segment_start(2), 1));
+
+        assert_eq!(push(&mut lane, b"later").unwrap().end_ordinal, 2, "the ordinal is given again");
+        let group = lane.take_next_group().unwrap();
+        assert_eq!(group.start(), segment_start(2));
+    }
+}
+
+#[test]
+fn without_room_before_the_next_segment_is_there_the_lane_waits_for_it() {
+    let mut lane = lane();
+    push(&mut lane, b"1").unwrap();
+    let group = lane.take_next_group().unwrap();
+    assert!(matches!(lane.complete(group, Err(io::Error::from_raw_os_error(28))), Ok(Completion::NoRoom(_))));
+    assert_eq!(push(&mut lane, b"2"), Err(AppendRefusal::Busy));
+    let header = lane.take_segment_request(40).unwrap();
+    assert_eq!((header.segment, header.base_number, header.base_ordinal), (2, 40, 0));
+    lane.add_ready_segment(2);
+    assert_eq!(push(&mut lane, b"2").unwrap().end_ordinal, 1);
 }
 
 #[test]
@@ -174,6 +226,7 @@ proptest! {
                         match lane.complete(group, Ok(written)).unwrap() {
                             Completion::ShortWrite(group) => in_flight = Some(group),
                             Completion::Durable => durable = end,
+                            Completion::NoRoom(error) => panic!("{error}"),
                         }
                     }
                 }

@@ -18,11 +18,12 @@ use crate::{
     limits::SEGMENT_HEADER_BYTES,
     position::{Position, segment_start},
     scan::{Item, ReadAt, is_bad_sector},
-    segment::{HeaderError, SegmentHeader, parse_file_name},
+    segment::{HeaderError, SegmentHeader, parse_end_name, parse_file_name},
     storage::Storage,
 };
 use progress::Progress;
 use segment_scan::{FoundHeader, SegmentContext, SegmentEnd, SegmentScanner};
+use std::collections::BTreeMap;
 
 /// Findings of a lane that are kept. A wrecked disk must not fill the memory.
 const FINDINGS_MAX: usize = 1000;
@@ -74,6 +75,8 @@ pub struct RecoveredLane {
     pub is_sealed: bool,
     /// How many segments are ready behind the tail's.
     pub ready_count: usize,
+    /// The segments that the lane gave up, and others whose [end](crate::segment::end_name) was left behind.
+    pub ended: Vec<u64>,
     /// Further segments, which have no record and cannot be used as they are.
     pub unused: Vec<FoundSegment>,
     /// What the operator should know.
@@ -120,13 +123,15 @@ pub fn recover_lane<S: Storage>(
     options: RecoverOptions,
 ) -> Result<RecoveredLane, LogError> {
     let scanner = SegmentScanner { storage, layout, lane, options };
-    Recovery { scanner, progress: Progress::default() }.run()
+    Recovery { scanner, progress: Progress::default(), ends: BTreeMap::new() }.run()
 }
 
 /// The recovery of one lane.
 struct Recovery<'a, S: Storage> {
     scanner: SegmentScanner<'a, S>,
     progress: Progress,
+    /// The blocks at which segments end that the lane gave up.
+    ends: BTreeMap<u64, u32>,
 }
 
 impl<S: Storage> Recovery<'_, S> {
@@ -137,11 +142,12 @@ impl<S: Storage> Recovery<'_, S> {
             self.progress.first_ordinal = Some(0);
         }
         let headers = self.read_headers(&numbers)?;
+        let last_ended = self.last_ended(&numbers);
         let tail_index = self.tail_index(&numbers, &headers)?;
         let mut tail: Option<(FoundSegment, SegmentEnd)> = None;
         for (index, &segment) in numbers.iter().enumerate() {
             // Behind the last segment that was written to, a crash may leave any of those that were ready.
-            if index > 0 && tail_index.is_some_and(|tail| index <= tail) {
+            if index > 0 && tail_index.map_or(last_ended.is_some(), |tail| index <= tail) {
                 let missing = numbers[index - 1] + 1..segment;
                 missing
                     .take(FINDINGS_MAX)
@@ -150,7 +156,8 @@ impl<S: Storage> Recovery<'_, S> {
             let next = headers.get(index + 1).and_then(|next| next.header).filter(|next| next.segment == segment + 1);
             let unfinished_block = next.map_or(0, |next| next.previous_unfinished_block);
             let is_tail = Some(index) == tail_index;
-            let context = SegmentContext { segment, header: headers[index], unfinished_block, is_tail };
+            let end_block = self.ends.get(&segment).copied();
+            let context = SegmentContext { segment, header: headers[index], unfinished_block, end_block, is_tail };
             let (found, end) = match self.scanner.scan(context, &mut self.progress) {
                 Err(error) if self.is_released(&error) && !is_tail => {
                     self.progress.forget_through(segment);
@@ -159,17 +166,29 @@ impl<S: Storage> Recovery<'_, S> {
                 outcome => outcome?,
             };
             self.progress.segments.push(found);
+            if end_block.is_some() {
+                // Everything before the end was durable when the lane gave the segment up.
+                self.progress.is_unsealed = false;
+            }
             if is_tail {
                 tail = Some((found, end));
             }
         }
-        Ok(self.finish(&headers, tail))
+        Ok(self.finish(&headers, tail, last_ended))
     }
 
-    /// The index of the last segment that was written to, or of the first if none was.
+    /// The last segment that the lane gave up, if there is one.
+    fn last_ended(&self, numbers: &[u64]) -> Option<u64> {
+        self.ends.keys().rev().copied().find(|segment| numbers.binary_search(segment).is_ok())
+    }
+
+    /// The index of the last segment that was written to, or of the first if none was. A segment that the lane gave up is
+    /// never written again: the tail is behind it. `None` if no segment is there.
     fn tail_index(&self, numbers: &[u64], headers: &[FoundHeader]) -> Result<Option<usize>, LogError> {
-        for (index, &segment) in numbers.iter().enumerate().rev() {
-            let context = SegmentContext { segment, header: headers[index], unfinished_block: 0, is_tail: true };
+        let first = self.last_ended(numbers).map_or(0, |ended| numbers.partition_point(|segment| *segment <= ended));
+        for (index, &segment) in numbers.iter().enumerate().skip(first).rev() {
+            let header = headers[index];
+            let context = SegmentContext { segment, header, unfinished_block: 0, end_block: None, is_tail: true };
             let (mut scan, _) = self.scanner.open(context)?;
             let path = self.scanner.layout.segment(self.scanner.lane, segment);
             match scan.next_item().map_err(LogError::io("read", path))? {
@@ -177,7 +196,7 @@ impl<S: Storage> Recovery<'_, S> {
                 _ => return Ok(Some(index)),
             }
         }
-        Ok((!numbers.is_empty()).then_some(0))
+        Ok((first < numbers.len()).then_some(first))
     }
 
     /// The numbers of the lane's segments, in order.
@@ -187,11 +206,23 @@ impl<S: Storage> Recovery<'_, S> {
         for name in self.scanner.storage.list(&dir).map_err(LogError::io("list", &dir))? {
             match parse_file_name(&name) {
                 Some(segment) if segment <= Position::SEGMENT_MAX => numbers.push(segment),
-                _ => self.progress.report(Finding::ForeignFile { name }),
+                _ => match parse_end_name(&name) {
+                    Some(segment) => self.read_end(segment)?,
+                    None => self.progress.report(Finding::ForeignFile { name }),
+                },
             }
         }
         numbers.sort_unstable();
         Ok(numbers)
+    }
+
+    fn read_end(&mut self, segment: u64) -> Result<(), LogError> {
+        let SegmentScanner { storage, layout, lane, .. } = &self.scanner;
+        // A running daemon may have released the segment meanwhile.
+        if let Some(block) = layout.read_segment_end(*storage, *lane, segment)? {
+            self.ends.insert(segment, block);
+        }
+        Ok(())
     }
 
     fn read_headers(&mut self, numbers: &[u64]) -> Result<Vec<FoundHeader>, LogError> {
@@ -250,15 +281,20 @@ impl<S: Storage> Recovery<'_, S> {
         !self.scanner.options.sync && error.is_not_found()
     }
 
-    fn finish(self, headers: &[FoundHeader], tail: Option<(FoundSegment, SegmentEnd)>) -> RecoveredLane {
-        let Self { scanner, mut progress } = self;
+    fn finish(
+        self,
+        headers: &[FoundHeader],
+        tail: Option<(FoundSegment, SegmentEnd)>,
+        last_ended: Option<u64>,
+    ) -> RecoveredLane {
+        let Self { scanner, mut progress, ends } = self;
         let RecoverOptions { log_id, segment_bytes, .. } = scanner.options;
         let headers = headers.iter().filter_map(|found| found.header);
         let base_ordinal = headers.map(|header| header.base_ordinal).max().unwrap_or(0);
         let next_ordinal = progress.next_ordinal.max(base_ordinal);
         // Where the lane continues. If that segment is still to be made: the unfinished block of the one before.
         let (tail, previous_unfinished_block) = match tail {
-            None => (segment_start(1), Some(0)),
+            None => (segment_start(last_ended.map_or(1, |ended| ended + 1)), Some(0)),
             Some((found, end)) => match end.unfinished {
                 // A damaged segment, or one of another size, is read and no longer written to.
                 None if found.damaged || found.length_bytes != segment_bytes => {
@@ -301,6 +337,7 @@ impl<S: Storage> Recovery<'_, S> {
             next_ordinal,
             next_number: progress.next_number,
             ready_count,
+            ended: ends.into_keys().collect(),
             unused,
             segments: progress.segments,
             findings: progress.findings,

@@ -49,6 +49,8 @@ pub(super) struct SegmentContext {
     pub(super) header: FoundHeader,
     /// Block of the unfinished group, by the header of the next segment; 0 if there is none.
     pub(super) unfinished_block: u32,
+    /// Block at which the segment ends, if the lane gave it up.
+    pub(super) end_block: Option<u32>,
     /// Whether the segment is the last that was written to. Only there a write may not have finished.
     pub(super) is_tail: bool,
 }
@@ -103,10 +105,11 @@ impl<S: Storage> SegmentScanner<'_, S> {
         if self.options.sync {
             self.storage.sync(&file).map_err(LogError::io("sync", &path))?;
         }
+        let end = context.end_block.map_or(u32::MAX, |block| block.saturating_mul(BLOCK_BYTES as u32));
         let extent = Extent {
             seed: SegmentSeed::new(self.options.log_id, self.lane, context.segment),
             from: SEGMENT_HEADER_BYTES as u32,
-            to: u32::try_from(length).unwrap_or(u32::MAX),
+            to: u32::try_from(length).unwrap_or(u32::MAX).min(end),
             unfinished_block: context.unfinished_block,
             zeroed: context.header.header.is_some_and(|header| header.zeroed),
         };

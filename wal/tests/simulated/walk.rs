@@ -16,7 +16,7 @@ const CAPACITY_BYTES: usize = 40 * SEGMENT_BYTES as usize;
 pub fn run(seed: u64) {
     let mut random = Random::new(seed);
     let mut script = new_script(&mut random);
-    for _ in 0..LIVES {
+    for life in 0..LIVES {
         choose_options(&mut script, &mut random);
         // A crash during recovery, now and then twice.
         while random.once_in(3) {
@@ -28,6 +28,10 @@ pub fn run(seed: u64) {
             }
         }
         script.disk.heal();
+        // A log that does not exist yet cannot be made without room.
+        if life > 0 && random.once_in(2) {
+            choose_room(&script, &mut random);
+        }
         script.open();
         match random.below(6) {
             0..3 => script.disk.die_after(1 + random.below(400)),
@@ -41,6 +45,7 @@ pub fn run(seed: u64) {
             script.disk.crash_randomly(&mut random);
         }
     }
+    script.disk.set_room(None);
     script.options.lanes = 1;
     script.options.quota_bytes = u64::MAX;
     script.recover_and_check();
@@ -66,6 +71,9 @@ pub fn live(script: &mut Script, random: &mut Random, steps: u64) {
             // The other kind of failure leaves gaps among records that nobody was answered for. Case 27 covers it.
             script.disk.fail_next_sync(SyncFailure::Dropped);
         }
+        if random.once_in(50) {
+            choose_room(script, random);
+        }
         let lane = random.below(script.lanes.len() as u64) as usize;
         let writable = script.lanes[lane].lane < script.options.lanes;
         let outcome = match random.below(10) {
@@ -81,6 +89,7 @@ pub fn live(script: &mut Script, random: &mut Random, steps: u64) {
                 drained.and_then(|_| script.release(lane)).map(drop).map_err(|_| Died)
             }
             _ if random.once_in(40) => return,
+            _ if random.once_in(2) => settle(script, lane),
             _ if writable && random.once_in(3) => {
                 // Only an idle lane takes a seal. It is written like any group.
                 script.lanes[lane].commit.seal(script.model.next_number);
@@ -112,6 +121,19 @@ fn write(script: &mut Script, random: &mut Random, lane: usize) -> Result<(), Di
         script.complete(lane, blocks)?;
     }
     Ok(())
+}
+
+/// Lets the disk take any bytes, or only so many.
+fn choose_room(script: &Script, random: &mut Random) {
+    let room_bytes = [0, 2 * SEGMENT_BYTES, 40 * SEGMENT_BYTES][random.below(3) as usize];
+    script.disk.set_room((!random.once_in(2)).then(|| random.below(room_bytes + 1) as usize));
+}
+
+fn settle(script: &mut Script, lane: usize) -> Result<(), Died> {
+    match script.settle(lane) {
+        Err(error) if !error.is_no_room() && script.disk.list(script.layout.root()).is_err() => Err(Died),
+        _ => Ok(()),
+    }
 }
 
 fn keep(script: &mut Script) -> Result<(), Died> {

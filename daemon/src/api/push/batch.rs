@@ -8,11 +8,7 @@ use crate::{
     ids::unix_now,
     message::Message,
 };
-use forebay_wal::{
-    frame::KIND_MESSAGE,
-    group::{Appended, Record},
-    lane::AppendError,
-};
+use forebay_wal::{frame::KIND_MESSAGE, group::Record, lane::AppendError};
 use smallvec::SmallVec;
 use std::{borrow::Cow, sync::atomic::Ordering, time::Duration};
 
@@ -105,8 +101,9 @@ impl<'c, 'p, 'i> Batch<'c, 'p, 'i> {
         if count == 0 {
             return Ok(true);
         }
-        check_rate(self.grant, count)?;
         let pushes = self.pushes;
+        pushed.begin_batch(&pushes.lane).map_err(|_| pushes.refusal(AppendError::Full))?;
+        check_rate(self.grant, count)?;
         let mut head_start = 0;
         let heads = &self.heads;
         let records: SmallVec<[Record<'_>; FEW]> = self
@@ -117,7 +114,7 @@ impl<'c, 'p, 'i> Batch<'c, 'p, 'i> {
                 Record { kind: KIND_MESSAGE, head, body }
             })
             .collect();
-        let Appended { first_number, end_ordinal } = match pushes.lane.append(&records, wait.patience) {
+        let (first_number, ticket) = match pushes.lane.append(&records, wait.patience) {
             Ok(appended) => appended,
             Err(error) => {
                 self.grant.give_back(count);
@@ -129,8 +126,7 @@ impl<'c, 'p, 'i> Batch<'c, 'p, 'i> {
         if self.awaited {
             pushed.commits.push(pushes.commits.add(first_number, count as usize));
         }
-        pushed.count += count;
-        pushed.end_ordinal = end_ordinal;
+        pushed.add_batch(count, ticket);
         let items = std::mem::take(&mut self.items);
         match pushed.form {
             Form::Minimal => {}

@@ -24,7 +24,7 @@ pub(super) fn check_rate(grant: &Grant, messages: u64) -> Result<(), Refusal> {
         .map_err(|wait| Refusal::from(ErrorCode::RateLimited).retry_after_s(wait.as_millis().div_ceil(1000) as u64))
 }
 
-/// 507: the log's quota is reached, or its disk is full.
+/// 503: the log's quota is reached, or its disk is full.
 pub(in crate::api) fn log_full(drain: &DrainView, log: &LogView) -> Refusal {
     Refusal::from(ErrorCode::LogFull).retry_after_s(drain.retry_after_s(log.segment_bytes))
 }

@@ -15,10 +15,12 @@ use crate::{
         reply::Reply,
     },
     http::{ErrorCode, Head, Refusal},
+    ingest::NotDurable,
     json,
     json::{ndjson, push},
     limits::{NDJSON_BATCH_BYTES, NDJSON_BATCH_MESSAGES, NDJSON_LISTED_MAX, NDJSON_WINDOW_BYTES},
 };
+use forebay_wal::lane::AppendError;
 use std::borrow::Cow;
 
 /// A push of lines under way.
@@ -55,7 +57,8 @@ impl<'c, 'h> Lines<'c, 'h> {
         check_names(head, queue, partition)?;
         pushes.check_queue_exists(queue)?;
         let wait = Wait::by_query(pushes, head.query)?;
-        let pushed = Pushed::nothing(wait.form(head));
+        let mut pushed = Pushed::nothing(wait.form(head));
+        pushed.is_lines = true;
         Ok(Self {
             pushes,
             grant: grant.clone(),
@@ -169,8 +172,10 @@ impl<'c, 'h> Lines<'c, 'h> {
         self.undurable_bytes += bytes;
         if self.undurable_bytes >= NDJSON_WINDOW_BYTES {
             // The reply says more: it waits for the same.
-            if self.pushes.lane.durable(self.pushed.end_ordinal).await.is_err() {
-                return Err(ErrorCode::StorageFailed.into());
+            match self.pushes.lane.durable(self.pushed.ticket.as_ref()).await {
+                Ok(()) => self.pushed.set_durable(),
+                Err(NotDurable::Refused { .. }) => return Err(self.pushes.refusal(AppendError::Full)),
+                Err(NotDurable::Unknown) => return Err(ErrorCode::StorageFailed.into()),
             }
             self.undurable_bytes = 0;
         }

@@ -6,6 +6,7 @@ mod names;
 mod reads;
 mod recovery;
 mod retention;
+mod room;
 mod torn;
 
 use crate::{

@@ -38,6 +38,8 @@ pub struct State {
     capacity_bytes: usize,
     /// The error for a lack of space.
     space_errno: i32,
+    /// Bytes that can be written, also to files that exist: the disk copies on write. `None`: as many as are asked for.
+    room_bytes: Option<usize>,
     bytes_read: u64,
     /// Changes and syncs in order, for tests that check them.
     trace: Vec<(Kind, PathBuf)>,
@@ -51,6 +53,21 @@ impl State {
             Verdict::Passes => f(self),
             Verdict::Fails(errno) => Err(io::Error::from_raw_os_error(errno)),
             Verdict::FailsAfterwards(errno) => f(self).and(Err(io::Error::from_raw_os_error(errno))),
+        }
+    }
+
+    fn take_room(&mut self, bytes: usize, unit: usize) -> usize {
+        let Some(room) = &mut self.room_bytes else { return bytes };
+        let taken = bytes.min(*room / unit * unit);
+        *room -= taken;
+        taken
+    }
+
+    /// Takes room for `bytes` or fails.
+    fn need_room(&mut self, bytes: usize) -> io::Result<()> {
+        match self.take_room(bytes, bytes.max(1)) {
+            taken if taken == bytes => Ok(()),
+            _ => Err(io::Error::from_raw_os_error(self.space_errno)),
         }
     }
 
@@ -96,6 +113,16 @@ impl SimulatedDisk {
     /// Sets how many bytes fit, and the error for more.
     pub fn set_capacity(&self, capacity_bytes: usize, errno: i32) {
         self.with(|state| (state.capacity_bytes, state.space_errno) = (capacity_bytes, errno));
+    }
+
+    /// Sets how many bytes can be written from now on, also to files that exist. Removed files make room.
+    pub fn set_room(&self, room_bytes: Option<usize>) {
+        self.with(|state| state.room_bytes = room_bytes);
+    }
+
+    /// Takes room for at most `bytes`, in units of `unit`. Returns for how many there was some.
+    pub fn take_room(&self, bytes: usize, unit: usize) -> usize {
+        self.with(|state| state.take_room(bytes, unit))
     }
 
     /// Operations so far.

@@ -97,6 +97,8 @@ impl Storage for SimulatedDisk {
             let used: usize = state.files.values().map(FileData::len).sum();
             let made = if used + length > state.capacity_bytes {
                 Err(io::Error::from_raw_os_error(state.space_errno))
+            } else if let Err(error) = state.need_room(length) {
+                Err(error)
             } else {
                 state.operate(Kind::Create, |state| {
                     state.create(path, FileData::new(first_block, length));
@@ -112,6 +114,7 @@ impl Storage for SimulatedDisk {
     }
 
     fn write_first_block(&self, path: &Path, block: &[u8; BLOCK_BYTES]) -> io::Result<()> {
+        self.with(|state| state.need_room(block.len()))?;
         self.write(path, block, 0)?;
         self.sync_path(path)
     }
@@ -119,7 +122,18 @@ impl Storage for SimulatedDisk {
     fn write_small(&self, path: &Path, content: &[u8]) -> io::Result<()> {
         self.with(|state| {
             state.operate(Kind::Create, |state| {
+                state.need_room(content.len())?;
                 state.create(path, FileData::new(content, content.len()));
+                Ok(())
+            })
+        })
+    }
+
+    fn create_sparse(&self, path: &Path, length: u64) -> io::Result<()> {
+        self.with(|state| {
+            state.trace.push((Kind::Create, path.to_path_buf()));
+            state.operate(Kind::Create, |state| {
+                state.create(path, FileData::new(&[], length as usize));
                 Ok(())
             })
         })
@@ -148,7 +162,9 @@ impl Storage for SimulatedDisk {
         self.with(|state| {
             state.trace.push((Kind::Remove, path.to_path_buf()));
             state.operate(Kind::Remove, |state| {
-                state.id(path)?;
+                let id = state.id(path)?;
+                let length = state.files.get(&id).map_or(0, FileData::len);
+                state.room_bytes = state.room_bytes.map(|room| room + length);
                 state.names.change(Some(path.to_path_buf()), None);
                 Ok(())
             })

@@ -5,6 +5,7 @@
 //!   early (I5) breaks this.
 //! - **I2**: no record is there that was not submitted.
 //! - **I3**: recovering twice is recovering once.
+//! - No record is there whose refusal is certain.
 //! - **I4**: exactly the records that damage took are reported as lost. A batch is there whole or not at all.
 
 pub mod forge;
@@ -13,7 +14,7 @@ mod model;
 use model::Submitted;
 pub use model::{Loss, Model};
 
-use crate::disk::{Fate, SimulatedDisk};
+use crate::disk::{Fate, SimulatedDisk, faults::ENOSPC};
 use forebay_wal::{
     error::LogError,
     frame::{FrameHeader, KIND_MESSAGE, frame_len},
@@ -75,6 +76,8 @@ pub struct SimLane {
     /// Records appended since the last recovery, by the ordinal behind them.
     appended: Vec<(u64, u64)>,
     reader: LaneReader<SimulatedDisk>,
+    /// Where the segment ends that the lane gave up, and whether that is durable, until there is room again.
+    given_up: Option<(Position, bool)>,
 }
 
 pub struct Script {
@@ -151,7 +154,7 @@ impl Script {
             }
             let reader = self.reader(log.id, recovered);
             let lane = recovered.lane;
-            self.lanes.push(SimLane { lane, commit, in_flight: None, appended: Vec::new(), reader });
+            self.lanes.push(SimLane { lane, commit, in_flight: None, appended: Vec::new(), reader, given_up: None });
         }
         self.model.next_number = log.next_number;
         self.segments = Some(log.segments);
@@ -203,6 +206,9 @@ impl Script {
     /// Appends a batch of records with bodies of these sizes in bytes. Returns the model's numbers of the records.
     pub fn append(&mut self, lane: usize, sizes: &[usize]) -> Result<Vec<u64>, AppendRefusal> {
         let lane = &mut self.lanes[lane];
+        if lane.given_up.is_some() {
+            return Err(AppendRefusal::Busy);
+        }
         let next = self.model.next_record + 1;
         let bodies: Vec<(u64, Vec<u8>)> =
             (next..).zip(sizes).map(|(record, size)| (record, vec![record as u8 | 1; *size])).collect();
@@ -254,8 +260,33 @@ impl Script {
                     self.model.mark_answered(record);
                 }
             }
+            Completion::NoRoom(error) => lane.given_up = Some((error.at, false)),
         }
         Ok(true)
+    }
+
+    /// Makes it durable where the segment ends that a lane gave up, if it did, and lets it go on if there is room.
+    ///
+    /// # Errors
+    /// Why one of the two did not work. The next call tries again.
+    pub fn settle(&mut self, lane: usize) -> Result<(), LogError> {
+        let lane = &mut self.lanes[lane];
+        let segments = self.segments.as_mut().expect("the log lives");
+        if let Some((at, is_ended)) = &mut lane.given_up {
+            if !*is_ended {
+                segments.end_segment(lane.lane, *at)?;
+                *is_ended = true;
+                self.model.refuse(lane.appended.drain(..).map(|(_, record)| record));
+            }
+            segments.probe_room()?;
+            lane.given_up = None;
+        }
+        Ok(())
+    }
+
+    /// Whether a lane gave a segment up and has not gone on since.
+    pub fn has_given_up(&self, lane: usize) -> bool {
+        self.lanes[lane].given_up.is_some()
     }
 
     /// Writes until everything appended is durable.
@@ -381,11 +412,20 @@ pub fn may_fail<T, E>(result: Result<T, E>) {
     drop(result);
 }
 
-/// Starts a write of at most `blocks`.
+fn no_room() -> io::Error {
+    io::Error::from_raw_os_error(ENOSPC)
+}
+
+/// Starts a write of at most `blocks`. If there is room for less, it is a short one, and if there is none, it fails.
 fn start(disk: &SimulatedDisk, layout: &Layout, lane: &mut SimLane, group: Group, blocks: usize) {
     let Position { segment, offset } = group.next_write();
     let bytes: Vec<u8> = group.unwritten().flatten().copied().collect();
-    let written = bytes.len().min(blocks.saturating_mul(BLOCK_BYTES));
-    let outcome = disk.write(&layout.segment(lane.lane, segment), &bytes[..written], offset.into()).map(|()| written);
+    let wanted = bytes.len().min(blocks.saturating_mul(BLOCK_BYTES));
+    let written = disk.take_room(wanted, BLOCK_BYTES);
+    let outcome = match written {
+        // What a failed write leaves is not certain: here all of it, which is the worst.
+        0 => disk.write(&layout.segment(lane.lane, segment), &bytes[..wanted], offset.into()).and(Err(no_room())),
+        _ => disk.write(&layout.segment(lane.lane, segment), &bytes[..written], offset.into()).map(|()| written),
+    };
     lane.in_flight = Some((group, outcome));
 }

@@ -28,6 +28,8 @@ pub struct Model {
     /// By the model's own number of the record, which its payload starts with.
     pub submitted: BTreeMap<u64, Submitted>,
     pub batches: Vec<Vec<u64>>,
+    /// The records whose refusal is certain.
+    pub refused: HashSet<u64>,
     /// The records that PostgreSQL would hold.
     pub drained: HashSet<u64>,
     /// How far each lane is drained.
@@ -50,6 +52,7 @@ impl Model {
         let record = u64::from_le_bytes(*number);
         let submitted = self.submitted.get(&record).expect("I2: nothing is there that was not submitted");
         assert!((submitted.lane, &submitted.body[..]) == (lane, body), "I1: record {record} byte for byte");
+        assert!(!self.refused.contains(&record), "record {record} was refused and is there");
         record
     }
 
@@ -68,6 +71,11 @@ impl Model {
         if let Some(submitted) = self.submitted.get_mut(&record) {
             submitted.answered = true;
         }
+    }
+
+    /// Takes in that records are certainly refused.
+    pub fn refuse(&mut self, records: impl IntoIterator<Item = u64>) {
+        self.refused.extend(records);
     }
 
     /// Drains a record: PostgreSQL holds it from now on.
