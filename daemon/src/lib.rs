@@ -34,6 +34,7 @@ pub mod json;
 pub mod letters;
 pub mod limits;
 pub mod logging;
+pub mod memory;
 pub mod message;
 pub mod postgres;
 pub mod preflight;

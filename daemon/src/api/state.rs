@@ -32,7 +32,7 @@ pub(super) fn health<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Ref
 
 /// `GET /ready`: the daemon accepts pushes.
 pub(super) fn ready<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    let Endpoints { lane, log, pulses, .. } = request.endpoints;
+    let Endpoints { lane, log, pulses, memory, .. } = request.endpoints;
     let refuse = |code: ErrorCode| Err(Refusal::from(code).with_status(503));
     if lane.is_shutting_down() {
         return refuse(ErrorCode::ShuttingDown);
@@ -45,6 +45,9 @@ pub(super) fn ready<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refu
     }
     if lane.is_full() || log.lanes.iter().any(|progress| progress.lane.is_refusing()) {
         return refuse(ErrorCode::LogFull);
+    }
+    if memory.is_refusing() {
+        return refuse(ErrorCode::Overloaded);
     }
     Ok(Reply::json(200, br#"{"status":"ready"}"#.to_vec()))
 }
