@@ -38,8 +38,8 @@ pub const BODY_BYTES_MIN: u64 = 1 << 10;
 /// Most room for a read of a body that is processed as it arrives, in bytes.
 pub const BODY_READ_BYTES: usize = 64 << 10;
 
-/// Bytes in the budget for a piece of a streamed reply: more than most pieces have.
-pub const STREAM_PIECE_BYTES: usize = 64 << 10;
+/// Bytes in the budget for a piece of a streamed reply. A piece ends with the item that exceeds it.
+pub const STREAM_PIECE_BYTES: usize = 256 << 10;
 
 /// Bytes of buffers that each connection may have without counting against the budget: as much as the longest head, so that
 /// nothing counts that a client without a token can bring about.
@@ -74,8 +74,8 @@ pub const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
 /// How long a body waits for memory before it is refused with 503: until then many who were slower were refused for it.
 pub const MEMORY_WAIT_MAX: Duration = Duration::from_secs(20);
 
-/// The time over which the pace of a connection is measured that holds memory. A lost packet is sent again within it.
-pub const PACE_PERIOD: Duration = Duration::from_secs(1);
+/// The time over which the pace of a connection is measured that holds memory. On most ways a lost packet is sent again within it.
+pub const PACE_PERIOD: Duration = Duration::from_millis(500);
 
 /// While others wait for memory, a connection must move one in so many of the bytes that it holds each second.
 pub const PACE_SHARE: u64 = 10;

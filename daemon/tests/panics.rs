@@ -6,7 +6,7 @@
 mod common;
 
 use common::{Client, data_dir, own_core::start_core};
-use forebay::{limits::IN_FLIGHT_BYTES_PER_CORE, state::database_health::DatabaseHealth};
+use forebay::{limits::BODY_BYTES_DEFAULT, state::database_health::DatabaseHealth};
 use std::time::Duration;
 
 #[test]
@@ -17,9 +17,9 @@ fn a_panic_ends_its_connection_and_the_core_serves_on_with_all_that_it_had() {
     let connect = || Client::connect(address).unwrap();
     let mut other = connect();
     assert_eq!(other.post("/push/q", b"1").unwrap().status, 201);
-    let large = format!("\"{}\"", "x".repeat(IN_FLIGHT_BYTES_PER_CORE));
+    let large = format!("\"{}\"", "x".repeat(BODY_BYTES_DEFAULT as usize * 3 / 4));
     for _ in 0..3 {
-        // It has gone beyond the budget of bodies by then, which comes back.
+        // It holds half of what large bodies may have by then, which comes back.
         let mut panics = connect();
         assert!(panics.post("/push/q?wait=postgres", large.as_bytes()).is_err(), "there is no answer");
         assert!(panics.is_closed());

@@ -91,13 +91,14 @@ impl<'a> Pushed<'a> {
     pub(super) fn memory_bytes(&self) -> usize {
         let texts = |item: &PushedItem<'_>| item.queue.len() + item.transaction_id.as_ref().map_or(0, |id| id.len());
         let items: usize = self.items.iter().map(|item| size_of::<PushedItem<'_>>() + texts(item)).sum();
-        items + size_of::<PendingCommit>() * self.commits.len()
+        let fates: usize = self.commits.iter().map(PendingCommit::memory_bytes).sum();
+        items + fates
     }
 
     /// Bytes of the reply's body, about and at most.
     pub(super) fn written_bytes(&self) -> usize {
-        // Three times the text of a UUID, and names; a control character takes six bytes.
-        const ITEM_BYTES: usize = 320;
+        // Twice the text of a UUID, numbers, and the names of the fields.
+        const ITEM_BYTES: usize = 200;
         let item = |item: &PushedItem<'_>| {
             let transaction_id = item.transaction_id.as_ref().map_or(0, |id| id.len());
             ITEM_BYTES + item.queue.len() + transaction_id

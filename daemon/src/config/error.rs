@@ -75,7 +75,9 @@ pub enum ConfigError {
     #[error("--max-body-bytes must be at least {BODY_BYTES_MIN}")]
     MaxBodyBytes,
     /// `--memory-budget`
-    #[error("--memory-budget must be at least {least_bytes}, so that a body of --max-body-bytes {max_body_bytes} has room")]
+    #[error(
+        "--memory-budget must be at least {least_bytes}, so that a body of --max-body-bytes {max_body_bytes} has room"
+    )]
     MemoryBudget {
         /// `--max-body-bytes`
         max_body_bytes: u64,

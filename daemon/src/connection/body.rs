@@ -11,11 +11,18 @@ use crate::{
         Body, Refusal,
         incoming::{Incoming, Next as BodyNext, Unwanted},
     },
-    limits::{BODY_READ_BYTES, NDJSON_WINDOW_BYTES, UNWANTED_BODY_BYTES_MAX},
+    limits::{BODY_READ_BYTES, MEDIUM_HELD_BYTES, NDJSON_WINDOW_BYTES, UNWANTED_BODY_BYTES_MAX},
     memory::Buffer,
     rt::Transport,
 };
 use std::io;
+
+/// Up to so many bytes of a body whose length is not known are held as they come.
+const DOUBLED_BYTES_MAX: usize = MEDIUM_HELD_BYTES / 5;
+
+/// Beyond that so many are held at once: with a buffer and most decoders beside them they are a medium request. A longer body holds
+/// as much as it may have.
+const ONE_STEP_BYTES: usize = MEDIUM_HELD_BYTES * 4 / 5;
 
 /// What came of a body.
 pub(super) enum BodyOutcome {
@@ -134,7 +141,8 @@ fn ended_by(read: ReadOutcome) -> Option<BodyOutcome> {
 }
 
 /// Makes room for what a step brings, and holds what the decoder has by now; `other_bytes` are held beside them. The room
-/// doubles, but not beyond what will be refused: a bomb should not get twice as much.
+/// doubles, but not beyond what will be refused: a bomb should not get twice as much. It is held in few steps: of those who wait
+/// for more, few keep memory from others that is of no use without it.
 async fn make_room<S: Transport>(
     exchange: &mut Exchange<'_, '_, S>,
     incoming: &Incoming,
@@ -148,7 +156,12 @@ async fn make_room<S: Transport>(
         enough if enough >= least => enough,
         capacity => (2 * capacity).min(most).max(least),
     };
-    let leave = exchange.keep_more(incoming.memory_bytes() + capacity + other_bytes).await?;
+    let held = match capacity {
+        0..=DOUBLED_BYTES_MAX => capacity,
+        ..=ONE_STEP_BYTES => ONE_STEP_BYTES,
+        _ => most,
+    };
+    let leave = exchange.keep_more(incoming.memory_bytes() + held.max(capacity) + other_bytes).await?;
     bytes.grow_to(capacity, leave);
     Ok(())
 }

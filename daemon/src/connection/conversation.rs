@@ -12,7 +12,7 @@ use super::{
 use crate::{
     access,
     api::{Reply, StreamReply, storage_failed_meanwhile},
-    http::{Refusal, ResponseOptions, incoming::Bound, response::CONTINUE},
+    http::{Body, Refusal, ResponseOptions, incoming::Bound, response::CONTINUE},
     limits::{READ_BUFFER_BYTES, REPLY_SMALL_BYTES},
     memory::{Buffer, Grow},
     rt::Transport,
@@ -191,6 +191,20 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
         self.exchange.set_owner(grant.owner());
         let max_body_bytes = self.server.api.max_body_bytes();
         let takes_lines = found.takes_lines(&head);
+        if let Body::Length(length) = head.framing
+            && head.content_encoding.is_none()
+            && !takes_lines
+            && self.exchange.buffer.len() as u64 >= length
+        {
+            // It is here, and waits for room in the log.
+            let mut buffer = std::mem::take(&mut self.exchange.buffer);
+            self.exchange.watch().go_on(Phase::Busy);
+            let reply = self.server.api.dispatch(&head, found, grant, &buffer[..length as usize]).await;
+            let reply = reply.into_owned();
+            buffer.remove(length as usize);
+            self.exchange.buffer = buffer;
+            return Ok(self.answer(reply, *options, true).await);
+        }
         let bound = if takes_lines { Bound::Expansion } else { Bound::Bytes(max_body_bytes) };
         let incoming = match self.exchange.begin_body(head.framing, head.content_encoding, bound).await {
             Ok(incoming) => incoming,

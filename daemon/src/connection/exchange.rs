@@ -12,7 +12,7 @@ use crate::{
     },
     limits::{
         BODY_READ_BYTES, BUFFERED_IDLE_PER_CORE_MAX, CONNECTION_FREE_BYTES, READ_BUFFER_BYTES, READ_BUFFER_KEPT_BYTES,
-        READ_ROOM_BYTES, REPLY_SMALL_BYTES,
+        READ_ROOM_BYTES, REPLY_SMALL_BYTES, SMALL_HELD_BYTES,
     },
     memory::{Buffer, Grow, Held, Need, Overloaded},
     rt,
@@ -53,13 +53,7 @@ pub(super) struct Exchange<'c, 's, S> {
 }
 
 impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
-    pub(super) fn new(
-        server: &'c Server,
-        stream: &'s mut S,
-        watch: &'c Watch,
-        buffer: Buffer,
-        held: Held<'c>,
-    ) -> Self {
+    pub(super) fn new(server: &'c Server, stream: &'s mut S, watch: &'c Watch, buffer: Buffer, held: Held<'c>) -> Self {
         let out = Vec::new();
         Self { server, stream, watch, buffer, out, held, kept_bytes: 0, is_filled: false, waits_for: None }
     }
@@ -104,7 +98,8 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
         Ok(ReadOutcome::More)
     }
 
-    /// An announced length is believed only as far as it came: the buffer doubles.
+    /// An announced length is believed only as far as it came: the buffer doubles. What is to be more than small is held at once,
+    /// though: of those who wait for more, none keeps memory from others that is of no use without it.
     async fn make_room_for(&mut self, needed: usize) -> Result<(), Refusal> {
         let (length, missing) = (self.buffer.len(), needed - self.buffer.len());
         let room = missing.min(length.max(CONNECTION_FREE_BYTES)).max(READ_ROOM_BYTES);
@@ -112,8 +107,12 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
             return Ok(());
         }
         // What is known to be enough is enough.
-        let capacity = (length + room).max(self.buffer.capacity() * 2).min(needed.max(length + READ_ROOM_BYTES));
-        self.grow_buffer(capacity).await
+        let enough = needed.max(length + READ_ROOM_BYTES);
+        let capacity = (length + room).max(self.buffer.capacity() * 2).min(enough);
+        let held = if capacity > SMALL_HELD_BYTES { enough } else { capacity };
+        let leave = self.hold(held + self.kept_bytes).await?;
+        self.buffer.grow_to(capacity, leave);
+        Ok(())
     }
 
     /// Reads more of a body into the buffer, which is empty. It grows as long as reads fill it.

@@ -132,9 +132,7 @@ impl<'c> Requests<'c> {
         let is_used = found.route.body.is_used();
         let body_bytes = match head.framing {
             Body::None => Some(0),
-            Body::Length(length)
-                if !is_used || head.content_encoding.is_none() && !found.takes_lines(&head) =>
-            {
+            Body::Length(length) if !is_used || head.content_encoding.is_none() && !found.takes_lines(&head) => {
                 Some(length as usize)
             }
             Body::Length(_) | Body::Chunked => None,

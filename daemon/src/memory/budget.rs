@@ -4,7 +4,9 @@
 //! which knows how fast each connection is; see `connection::relief`.
 
 use super::waiting::{Share, Waiter, Waiters};
-use crate::limits::{CONNECTION_FREE_BYTES, MEDIUM_HELD_BYTES, MEDIUM_SHARE, SMALL_HELD_BYTES, SMALL_SHARE, TOKEN_SHARE};
+use crate::limits::{
+    CONNECTION_FREE_BYTES, MEDIUM_HELD_BYTES, MEDIUM_SHARE, SMALL_HELD_BYTES, SMALL_SHARE, TOKEN_SHARE,
+};
 use std::{
     cell::{Cell, RefCell},
     collections::HashMap,
@@ -24,6 +26,8 @@ pub struct Budget {
     by_owner: RefCell<HashMap<u64, usize>>,
     now_ms: Cell<u64>,
     waiters: RefCell<Waiters>,
+    /// When one who waited got something last, by shares.
+    granted_ms: [Cell<u64>; Share::ALL.len()],
 }
 
 /// There was no room in time, or others were to have it.
@@ -67,7 +71,7 @@ pub struct Held<'b> {
 pub struct Shortage {
     /// What the first of them lack.
     pub missing_bytes: usize,
-    /// How long the first of them has waited.
+    /// How long nobody got something of what the first of them waits for.
     pub wait_ms: u64,
 }
 
@@ -82,6 +86,7 @@ impl Budget {
             by_owner: RefCell::default(),
             now_ms: Cell::new(0),
             waiters: RefCell::default(),
+            granted_ms: Default::default(),
         }
     }
 
@@ -109,7 +114,8 @@ impl Budget {
         let waiters = self.waiters.borrow();
         let firsts = waiters.firsts().map(|waiter| {
             let needed = self.held_bytes.get() + waiter.more_bytes;
-            (needed.saturating_sub(self.ceiling(waiter.share)), self.now_ms.get().saturating_sub(waiter.since_ms))
+            let since_ms = waiter.since_ms.max(self.granted_ms[waiter.share as usize].get());
+            (needed.saturating_sub(self.ceiling(waiter.share)), self.now_ms.get().saturating_sub(since_ms))
         });
         let (missing_bytes, wait_ms) = firsts.reduce(|one, other| (one.0.max(other.0), one.1.max(other.1)))?;
         Some(Shortage { missing_bytes, wait_ms })
@@ -217,7 +223,10 @@ impl Held<'_> {
                 return Poll::Ready(Err(Overloaded));
             }
             let is_held_back = match self.try_grow_to(bytes, share, Some(place.ticket)) {
-                Attempt::Done => return Poll::Ready(Ok(())),
+                Attempt::Done => {
+                    budget.granted_ms[share as usize].set(budget.now_ms.get());
+                    return Poll::Ready(Ok(()));
+                }
                 Attempt::HeldBack => true,
                 Attempt::NoRoom => false,
             };

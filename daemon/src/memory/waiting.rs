@@ -67,7 +67,9 @@ impl Waiters {
 
     /// The first who waits for each share.
     pub(super) fn firsts(&self) -> impl Iterator<Item = &Waiter> {
-        Share::ALL.into_iter().filter_map(|share| self.iter().find(|waiter| waiter.share == share && !waiter.is_held_back))
+        Share::ALL
+            .into_iter()
+            .filter_map(|share| self.iter().find(|waiter| waiter.share == share && !waiter.is_held_back))
     }
 
     /// Those who are to look again when memory was given back.
