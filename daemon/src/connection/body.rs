@@ -156,10 +156,12 @@ async fn make_room<S: Transport>(
         enough if enough >= least => enough,
         capacity => (2 * capacity).min(most).max(least),
     };
-    let held = match capacity {
-        0..=DOUBLED_BYTES_MAX => capacity,
-        ..=ONE_STEP_BYTES => ONE_STEP_BYTES,
-        _ => most,
+    let held = if capacity <= DOUBLED_BYTES_MAX {
+        capacity
+    } else if capacity <= ONE_STEP_BYTES {
+        ONE_STEP_BYTES
+    } else {
+        most
     };
     let leave = exchange.keep_more(incoming.memory_bytes() + held.max(capacity) + other_bytes).await?;
     bytes.grow_to(capacity, leave);

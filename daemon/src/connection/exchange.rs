@@ -254,6 +254,10 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
             self.watch.go_on(Phase::Busy);
         }
         let leave = self.held.grow_to(total, Need::Body).await.map_err(|Overloaded| {
+            // One that is slow is told so. The daemon is ready for others all the same.
+            if self.watch.is_late() {
+                return self.too_slow();
+            }
             self.server.memory.refuse_push();
             Refusal::new(ErrorCode::Overloaded, "others hold all memory that there is for requests").closing()
         })?;

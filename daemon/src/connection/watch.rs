@@ -202,6 +202,9 @@ impl Watch {
     /// Takes the memory back that it holds: its request is refused, or its connection cut in the middle of a reply. One that waits
     /// for more finds out when it is woken.
     pub(crate) fn take_memory_back(&self) {
+        if self.slowness().is_some_and(|slowness| slowness < Slowness::ENOUGH) {
+            self.is_late.set(true);
+        }
         self.holding.refuse();
         match self.phase.get() {
             Phase::Body => self.do_about_it(SweepAction::RefuseLate),
