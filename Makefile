@@ -1,7 +1,7 @@
 # Every target works as root, as in a container, and as an ordinary user with sudo.
 .POSIX:
 .NOTPARALLEL:
-.PHONY: help run test lint fmt lint-source clippy doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain bench-channel bench-instructions bench-waiting fuzz soak-log mutate-log deps deps-test oha clean
+.PHONY: help run test lint fmt lint-source clippy doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain bench-channel bench-instructions bench-waiting bench-slow-clients fuzz soak-log mutate-log deps deps-test oha clean
 
 # Arguments for the daemon: make run ARGS='--listen 127.0.0.1:7000'
 ARGS =
@@ -22,6 +22,7 @@ help:
 	@echo 'make bench-channel  compare a channel to PostgreSQL with pgbench and a bare connection, a few minutes'
 	@echo 'make bench-instructions  count the instructions of a push with callgrind, a few minutes'
 	@echo 'make bench-waiting  measure 10,000 connections that wait for a commit: memory, and the time until a hang-up is noticed'
+	@echo 'make bench-slow-clients  what others feel of clients that are as slow as they may be: latency and memory, two minutes'
 	@echo 'make fuzz            run each fuzz target for FUZZ_SECONDS (30)'
 	@echo 'make soak-log        test the log on SEEDS (100000) simulated disks that fail'
 	@echo 'make mutate-log      check that the tests on the simulated disk detect faults in the log'
@@ -87,6 +88,10 @@ bench-instructions: deps
 
 bench-waiting: deps
 	@bench/waiting.sh
+
+bench-slow-clients: deps
+	cargo build --release -p forebay --locked
+	@FOREBAY="$(TARGET_DIR)/release/forebay" bench/slow-clients.sh
 
 bench-drain: deps
 	@bench/drain.sh

@@ -24,6 +24,7 @@ pub mod json;
 pub mod letters;
 pub mod limits;
 pub mod logging;
+pub mod memory;
 pub mod message;
 pub mod panics;
 pub mod postgres;

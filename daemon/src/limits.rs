@@ -38,16 +38,68 @@ pub const BODY_BYTES_MIN: u64 = 1 << 10;
 /// Most room for a read of a body that is processed as it arrives, in bytes.
 pub const BODY_READ_BYTES: usize = 64 << 10;
 
-/// Bytes in the budget for a piece of a streamed reply: more than most pieces have.
-pub const STREAM_PIECE_BYTES: usize = 64 << 10;
+/// Bytes in the budget for a piece of a streamed reply. A piece ends with the item that exceeds it.
+pub const STREAM_PIECE_BYTES: usize = 256 << 10;
 
-/// Bytes of requests and answers that a core holds for its connections, beyond [`READ_BUFFER_BYTES`] each, before bodies
-/// wait to be read. With one body beyond it, two cores and what the log keeps, the daemon stays under 64 MiB with usual loads.
-pub const IN_FLIGHT_BYTES_PER_CORE: usize = 8 << 20;
+/// Bytes of buffers that each connection may have without counting against the budget: as much as the longest head, so that
+/// nothing counts that a client without a token can bring about.
+pub const CONNECTION_FREE_BYTES: usize = 16 << 10;
 
-/// How long a body waits to be read before it is refused with 503. Other connections give their memory back within a few writes
-/// to the disk, unless their clients are slow.
-pub const IN_FLIGHT_PATIENCE: Duration = Duration::from_secs(5);
+/// Default of `--memory-budget`: bytes that the connections of one core hold together, beyond [`CONNECTION_FREE_BYTES`] each.
+pub const MEMORY_BUDGET_DEFAULT: usize = 32 << 20;
+
+/// What a connection that holds no more than this wants comes out of the whole budget: a body of 64 KiB.
+pub const SMALL_HELD_BYTES: usize = 64 << 10;
+
+/// This part of the budget is for those alone: one in so many.
+pub const SMALL_SHARE: usize = 16;
+
+/// What a connection that holds no more than this wants for a body comes out of all the rest: a body of 1 MB, encoded or not.
+pub const MEDIUM_HELD_BYTES: usize = 5 << 19;
+
+/// This part of the budget is for those two alone: one in so many.
+pub const MEDIUM_SHARE: usize = 8;
+
+/// The part of the budget that one token may hold while others wait: one in so many.
+pub const TOKEN_SHARE: usize = 2;
+
+/// What the largest body may take beside its own bytes: the window of its zstd decoder (8 MiB), buffers, and the list of what
+/// was pushed.
+pub const BODY_EXTRA_BYTES: u64 = 9 << 20;
+
+/// How long bodies wait for memory before the slowest of those who hold some is refused, even if it is not too slow for what it
+/// holds. Others give their memory back within a few writes to the disk.
+pub const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How long a body waits for memory before it is refused with 503: until then many who were slower were refused for it.
+pub const MEMORY_WAIT_MAX: Duration = Duration::from_secs(20);
+
+/// The time over which the pace of a connection is measured that holds memory. On most ways a lost packet is sent again within it.
+pub const PACE_PERIOD: Duration = Duration::from_millis(500);
+
+/// While others wait for memory, a connection must move one in so many of the bytes that it holds each second.
+pub const PACE_SHARE: u64 = 10;
+
+/// How long `/ready` says so after a push was refused for want of memory: most balancers ask every few seconds.
+pub const MEMORY_REFUSED_SHOWN: Duration = Duration::from_secs(5);
+
+/// After so long without a refusal for want of memory the next one is logged again.
+pub const MEMORY_REFUSED_LOGGED: Duration = Duration::from_secs(60);
+
+/// Largest body of a request that has no use for one. It is thrown away; more is refused.
+pub const UNWANTED_BODY_BYTES_MAX: u64 = 64 << 10;
+
+/// Bytes of replies that a pass over the requests at hand writes before they leave, and of the largest reply that it writes at
+/// once. Larger ones wait until there is memory for them.
+pub const REPLY_SMALL_BYTES: usize = 8 << 10;
+
+/// Least value of `--memory-budget`, in bytes: the share for large bodies holds one of `max_body_bytes`.
+#[must_use]
+pub const fn memory_budget_min(max_body_bytes: u64) -> u64 {
+    const ALL: u64 = (SMALL_SHARE * MEDIUM_SHARE) as u64;
+    const LARGE: u64 = ALL - (SMALL_SHARE + MEDIUM_SHARE) as u64;
+    max_body_bytes.saturating_add(BODY_EXTRA_BYTES).saturating_mul(ALL).div_ceil(LARGE)
+}
 
 /// How often the sweep checks the timeouts of connections. Timeouts are exact to this interval.
 pub const CONNECTION_SWEEP_INTERVAL: Duration = Duration::from_millis(250);
@@ -82,11 +134,12 @@ pub const BODY_BYTES_PER_S_MIN: u64 = 1 << 10;
 /// How long a client may read nothing of its answer before its connection is closed.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long a connection is read after the answer that closes it. Closing a socket with unread bytes would destroy the answer.
-pub const LINGER: Duration = Duration::from_secs(2);
+/// How long a connection is read after the answer that closes it: a client that sends all before it reads is to find the
+/// answer. Closing a socket with unread bytes would destroy it.
+pub const LINGER: Duration = Duration::from_secs(30);
 
-/// How many bytes are read and discarded in that time.
-pub const LINGER_BYTES_MAX: usize = 1 << 20;
+/// How long nothing may come in that time: then the client is not sending any more.
+pub const LINGER_SILENCE: Duration = Duration::from_secs(5);
 
 /// Longest `sub` of a JWT in bytes, as long as the other names of a message. It is stored with each message. A token with a longer
 /// one is refused: a truncated `sub` could name somebody else.
@@ -131,10 +184,17 @@ pub const NDJSON_WINDOW_BYTES: usize = 256 << 10;
 pub const EXPANSION_MAX: u64 = 200;
 
 /// Bytes to which such a body may expand by any factor.
-pub const EXPANSION_FREE_BYTES: u64 = 1 << 20;
+pub const EXPANSION_FREE_BYTES: u64 = 64 << 10;
 
 /// Binary logarithm of the largest window of a zstd body: 8 MiB, which RFC 8878 section 3.1.1.1.2 recommends to support.
 pub const ZSTD_WINDOW_LOG_MAX: u32 = 23;
+
+/// Bytes that a zstd decoder has before its window is known: its context (160 KiB) and twice the largest block, which RFC 8878
+/// section 3.1.1.2.4 bounds by 128 KiB.
+pub const ZSTD_BEGIN_BYTES: usize = 416 << 10;
+
+/// Bytes that a gzip decoder has: a window of 32 KiB, and its tables.
+pub const GZIP_BYTES: usize = 48 << 10;
 
 /// Pipelined requests that are answered with one write. The next write answers further ones.
 pub const PIPELINED_MAX: usize = 256;
@@ -306,6 +366,11 @@ const _: () = assert!(NDJSON_BATCH_BYTES <= NDJSON_WINDOW_BYTES);
 // A first buffer is one that is kept, and a read fits into it.
 const _: () = assert!(READ_ROOM_BYTES < READ_BUFFER_BYTES && READ_BUFFER_BYTES < READ_BUFFER_KEPT_BYTES);
 const _: () = assert!(BODY_BYTES_MIN <= BODY_BYTES_DEFAULT);
+// What each connection has is enough for its first buffer and the replies to what is in it.
+const _: () = assert!(READ_BUFFER_BYTES + REPLY_SMALL_BYTES <= CONNECTION_FREE_BYTES);
+// The largest body fits into the default of the budget.
+const _: () = assert!(memory_budget_min(BODY_BYTES_DEFAULT) <= MEMORY_BUDGET_DEFAULT as u64);
+const _: () = assert!(MEMORY_PATIENCE.as_millis() < MEMORY_WAIT_MAX.as_millis());
 const _: () = assert!(ROUND_ROWS_FEW_PARTITIONS <= ROUND_ROWS_MAX && LOAD_ROWS <= ROUND_ROWS_FEW_PARTITIONS);
 const _: () = assert!(LOAD_BYTES <= ROUND_BYTES_MAX);
 const _: () = assert!(WINDOW_TURNS_MIN <= WINDOW_TURNS_MAX && WINDOW_BEFORE_PAUSE_TURNS <= WINDOW_TURNS_MIN);

@@ -27,6 +27,7 @@ use crate::{
         local_drain_state::LocalDrainState,
         log_view::{LogFailure, LogView},
         mailbox::{Letter, Mailboxes},
+        memory_shortage::MemoryShortage,
         pulse::Pulse,
     },
     watchdog,
@@ -263,10 +264,11 @@ fn start_cores(
     let mut threads = Vec::new();
     let (starting, started) = channel();
     let connections = Arc::new(ConnectionCount::default());
+    let memory = Arc::new(MemoryShortage::default());
     for (index, (lane, socket)) in log.lanes.drain(..).zip(sockets).enumerate() {
         let cpu = pinned.then(|| cpus[index]);
         let pg_requests = pg_requests.clone();
-        let (views, connections) = (Arc::clone(views), Arc::clone(&connections));
+        let (views, connections, memory) = (Arc::clone(views), Arc::clone(&connections), Arc::clone(&memory));
         let (ends, failing, starting) = (ends.clone(), ends.clone(), starting.clone());
         threads.push(std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
             let start = ServerStart {
@@ -279,6 +281,7 @@ fn start_cores(
                 pulses: Arc::clone(&views.pulses),
                 pg_requests,
                 connections,
+                memory,
                 lane,
                 socket,
                 cpu,

@@ -243,6 +243,45 @@ fn a_token_that_is_removed_opens_nothing_more_on_connections_that_are_open() {
 }
 
 #[test]
+fn a_stream_whose_token_is_removed_ends_with_401_and_what_it_accepted() {
+    let guarded = Guarded::start(&["--cores", "1"]);
+    let token = guarded.token(&["--scopes", "push"]);
+    let begin = |lines: &str| {
+        let mut client = guarded.daemon.connect();
+        let head = format!(
+            "POST /push/stream HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {token}\r\n\
+             Content-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+        );
+        client.send(format!("{head}{:x}\r\n{lines}\r\n", lines.len()).as_bytes()).unwrap();
+        client
+    };
+    let (mut removed, mut narrowed) = (begin("1\n2\n"), begin("1\n2\n3\n"));
+    wait_until("the lines are there", || guarded.appended() == 5);
+    // A reload that changes nothing for it ends nothing.
+    guarded.reload();
+    removed.send(b"2\r\n3\n\r\n").unwrap();
+    wait_until("it goes on", || guarded.appended() == 6);
+    let kept = fs::read_to_string(&guarded.tokens_file).unwrap();
+    fs::write(&guarded.tokens_file, kept.replace("scopes = [\"push\"]", "scopes = [\"pop\"]")).unwrap();
+    guarded.reload();
+    narrowed.send(b"2\r\n4\n\r\n").unwrap();
+    let response = narrowed.receive(false).unwrap();
+    assert_eq!(
+        (response.status, response.code(), response.json()["accepted"].as_u64()),
+        (403, "forbidden".into(), Some(3))
+    );
+    let admin_only = kept.split("[[token]]").nth(1).unwrap();
+    fs::write(&guarded.tokens_file, format!("[[token]]{admin_only}")).unwrap();
+    guarded.reload();
+    removed.send(b"2\r\n5\n\r\n").unwrap();
+    let response = removed.receive(false).unwrap();
+    let accepted = response.json()["accepted"].as_u64();
+    assert_eq!((response.status, response.code(), accepted), (401, "unauthorized".into(), Some(3)));
+    assert!(removed.is_closed() && narrowed.is_closed());
+    assert_eq!(guarded.appended(), 6);
+}
+
+#[test]
 fn what_is_sent_or_kept_of_tokens_is_not_logged_or_printed() {
     let guarded = Guarded::start(&["--cores", "1", "--log", "debug"]);
     let mut client = guarded.daemon.connect();

@@ -4,11 +4,44 @@ use super::{
     rate::Rate,
     scope::{Scope, Scopes},
 };
-use std::{rc::Rc, sync::Arc, time::Duration};
+use crate::ids::unix_now;
+use std::{
+    hash::{DefaultHasher, Hash, Hasher},
+    rc::Rc,
+    sync::Arc,
+    time::Duration,
+};
+use subtle::ConstantTimeEq;
 
 /// What the sender of a request may do. A clone shares the rights.
 #[derive(Clone, Debug, Default)]
 pub struct Grant(Option<Rc<Rights>>);
+
+/// How the sender proved what it may do, and how long that holds.
+#[derive(Default)]
+pub(super) struct Proof {
+    /// The header's whole value.
+    pub(super) authorization: Box<str>,
+    /// The state of tokens and keys with which it was checked.
+    pub(super) generation: u64,
+    /// When the token ends, in seconds since 1970.
+    pub(super) until_s: u64,
+}
+
+impl Proof {
+    /// Whether nothing was taken back since, as far as is known.
+    fn holds(&self, generation: u64) -> bool {
+        self.generation == generation && (self.until_s == u64::MAX || unix_now().as_secs() <= self.until_s)
+    }
+}
+
+/// Without the token.
+impl std::fmt::Debug for Proof {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { authorization: _, generation, until_s } = self;
+        f.debug_struct("Proof").field("generation", generation).field("until_s", until_s).finish_non_exhaustive()
+    }
+}
 
 /// What is granted where access is controlled.
 #[derive(Debug, Default)]
@@ -20,6 +53,10 @@ pub(super) struct Rights {
     pub(super) rate: Option<Arc<Rate>>,
     /// The `sub` of a valid JWT.
     pub(super) subject: Option<Box<str>>,
+    /// Filled in where the token was shown.
+    pub(super) proof: Proof,
+    /// Whose memory a request with it takes.
+    pub(super) owner: u64,
 }
 
 impl Grant {
@@ -31,6 +68,49 @@ impl Grant {
 
     pub(super) fn of(rights: Rights) -> Self {
         Self(Some(Rc::new(rights)))
+    }
+
+    /// The same, proved so.
+    ///
+    /// # Panics
+    /// If somebody else has it already.
+    pub(super) fn proved(mut self, proof: Proof) -> Self {
+        let rights = self.0.as_mut().and_then(Rc::get_mut);
+        let Some(rights) = rights else { panic!("a grant is proved once, before it is handed out") };
+        let mut hasher = DefaultHasher::new();
+        match &rights.subject {
+            // Whoever gets one token after the other is the same all the same.
+            Some(subject) => subject.hash(&mut hasher),
+            None => proof.authorization.hash(&mut hasher),
+        }
+        rights.owner = hasher.finish();
+        rights.proof = proof;
+        self
+    }
+
+    /// Whether it needs no proof, or has one that holds.
+    pub(super) fn is_current(&self, generation: u64) -> bool {
+        self.0.as_ref().is_none_or(|rights| rights.proof.holds(generation))
+    }
+
+    /// Whether this `Authorization` proves it, still.
+    pub(super) fn is_proved_by(&self, authorization: &str, generation: u64) -> bool {
+        // A proxy may share a connection among clients, and none of them may find another's token by trying.
+        self.0.as_ref().is_some_and(|rights| {
+            rights.proof.holds(generation)
+                && bool::from(rights.proof.authorization.as_bytes().ct_eq(authorization.as_bytes()))
+        })
+    }
+
+    /// The `Authorization` that proved it.
+    pub(super) fn authorization(&self) -> Option<&str> {
+        self.0.as_ref().map(|rights| &*rights.proof.authorization)
+    }
+
+    /// Whose memory a request takes: a number for each token, or each subject of JWTs. `None` without access control.
+    #[must_use]
+    pub fn owner(&self) -> Option<u64> {
+        self.0.as_ref().map(|rights| rights.owner)
     }
 
     /// Whether `scope` is granted.

@@ -4,7 +4,7 @@
 //! keeps what the token allows ([`Grant`]), so the next request with the same `Authorization` costs one comparison.
 //!
 //! ```text
-//!   Access::check ──> Cache (of the connection) ── the same token, the same generation ──> Grant
+//!   Access::check ──> Cache (of the connection) ── the same token, the same generation ──> Grant ──> Access::renew
 //!         │                                                                                 ▲
 //!         └─────────> State ──> tokens: by hash ──> jwt: by signature ──────────────────────┘
 //!   Access::reload (SIGHUP) puts another State in its place and begins another generation
@@ -33,15 +33,14 @@ pub use token_error::TokenError;
 use crate::{
     config::AccessConfig,
     http::{ErrorCode, Refusal},
-    ids::unix_now,
     private_files::AtPath,
 };
+use grant::Proof;
 use jwt::{Jwt, JwtError};
 use std::sync::{
     Arc, PoisonError, RwLock,
     atomic::{AtomicU64, Ordering},
 };
-use subtle::ConstantTimeEq;
 use tokens::{Tokens, file::TokensFileError};
 
 /// What an endpoint asks of the sender of a request.
@@ -112,21 +111,15 @@ impl State {
     }
 }
 
-/// The last token of a connection, and what it grants.
+/// What the last token of a connection grants.
 #[derive(Debug, Default)]
-pub struct Cache {
-    generation: u64,
-    /// The header's whole value; empty if there is none.
-    authorization: Vec<u8>,
-    grant: Grant,
-    until_s: u64,
-}
+pub struct Cache(Grant);
 
 impl Cache {
     /// Whether it holds no token.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.authorization.is_empty()
+        self.0.authorization().is_none()
     }
 }
 
@@ -187,13 +180,24 @@ impl Access {
         }
         let authorization = authorization.ok_or(TokenError::Missing)?;
         let grant = self.grant(cache, authorization)?;
-        match request {
-            AccessRequest::Scope(scope) if !grant.allows(scope) => Err(Refusal::new(
-                ErrorCode::Forbidden,
-                format!("the token is not for this: it lacks the scope {}", scope.name()),
-            )),
-            _ => Ok(grant),
+        check_scope(&grant, request)?;
+        Ok(grant)
+    }
+
+    /// Looks again whether what was granted for `request` still is: for whatever goes on after its head was read. It costs next to
+    /// nothing unless tokens and keys were read again, or the token has ended.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn renew(&self, grant: &mut Grant, request: AccessRequest) -> Result<(), Refusal> {
+        if grant.is_current(self.generation.load(Ordering::Acquire)) {
+            return Ok(());
         }
+        let authorization = grant.authorization().ok_or(TokenError::Missing)?;
+        let renewed = self.grant(&mut Cache::default(), authorization)?;
+        check_scope(&renewed, request)?;
+        *grant = renewed;
+        Ok(())
     }
 
     /// Whether this `Authorization` shows a valid token. A page of a stranger cannot show one. It can make a browser send Basic
@@ -203,22 +207,24 @@ impl Access {
     }
 
     fn grant(&self, cache: &mut Cache, authorization: &str) -> Result<Grant, TokenError> {
-        // Read before the state: if a reload comes between, the cache is stale at once instead of too late.
+        // Read before the state: if a reload comes between, the grant is stale at once instead of too late.
         let generation = self.generation.load(Ordering::Acquire);
-        // A proxy may share a connection among clients, and none of them may find another's token by trying.
-        if cache.generation == generation
-            && bool::from(cache.authorization.ct_eq(authorization.as_bytes()))
-            && (cache.until_s == u64::MAX || unix_now().as_secs() <= cache.until_s)
-        {
-            return Ok(cache.grant.clone());
+        if cache.0.is_proved_by(authorization, generation) {
+            return Ok(cache.0.clone());
         }
         let (grant, until_s) = self.state().find(bearer(authorization)?)?;
-        cache.generation = generation;
-        cache.authorization.clear();
-        cache.authorization.extend_from_slice(authorization.as_bytes());
-        cache.grant = grant.clone();
-        cache.until_s = until_s;
-        Ok(grant)
+        cache.0 = grant.proved(Proof { authorization: authorization.into(), generation, until_s });
+        Ok(cache.0.clone())
+    }
+}
+
+fn check_scope(grant: &Grant, request: AccessRequest) -> Result<(), Refusal> {
+    match request {
+        AccessRequest::Scope(scope) if !grant.allows(scope) => Err(Refusal::new(
+            ErrorCode::Forbidden,
+            format!("the token is not for this: it lacks the scope {}", scope.name()),
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::JwtConfig;
+use crate::{config::JwtConfig, ids::unix_now};
 use std::{fs, path::PathBuf, time::Duration};
 
 struct Kept {
@@ -119,10 +119,34 @@ fn a_jwt_that_expires_on_an_open_connection_is_not_remembered_beyond() {
     let mut cache = Cache::default();
     assert_eq!(kept.status(&mut cache, Some("Bearer fb_a"), PUSH), 200);
     // As if it had been one that ended long ago: what is remembered of it does not count, and nothing else knows it.
-    cache.authorization = b"Bearer a.b.c".to_vec();
-    assert_eq!(kept.status(&mut cache, Some("Bearer a.b.c"), PUSH), 200);
-    cache.until_s = unix_now().as_secs() - 1;
-    assert_eq!(kept.status(&mut cache, Some("Bearer a.b.c"), PUSH), 401);
+    let now_s = unix_now().as_secs();
+    for (until_s, status) in [(now_s + 100, 200), (now_s - 1, 401)] {
+        let rights = grant::Rights { scopes: [Scope::Push].into_iter().collect(), ..grant::Rights::default() };
+        let proof = Proof { authorization: "Bearer a.b.c".into(), generation: 1, until_s };
+        cache.0 = Grant::of(rights).proved(proof);
+        let mut grant = cache.0.clone();
+        assert_eq!(kept.status(&mut cache, Some("Bearer a.b.c"), PUSH), status);
+        assert_eq!(kept.access.renew(&mut grant, PUSH).map_or_else(|refusal| refusal.status, |()| 200), status);
+    }
+}
+
+#[test]
+fn what_was_granted_is_renewed_with_what_the_files_say_or_ends() {
+    let kept = Kept::new(&row("fb_a", "\"push\""));
+    let mut grant = kept.access.check(&mut Cache::default(), Some("Bearer fb_a"), PUSH).unwrap();
+    let mut renew = || kept.access.renew(&mut grant, PUSH).map_or_else(|refusal| refusal.status, |()| 200);
+    assert_eq!(renew(), 200);
+    for (content, status) in [
+        (row("fb_a", "\"push\", \"admin\""), 200),
+        (row("fb_a", "\"admin\""), 403),
+        (row("fb_b", "\"push\""), 401),
+        (row("fb_a", "\"push\""), 200),
+    ] {
+        kept.rewrite(&content);
+        assert_eq!(renew(), status, "{content}");
+    }
+    let mut everything = Grant::everything();
+    assert!(kept.access.renew(&mut everything, PUSH).is_ok(), "it needed no token");
 }
 
 #[test]

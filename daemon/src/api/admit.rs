@@ -9,6 +9,7 @@ use crate::{
     access,
     access::{AccessRequest, Grant},
     http::{Body, ErrorCode, Head, Refusal, coding::Coding},
+    limits::UNWANTED_BODY_BYTES_MAX,
 };
 
 /// See [`Api::admit`](super::Api::admit).
@@ -28,7 +29,10 @@ pub(super) fn admit(
         return Err(ErrorCode::LengthRequired.into());
     }
     Coding::of(head.content_encoding)?;
-    let max_body_bytes = endpoints.max_body_bytes;
+    let max_body_bytes = match route.body.is_used() {
+        true => endpoints.max_body_bytes,
+        false => endpoints.max_body_bytes.min(UNWANTED_BODY_BYTES_MAX),
+    };
     if matches!(head.framing, Body::Length(length) if length > max_body_bytes) && !found.takes_lines(head) {
         return Err(Refusal::body_too_large(max_body_bytes));
     }

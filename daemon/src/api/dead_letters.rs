@@ -37,8 +37,9 @@ pub(super) fn list<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refus
         }
     }
     if is_stream {
+        let access = request.access;
         let lines = LetterLines::new(request.endpoints.letters.clone(), queue, after);
-        return Ok(Reply::Stream(Box::new(StreamReply::new(NDJSON, lines))));
+        return Ok(Reply::Stream(Box::new(StreamReply::new(NDJSON, lines, request.grant.clone(), access))));
     }
     let limit = limit.unwrap_or(PAGE_DEFAULT);
     ask(request, async move |letters| letters.list(queue.as_deref(), after, limit).await)

@@ -9,9 +9,10 @@ use crate::{
         files::LetterFiles,
         id::LetterId,
         put_back::RetryOutcome,
-        store::{DeadLetterStore, PAGE_MAX, StoreError, batches},
+        store::{DeadLetterStore, PAGE_MAX, PageLimit, StoreError, batches},
         view::{LetterView, RetryView},
     },
+    limits::STREAM_PIECE_BYTES,
     postgres::{remedy::Remedy, schema::quoted, worker::PgRequests},
     state::{drain_view::DrainView, pg_answer::PgAnswer},
 };
@@ -81,7 +82,7 @@ impl Letters {
         after: Option<LetterId>,
         limit: u32,
     ) -> Result<PgAnswer, StoreError> {
-        let page = self.store.list(queue, after, limit).await?;
+        let page = self.store.list(queue, after, PageLimit::letters(limit)).await?;
         let letters: Vec<_> = page.letters.iter().map(|listed| LetterView::listed(listed.id, &listed.letter)).collect();
         let next = page.next.map(|id| id.to_string());
         Ok(done(&json!({"deadLetters": letters, "next": next, "tableRefused": page.table_refused})))
@@ -89,7 +90,8 @@ impl Letters {
 
     /// The letters behind `after`, each as a line of JSON; as many as a piece of the stream has.
     pub(super) async fn lines(&self, queue: Option<&str>, after: Option<LetterId>) -> Result<PgAnswer, StoreError> {
-        let page = self.store.list(queue, after, LINES_PER_PIECE).await?;
+        let limit = PageLimit { letters: LINES_PER_PIECE, bytes: STREAM_PIECE_BYTES };
+        let page = self.store.list(queue, after, limit).await?;
         // A page says so beside its letters. A stream cannot, and must not look complete without those of the table.
         if let Some(error) = page.table_refused {
             return Ok(PgAnswer::Refused(Refusal::new(ErrorCode::PostgresRefuses, error)));
@@ -118,7 +120,7 @@ impl Letters {
 
     /// Puts the first letters back, of a queue or of all.
     pub(super) async fn retry_first(&self, queue: Option<&str>) -> Result<PgAnswer, StoreError> {
-        let page = self.store.list(queue, None, RETRIED_MAX).await?;
+        let page = self.store.list(queue, None, PageLimit::letters(RETRIED_MAX)).await?;
         let (mut queued, mut duplicate, mut failed) = (0_u64, 0_u64, 0_u64);
         for batch in batches(&page.letters) {
             let gone_before = queued + duplicate;

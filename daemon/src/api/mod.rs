@@ -38,10 +38,12 @@ use crate::{
     config::{Config, Sync},
     http::{Head, Method, Refusal, ResponseOptions},
     ingest::{LaneWriter, PendingCommits, PendingReplies},
+    limits::REPLY_SMALL_BYTES,
+    memory::Grow,
     postgres::worker::PgRequests,
     state::{
         connection_count::ConnectionCount, database_health::HealthMonitor, drain_view::DrainView, log_view::LogView,
-        pulse::Pulse,
+        memory_shortage::MemoryShortage, pulse::Pulse,
     },
 };
 use letter_requests::LetterRequests;
@@ -72,6 +74,8 @@ pub struct ApiParts {
     pub pulses: Arc<[Pulse]>,
     /// The daemon's open connections.
     pub connections: Arc<ConnectionCount>,
+    /// Whether requests find memory.
+    pub memory: Arc<MemoryShortage>,
     /// The core's lane.
     pub lane: Rc<LaneWriter>,
     /// The core's pushes that wait for a commit.
@@ -96,6 +100,7 @@ impl Api {
             health,
             pulses,
             connections,
+            memory,
             lane,
             commits,
             replies,
@@ -114,6 +119,7 @@ impl Api {
             health: Arc::clone(&health),
             pulses,
             connections,
+            memory,
             lane: Rc::clone(&lane),
             writer: ReplyWriter::new(
                 Rc::clone(&lane),
@@ -159,10 +165,17 @@ impl Api {
         self.endpoints.writer.refusal(refusal, None, options, out);
     }
 
-    /// Appends what is known of a reply to `out`; see [`Reply::is_settled`]. Returns whether anything is known; otherwise
-    /// nothing was written.
-    pub fn write_reply(&self, reply: &Reply<'_>, options: ResponseOptions, out: &mut Vec<u8>) -> bool {
-        reply.write(&self.endpoints.writer, options, out)
+    /// Appends what is known of a reply to `out`; see [`Reply::is_settled`]. A large one needs `leave` for
+    /// [`Reply::written_bytes`]. Returns whether anything is known and there is leave for it; otherwise nothing was written.
+    pub fn write_reply(
+        &self,
+        reply: &Reply<'_>,
+        options: ResponseOptions,
+        leave: Option<Grow>,
+        out: &mut Vec<u8>,
+    ) -> bool {
+        let is_small = reply.written_bytes() <= REPLY_SMALL_BYTES;
+        (is_small || leave.is_some()) && reply.write(&self.endpoints.writer, options, out)
     }
 
     /// Appends what stands before the body of a streamed reply to `out`.
@@ -202,7 +215,7 @@ impl Api {
         grant: &Grant,
         body: &'a [u8],
     ) -> Option<Reply<'a>> {
-        let request = Request { endpoints: &self.endpoints, head, params: &found.params, grant, body };
+        let request = self.request(head, found, grant, body);
         let reply = match found.route.handler {
             Handler::Answer(answer) => answer(&request).map(Some),
             Handler::Push(prepare) => prepare(&request).and_then(Prepared::append_now),
@@ -218,7 +231,7 @@ impl Api {
         grant: &Grant,
         body: &'a [u8],
     ) -> Reply<'a> {
-        let request = Request { endpoints: &self.endpoints, head, params: &found.params, grant, body };
+        let request = self.request(head, found, grant, body);
         let reply = match found.route.handler {
             Handler::Answer(answer) => answer(&request),
             Handler::Push(prepare) => match prepare(&request) {
@@ -227,6 +240,17 @@ impl Api {
             },
         };
         reply.unwrap_or_else(Reply::Refused)
+    }
+
+    fn request<'r, 'c, 'a>(
+        &'c self,
+        head: &'r Head<'a>,
+        found: &'r RouteMatch<'a>,
+        grant: &'c Grant,
+        body: &'a [u8],
+    ) -> Request<'r, 'c, 'a> {
+        let access = found.route.access;
+        Request { endpoints: &self.endpoints, head, params: &found.params, grant, access, body }
     }
 
     /// Begins a push of lines.
@@ -239,6 +263,6 @@ impl Api {
         found: &'h RouteMatch<'_>,
         grant: &Grant,
     ) -> Result<Lines<'c, 'h>, Refusal> {
-        Lines::begin(&self.endpoints.pushes, head, &found.params, grant)
+        Lines::begin(&self.endpoints.pushes, &self.endpoints.gate.access, head, found, grant)
     }
 }

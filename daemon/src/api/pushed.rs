@@ -139,7 +139,24 @@ impl<'a> Pushed<'a> {
     /// Bytes of memory that it has, about.
     pub(super) fn memory_bytes(&self) -> usize {
         let texts = |item: &PushedItem<'_>| item.queue.len() + item.transaction_id.as_ref().map_or(0, |id| id.len());
-        self.items.iter().map(|item| size_of::<PushedItem<'_>>() + texts(item)).sum()
+        let items: usize = self.items.iter().map(|item| size_of::<PushedItem<'_>>() + texts(item)).sum();
+        let fates: usize = self.commits.iter().map(PendingCommit::memory_bytes).sum();
+        items + fates
+    }
+
+    /// Bytes of the reply's body, about and at most.
+    pub(super) fn written_bytes(&self) -> usize {
+        // Twice the text of a UUID, numbers, and the names of the fields.
+        const ITEM_BYTES: usize = 200;
+        let item = |item: &PushedItem<'_>| {
+            let transaction_id = item.transaction_id.as_ref().map_or(0, |id| id.len());
+            ITEM_BYTES + item.queue.len() + transaction_id
+        };
+        match (&self.ended_by, self.form) {
+            (Some(refusal), _) => refusal.message.len(),
+            (None, Form::Minimal) => ITEM_BYTES,
+            (None, _) => self.items.iter().map(item).sum(),
+        }
     }
 
     /// Whether the reply depends on nothing that is still to come but the disk.

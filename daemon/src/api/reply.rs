@@ -92,6 +92,19 @@ impl<'a> Reply<'a> {
         }
     }
 
+    /// Bytes that it has when it is written, about and at most.
+    #[must_use]
+    pub fn written_bytes(&self) -> usize {
+        const HEAD_BYTES: usize = 512;
+        HEAD_BYTES
+            + match self {
+                Self::Whole(whole) => whole.body.len() + whole.head.lines.len(),
+                Self::Refused(refusal) => refusal.message.len(),
+                Self::Pushed(pushed) => pushed.written_bytes(),
+                Self::Postgres(_) | Self::Stream(_) => 0,
+            }
+    }
+
     /// Whether the connection must be closed after it, as far as that is known.
     #[must_use]
     pub fn closes(&self, options: ResponseOptions) -> bool {

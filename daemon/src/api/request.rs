@@ -2,13 +2,13 @@
 
 use super::{letter_requests::LetterRequests, pattern::PathParams, push::Pushes, writer::ReplyWriter};
 use crate::{
-    access::{Gate, Grant, LastHost},
+    access::{AccessRequest, Gate, Grant, LastHost},
     config::Sync,
     http::Head,
     ingest::LaneWriter,
     state::{
         connection_count::ConnectionCount, database_health::HealthMonitor, drain_view::DrainView, log_view::LogView,
-        pulse::Pulse,
+        memory_shortage::MemoryShortage, pulse::Pulse,
     },
 };
 use std::{rc::Rc, sync::Arc};
@@ -24,6 +24,7 @@ pub(super) struct Endpoints {
     pub(super) health: Arc<HealthMonitor>,
     pub(super) pulses: Arc<[Pulse]>,
     pub(super) connections: Arc<ConnectionCount>,
+    pub(super) memory: Arc<MemoryShortage>,
     pub(super) lane: Rc<LaneWriter>,
     pub(super) pushes: Pushes,
     pub(super) letters: LetterRequests,
@@ -36,6 +37,8 @@ pub(super) struct Request<'r, 'c, 'a> {
     pub(super) head: &'r Head<'a>,
     pub(super) params: &'r PathParams<'a>,
     pub(super) grant: &'c Grant,
+    /// What the endpoint asks of whoever calls it.
+    pub(super) access: AccessRequest,
     /// Decoded; empty where there is none.
     pub(super) body: &'a [u8],
 }

@@ -31,7 +31,7 @@ pub(super) enum Handler {
 /// What body an endpoint takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodyKind {
-    /// None; one that is sent is read and passed over.
+    /// None; one that is sent is passed over, neither decoded nor kept.
     None,
     /// A JSON document, or none.
     OptionalJson,
@@ -42,6 +42,12 @@ pub enum BodyKind {
 }
 
 impl BodyKind {
+    /// Whether a body is used at all. One that is not is passed over.
+    #[must_use]
+    pub const fn is_used(self) -> bool {
+        !matches!(self, Self::None)
+    }
+
     /// Whether a request without a body is refused.
     #[must_use]
     pub const fn is_required(self) -> bool {

@@ -50,7 +50,7 @@ struct Ready {
 
 /// `GET /ready`: the daemon accepts pushes.
 pub(super) fn ready<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    let Endpoints { lane, log, drain, pulses, .. } = request.endpoints;
+    let Endpoints { lane, log, drain, pulses, memory, .. } = request.endpoints;
     let refuse = |code: ErrorCode| Err(Refusal::from(code).with_status(503));
     if lane.is_shutting_down() {
         return refuse(ErrorCode::ShuttingDown);
@@ -63,6 +63,9 @@ pub(super) fn ready<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refu
     }
     if lane.is_full() || log.lanes.iter().any(|progress| progress.lane.is_refusing()) {
         return refuse(ErrorCode::LogFull);
+    }
+    if memory.is_refusing() {
+        return refuse(ErrorCode::Overloaded);
     }
     let code = drain.delivery.pause().map(|pause| pause.code);
     Ok(json(&Ready { status: "ready", delivery: code.map(|_| PAUSED), code }))

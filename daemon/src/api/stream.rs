@@ -1,9 +1,12 @@
 //! Replies whose body is produced piece by piece.
 
 use super::writer::{ReplyHead, ReplyWriter};
-use crate::http::{
-    Refusal, ResponseOptions,
-    response::{LAST_CHUNK, push_chunk},
+use crate::{
+    access::{Access, AccessRequest, Grant},
+    http::{
+        Refusal, ResponseOptions,
+        response::{LAST_CHUNK, push_chunk},
+    },
 };
 use std::{future::Future, pin::Pin};
 
@@ -25,13 +28,28 @@ pub trait BodySource {
 pub struct StreamReply {
     head: ReplyHead,
     source: Box<dyn BodySource>,
+    grant: Grant,
+    access: AccessRequest,
 }
 
 impl StreamReply {
-    /// 200 with a body of this type.
+    /// 200 with a body of this type, for whoever has `grant`, as long as that allows `access`.
     #[must_use]
-    pub fn new(content_type: &'static str, source: impl BodySource + 'static) -> Self {
-        Self { head: ReplyHead::ok(content_type), source: Box::new(source) }
+    pub fn new(
+        content_type: &'static str,
+        source: impl BodySource + 'static,
+        grant: Grant,
+        access: AccessRequest,
+    ) -> Self {
+        Self { head: ReplyHead::ok(content_type), source: Box::new(source), grant, access }
+    }
+
+    /// Looks again whether its client may have it; to be asked before each piece.
+    ///
+    /// # Errors
+    /// 401 or 403 where what was granted was taken back.
+    pub fn look_again(&mut self, access: &Access) -> Result<(), Refusal> {
+        access.renew(&mut self.grant, self.access)
     }
 
     /// The next piece of its body; see [`BodySource::next`].

@@ -125,6 +125,9 @@ pub struct ServeArgs {
     /// Largest body of a request [default: 16 MiB]
     #[arg(long, env = "FOREBAY_MAX_BODY_BYTES", value_name = "BYTES")]
     pub max_body_bytes: Option<Bytes>,
+    /// What a core holds of bodies and answers on their way [default: 32 MiB, more where --max-body-bytes needs it]
+    #[arg(long, env = "FOREBAY_MEMORY_BUDGET", value_name = "BYTES")]
+    pub memory_budget: Option<Bytes>,
     /// How long a connection may be idle between requests before it is closed [default: 75s]
     #[arg(long, env = "FOREBAY_IDLE_TIMEOUT", value_name = "DURATION")]
     pub idle_timeout: Option<Span>,

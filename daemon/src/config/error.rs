@@ -77,6 +77,16 @@ pub enum ConfigError {
     /// `--max-body-bytes`
     #[error("--max-body-bytes must be at least {BODY_BYTES_MIN}")]
     MaxBodyBytes,
+    /// `--memory-budget`
+    #[error(
+        "--memory-budget must be at least {least_bytes}, so that a body of --max-body-bytes {max_body_bytes} has room"
+    )]
+    MemoryBudget {
+        /// `--max-body-bytes`
+        max_body_bytes: u64,
+        /// Least value.
+        least_bytes: u64,
+    },
     /// The secret of JWTs is given twice.
     #[error("{JWT_SECRET_VARIABLE} and --jwt-secret-file exclude each other")]
     JwtSecretTwice,

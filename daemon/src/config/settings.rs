@@ -10,7 +10,7 @@ use crate::{
     http::{cors, host},
     limits::{
         BODY_BYTES_DEFAULT, BODY_BYTES_MIN, CONNECTION_TIMEOUT_MIN, DRAIN_CONNECTIONS_MAX, IDLE_TIMEOUT_DEFAULT,
-        POSTGRES_TIMEOUT_MIN, REQUEST_TIMEOUT_DEFAULT,
+        MEMORY_BUDGET_DEFAULT, POSTGRES_TIMEOUT_MIN, REQUEST_TIMEOUT_DEFAULT, memory_budget_min,
     },
     private_files::AtPath,
 };
@@ -60,6 +60,8 @@ pub struct Config {
     pub probe_duplicates: ProbeDuplicates,
     /// Largest body of a request in bytes.
     pub max_body_bytes: u64,
+    /// What a core holds of bodies and answers on their way, in bytes.
+    pub memory_budget: u64,
     /// How long a connection may be idle between requests.
     #[serde(serialize_with = "printed::duration")]
     pub idle_timeout: Duration,
@@ -103,6 +105,8 @@ impl Config {
             Some(path) => file::read(path).map_err(AtPath::new(path))?,
             None => ServeArgs::default(),
         };
+        let max_body_bytes = setting!(args, file, max_body_bytes).map_or(BODY_BYTES_DEFAULT, |size| size.0);
+        let memory_budget_default = memory_budget_min(max_body_bytes).max(MEMORY_BUDGET_DEFAULT as u64);
         let config = Self {
             listen: setting!(args, file, listen).unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], PORT_DEFAULT))),
             data_dir: setting!(args, file, data_dir).unwrap_or_else(|| PathBuf::from("./forebay-data")),
@@ -119,7 +123,8 @@ impl Config {
             postgres_timeout: Duration::from_millis(setting!(args, file, postgres_timeout_ms).unwrap_or(60_000).into()),
             drain_connections: setting!(args, file, drain_connections).unwrap_or(1),
             probe_duplicates: setting!(args, file, probe_duplicates).unwrap_or(ProbeDuplicates::Auto),
-            max_body_bytes: setting!(args, file, max_body_bytes).map_or(BODY_BYTES_DEFAULT, |size| size.0),
+            max_body_bytes,
+            memory_budget: setting!(args, file, memory_budget).map_or(memory_budget_default, |size| size.0),
             idle_timeout: setting!(args, file, idle_timeout).map_or(IDLE_TIMEOUT_DEFAULT, |timeout| timeout.0),
             request_timeout: setting!(args, file, request_timeout).map_or(REQUEST_TIMEOUT_DEFAULT, |timeout| timeout.0),
             shutdown_grace: setting!(args, file, shutdown_grace).map_or(Duration::from_secs(5), |grace| grace.0),
@@ -158,6 +163,9 @@ impl Config {
             Err(ConfigError::ConnectionTimeout { flag: "request-timeout" })
         } else if self.max_body_bytes < BODY_BYTES_MIN {
             Err(ConfigError::MaxBodyBytes)
+        } else if self.memory_budget < memory_budget_min(self.max_body_bytes) {
+            let (max_body_bytes, least_bytes) = (self.max_body_bytes, memory_budget_min(self.max_body_bytes));
+            Err(ConfigError::MemoryBudget { max_body_bytes, least_bytes })
         } else {
             Ok(())
         }

@@ -1,5 +1,5 @@
 //! Bodies that are taken as they come: in chunks, encoded, or of lines. What has come is removed from the read buffer at once,
-//! so the buffer never grows with the body.
+//! so the buffer never grows with the body. A body that nobody uses is passed over.
 
 use super::{
     exchange::{Exchange, ReadOutcome},
@@ -8,13 +8,21 @@ use super::{
 use crate::{
     api::Lines,
     http::{
-        Refusal,
-        incoming::{Incoming, Next as BodyNext},
+        Body, Refusal,
+        incoming::{Incoming, Next as BodyNext, Unwanted},
     },
-    limits::{BODY_READ_BYTES, NDJSON_WINDOW_BYTES},
+    limits::{BODY_READ_BYTES, MEDIUM_HELD_BYTES, NDJSON_WINDOW_BYTES, UNWANTED_BODY_BYTES_MAX},
+    memory::Buffer,
     rt::Transport,
 };
 use std::io;
+
+/// Up to so many bytes of a body whose length is not known are held as they come.
+const DOUBLED_BYTES_MAX: usize = MEDIUM_HELD_BYTES / 5;
+
+/// Beyond that so many are held at once: with a buffer and most decoders beside them they are a medium request. A longer body holds
+/// as much as it may have.
+const ONE_STEP_BYTES: usize = MEDIUM_HELD_BYTES * 4 / 5;
 
 /// What came of a body.
 pub(super) enum BodyOutcome {
@@ -26,32 +34,58 @@ pub(super) enum BodyOutcome {
     Left,
 }
 
+impl BodyOutcome {
+    const fn refused(refusal: Refusal) -> Self {
+        Self::Refused { refusal, is_whole: false }
+    }
+}
+
+/// Passes over a body that nobody uses.
+pub(super) async fn pass_over<S: Transport>(
+    exchange: &mut Exchange<'_, '_, S>,
+    framing: Body,
+) -> io::Result<BodyOutcome> {
+    let mut unwanted = Unwanted::new(framing, UNWANTED_BODY_BYTES_MAX);
+    loop {
+        match unwanted.pass_over(&exchange.buffer) {
+            Err(refusal) => return Ok(BodyOutcome::refused(refusal)),
+            Ok((consumed, is_done)) => {
+                exchange.buffer.remove(consumed);
+                if is_done {
+                    return Ok(BodyOutcome::Whole);
+                }
+            }
+        }
+        if let Some(outcome) = ended_by(exchange.read_unwanted().await?) {
+            return Ok(outcome);
+        }
+    }
+}
+
 /// Reads a body that is needed as a whole to `body`.
 pub(super) async fn take_whole<S: Transport>(
     exchange: &mut Exchange<'_, '_, S>,
     mut incoming: Incoming,
     max_body_bytes: u64,
-    body: &mut Vec<u8>,
+    body: &mut Buffer,
 ) -> io::Result<BodyOutcome> {
     loop {
-        make_room(body, max_body_bytes);
-        let fed = match incoming.feed(&exchange.buffer, body, BODY_READ_BYTES) {
+        if let Err(refusal) = make_room(exchange, &incoming, body, 0, max_body_bytes).await {
+            return Ok(BodyOutcome::refused(refusal));
+        }
+        let fed = match incoming.feed(&exchange.buffer, body) {
             Ok(fed) => fed,
-            Err(refusal) => return Ok(BodyOutcome::Refused { refusal, is_whole: false }),
+            Err(refusal) => return Ok(BodyOutcome::refused(refusal)),
         };
-        exchange.remove(fed.consumed);
+        exchange.buffer.remove(fed.consumed);
         match fed.next {
             BodyNext::Done => return Ok(BodyOutcome::Whole),
-            BodyNext::Step if body.capacity() <= 2 * BODY_READ_BYTES => {}
-            BodyNext::Step => {
-                if let Err(refusal) = exchange.hold(exchange.buffer.capacity() + body.capacity()).await {
-                    return Ok(BodyOutcome::Refused { refusal, is_whole: false });
+            BodyNext::Step => {}
+            BodyNext::Wire => {
+                if let Some(outcome) = ended_by(exchange.read_body().await?) {
+                    return Ok(outcome);
                 }
             }
-            BodyNext::Wire => match read_more(exchange, body.capacity() + incoming.memory_bytes()).await? {
-                None => {}
-                Some(outcome) => return Ok(outcome),
-            },
         }
     }
 }
@@ -63,14 +97,17 @@ pub(super) async fn take_lines<S: Transport>(
     max_line_bytes: u64,
     lines: &mut Lines<'_, '_>,
 ) -> io::Result<BodyOutcome> {
-    let mut window = Vec::new();
+    let mut window = Buffer::default();
     loop {
-        make_room(&mut window, max_line_bytes);
-        let fed = match incoming.feed(&exchange.buffer, &mut window, BODY_READ_BYTES) {
+        let listed_bytes = lines.memory_bytes();
+        if let Err(refusal) = make_room(exchange, &incoming, &mut window, listed_bytes, max_line_bytes).await {
+            return Ok(BodyOutcome::refused(refusal));
+        }
+        let fed = match incoming.feed(&exchange.buffer, &mut window) {
             Ok(fed) => fed,
-            Err(refusal) => return Ok(BodyOutcome::Refused { refusal, is_whole: false }),
+            Err(refusal) => return Ok(BodyOutcome::refused(refusal)),
         };
-        exchange.remove(fed.consumed);
+        exchange.buffer.remove(fed.consumed);
         if fed.next == BodyNext::Step && window.len() < NDJSON_WINDOW_BYTES {
             continue;
         }
@@ -81,36 +118,52 @@ pub(super) async fn take_lines<S: Transport>(
             return Ok(BodyOutcome::Refused { refusal, is_whole });
         }
         exchange.go_on_with_body(paused_ms);
+        exchange.keep(incoming.memory_bytes() + window.capacity() + lines.memory_bytes());
         match fed.next {
             BodyNext::Done => return Ok(BodyOutcome::Whole),
             BodyNext::Step => {}
-            BodyNext::Wire => match read_more(exchange, window.capacity() + incoming.memory_bytes()).await? {
-                None => {}
-                Some(outcome) => return Ok(outcome),
-            },
+            BodyNext::Wire => {
+                if let Some(outcome) = ended_by(exchange.read_body().await?) {
+                    return Ok(outcome);
+                }
+            }
         }
     }
 }
 
-/// Reads more of a body; `other_bytes` are held beside the buffer. `None`: there is more; otherwise what became of the body.
-async fn read_more<S: Transport>(
-    exchange: &mut Exchange<'_, '_, S>,
-    other_bytes: usize,
-) -> io::Result<Option<BodyOutcome>> {
-    Ok(match exchange.read_body(other_bytes).await? {
+/// What became of a body by a read; `None`: there is more of it.
+fn ended_by(read: ReadOutcome) -> Option<BodyOutcome> {
+    match read {
         ReadOutcome::More => None,
-        ReadOutcome::Refused(refusal) => Some(BodyOutcome::Refused { refusal, is_whole: false }),
+        ReadOutcome::Refused(refusal) => Some(BodyOutcome::refused(refusal)),
         ReadOutcome::End | ReadOutcome::Interrupted => Some(BodyOutcome::Left),
-    })
+    }
 }
 
-/// Makes room for what a step brings. The room doubles, but not beyond what will be refused: a bomb should not get twice as
-/// much.
-fn make_room(bytes: &mut Vec<u8>, max_bytes: u64) {
-    let least = bytes.len() + BODY_READ_BYTES;
-    if bytes.capacity() < least {
-        let most = (max_bytes as usize).saturating_add(2 * BODY_READ_BYTES);
-        let wanted = (2 * bytes.capacity()).min(most).max(least);
-        bytes.reserve_exact(wanted - bytes.len());
-    }
+/// Makes room for what a step brings, and holds what the decoder has by now; `other_bytes` are held beside them. The room
+/// doubles, but not beyond what will be refused: a bomb should not get twice as much. It is held in few steps: of those who wait
+/// for more, few keep memory from others that is of no use without it.
+async fn make_room<S: Transport>(
+    exchange: &mut Exchange<'_, '_, S>,
+    incoming: &Incoming,
+    bytes: &mut Buffer,
+    other_bytes: usize,
+    max_bytes: u64,
+) -> Result<(), Refusal> {
+    let least = bytes.len() + incoming.room_bytes(exchange.buffer.len());
+    let most = (max_bytes as usize).saturating_add(2 * BODY_READ_BYTES);
+    let capacity = match bytes.capacity() {
+        enough if enough >= least => enough,
+        capacity => (2 * capacity).min(most).max(least),
+    };
+    let held = if capacity <= DOUBLED_BYTES_MAX {
+        capacity
+    } else if capacity <= ONE_STEP_BYTES {
+        ONE_STEP_BYTES
+    } else {
+        most
+    };
+    let leave = exchange.keep_more(incoming.memory_bytes() + held.max(capacity) + other_bytes).await?;
+    bytes.grow_to(capacity, leave);
+    Ok(())
 }

@@ -12,14 +12,10 @@ use super::{
 use crate::{
     access,
     api::{Reply, StreamReply, storage_failed_meanwhile},
-    http::{
-        Refusal, ResponseOptions,
-        coding::Coding,
-        incoming::{Bound, Incoming},
-        response::CONTINUE,
-    },
+    http::{Body, Refusal, ResponseOptions, incoming::Bound, response::CONTINUE},
     ingest::NotDurable,
-    limits::READ_BUFFER_BYTES,
+    limits::{READ_BUFFER_BYTES, REPLY_SMALL_BYTES},
+    memory::{Buffer, Grow},
     rt::Transport,
 };
 use std::io;
@@ -40,6 +36,8 @@ enum Answered {
     All,
     /// Up to one that waits.
     UpToWaiting,
+    /// Up to one of so many bytes: what is before it is to leave first, and there is to be memory for it.
+    UpToLarge(usize),
     /// Up to one that is streamed.
     UpToStream(Box<StreamReply>, ResponseOptions),
 }
@@ -52,18 +50,21 @@ pub(super) struct Conversation<'c, 's, S> {
     /// Replies that wait, and all behind them, in reverse order.
     replies: Vec<(Reply<'static>, ResponseOptions)>,
     next: NextStep,
+    /// Leave to write the first of the replies, if it is large.
+    leave: Option<Grow>,
 }
 
 impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
     /// A conversation that begins.
     pub(super) fn new(server: &'c Server, stream: &'s mut S, watch: &'c Watch) -> Self {
-        let buffer = Vec::with_capacity(READ_BUFFER_BYTES);
+        let held = server.budget.hold(watch.holding());
         Self {
             server,
-            exchange: Exchange::new(server, stream, watch, buffer, server.budget.hold()),
+            exchange: Exchange::new(server, stream, watch, Buffer::free(READ_BUFFER_BYTES), held),
             requests: Requests::new(server, access::Cache::default()),
             replies: Vec::new(),
             next: NextStep::Read,
+            leave: None,
         }
     }
 
@@ -72,10 +73,11 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
         let Parked { replies, next, buffer, held, cache } = parked;
         Self {
             server,
-            exchange: Exchange::new(server, stream, watch, buffer.into_vec(), held),
+            exchange: Exchange::new(server, stream, watch, Buffer::of(buffer), held),
             requests: Requests::new(server, cache),
             replies,
             next,
+            leave: None,
         }
     }
 
@@ -88,8 +90,13 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
             let mut may_rest = !self.replies.is_empty();
             loop {
                 while !self.replies.is_empty() {
+                    self.exchange.keep(self.reply_bytes());
                     match self.answer_waiting() {
-                        Answered::All => {}
+                        Answered::All => self.exchange.keep(0),
+                        Answered::UpToLarge(bytes) => {
+                            self.exchange.write().await?;
+                            self.leave = Some(Box::pin(self.exchange.hold_reply(bytes)).await);
+                        }
                         Answered::UpToWaiting => {
                             self.exchange.write().await?;
                             return Ok(ConversationEnd::Parked(self.park()));
@@ -97,7 +104,8 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
                         Answered::UpToStream(stream, options) => Box::pin(self.send_stream(stream, options)).await?,
                     }
                 }
-                if let NextStep::ReadWhole(started) | NextStep::TakeBody(started) = &mut self.next
+                if let NextStep::ReadWhole(started) | NextStep::TakeBody(started) | NextStep::PassOver(started) =
+                    &mut self.next
                     && std::mem::take(&mut started.wants_continue)
                 {
                     self.exchange.out.extend_from_slice(CONTINUE);
@@ -111,19 +119,23 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
                         ReadOutcome::End => NextStep::Close,
                         ReadOutcome::Refused(refusal) => self.refuse(&refusal),
                     },
-                    NextStep::ReadWhole(started) => match self.exchange.read_until(started.total_bytes()).await? {
-                        ReadOutcome::More => self.take_requests(Some(started)).await,
-                        ReadOutcome::Interrupted | ReadOutcome::End => NextStep::Close,
-                        ReadOutcome::Refused(refusal) => self.refuse(&refusal),
-                    },
+                    NextStep::ReadWhole(started) => {
+                        self.exchange.set_owner(started.grant.owner());
+                        match self.exchange.read_until(started.total_bytes()).await? {
+                            ReadOutcome::More => self.take_requests(Some(started)).await,
+                            ReadOutcome::Interrupted | ReadOutcome::End => NextStep::Close,
+                            ReadOutcome::Refused(refusal) => self.refuse(&refusal),
+                        }
+                    }
                     NextStep::TakeBody(started) => Box::pin(self.take_body(started)).await?,
+                    NextStep::PassOver(started) => Box::pin(self.pass_over_body(started)).await?,
                     NextStep::Again => self.take_requests(None).await,
                     NextStep::Close => {
                         self.exchange.shut_down().await?;
                         return Ok(ConversationEnd::Closed);
                     }
-                    NextStep::Linger => {
-                        Box::pin(self.exchange.linger()).await?;
+                    NextStep::Linger { most_bytes } => {
+                        Box::pin(self.exchange.linger(most_bytes)).await?;
                         return Ok(ConversationEnd::Closed);
                     }
                 };
@@ -169,7 +181,8 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
                 (Some(next), consumed)
             }
         };
-        self.exchange.put_back(buffer, consumed);
+        self.exchange.buffer = buffer;
+        self.exchange.buffer.remove(consumed);
         if consumed > 0 {
             self.exchange.request_ended();
         }
@@ -184,12 +197,26 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
     async fn take_body(&mut self, started: Box<StartedRequest>) -> io::Result<NextStep> {
         let StartedRequest { head, found, grant, options, .. } = &*started;
         let head = head.head();
-        self.exchange.remove(head.head_len);
+        self.exchange.buffer.remove(head.head_len);
+        self.exchange.set_owner(grant.owner());
         let max_body_bytes = self.server.api.max_body_bytes();
         let takes_lines = found.takes_lines(&head);
+        if let Body::Length(length) = head.framing
+            && head.content_encoding.is_none()
+            && !takes_lines
+            && self.exchange.buffer.len() as u64 >= length
+        {
+            // It is here, and waits for room in the log.
+            let mut buffer = std::mem::take(&mut self.exchange.buffer);
+            self.exchange.watch().go_on(Phase::Busy);
+            let reply = self.server.api.dispatch(&head, found, grant, &buffer[..length as usize]).await;
+            let reply = reply.into_owned();
+            buffer.remove(length as usize);
+            self.exchange.buffer = buffer;
+            return Ok(self.answer(reply, *options, true).await);
+        }
         let bound = if takes_lines { Bound::Expansion } else { Bound::Bytes(max_body_bytes) };
-        let incoming = Coding::of(head.content_encoding).and_then(|coding| Incoming::new(head.framing, coding, bound));
-        let incoming = match incoming {
+        let incoming = match self.exchange.begin_body(head.framing, head.content_encoding, bound).await {
             Ok(incoming) => incoming,
             Err(refusal) => return Ok(self.refuse(&refusal)),
         };
@@ -207,11 +234,28 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
                 BodyOutcome::Left => NextStep::Close,
             });
         }
-        let mut body = Vec::new();
+        let mut body = Buffer::default();
         Ok(match body::take_whole(&mut self.exchange, incoming, max_body_bytes, &mut body).await? {
             BodyOutcome::Whole => {
                 self.exchange.watch().go_on(Phase::Busy);
                 let reply = self.server.api.dispatch(&head, found, grant, &body).await;
+                self.answer(reply, *options, true).await
+            }
+            BodyOutcome::Refused { refusal, is_whole } => {
+                self.answer(Reply::Refused(refusal), *options, is_whole).await
+            }
+            BodyOutcome::Left => NextStep::Close,
+        })
+    }
+
+    /// Passes over the body of a request that has no use for it; the head is at the buffer's start.
+    async fn pass_over_body(&mut self, started: Box<StartedRequest>) -> io::Result<NextStep> {
+        let StartedRequest { head, found, grant, options, .. } = &*started;
+        let head = head.head();
+        self.exchange.buffer.remove(head.head_len);
+        Ok(match body::pass_over(&mut self.exchange, head.framing).await? {
+            BodyOutcome::Whole => {
+                let reply = self.server.api.dispatch(&head, found, grant, &[]).await;
                 self.answer(reply, *options, true).await
             }
             BodyOutcome::Refused { refusal, is_whole } => {
@@ -237,15 +281,16 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
             Err(NotDurable::Unknown) => {
                 let refusal = storage_failed_meanwhile();
                 self.server.api.write_refusal(&refusal, options.closing(), &mut self.exchange.out);
-                return if is_whole { NextStep::Close } else { NextStep::Linger };
+                return if is_whole { NextStep::Close } else { self.requests.linger() };
             }
         };
-        let is_written = reply.is_settled() && self.server.api.write_reply(&reply, options, &mut self.exchange.out);
+        let is_written = reply.is_settled() && self.server.api.write_reply(&reply, options, None, &mut self.exchange.out);
         if !is_written {
             self.replies = in_reverse(vec![(reply, options)]);
         }
+        self.exchange.keep(self.reply_bytes());
         match (is_whole, closes) {
-            (false, _) => NextStep::Linger,
+            (false, _) => self.requests.linger(),
             (true, true) => NextStep::Close,
             (true, false) if self.exchange.buffer.is_empty() => NextStep::Read,
             (true, false) => NextStep::Again,
@@ -265,8 +310,14 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
                     self.replies.push((reply, options));
                     return Answered::UpToWaiting;
                 }
+                reply if self.has_to_leave_first(&reply) => {
+                    let bytes = reply.written_bytes();
+                    self.replies.push((reply, options));
+                    return Answered::UpToLarge(bytes);
+                }
                 reply => {
-                    let is_written = self.server.api.write_reply(&reply, options, &mut self.exchange.out);
+                    let leave = self.leave.take();
+                    let is_written = self.server.api.write_reply(&reply, options, leave, &mut self.exchange.out);
                     if closes || !is_written {
                         self.close_after_this();
                     }
@@ -274,6 +325,12 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
             }
         }
         Answered::All
+    }
+
+    /// Whether what is to be written has to leave before this reply is, or the reply is large and there is no leave for it.
+    fn has_to_leave_first(&self, reply: &Reply<'_>) -> bool {
+        self.exchange.out.len() >= REPLY_SMALL_BYTES
+            || reply.written_bytes() > REPLY_SMALL_BYTES && self.leave.is_none()
     }
 
     async fn send_stream(&mut self, stream: Box<StreamReply>, options: ResponseOptions) -> io::Result<()> {
@@ -288,14 +345,19 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
     /// No further replies are written, and the connection is closed.
     fn close_after_this(&mut self) {
         self.replies.clear();
-        if !matches!(self.next, NextStep::Linger) {
+        if !matches!(self.next, NextStep::Linger { .. }) {
             self.next = NextStep::Close;
         }
     }
 
+    /// Bytes of the replies that wait.
+    fn reply_bytes(&self) -> usize {
+        self.replies.iter().map(|(reply, _)| reply.memory_bytes()).sum()
+    }
+
     /// Gives up everything but what [`Parked`] keeps.
     fn park(self) -> Box<Parked<'c>> {
-        let reply_bytes = self.replies.iter().map(|(reply, _)| reply.memory_bytes()).sum();
+        let reply_bytes = self.reply_bytes();
         let (buffer, held) = self.exchange.into_parked(reply_bytes);
         self.server.registry.note_freed_buffers(1);
         Box::new(Parked { replies: self.replies, next: self.next, buffer, held, cache: self.requests.cache })
@@ -306,7 +368,7 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
         self.server.api.write_refusal(refusal, ResponseOptions::CLOSING, &mut self.exchange.out);
         self.exchange.buffer.clear();
         self.exchange.request_ended();
-        NextStep::Linger
+        self.requests.linger()
     }
 }
 

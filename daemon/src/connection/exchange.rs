@@ -1,16 +1,20 @@
-//! What is read from a client and written to it: the buffers over a transport, their part of the budget, and the watch.
+//! What is read from a client and written to it: the buffers over a transport, the memory that they hold, and the watch.
 
 use super::{
-    budget::{Held, Overloaded},
     server::Server,
     watch::{Phase, Watch},
 };
 use crate::{
-    http::{ErrorCode, Refusal},
-    limits::{
-        BODY_READ_BYTES, BUFFERED_IDLE_PER_CORE_MAX, LINGER_BYTES_MAX, READ_BUFFER_BYTES, READ_BUFFER_KEPT_BYTES,
-        READ_ROOM_BYTES,
+    http::{
+        Body, ErrorCode, MAX_HEAD_BYTES, Refusal,
+        coding::Coding,
+        incoming::{Bound, Incoming},
     },
+    limits::{
+        BODY_READ_BYTES, BUFFERED_IDLE_PER_CORE_MAX, CONNECTION_FREE_BYTES, READ_BUFFER_BYTES, READ_BUFFER_KEPT_BYTES,
+        READ_ROOM_BYTES, REPLY_SMALL_BYTES, SMALL_HELD_BYTES,
+    },
+    memory::{Buffer, Grow, Held, Need, Overloaded},
     rt,
     rt::Transport,
 };
@@ -35,24 +39,23 @@ pub(super) struct Exchange<'c, 's, S> {
     stream: &'s mut S,
     watch: &'c Watch,
     /// What was read and is not done with.
-    pub(super) buffer: Vec<u8>,
+    pub(super) buffer: Buffer,
     /// What is to be written.
     pub(super) out: Vec<u8>,
-    /// Its part of the budget, for what it has beyond the first buffer.
+    /// Its part of the budget, for all that it has beyond what every connection has.
     held: Held<'c>,
+    /// Bytes that the conversation has beside `buffer` and `out`: a body, a decoder, replies.
+    kept_bytes: usize,
+    /// Whether the last read filled the buffer: more was there.
+    is_filled: bool,
     /// What of a request is waited for, so that its time continues and does not begin anew.
     waits_for: Option<Phase>,
 }
 
 impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
-    pub(super) fn new(
-        server: &'c Server,
-        stream: &'s mut S,
-        watch: &'c Watch,
-        buffer: Vec<u8>,
-        held: Held<'c>,
-    ) -> Self {
-        Self { server, stream, watch, buffer, out: Vec::new(), held, waits_for: None }
+    pub(super) fn new(server: &'c Server, stream: &'s mut S, watch: &'c Watch, buffer: Buffer, held: Held<'c>) -> Self {
+        let out = Vec::new();
+        Self { server, stream, watch, buffer, out, held, kept_bytes: 0, is_filled: false, waits_for: None }
     }
 
     pub(super) fn watch(&self) -> &'c Watch {
@@ -63,33 +66,31 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
         self.server.now_ms()
     }
 
-    /// Removes bytes from the start of the buffer.
-    pub(super) fn remove(&mut self, bytes: usize) {
-        self.buffer.drain(..bytes);
-    }
-
-    /// Puts the buffer back after a pass that is done with `consumed` bytes of it.
-    pub(super) fn put_back(&mut self, buffer: Vec<u8>, consumed: usize) {
-        self.buffer = buffer;
-        if consumed == self.buffer.len() {
-            self.buffer.clear();
-        } else {
-            self.remove(consumed);
-        }
-    }
-
     /// Reads on until there is more. With an empty buffer that is the wait for the next request.
     pub(super) async fn read(&mut self) -> io::Result<ReadOutcome> {
         if self.buffer.is_empty() {
             return self.read_idle().await;
         }
-        self.read_into_buffer(Phase::Head, 0).await
+        // A part of a head is there: it grows no further than the longest one.
+        if self.buffer.room() < READ_ROOM_BYTES && self.buffer.capacity() < MAX_HEAD_BYTES {
+            self.out = Vec::new();
+            let capacity = (2 * self.buffer.capacity()).min(MAX_HEAD_BYTES);
+            if let Err(refusal) = self.grow_buffer(capacity).await {
+                return Ok(ReadOutcome::Refused(refusal));
+            }
+        }
+        self.wait_for(Phase::Head);
+        self.read_more().await
     }
 
     /// Reads on until the buffer, which holds a head, has `needed` bytes.
     pub(super) async fn read_until(&mut self, needed: usize) -> io::Result<ReadOutcome> {
         while self.buffer.len() < needed {
-            match self.read_into_buffer(Phase::Body, needed).await? {
+            if let Err(refusal) = self.make_room_for(needed).await {
+                return Ok(ReadOutcome::Refused(refusal));
+            }
+            self.wait_for(Phase::Body);
+            match self.read_more().await? {
                 ReadOutcome::More => {}
                 other => return Ok(other),
             }
@@ -97,32 +98,46 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
         Ok(ReadOutcome::More)
     }
 
-    async fn read_into_buffer(&mut self, phase: Phase, needed: usize) -> io::Result<ReadOutcome> {
-        // An announced length is believed only as far as it came: the buffer doubles.
-        let missing = needed.saturating_sub(self.buffer.len());
-        let room = missing.min(self.buffer.len().max(READ_BUFFER_KEPT_BYTES)).max(READ_ROOM_BYTES);
-        if self.buffer.capacity() - self.buffer.len() < room {
-            let wanted = (self.buffer.len() + room).max(self.buffer.capacity() * 2).min(
-                // What is known to be enough is enough.
-                if missing > 0 { needed.max(self.buffer.len() + READ_ROOM_BYTES) } else { usize::MAX },
-            );
-            if let Err(refusal) = self.hold(wanted).await {
-                return Ok(ReadOutcome::Refused(refusal));
-            }
-            self.buffer.reserve_exact(wanted - self.buffer.len());
+    /// An announced length is believed only as far as it came: the buffer doubles. What is to be more than small is held at once,
+    /// though: of those who wait for more, none keeps memory from others that is of no use without it.
+    async fn make_room_for(&mut self, needed: usize) -> Result<(), Refusal> {
+        let (length, missing) = (self.buffer.len(), needed - self.buffer.len());
+        let room = missing.min(length.max(CONNECTION_FREE_BYTES)).max(READ_ROOM_BYTES);
+        if self.buffer.room() >= room {
+            return Ok(());
         }
-        self.wait_for(phase);
+        // What is known to be enough is enough.
+        let enough = needed.max(length + READ_ROOM_BYTES);
+        let capacity = (length + room).max(self.buffer.capacity() * 2).min(enough);
+        let held = if capacity > SMALL_HELD_BYTES { enough } else { capacity };
+        let leave = self.hold(held + self.kept_bytes).await?;
+        self.buffer.grow_to(capacity, leave);
+        Ok(())
+    }
+
+    /// Reads more of a body into the buffer, which is empty. It grows as long as reads fill it.
+    pub(super) async fn read_body(&mut self) -> io::Result<ReadOutcome> {
+        let capacity = self.buffer.capacity();
+        let wanted = if self.is_filled || capacity == 0 { 2 * capacity } else { capacity };
+        let wanted = wanted.clamp(READ_BUFFER_BYTES, BODY_READ_BYTES);
+        if wanted > capacity
+            && let Err(refusal) = self.grow_buffer(wanted).await
+        {
+            return Ok(ReadOutcome::Refused(refusal));
+        }
+        self.read_unwanted().await
+    }
+
+    /// Reads more of a body into the buffer, which is empty and stays as large as it is.
+    pub(super) async fn read_unwanted(&mut self) -> io::Result<ReadOutcome> {
+        self.wait_for(Phase::Body);
         self.read_more().await
     }
 
-    /// Reads more of a body into the buffer, which is empty; `other_bytes` are held beside it.
-    pub(super) async fn read_body(&mut self, other_bytes: usize) -> io::Result<ReadOutcome> {
-        if let Err(refusal) = self.hold(BODY_READ_BYTES + other_bytes).await {
-            return Ok(ReadOutcome::Refused(refusal));
-        }
-        self.buffer.reserve(BODY_READ_BYTES);
-        self.wait_for(Phase::Body);
-        self.read_more().await
+    async fn grow_buffer(&mut self, capacity: usize) -> Result<(), Refusal> {
+        let leave = self.hold(capacity + self.kept_bytes).await?;
+        self.buffer.grow_to(capacity, leave);
+        Ok(())
     }
 
     /// Waits for the next request.
@@ -131,31 +146,46 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
             return Ok(ReadOutcome::End);
         }
         if self.buffer.capacity() > READ_BUFFER_KEPT_BYTES || self.buffer.capacity() == 0 {
-            self.buffer = Vec::with_capacity(READ_BUFFER_BYTES);
+            self.buffer = Buffer::free(READ_BUFFER_BYTES);
         }
-        self.held.set(self.buffer.capacity().saturating_sub(READ_BUFFER_BYTES));
+        self.keep(0);
         self.watch.begin(Phase::IdleBuffered, self.server.now_ms());
-        let buffer = std::mem::take(&mut self.buffer);
+        let buffer = self.buffer.lend();
         self.server.buffered_idle.update(|count| count + 1);
         let (outcome, buffer) = self.stream.read_interruptibly(buffer, self.watch.interrupter()).await;
         self.server.buffered_idle.update(|count| count - 1);
-        self.buffer = buffer;
+        self.buffer.restore(buffer);
         if rt::is_interrupted(&outcome) {
             return Ok(ReadOutcome::Interrupted);
         }
+        self.is_filled = self.buffer.room() == 0;
         outcome.map(|bytes| if bytes == 0 { ReadOutcome::End } else { ReadOutcome::More })
     }
 
     async fn read_more(&mut self) -> io::Result<ReadOutcome> {
-        let buffer = std::mem::take(&mut self.buffer);
-        let (outcome, buffer) = rt::read_more(self.stream, buffer).await;
-        self.buffer = buffer;
-        if self.watch.is_late() {
-            return Ok(ReadOutcome::Refused(Refusal::too_slow()));
+        loop {
+            let buffer = self.buffer.lend();
+            let (outcome, buffer) = self.stream.read_interruptibly(buffer, self.watch.interrupter()).await;
+            self.buffer.restore(buffer);
+            if self.watch.is_late() {
+                return Ok(ReadOutcome::Refused(self.too_slow()));
+            }
+            if rt::is_interrupted(&outcome) {
+                continue;
+            }
+            let bytes = outcome?;
+            self.watch.received(bytes);
+            self.is_filled = self.buffer.room() == 0;
+            return Ok(if bytes == 0 { ReadOutcome::End } else { ReadOutcome::More });
         }
-        let bytes = outcome?;
-        self.watch.received(bytes);
-        Ok(if bytes == 0 { ReadOutcome::End } else { ReadOutcome::More })
+    }
+
+    fn too_slow(&self) -> Refusal {
+        if !self.watch.holding().is_refused() {
+            return Refusal::too_slow();
+        }
+        let why = "others wait for memory, and of all requests that hold some this one comes most slowly";
+        Refusal::new(ErrorCode::RequestTimeout, why).closing()
     }
 
     /// Whether the core has too many buffers of idle connections for this one to keep its own.
@@ -185,18 +215,71 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
         }
     }
 
-    /// Waits until the connection may have so many bytes.
+    /// Says whose memory it is from now on.
+    pub(super) fn set_owner(&mut self, owner: Option<u64>) {
+        self.held.set_owner(owner);
+    }
+
+    /// The conversation has so many bytes beside the buffers, which are allocated already or fewer than before.
+    pub(super) fn keep(&mut self, bytes: usize) {
+        self.kept_bytes = bytes;
+        self.held.note(self.buffer.capacity() + self.out.capacity() + bytes);
+    }
+
+    /// Waits until the conversation may have so many bytes beside the buffers.
     ///
     /// # Errors
-    /// 503 after some seconds.
-    pub(super) async fn hold(&mut self, bytes: usize) -> Result<(), Refusal> {
-        self.watch.go_on(Phase::Busy);
+    /// 503 after some time.
+    pub(super) async fn keep_more(&mut self, bytes: usize) -> Result<Grow, Refusal> {
+        let leave = self.hold(self.buffer.capacity() + bytes).await?;
+        self.kept_bytes = self.kept_bytes.max(bytes);
+        Ok(leave)
+    }
+
+    /// Waits until a reply of so many bytes may be written to `out`, which is empty.
+    pub(super) async fn hold_reply(&mut self, bytes: usize) -> Grow {
+        let total = self.buffer.capacity() + self.kept_bytes + bytes;
+        match self.held.grow_to(total, Need::Answer).await {
+            Ok(leave) => leave,
+            Err(Overloaded) => unreachable!("an answer waits as long as it takes"),
+        }
+    }
+
+    /// Waits until the connection may have so many bytes beside `out`.
+    async fn hold(&mut self, bytes: usize) -> Result<Grow, Refusal> {
+        let total = bytes + self.out.capacity();
+        let has_to_wait = !self.held.covers(total);
         let paused_ms = self.server.now_ms();
-        self.held.grow_to(bytes.saturating_sub(READ_BUFFER_BYTES)).await.map_err(|Overloaded| {
-            Refusal::new(ErrorCode::Overloaded, "too much is on its way through this daemon").closing()
+        if has_to_wait {
+            self.watch.go_on(Phase::Busy);
+        }
+        let leave = self.held.grow_to(total, Need::Body).await.map_err(|Overloaded| {
+            // One that is slow is told so. The daemon is ready for others all the same.
+            if self.watch.is_late() {
+                return self.too_slow();
+            }
+            self.server.memory.refuse_push();
+            Refusal::new(ErrorCode::Overloaded, "others hold all memory that there is for requests").closing()
         })?;
-        self.go_on_with_body(paused_ms);
-        Ok(())
+        if has_to_wait {
+            self.go_on_with_body(paused_ms);
+        }
+        Ok(leave)
+    }
+
+    /// Begins a body that is decoded as it comes.
+    ///
+    /// # Errors
+    /// 503 if there is no memory for its decoder.
+    pub(super) async fn begin_body(
+        &mut self,
+        framing: Body,
+        content_encoding: Option<&str>,
+        bound: Bound,
+    ) -> Result<Incoming, Refusal> {
+        let coding = Coding::of(content_encoding)?;
+        let leave = self.keep_more(Incoming::begin_bytes(coding)).await?;
+        Incoming::new(framing, coding, bound, leave)
     }
 
     /// Writes what is to leave.
@@ -204,14 +287,10 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
         if self.out.is_empty() {
             return Ok(());
         }
+        self.keep(self.kept_bytes);
         let out = std::mem::take(&mut self.out);
-        // It is there already: what others hold does not matter any more.
-        let beyond = out.capacity().saturating_sub(READ_BUFFER_KEPT_BYTES);
-        if beyond > 0 {
-            self.held.set(self.buffer.capacity().saturating_sub(READ_BUFFER_BYTES) + beyond);
-        }
+        self.watch.begin(Phase::Writing, self.server.now_ms());
         let (written, mut out) = if out.len() <= READ_BUFFER_KEPT_BYTES {
-            self.watch.begin(Phase::Writing, self.server.now_ms());
             rt::write_all(self.stream, out).await
         } else {
             Box::pin(self.write_in_parts(out)).await
@@ -221,9 +300,10 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
         self.watch.go_on(Phase::Busy);
         self.waits_for = None;
         out.clear();
-        if out.capacity() <= READ_BUFFER_KEPT_BYTES {
+        if out.capacity() <= REPLY_SMALL_BYTES {
             self.out = out;
         }
+        self.keep(self.kept_bytes);
         Ok(())
     }
 
@@ -231,13 +311,13 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
     async fn write_in_parts(&mut self, mut out: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
         let mut at = 0;
         while at < out.len() {
-            self.watch.begin(Phase::Writing, self.server.now_ms());
             let end = out.len().min(at + READ_BUFFER_KEPT_BYTES);
             let (written, part) = self.stream.write_all(out.slice(at..end)).await;
             out = part.into_inner();
             if let Err(error) = written {
                 return (Err(error), out);
             }
+            self.watch.sent(end - at, self.server.now_ms());
             at = end;
         }
         (Ok(at), out)
@@ -248,22 +328,23 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
         self.stream.shutdown().await
     }
 
-    /// Closes the writing side, and discards what the client still sends, for a while: a socket that is closed on bytes which
-    /// nobody has read takes the last reply along.
-    pub(super) async fn linger(&mut self) -> io::Result<()> {
+    /// Closes the writing side and discards what the client still sends, up to `most_bytes` and for a while: a socket that is
+    /// closed on bytes which nobody has read takes the last reply along.
+    pub(super) async fn linger(&mut self, most_bytes: u64) -> io::Result<()> {
         self.stream.shutdown().await?;
         self.watch.begin(Phase::Lingering, self.server.now_ms());
+        (self.buffer, self.out) = (Buffer::free(CONNECTION_FREE_BYTES), Vec::new());
+        self.keep(0);
         let mut discarded = 0;
-        while discarded < LINGER_BYTES_MAX && !self.server.is_shutting_down() {
-            let mut buffer = std::mem::take(&mut self.buffer);
-            buffer.clear();
-            buffer.reserve(READ_BUFFER_BYTES);
-            let (outcome, buffer) = rt::read_more(self.stream, buffer).await;
-            self.buffer = buffer;
+        while discarded < most_bytes && !self.server.is_shutting_down() {
+            self.buffer.clear();
+            let (outcome, buffer) = rt::read_more(self.stream, self.buffer.lend()).await;
+            self.buffer.restore(buffer);
             match outcome {
-                Ok(bytes) if bytes > 0 => discarded += bytes,
+                Ok(bytes) if bytes > 0 => discarded += bytes as u64,
                 _ => break,
             }
+            self.watch.discarded(self.server.now_ms());
         }
         Ok(())
     }
@@ -272,7 +353,7 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
     /// budget.
     pub(super) fn into_parked(mut self, reply_bytes: usize) -> (Box<[u8]>, Held<'c>) {
         let buffer = self.buffer.into_boxed_slice();
-        self.held.set((buffer.len() + reply_bytes).saturating_sub(READ_BUFFER_BYTES));
+        self.held.note(buffer.len() + reply_bytes);
         (buffer, self.held)
     }
 }

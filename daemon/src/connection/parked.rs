@@ -1,11 +1,10 @@
 //! A connection whose reply waits for PostgreSQL.
 
 use super::{
-    budget::Held,
     requests::NextStep,
     watch::{HungUp, Watch},
 };
-use crate::{access, api::Reply, http::ResponseOptions};
+use crate::{access, api::Reply, http::ResponseOptions, memory::Held};
 use std::task::{Context, Poll};
 
 /// What is kept of a conversation while a reply waits for PostgreSQL. Thousands may wait at once, so it is little: the replies,

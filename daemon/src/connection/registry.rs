@@ -103,6 +103,12 @@ impl Registry {
         self.end_waits_of_hung_up();
     }
 
+    /// Those who hold memory of the budget.
+    pub(super) fn holders(&self) -> Vec<Rc<Watch>> {
+        let slots = self.slots.borrow();
+        slots.watches.iter().flatten().filter(|watch| watch.holding().bytes() > 0).map(Rc::clone).collect()
+    }
+
     fn end_waits_of_hung_up(&self) {
         let slots = self.slots.borrow();
         let waiting: Vec<&Watch> =

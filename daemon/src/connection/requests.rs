@@ -6,9 +6,12 @@ use crate::{
     access,
     access::Grant,
     api::{self, Reply, RouteMatch},
-    http::{Body, ErrorCode, Head, Limits, OwnedHead, Parsed, Refusal, ResponseOptions, chunked::Decoder, request},
+    http::{
+        Body, ErrorCode, Head, Limits, OwnedHead, Parsed, Refusal, ResponseOptions, chunked::Decoder, request,
+        sink::Discard,
+    },
     ingest::Ticket,
-    limits::PIPELINED_MAX,
+    limits::{PIPELINED_MAX, REPLY_SMALL_BYTES},
     panics::panic_if_planted,
 };
 
@@ -20,12 +23,14 @@ pub(super) enum NextStep {
     ReadWhole(Box<StartedRequest>),
     /// Takes the body out of the buffer while it comes.
     TakeBody(Box<StartedRequest>),
+    /// Passes over the body while it comes: nobody uses it.
+    PassOver(Box<StartedRequest>),
     /// Takes further requests, which may be complete.
     Again,
     /// Closes the connection; everything was read.
     Close,
-    /// Closes it, though more may come.
-    Linger,
+    /// Closes it, though more may come: so many bytes at most are waited for.
+    Linger { most_bytes: u64 },
 }
 
 /// A request whose head was read and which was admitted. The head is at the start of the buffer; it is not parsed again.
@@ -95,6 +100,9 @@ impl<'c> Requests<'c> {
             }
         }
         for _ in 0..PIPELINED_MAX {
+            if out.len() >= REPLY_SMALL_BYTES {
+                break;
+            }
             if let Some(next) = self.take_one(buffer, &mut pass, out) {
                 pass.next = next;
                 break;
@@ -115,7 +123,7 @@ impl<'c> Requests<'c> {
             Ok(Parsed::Head(head)) => head,
             Err(refusal) => {
                 self.answer(Reply::Refused(refusal), ResponseOptions::CLOSING, pass, out);
-                return Some(NextStep::Linger);
+                return Some(self.linger());
             }
         };
         panic_if_planted("connection");
@@ -124,21 +132,22 @@ impl<'c> Requests<'c> {
             Ok(admitted) => admitted,
             Err(refusal) => return self.refuse(refusal, &head, options, remaining, pass, out),
         };
+        let is_used = found.route.body.is_used();
         let body_bytes = match head.framing {
             Body::None => Some(0),
-            Body::Length(length) if head.content_encoding.is_none() && !found.takes_lines(&head) => {
+            Body::Length(length) if !is_used || head.content_encoding.is_none() && !found.takes_lines(&head) => {
                 Some(length as usize)
             }
             Body::Length(_) | Body::Chunked => None,
         };
-        let Some(body_bytes) = body_bytes else {
-            return Some(NextStep::TakeBody(proceed(&head, found, grant, options, remaining)));
+        let total_bytes = body_bytes.map(|bytes| head.head_len.saturating_add(bytes));
+        let total_bytes = match total_bytes {
+            Some(total_bytes) if total_bytes <= remaining.len() => total_bytes,
+            _ if !is_used => return Some(NextStep::PassOver(proceed(&head, found, grant, options, remaining))),
+            Some(_) => return Some(NextStep::ReadWhole(proceed(&head, found, grant, options, remaining))),
+            None => return Some(NextStep::TakeBody(proceed(&head, found, grant, options, remaining))),
         };
-        let total_bytes = head.head_len.saturating_add(body_bytes);
-        if total_bytes > remaining.len() {
-            return Some(NextStep::ReadWhole(proceed(&head, found, grant, options, remaining)));
-        }
-        let body = &remaining[head.head_len..total_bytes];
+        let body = if is_used { &remaining[head.head_len..total_bytes] } else { &[] };
         let Some(reply) = self.server.api.dispatch_now(&head, &found, &grant, body) else {
             return Some(NextStep::TakeBody(proceed(&head, found, grant, options, remaining)));
         };
@@ -174,8 +183,19 @@ impl<'c> Requests<'c> {
         let closes = self.answer(Reply::Refused(refusal), options, pass, out);
         match request_bytes {
             Some(_) => closes.then_some(NextStep::Close),
-            None => Some(NextStep::Linger),
+            None => Some(match head.framing {
+                Body::Length(length) => {
+                    let most_bytes = (head.head_len as u64).saturating_add(length) - remaining.len() as u64;
+                    NextStep::Linger { most_bytes }
+                }
+                Body::None | Body::Chunked => self.linger(),
+            }),
         }
+    }
+
+    /// Closes the connection; how much is still on its way is not known.
+    pub(super) fn linger(&self) -> NextStep {
+        NextStep::Linger { most_bytes: self.server.api.max_body_bytes() }
     }
 
     /// Appends a reply to `out`, or to those that wait. Returns whether the connection is closed after it.
@@ -188,7 +208,7 @@ impl<'c> Requests<'c> {
         }
         let closes = reply.closes(options) || !options.keep_alive;
         let is_written =
-            pass.waiting.is_empty() && reply.is_settled() && self.server.api.write_reply(&reply, options, out);
+            pass.waiting.is_empty() && reply.is_settled() && self.server.api.write_reply(&reply, options, None, out);
         if !is_written {
             pass.waiting.push((reply, options));
         }
@@ -208,7 +228,7 @@ impl<'c> Requests<'c> {
             Body::Length(length) => head.head_len.saturating_add(length as usize),
             Body::Chunked => {
                 let mut decoder = Decoder::new(self.server.api.max_body_bytes());
-                let progress = decoder.feed(&remaining[head.head_len..], &mut Vec::new());
+                let progress = decoder.feed(&remaining[head.head_len..], &mut Discard);
                 head.head_len + progress.ok().filter(|progress| progress.is_done)?.consumed
             }
         };

@@ -74,7 +74,7 @@ fn give_up_after_panic() {
 pub(super) async fn serve_tls(socket: Socket, session: TlsSession, registered: Registered) {
     let (server, watch) = (registered.server(), registered.watch());
     let mut stream = TlsStream::new(socket, session);
-    watch.begin(Phase::Head, server.now_ms());
+    watch.begin(Phase::Handshake, server.now_ms());
     match stream.handshake().await {
         Ok(()) => {
             watch.begin(Phase::Idle, server.now_ms());

@@ -6,13 +6,14 @@
 //!                                         └───► PendingCommits, PendingReplies ◄── mailbox: from the drain, from PostgreSQL
 //! ```
 
-use super::{budget::Budget, registry::Registry};
+use super::registry::Registry;
 use crate::{
     access::Gate,
     api::{Api, ApiParts},
     config::Config,
     ingest::{LaneFailed, LaneWriter, PendingCommits, PendingReplies},
-    limits::{CONNECTIONS_GRACE, IN_FLIGHT_BYTES_PER_CORE, IN_FLIGHT_PATIENCE, LAST_REPLIES_GRACE},
+    limits::{CONNECTIONS_GRACE, LAST_REPLIES_GRACE, MEMORY_WAIT_MAX},
+    memory::Budget,
     postgres::worker::PgRequests,
     rt,
     rt::Notify,
@@ -22,6 +23,7 @@ use crate::{
         drain_view::DrainView,
         log_view::LogView,
         mailbox::{Letter, Mailboxes},
+        memory_shortage::MemoryShortage,
         pulse::Pulse,
     },
 };
@@ -67,6 +69,8 @@ pub struct ServerStart {
     pub pulses: Arc<[Pulse]>,
     /// The daemon's open connections.
     pub connections: Arc<ConnectionCount>,
+    /// Whether requests find memory.
+    pub memory: Arc<MemoryShortage>,
     /// Where PostgreSQL is asked.
     pub pg_requests: PgRequests,
     /// The core's lane; the lane's number is the core's.
@@ -88,6 +92,7 @@ pub(crate) struct Server {
     pub(crate) api: Api,
     pub(crate) registry: Registry,
     pub(crate) budget: Budget,
+    pub(crate) memory: Arc<MemoryShortage>,
     pub(crate) listener: rt::Listener,
     pub(crate) connections_max: usize,
     /// Connections that keep a buffer between requests.
@@ -123,6 +128,7 @@ impl Server {
             health: Arc::clone(&start.health),
             pulses: start.pulses,
             connections: Arc::clone(&start.connections),
+            memory: Arc::clone(&start.memory),
             lane: Rc::clone(&lane),
             commits: Rc::clone(&commits),
             replies: Rc::clone(&replies),
@@ -132,7 +138,8 @@ impl Server {
         Ok(Self {
             api,
             registry: Registry::default(),
-            budget: Budget::new(IN_FLIGHT_BYTES_PER_CORE, IN_FLIGHT_PATIENCE.as_millis() as u64),
+            budget: Budget::new(start.config.memory_budget as usize, MEMORY_WAIT_MAX.as_millis() as u64),
+            memory: start.memory,
             listener: rt::Listener::new(start.socket)?,
             connections_max: start.connections_max as usize,
             buffered_idle: Cell::new(0),

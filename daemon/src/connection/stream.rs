@@ -48,7 +48,7 @@ pub(super) async fn send<S: Transport>(
             }
         }
         StreamReply::write_piece(&piece, options, &mut exchange.out);
-        piece.clear();
+        piece = Vec::new();
         if !has_more {
             StreamReply::write_end(options, &mut exchange.out);
             return Ok(options.takes_chunks());
@@ -67,7 +67,9 @@ async fn next_piece<S: Transport>(
     if server.is_shutting_down() {
         return Err(NoPiece::Refused(ErrorCode::ShuttingDown.into()));
     }
-    exchange.hold(STREAM_PIECE_BYTES).await.map_err(NoPiece::Refused)?;
+    stream.look_again(&server.gate.access).map_err(NoPiece::Refused)?;
+    // For the piece, and for the same in chunks.
+    drop(exchange.keep_more(2 * STREAM_PIECE_BYTES).await.map_err(NoPiece::Refused)?);
     match exchange.watch().park(stream.next(piece)).await {
         Ok(outcome) => outcome.map_err(NoPiece::Refused),
         Err(HungUp) => Err(NoPiece::HungUp),

@@ -1,6 +1,6 @@
 //! The sweep over a core's connections: it moves their clock, ends what takes too long, and gives free memory back.
 
-use super::{server::Server, watch::Timeouts};
+use super::{relief::relieve, server::Server, watch::Timeouts};
 use crate::{
     limits::{COLLECT_AFTER, CONNECTION_SWEEP_INTERVAL},
     rt,
@@ -25,11 +25,15 @@ impl ConnectionSweep {
         Self { timeouts, last: Instant::now(), due_ms: 0, freed_buffers: 0 }
     }
 
-    /// Moves the clock to `now`. Looks at the connections once in [`CONNECTION_SWEEP_INTERVAL`].
+    /// Moves the clock to `now`, and relieves those who wait for memory. Looks at all connections once in
+    /// [`CONNECTION_SWEEP_INTERVAL`].
     pub(super) fn sweep(&mut self, server: &Server, now: Instant) {
         let step = now.duration_since(std::mem::replace(&mut self.last, now)).min(STEP_MAX);
         let now_ms = server.now_ms() + step.as_millis() as u64;
         server.set_now_ms(now_ms);
+        if relieve(&server.registry, &server.budget) > 0 {
+            server.memory.take_back();
+        }
         if now_ms < self.due_ms {
             return;
         }

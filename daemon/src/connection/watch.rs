@@ -1,7 +1,8 @@
 //! What the sweep knows of each connection, and when it ends what takes too long. No request has a timer.
 
 use crate::{
-    limits::{ANSWER_TIMEOUT, BODY_BYTES_PER_S_MIN, BUFFER_KEPT, LINGER},
+    limits::{ANSWER_TIMEOUT, BODY_BYTES_PER_S_MIN, BUFFER_KEPT, LINGER, LINGER_SILENCE, PACE_PERIOD, PACE_SHARE},
+    memory::Holding,
     rt::{Interrupter, ShutdownHandle},
 };
 use std::{
@@ -15,6 +16,8 @@ use std::{
 /// What a connection is doing, as far as it matters how long that takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
+    /// A TLS handshake.
+    Handshake,
     /// Between requests, without a buffer.
     Idle,
     /// Between requests, with a buffer for the next one.
@@ -58,15 +61,53 @@ pub(crate) struct Watch {
     interrupter: Interrupter,
     phase: Cell<Phase>,
     since_ms: Cell<u64>,
-    /// When the current period began over which the rate of a body is measured, and the bytes that came since.
+    /// When the current period began over which the rate of a body is measured, and the bytes that came since. While it lingers:
+    /// when something came last.
     period_ms: Cell<u64>,
     period_bytes: Cell<u64>,
     /// The first period has no least rate: a connection has to get up to speed.
     is_first_period: Cell<bool>,
     is_late: Cell<bool>,
+    pace: Pace,
+    /// The memory that it holds.
+    holding: Holding,
     has_hung_up: Cell<bool>,
     /// The task that is parked.
     parked: RefCell<Option<Waker>>,
+}
+
+/// How fast a client sends a body or takes an answer, in a shorter period: it matters while others wait for memory.
+#[derive(Default)]
+struct Pace {
+    since_ms: Cell<u64>,
+    bytes: Cell<u64>,
+    /// Bytes a second in the last whole period; `None` before that.
+    bytes_per_s: Cell<Option<u64>>,
+}
+
+impl Pace {
+    fn begin(&self, now_ms: u64) {
+        self.since_ms.set(now_ms);
+        self.bytes.set(0);
+        self.bytes_per_s.set(None);
+    }
+
+    fn measure(&self, now_ms: u64) {
+        let elapsed_ms = now_ms.saturating_sub(self.since_ms.get());
+        if u128::from(elapsed_ms) >= PACE_PERIOD.as_millis() {
+            self.bytes_per_s.set(Some(self.bytes.take() * 1000 / elapsed_ms));
+            self.since_ms.set(now_ms);
+        }
+    }
+}
+
+/// How slow a connection is for the memory that it holds: what it moves in a second, in thousandths of what it must.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Slowness(pub(crate) u64);
+
+impl Slowness {
+    /// It moves as much as it must.
+    pub(crate) const ENOUGH: Self = Self(1000);
 }
 
 /// What the sweep does about a connection.
@@ -95,6 +136,8 @@ impl Watch {
             period_bytes: Cell::new(0),
             is_first_period: Cell::new(true),
             is_late: Cell::new(false),
+            pace: Pace::default(),
+            holding: Holding::default(),
             has_hung_up: Cell::new(false),
             parked: RefCell::default(),
         }
@@ -104,10 +147,11 @@ impl Watch {
     pub(crate) fn begin(&self, phase: Phase, now_ms: u64) {
         self.phase.set(phase);
         self.since_ms.set(now_ms);
-        if phase == Phase::Body {
+        if matches!(phase, Phase::Body | Phase::Writing | Phase::Lingering) {
             self.period_ms.set(now_ms);
             self.period_bytes.set(0);
             self.is_first_period.set(true);
+            self.pace.begin(now_ms);
         }
     }
 
@@ -118,13 +162,55 @@ impl Watch {
 
     /// A body continues after the daemon kept its client waiting since `paused_ms`, which does not count.
     pub(crate) fn go_on_with_body(&self, paused_ms: u64, now_ms: u64) {
+        let pause_ms = now_ms.saturating_sub(paused_ms);
         self.phase.set(Phase::Body);
-        self.period_ms.set(self.period_ms.get() + now_ms.saturating_sub(paused_ms));
+        self.period_ms.update(|since_ms| since_ms + pause_ms);
+        self.pace.since_ms.update(|since_ms| since_ms + pause_ms);
     }
 
     /// Bytes of a body were received.
     pub(crate) fn received(&self, bytes: usize) {
-        self.period_bytes.set(self.period_bytes.get() + bytes as u64);
+        self.period_bytes.update(|before| before + bytes as u64);
+        self.pace.bytes.update(|before| before + bytes as u64);
+    }
+
+    /// A part of a reply was sent: the time for the next one begins anew.
+    pub(crate) fn sent(&self, bytes: usize, now_ms: u64) {
+        self.since_ms.set(now_ms);
+        self.pace.bytes.update(|before| before + bytes as u64);
+    }
+
+    /// Something came that is discarded.
+    pub(crate) fn discarded(&self, now_ms: u64) {
+        self.period_ms.set(now_ms);
+    }
+
+    /// The memory that it holds.
+    pub(crate) fn holding(&self) -> &Holding {
+        &self.holding
+    }
+
+    /// How slow its client is for what it holds; `None` where that is not known yet, or where it is not the client that takes the
+    /// time.
+    pub(crate) fn slowness(&self) -> Option<Slowness> {
+        let is_clients = matches!(self.phase.get(), Phase::Body | Phase::Writing) || self.holding.waits_for_body();
+        let bytes_per_s = self.pace.bytes_per_s.get().filter(|_| is_clients)?;
+        let needed_per_s = BODY_BYTES_PER_S_MIN.max(self.holding.bytes() as u64 / PACE_SHARE);
+        Some(Slowness(bytes_per_s.saturating_mul(1000) / needed_per_s))
+    }
+
+    /// Takes the memory back that it holds: its request is refused, or its connection cut in the middle of a reply. One that waits
+    /// for more finds out when it is woken.
+    pub(crate) fn take_memory_back(&self) {
+        if self.slowness().is_some_and(|slowness| slowness < Slowness::ENOUGH) {
+            self.is_late.set(true);
+        }
+        self.holding.refuse();
+        match self.phase.get() {
+            Phase::Body => self.do_about_it(SweepAction::RefuseLate),
+            Phase::Writing => self.do_about_it(SweepAction::Cut),
+            _ => {}
+        }
     }
 
     /// Whether the sweep ended a request because it came too slowly: it is to be answered with 408.
@@ -202,18 +288,26 @@ impl Watch {
 
     /// Ends what took too long.
     pub(crate) fn sweep(&self, now_ms: u64, timeouts: &Timeouts) -> SweepAction {
+        if self.holding.bytes() > 0 && matches!(self.phase.get(), Phase::Body | Phase::Writing) {
+            self.pace.measure(now_ms);
+        }
         let action = self.action(now_ms, timeouts);
+        self.do_about_it(action);
+        action
+    }
+
+    fn do_about_it(&self, action: SweepAction) {
         match action {
             SweepAction::Keep => {}
             SweepAction::TakeBuffer => self.interrupter.interrupt(),
             SweepAction::Close => self.handle.stop_reading(),
             SweepAction::RefuseLate => {
                 self.is_late.set(true);
-                self.handle.stop_reading();
+                // What comes after it is still read, and thrown away, so that the client finds the answer.
+                self.interrupter.interrupt();
             }
             SweepAction::Cut => self.handle.stop(),
         }
-        action
     }
 
     fn action(&self, now_ms: u64, timeouts: &Timeouts) -> SweepAction {
@@ -221,12 +315,19 @@ impl Watch {
         let has_taken = |limit: Duration| u128::from(age_ms) >= limit.as_millis();
         match self.phase.get() {
             Phase::Idle | Phase::IdleBuffered if age_ms >= timeouts.idle_ms => SweepAction::Close,
+            Phase::Handshake if age_ms >= timeouts.request_ms => SweepAction::Close,
             Phase::IdleBuffered if has_taken(BUFFER_KEPT) => SweepAction::TakeBuffer,
             Phase::Head if age_ms >= timeouts.request_ms => SweepAction::RefuseLate,
             Phase::Body => self.action_on_body(now_ms, timeouts),
             Phase::Writing if has_taken(ANSWER_TIMEOUT) => SweepAction::Cut,
             Phase::Lingering if has_taken(LINGER) => SweepAction::Cut,
-            Phase::Idle
+            Phase::Lingering
+                if u128::from(now_ms.saturating_sub(self.period_ms.get())) >= LINGER_SILENCE.as_millis() =>
+            {
+                SweepAction::Cut
+            }
+            Phase::Handshake
+            | Phase::Idle
             | Phase::IdleBuffered
             | Phase::Head
             | Phase::Busy
@@ -254,6 +355,7 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{limits::CONNECTION_FREE_BYTES, memory::Budget};
     use std::pin::Pin;
 
     const TIMEOUTS: Timeouts = Timeouts { idle_ms: 75_000, request_ms: 10_000 };
@@ -305,6 +407,43 @@ mod tests {
         watch.go_on_with_body(11_000, 500_000);
         assert_eq!(watch.action(508_999, &TIMEOUTS), SweepAction::Keep);
         assert_eq!(watch.action(509_000, &TIMEOUTS), SweepAction::RefuseLate);
+    }
+
+    #[test]
+    fn how_slow_a_client_is_for_what_it_holds_is_known_after_a_period_and_not_while_the_daemon_works() {
+        let (watch, budget) = (watch(), Budget::new(1 << 20, 1000));
+        let mut held = budget.hold(watch.holding());
+        held.note(CONNECTION_FREE_BYTES + 100_000);
+        watch.begin(Phase::Body, 0);
+        watch.sweep(499, &TIMEOUTS);
+        assert_eq!(watch.slowness(), None);
+        watch.received(5000);
+        watch.sweep(1000, &TIMEOUTS);
+        // A tenth a second is 10,000 bytes.
+        assert_eq!(watch.slowness(), Some(Slowness(500)));
+        watch.go_on(Phase::Busy);
+        assert_eq!(watch.slowness(), None);
+        watch.go_on_with_body(1000, 5000);
+        watch.received(20_000);
+        watch.sweep(5499, &TIMEOUTS);
+        assert_eq!(watch.slowness(), Some(Slowness(500)));
+        watch.sweep(6000, &TIMEOUTS);
+        assert_eq!(watch.slowness(), Some(Slowness(2000)));
+        watch.begin(Phase::Writing, 7000);
+        watch.sweep(8000, &TIMEOUTS);
+        assert_eq!(watch.slowness(), Some(Slowness(0)));
+    }
+
+    #[test]
+    fn what_is_discarded_has_an_end_and_a_silent_client_an_earlier_one() {
+        let watch = watch();
+        let (most_ms, silence_ms) = (LINGER.as_millis() as u64, LINGER_SILENCE.as_millis() as u64);
+        watch.begin(Phase::Lingering, 0);
+        assert_eq!(watch.action(silence_ms - 1, &TIMEOUTS), SweepAction::Keep);
+        assert_eq!(watch.action(silence_ms, &TIMEOUTS), SweepAction::Cut);
+        watch.discarded(most_ms - 1);
+        assert_eq!(watch.action(most_ms - 1, &TIMEOUTS), SweepAction::Keep);
+        assert_eq!(watch.action(most_ms, &TIMEOUTS), SweepAction::Cut);
     }
 
     #[test]

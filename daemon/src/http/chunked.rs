@@ -1,6 +1,6 @@
 //! Chunked bodies (RFC 9112 section 7.1), decoded as they arrive.
 
-use super::{MAX_CHUNK_EXTENSION_BYTES, MAX_TRAILER_BYTES, Refusal};
+use super::{MAX_CHUNK_EXTENSION_BYTES, MAX_TRAILER_BYTES, Refusal, sink::Sink};
 
 /// Hexadecimal digits of a `u64`.
 const MAX_SIZE_DIGITS: u8 = 16;
@@ -79,13 +79,13 @@ impl Decoder {
     /// # Errors
     /// 400 for an invalid chunk, extension or trailer, and for too long ones; 413 as soon as a size announces too large a body.
     /// Both close the connection. `out` may then hold a part of the body.
-    pub fn feed(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Progress, Refusal> {
+    pub fn feed(&mut self, input: &[u8], out: &mut impl Sink) -> Result<Progress, Refusal> {
         let mut at = 0;
         while at < input.len() && self.state != State::Done {
             if self.state == State::Data {
                 let rest = &input[at..];
                 let taken = rest.len().min(usize::try_from(self.chunk_bytes).unwrap_or(usize::MAX));
-                out.extend_from_slice(&rest[..taken]);
+                out.append(&rest[..taken]);
                 at += taken;
                 self.chunk_bytes -= taken as u64;
                 if self.chunk_bytes == 0 {

@@ -2,7 +2,10 @@
 //! body that expands to a huge one costs no memory before it is refused.
 
 use super::{ErrorCode, Refusal, gzip::Gzip};
-use crate::limits::ZSTD_WINDOW_LOG_MAX;
+use crate::{
+    limits::{GZIP_BYTES, ZSTD_BEGIN_BYTES, ZSTD_WINDOW_LOG_MAX},
+    memory::Buffer,
+};
 
 /// The coding of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,11 +71,11 @@ impl Decoder {
         })
     }
 
-    /// Decodes some of `input`, and appends at most [`STEP_BYTES`] to `out`.
+    /// Decodes some of `input`, and appends at most [`STEP_BYTES`] to `out`, which has room for them.
     ///
     /// # Errors
     /// 400 for a body of another coding or a damaged one, 413 for too large a zstd window.
-    pub fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Step, Refusal> {
+    pub fn step(&mut self, input: &[u8], out: &mut Buffer) -> Result<Step, Refusal> {
         match self {
             Self::Gzip(gzip) => gzip.step(input, out),
             Self::Zstd(zstd) => zstd.step(input, out),
@@ -88,12 +91,23 @@ impl Decoder {
         }
     }
 
-    /// Bytes of memory that it uses.
+    /// Bytes of memory that the decoder of a coding has when it begins, and until a step says more.
+    #[must_use]
+    pub const fn begin_bytes(coding: Coding) -> usize {
+        match coding {
+            Coding::Identity => 0,
+            Coding::Gzip => size_of::<Gzip>() + GZIP_BYTES,
+            Coding::Zstd => ZSTD_BEGIN_BYTES,
+        }
+    }
+
+    /// Bytes of memory that it has, and that its next step uses. A zstd decoder has a window once a step came to a frame that
+    /// needs one; until the next step at most a block of it is used.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
         match self {
-            Self::Gzip(_) => size_of::<Gzip>() + (48 << 10),
-            Self::Zstd(zstd) => zstd.context.sizeof(),
+            Self::Gzip(_) => Self::begin_bytes(Coding::Gzip),
+            Self::Zstd(zstd) => zstd.context.sizeof().max(ZSTD_BEGIN_BYTES),
         }
     }
 }
@@ -121,7 +135,7 @@ impl Zstd {
         Ok(Self { context, complete: false })
     }
 
-    fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Step, Refusal> {
+    fn step(&mut self, input: &[u8], out: &mut Buffer) -> Result<Step, Refusal> {
         if input.is_empty() && self.complete {
             return Ok(Step { consumed: 0, produced: 0 });
         }
@@ -137,7 +151,7 @@ impl Zstd {
             malformed("the body is not zstd, or is damaged")
         })?;
         let (consumed, produced) = (from.pos(), to.pos());
-        out.extend_from_slice(&piece[..produced]);
+        out.append(&piece[..produced]);
         // A step without input and output does not tell where the decoder stands.
         if consumed > 0 || produced > 0 {
             self.complete = left == 0;

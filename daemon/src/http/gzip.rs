@@ -7,6 +7,7 @@ use super::{
     Refusal,
     coding::{STEP_BYTES, Step, malformed},
 };
+use crate::memory::Buffer;
 use flate2::{Decompress, FlushDecompress, Status};
 
 /// The position within a member.
@@ -62,7 +63,7 @@ impl Gzip {
         self.state == State::Fixed(0) && self.members > 0
     }
 
-    pub(super) fn step(&mut self, input: &[u8], out: &mut Vec<u8>) -> Result<Step, Refusal> {
+    pub(super) fn step(&mut self, input: &[u8], out: &mut Buffer) -> Result<Step, Refusal> {
         let mut consumed = 0;
         while self.state != State::Deflated {
             let Some(byte) = input.get(consumed) else { return Ok(Step { consumed, produced: 0 }) };
@@ -77,7 +78,7 @@ impl Gzip {
         let produced = (self.inflate.total_out() - out_before) as usize;
         self.sum.update(&piece[..produced]);
         self.length = self.length.wrapping_add(produced as u32);
-        out.extend_from_slice(&piece[..produced]);
+        out.append(&piece[..produced]);
         if status == Status::StreamEnd {
             self.state = State::Trailer(0);
         }

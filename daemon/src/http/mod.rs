@@ -1,7 +1,8 @@
 //! HTTP/1.1 for a server, without I/O: bytes in, typed results out.
 //!
 //! * [`request::parse`] reads a request's head, which says how the body is framed.
-//! * [`incoming::Incoming`] decodes a body as it arrives: [`chunked::Decoder`] its chunks, [`coding::Decoder`] its coding.
+//! * [`incoming::Incoming`] decodes a body as it arrives: [`chunked::Decoder`] its chunks, [`coding::Decoder`] its coding. It
+//!   appends to memory that was granted, and to no other. [`incoming::Unwanted`] passes over a body that nobody uses.
 //! * [`path`] splits and decodes paths and queries. [`host::Host`] is the host of a request or of an origin.
 //! * [`response::Response`] and [`Refusal::write_to`] write answers. [`ErrorCode`] lists all codes of refusals.
 //!
@@ -32,6 +33,7 @@ mod refusal;
 pub mod request;
 pub mod response;
 mod response_options;
+pub mod sink;
 
 #[cfg(test)]
 mod tests;
@@ -40,6 +42,8 @@ pub use error_code::{ErrorCode, Retry};
 pub use refusal::Refusal;
 pub use request::{Body, FetchSite, Head, Method, Methods, OwnedHead, Parsed, Version};
 pub use response_options::ResponseOptions;
+
+use crate::limits::CONNECTION_FREE_BYTES;
 
 /// Most header lines of a request.
 pub const MAX_HEADERS: usize = 100;
@@ -54,6 +58,8 @@ pub const MAX_CHUNK_EXTENSION_BYTES: usize = 4 * 1024;
 pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
 
 const _: () = assert!(MAX_TARGET_BYTES < MAX_HEAD_BYTES);
+// A head never needs leave to grow.
+const _: () = assert!(MAX_HEAD_BYTES <= CONNECTION_FREE_BYTES);
 
 /// The limits of a request's size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

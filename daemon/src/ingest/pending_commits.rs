@@ -59,6 +59,11 @@ impl PendingCommit {
         self.push.is_given_up.get().then_some(CommitOutcome::GivenUp)
     }
 
+    /// Bytes of memory that it has, about.
+    pub fn memory_bytes(&self) -> usize {
+        size_of::<WaitingPush>() + self.count() * size_of::<Option<Delivery>>()
+    }
+
     /// How many records.
     pub fn count(&self) -> usize {
         self.push.fates.borrow().len()

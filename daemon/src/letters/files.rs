@@ -7,7 +7,7 @@
 use super::DeadLetter;
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
-    io::{self, BufWriter, Write},
+    io::{self, BufRead, BufReader, BufWriter, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     time::SystemTime,
@@ -126,23 +126,46 @@ impl LetterFiles {
         self.dir.metadata().and_then(|metadata| metadata.modified()).ok()
     }
 
-    /// The letters in the files that are kept, by number.
+    /// Shows the letters in the files that are kept to `see`, one by one: only one of them is in memory. They come by number
+    /// within a file, and the files by their first number.
     ///
     /// # Errors
     /// Those of the file system; `InvalidData`, naming file and line, for what is no letter.
-    pub fn list(&self) -> io::Result<Vec<DeadLetter>> {
-        let mut letters = Vec::new();
+    pub fn each(&self, mut see: impl FnMut(DeadLetter)) -> io::Result<()> {
         for name in self.names(KEPT)? {
-            letters.extend(self.read(&name)?);
+            self.each_of(&name, &mut see)?;
         }
-        letters.sort_by_key(|letter| letter.number);
-        Ok(letters)
+        Ok(())
+    }
+
+    /// How many letters the files have that are kept.
+    ///
+    /// # Errors
+    /// As [`each`](Self::each), here and below.
+    pub fn count(&self) -> io::Result<u64> {
+        let mut count = 0;
+        self.each(|_| count += 1)?;
+        Ok(count)
+    }
+
+    /// The letters with these numbers, as far as they are there.
+    ///
+    /// # Errors
+    /// As [`each`](Self::each).
+    pub fn find(&self, numbers: &[u64]) -> io::Result<Vec<DeadLetter>> {
+        let mut found = Vec::new();
+        self.each(|letter| {
+            if letter.number.is_some_and(|number| numbers.contains(&number)) {
+                found.push(letter);
+            }
+        })?;
+        Ok(found)
     }
 
     /// Removes the letter of that number. Returns whether it was there.
     ///
     /// # Errors
-    /// As [`list`](Self::list).
+    /// As [`each`](Self::each).
     pub fn remove(&self, number: u64) -> io::Result<bool> {
         self.change(number, |_| None)
     }
@@ -150,7 +173,7 @@ impl LetterFiles {
     /// Replaces a letter by what `change` makes of it, or removes it. Returns whether it was there.
     ///
     /// # Errors
-    /// As [`list`](Self::list).
+    /// As [`each`](Self::each).
     pub fn change(&self, number: u64, change: impl FnOnce(DeadLetter) -> Option<DeadLetter>) -> io::Result<bool> {
         let Ok(dir) = File::open(&self.dir) else { return Ok(false) };
         // Two who change a file at the same time would bring back what the other one removed.
@@ -192,18 +215,25 @@ impl LetterFiles {
     }
 
     fn read(&self, name: &FileName) -> io::Result<Vec<DeadLetter>> {
+        let mut letters = Vec::new();
+        self.each_of(name, |letter| letters.push(letter))?;
+        Ok(letters)
+    }
+
+    fn each_of(&self, name: &FileName, mut see: impl FnMut(DeadLetter)) -> io::Result<()> {
         let path = self.path(name, KEPT);
-        let text = match fs::read_to_string(&path) {
+        let file = match File::open(&path) {
             // Its last letter was dealt with since the directory was read.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            text => text?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            file => file?,
         };
-        let read = |(index, line): (usize, &str)| {
-            serde_json::from_str(line).map_err(|error| {
+        for (index, line) in BufReader::new(file).lines().enumerate() {
+            let invalid = |error| {
                 io::Error::new(io::ErrorKind::InvalidData, format!("{}:{}: {error}", path.display(), index + 1))
-            })
-        };
-        text.lines().enumerate().map(read).collect()
+            };
+            see(serde_json::from_str(&line?).map_err(invalid)?);
+        }
+        Ok(())
     }
 }
 
@@ -232,14 +262,18 @@ mod tests {
     }
 
     fn numbers(files: &LetterFiles) -> Vec<u64> {
-        files.list().unwrap().iter().map(|letter| letter.number.unwrap()).collect()
+        let mut numbers = Vec::new();
+        files.each(|letter| numbers.push(letter.number.unwrap())).unwrap();
+        assert_eq!(files.count().unwrap(), numbers.len() as u64);
+        numbers.sort_unstable();
+        numbers
     }
 
     #[test]
     fn what_did_not_commit_is_not_shown_and_the_checkpoint_decides_after_a_crash() {
         let dir = tempfile::tempdir().unwrap();
         let files = LetterFiles::below(dir.path());
-        assert!(files.list().unwrap().is_empty() && files.changed_at().is_none(), "no directory is made for nothing");
+        assert!(numbers(&files).is_empty() && files.changed_at().is_none(), "no directory is made for nothing");
         let name = |ordinal| FileName { number: 10 + ordinal, lane: 3, ordinal, drainer: 0 };
         for ordinal in 0..4 {
             files.write(&name(ordinal), &[letter(10 + ordinal), letter(100 + ordinal)]).unwrap();
@@ -266,7 +300,7 @@ mod tests {
         files.keep(&name).unwrap();
         std::fs::write(files.dir().join("README"), "a stranger's").unwrap();
         assert!(files.change(6, |letter| Some(DeadLetter { error: "still no".into(), ..letter })).unwrap());
-        assert_eq!(files.list().unwrap()[1].error, "still no");
+        assert_eq!(files.find(&[6, 7]).unwrap()[0].error, "still no");
         assert!(files.remove(5).unwrap() && !files.remove(5).unwrap());
         assert_eq!(numbers(&files), [6]);
         assert!(files.remove(6).unwrap());

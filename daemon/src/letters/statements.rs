@@ -14,12 +14,16 @@ const COLUMNS: &str = "id, number, queue, partition, message_id, transaction_id,
 /// The place behind [`COLUMNS`].
 const AFTER_COLUMNS: usize = 15;
 
+/// Bytes of a letter beside its error and its payload: names of 255 bytes each at most, and what is as long in all.
+pub(super) const NAMES_BYTES: usize = 2048;
+
 /// The statements, for one schema.
 ///
 /// Those whose name begins with `require` fail with 22012 (division by zero), and so roll their transaction back, where what
 /// they ask for is not so. Every engine understands that, and it costs no round trip.
 pub(super) struct LetterStatements {
-    /// The letters behind an id, of a queue or of all, without payloads but with their sizes.
+    /// The letters behind an id, of a queue or of all, without payloads but with their sizes: so many at most, and no more of them
+    /// than so many bytes, but for the first. Each row says how many there are without that.
     pub(super) list: Rc<str>,
     /// One letter with its payload.
     pub(super) get: Rc<str>,
@@ -56,8 +60,14 @@ impl LetterStatements {
         let of_key = "WHERE partition_id = $1 AND transaction_key = $2";
         Self {
             list: sql(format!(
-                "SELECT {COLUMNS}, coalesce(octet_length(payload_bytes), octet_length(payload_text)) \
-                 FROM {schema}.dead_letters WHERE id > $1 AND ($2 IS NULL OR queue = $2) ORDER BY id LIMIT $3"
+                "SELECT {COLUMNS}, payload_octets, letters FROM ( \
+                 SELECT *, count(*) OVER () AS letters, \
+                 coalesce(octet_length(payload_bytes), octet_length(payload_text)) AS payload_octets, \
+                 sum(coalesce(octet_length(error), 0) + {NAMES_BYTES}) \
+                 OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS octets_before \
+                 FROM (SELECT * FROM {schema}.dead_letters WHERE id > $1 AND ($2 IS NULL OR queue = $2) \
+                 ORDER BY id LIMIT $3) behind) listed \
+                 WHERE octets_before IS NULL OR octets_before < $4 ORDER BY id"
             )),
             get: sql(format!("SELECT {COLUMNS}, payload_text, payload_bytes FROM {schema}.dead_letters WHERE id = $1")),
             remove: sql(format!("DELETE FROM {schema}.dead_letters WHERE id = $1")),
@@ -107,6 +117,11 @@ impl LetterStatements {
 pub(super) fn read_listed(row: &Row) -> Result<(i64, DeadLetter<()>, usize), Error> {
     let (id, letter) = read(row)?;
     Ok((id, letter, row.get_i32(AFTER_COLUMNS)? as usize))
+}
+
+/// How many letters the list would have, if it were not for its bytes.
+pub(super) fn read_count(row: &Row) -> Result<usize, Error> {
+    Ok(row.get_i64(AFTER_COLUMNS + 1)? as usize)
 }
 
 /// A letter with its payload.

@@ -5,7 +5,7 @@ use super::{
     files::LetterFiles,
     id::LetterId,
     put_back::{PutBack, RetryOutcome},
-    statements::{LetterStatements, read_listed, read_whole},
+    statements::{LetterStatements, NAMES_BYTES, read_count, read_listed, read_whole},
 };
 use crate::{
     ids::unix_now,
@@ -16,10 +16,33 @@ use crate::{
     },
 };
 use forebay_pgwire::{Param, oid};
-use std::{collections::HashMap, io};
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+};
 
 /// Letters of a page at most.
 pub const PAGE_MAX: u32 = 1000;
+
+/// Bytes at which a page ends, unless its first letter has more. Payloads do not count, since they are not in it.
+pub const PAGE_BYTES_MAX: usize = 8 << 20;
+
+/// How much a page has at most.
+#[derive(Clone, Copy, Debug)]
+pub struct PageLimit {
+    /// Letters.
+    pub letters: u32,
+    /// Bytes at which it ends.
+    pub bytes: usize,
+}
+
+impl PageLimit {
+    /// So many letters, and [`PAGE_BYTES_MAX`].
+    #[must_use]
+    pub const fn letters(letters: u32) -> Self {
+        Self { letters, bytes: PAGE_BYTES_MAX }
+    }
+}
 
 /// Letters that are put back with one pipeline at most. Each is a commit of its own, and others who share the connection wait
 /// for all of them: a hundred milliseconds on a slow disk.
@@ -38,11 +61,18 @@ pub struct Listed {
     pub payload_bytes: usize,
 }
 
+impl Listed {
+    /// Bytes that it takes, about: names have 255 at most.
+    fn memory_bytes(&self) -> usize {
+        NAMES_BYTES + self.letter.error.len()
+    }
+}
+
 /// Letters, and why those of the table may be missing among them.
 pub struct Page {
     /// The letters, by id.
     pub letters: Vec<Listed>,
-    /// The last one's id, if the page is full: further letters follow behind it.
+    /// The last one's id, if the page is full: further letters may follow behind it.
     pub next: Option<LetterId>,
     /// What PostgreSQL says instead of showing its table.
     pub table_refused: Option<String>,
@@ -83,7 +113,13 @@ impl DeadLetterStore {
     ///
     /// # Errors
     /// See [`StoreError`], here and below.
-    pub async fn list(&self, queue: Option<&str>, after: Option<LetterId>, limit: u32) -> Result<Page, StoreError> {
+    pub async fn list(
+        &self,
+        queue: Option<&str>,
+        after: Option<LetterId>,
+        limit: PageLimit,
+    ) -> Result<Page, StoreError> {
+        let mut is_cut = false;
         let mut page = Page { letters: Vec::new(), next: None, table_refused: None };
         let (table_after, file_after) = match after {
             None => (Some(0), None),
@@ -92,7 +128,7 @@ impl DeadLetterStore {
         };
         if let Some(after) = table_after {
             match self.list_table(queue, after, limit).await {
-                Ok(letters) => page.letters = letters,
+                Ok(listed) => (page.letters, is_cut) = listed,
                 // The table is missing, or a right on it: the files are to be seen all the same.
                 Err(ChannelError::Postgres(error))
                     if error.db_error().is_some()
@@ -103,29 +139,64 @@ impl DeadLetterStore {
                 Err(error) => return Err(error.into()),
             }
         }
-        let room = (limit as usize).saturating_sub(page.letters.len());
-        if room > 0 {
-            let of_queue = |letter: &DeadLetter| queue.is_none_or(|queue| letter.queue == queue);
-            let letters = self.files.list()?.into_iter().filter(of_queue).filter_map(|letter| {
-                let number = letter.number.filter(|number| file_after.is_none_or(|after| *number > after))?;
-                let (letter, payload) = letter.replace_payload(());
-                Some(Listed { id: LetterId::File(number), letter, payload_bytes: payload.shown().len() })
-            });
-            page.letters.extend(letters.take(room));
+        let bytes: usize = page.letters.iter().map(Listed::memory_bytes).sum();
+        let room = PageLimit {
+            letters: limit.letters.saturating_sub(page.letters.len() as u32),
+            bytes: limit.bytes.saturating_sub(bytes),
+        };
+        if !is_cut && room.letters > 0 {
+            let (letters, is_rest_cut) = self.list_files(queue, file_after, room)?;
+            page.letters.extend(letters);
+            is_cut = is_rest_cut;
         }
-        page.next = page.letters.last().filter(|_| page.letters.len() == limit as usize).map(|last| last.id);
+        let is_full = is_cut || page.letters.len() == limit.letters as usize;
+        page.next = page.letters.last().filter(|_| is_full).map(|last| last.id);
         Ok(page)
     }
 
-    async fn list_table(&self, queue: Option<&str>, after: i64, limit: u32) -> Result<Vec<Listed>, ChannelError> {
+    /// Letters of the table, and whether there are more that have no room.
+    async fn list_table(
+        &self,
+        queue: Option<&str>,
+        after: i64,
+        limit: PageLimit,
+    ) -> Result<(Vec<Listed>, bool), ChannelError> {
         let queue = queue.map_or(Param::Null(oid::TEXT), Param::Text);
-        let params = [Param::I64(after), queue, Param::I64(limit.into())];
+        let params = [Param::I64(after), queue, Param::I64(limit.letters.into()), Param::I64(limit.bytes as i64)];
         let rows = self.client.rows(&self.sql.list, &params).await?;
         let listed = rows.iter().map(|row| {
             let (id, letter, payload_bytes) = read_listed(row)?;
             Ok(Listed { id: LetterId::Table(id), letter, payload_bytes })
         });
-        listed.collect()
+        let is_cut = rows.first().map(read_count).transpose()?.is_some_and(|count| count > rows.len());
+        Ok((listed.collect::<Result<_, ChannelError>>()?, is_cut))
+    }
+
+    /// The same of the files.
+    fn list_files(
+        &self,
+        queue: Option<&str>,
+        after: Option<u64>,
+        limit: PageLimit,
+    ) -> Result<(Vec<Listed>, bool), StoreError> {
+        // By number: a later file may have earlier ones. No more are kept than have room.
+        let mut first = BTreeMap::new();
+        let (mut bytes, mut is_cut) = (0, false);
+        self.files.each(|letter| {
+            let of_queue = queue.is_none_or(|queue| letter.queue == queue);
+            let number = letter.number.filter(|number| of_queue && after.is_none_or(|after| *number > after));
+            let Some(number) = number else { return };
+            let (letter, payload) = letter.replace_payload(());
+            let listed = Listed { id: LetterId::File(number), letter, payload_bytes: payload.shown().len() };
+            bytes += listed.memory_bytes();
+            first.insert(number, listed);
+            while first.len() > limit.letters as usize || bytes > limit.bytes && first.len() > 1 {
+                let last = first.pop_last();
+                bytes -= last.map_or(0, |(_, listed)| listed.memory_bytes());
+                is_cut = true;
+            }
+        })?;
+        Ok((first.into_values().collect(), is_cut))
     }
 
     /// The letter of that id.
@@ -138,7 +209,7 @@ impl DeadLetterStore {
                 let rows = self.client.rows(&self.sql.get, &[Param::I64(id)]).await?;
                 Ok(rows.first().map(read_whole).transpose()?)
             }
-            LetterId::File(number) => Ok(self.files.list()?.into_iter().find(|letter| letter.number == Some(number))),
+            LetterId::File(number) => Ok(self.files.find(&[number])?.pop()),
         }
     }
 
@@ -177,10 +248,14 @@ impl DeadLetterStore {
     /// # Errors
     /// As [`retry`](Self::retry), where none of them was put back.
     pub async fn retry_batch(&self, batch: &[Listed]) -> Result<Vec<Result<RetryOutcome, StoreError>>, StoreError> {
-        let in_files = match batch.iter().any(|listed| matches!(listed.id, LetterId::File(_))) {
-            true => self.files.list()?,
-            false => Vec::new(),
-        };
+        let numbers: Vec<u64> = batch
+            .iter()
+            .filter_map(|listed| match listed.id {
+                LetterId::File(number) => Some(number),
+                LetterId::Table(_) => None,
+            })
+            .collect();
+        let in_files = if numbers.is_empty() { Vec::new() } else { self.files.find(&numbers)? };
         let mut of_files: HashMap<_, _> = in_files.into_iter().map(|letter| (letter.number, letter)).collect();
         let replies: Vec<Option<Reply>> = batch.iter().map(|listed| self.submit_get(listed.id)).collect();
         let mut letters = Vec::new();

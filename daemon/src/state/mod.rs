@@ -7,7 +7,7 @@
 //!   mailbox           what a core is told                     pg_answer       by the thread that asks PostgreSQL
 //!   cancel_flag       a core withdraws a request to PostgreSQL
 //!   pulse             cores show the watchdog that they make progress
-//!   connection_count  open connections
+//!   connection_count  open connections                  memory_shortage  whether requests find memory
 //!   local_drain_state what the data directory knows of the drain
 //!   delivery_state    whether delivery is paused             drain_point     how far all drainers are
 //!   place             where the drain continues when a person decides
@@ -26,6 +26,7 @@ pub mod local_drain_state;
 pub mod log_view;
 pub mod mailbox;
 pub mod mark;
+pub mod memory_shortage;
 pub mod pg_answer;
 pub mod place;
 pub mod pulse;

@@ -50,6 +50,7 @@ pub fn start_core(
             mailboxes,
             pulses: Arc::new([Pulse::default()]),
             connections: Arc::default(),
+            memory: Arc::default(),
             pg_requests,
             lane,
             socket,

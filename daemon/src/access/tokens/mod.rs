@@ -76,7 +76,7 @@ impl Tokens {
             scopes: known.scopes,
             queue_prefix: known.queue_prefix.clone(),
             rate: known.rate.clone(),
-            subject: None,
+            ..Rights::default()
         }))
     }
 }

@@ -3,22 +3,23 @@
 use super::{
     PARTITION_DEFAULT,
     batch::{Batch, Target},
-    check_names,
+    check_names, check_queue,
     pushes::Pushes,
     wait::Wait,
 };
 use crate::{
-    access::Grant,
+    access::{Access, AccessRequest, Grant},
     api::{
-        pattern::PathParams,
         pushed::{Form, Pushed},
         reply::Reply,
+        routes::RouteMatch,
     },
     http::{ErrorCode, Head, Refusal},
     ingest::NotDurable,
     json,
     json::{ndjson, push},
     limits::{NDJSON_BATCH_BYTES, NDJSON_BATCH_MESSAGES, NDJSON_LISTED_MAX, NDJSON_WINDOW_BYTES},
+    memory::Buffer,
 };
 use forebay_wal::lane::AppendError;
 use std::borrow::Cow;
@@ -26,7 +27,9 @@ use std::borrow::Cow;
 /// A push of lines under way.
 pub struct Lines<'c, 'h> {
     pushes: &'c Pushes,
+    access: &'c Access,
     grant: Grant,
+    request: AccessRequest,
     queue: &'h str,
     partition: &'h str,
     key: Option<&'h str>,
@@ -48,10 +51,12 @@ impl<'c, 'h> Lines<'c, 'h> {
     /// What is wrong with its head.
     pub(in crate::api) fn begin(
         pushes: &'c Pushes,
+        access: &'c Access,
         head: &Head<'h>,
-        params: &'h PathParams<'_>,
+        found: &'h RouteMatch<'_>,
         grant: &Grant,
     ) -> Result<Self, Refusal> {
+        let params = &found.params;
         let queue = params.value("queue");
         let partition = params.get("partition").map_or(PARTITION_DEFAULT, Cow::as_ref);
         check_names(head, queue, partition)?;
@@ -61,7 +66,9 @@ impl<'c, 'h> Lines<'c, 'h> {
         pushed.is_lines = true;
         Ok(Self {
             pushes,
+            access,
             grant: grant.clone(),
+            request: found.route.access,
             queue,
             partition,
             key: head.idempotency_key,
@@ -78,8 +85,10 @@ impl<'c, 'h> Lines<'c, 'h> {
     /// follows the last line end is a line too. Waits for the disk, and for PostgreSQL, once many lines wait for them.
     ///
     /// # Errors
-    /// What is wrong with a line, or why the log does not take it; the lines before it are kept.
-    pub async fn take(&mut self, window: &mut Vec<u8>, is_last: bool) -> Result<(), Refusal> {
+    /// What is wrong with a line, why the log does not take it, or that the token ended meanwhile; the lines before it are
+    /// kept.
+    pub async fn take(&mut self, window: &mut Buffer, is_last: bool) -> Result<(), Refusal> {
+        self.look_again()?;
         let bytes = match ndjson::whole_lines_bytes(&window[self.searched_bytes..]) {
             _ if is_last => window.len(),
             0 => {
@@ -90,12 +99,23 @@ impl<'c, 'h> Lines<'c, 'h> {
         };
         self.searched_bytes = 0;
         self.append(&window[..bytes]).await?;
-        window.drain(..bytes);
+        window.remove(bytes);
         if window.capacity() > 2 * NDJSON_WINDOW_BYTES {
             window.shrink_to(NDJSON_WINDOW_BYTES);
         }
         self.check_length(window)?;
         self.wait_if_much_is_pending(bytes).await
+    }
+
+    /// Looks again whether the sender may push: a body of lines has no end that a token could wait for.
+    fn look_again(&mut self) -> Result<(), Refusal> {
+        self.access.renew(&mut self.grant, self.request).and_then(|()| check_queue(&self.grant, self.queue))
+    }
+
+    /// Bytes of memory that it has, about.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.pushed.memory_bytes()
     }
 
     /// The reply. `refusal` says what ended the body early.

@@ -81,7 +81,7 @@ pub(super) fn json<'c, 'a>(request: &Request<'_, 'c, 'a>) -> Result<Prepared<'c,
 
 /// `POST /push/{queue}[/{partition}]` with one payload.
 pub(super) fn by_path<'c, 'a>(request: &Request<'_, 'c, 'a>) -> Result<Prepared<'c, 'a>, Refusal> {
-    let Request { endpoints, head, params, grant, body } = request;
+    let Request { endpoints, head, params, grant, body, access: _ } = request;
     let pushes = &endpoints.pushes;
     let queue = params.value("queue").clone();
     let partition = params.get("partition").cloned().unwrap_or(Cow::Borrowed(PARTITION_DEFAULT));

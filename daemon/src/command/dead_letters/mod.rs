@@ -15,7 +15,7 @@ use crate::{
         files::LetterFiles,
         id::LetterId,
         put_back::RetryOutcome,
-        store::{DeadLetterStore, Listed, PAGE_MAX, StoreError},
+        store::{DeadLetterStore, Listed, PAGE_MAX, Page, PageLimit, StoreError},
         view::{LetterView, RetryView, place},
     },
     postgres::schema::quoted,
@@ -132,12 +132,24 @@ impl At {
 }
 
 async fn ls(store: &DeadLetterStore, queue: Option<&str>, limit: u32, json: bool) -> Result<(), Exit> {
-    let page = store.list(queue, None, limit).await?;
-    if let Some(refused) = &page.table_refused {
-        note(format_args!("only those in files are shown: {refused}"));
+    let (mut after, mut rest) = (None, limit);
+    loop {
+        let page = store.list(queue, after, PageLimit::letters(rest.min(PAGE_MAX))).await?;
+        if let Some(refused) = &page.table_refused {
+            note(format_args!("only those in files are shown: {refused}"));
+        }
+        let is_first = after.is_none();
+        show_page(&page, json, is_first)?;
+        (after, rest) = (page.next, rest.saturating_sub(page.letters.len() as u32));
+        if after.is_none() || rest == 0 {
+            return Ok(());
+        }
     }
+}
+
+fn show_page(page: &Page, json: bool, has_header: bool) -> Result<(), Exit> {
     print(|out| {
-        if !json {
+        if !json && has_header {
             writeln!(
                 out,
                 "{:>8}  {:<9} {:<27}  {:<8}  {:<24} {:<36}  error",
@@ -217,7 +229,7 @@ async fn each(
     let mut after = None;
     let mut more = which.all;
     while more {
-        let page = store.list(which.queue.as_deref(), after, PAGE_MAX).await?;
+        let page = store.list(which.queue.as_deref(), after, PageLimit::letters(PAGE_MAX)).await?;
         if let Some(refused) = page.table_refused {
             note(format_args!("only those in files are dealt with: {refused}"));
             done = false;

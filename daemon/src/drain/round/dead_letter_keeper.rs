@@ -82,8 +82,8 @@ impl DeadLetterKeeper {
         self.next_count = Some(Instant::now() + COUNT_INTERVAL.max(start.elapsed() * COUNT_TIMES));
         let changed_at = self.files.changed_at();
         if changed_at != self.counted_files.0 {
-            match self.files.list() {
-                Ok(letters) => self.counted_files = (changed_at, letters.len() as u64),
+            match self.files.count() {
+                Ok(count) => self.counted_files = (changed_at, count),
                 Err(error) => tracing::warn!(%error, "the dead letters in files cannot be counted"),
             }
         }

@@ -5,6 +5,7 @@ use crate::http::{
     coding::Coding,
     incoming::{Bound, Incoming, Next},
 };
+use crate::memory::{Buffer, Grow};
 use std::io::Write;
 
 fn gzip(plain: &[u8]) -> Vec<u8> {
@@ -24,18 +25,27 @@ fn zstd(plain: &[u8]) -> Vec<u8> {
     out
 }
 
+/// Room for what the next step brings, and not much more.
+fn make_room(incoming: &Incoming, wire_bytes: usize, out: &mut Buffer) {
+    let needed = out.len() + incoming.room_bytes(wire_bytes);
+    if out.capacity() < needed {
+        out.grow_to(needed + (48 << 10), Grow::unbounded());
+    }
+}
+
 /// Takes a body that comes in pieces; returns its content and the most that was appended at once.
 fn take(wire: &[u8], framing: Body, coding: Coding, bound: Bound, piece: usize) -> Result<(Vec<u8>, usize), Refusal> {
-    let mut incoming = Incoming::new(framing, coding, bound)?;
-    let (mut out, mut at, mut most) = (Vec::new(), 0, 0);
+    let mut incoming = Incoming::new(framing, coding, bound, Grow::unbounded())?;
+    let (mut out, mut at, mut most) = (Buffer::default(), 0, 0);
     let mut end = piece.min(wire.len());
     loop {
         let before = out.len();
-        let fed = incoming.feed(&wire[at..end], &mut out, 64 << 10)?;
+        make_room(&incoming, end - at, &mut out);
+        let fed = incoming.feed(&wire[at..end], &mut out)?;
         most = most.max(out.len() - before);
         at += fed.consumed;
         match fed.next {
-            Next::Done => return Ok((out, most)),
+            Next::Done => return Ok((out.to_vec(), most)),
             Next::Step => {}
             Next::Wire if end == wire.len() => panic!("it waits for what does not come"),
             Next::Wire => end = (end + piece).min(wire.len()),
@@ -116,12 +126,13 @@ fn case_69_a_small_body_that_becomes_a_huge_one_is_refused_before_it_is_one() {
     let plain = vec![b' '; 64 << 20];
     for (coding, wire) in [(Coding::Gzip, gzip(&plain)), (Coding::Zstd, zstd(&plain))] {
         for bound in [Bound::Bytes(1 << 20), Bound::Expansion] {
-            let mut incoming = Incoming::new(length(&wire), coding, bound).unwrap();
-            let (mut out, mut at, mut most) = (Vec::new(), 0, 0);
+            let mut incoming = Incoming::new(length(&wire), coding, bound, Grow::unbounded()).unwrap();
+            let (mut out, mut at, mut most) = (Buffer::default(), 0, 0);
             let refusal = loop {
                 // What comes out is taken away at once, as lines are.
                 out.clear();
-                match incoming.feed(&wire[at..], &mut out, 64 << 10) {
+                make_room(&incoming, wire.len() - at, &mut out);
+                match incoming.feed(&wire[at..], &mut out) {
                     Ok(fed) => at += fed.consumed,
                     Err(refusal) => break refusal,
                 }
