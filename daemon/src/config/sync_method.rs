@@ -58,7 +58,12 @@ fn auto(wal_dir: &Path) -> Result<Sync, LogError> {
         },
         only => only,
     };
-    keep(wal_dir, chosen)?;
+    match keep(wal_dir, chosen) {
+        Err(error) if error.is_no_room() => {
+            tracing::warn!(%error, "the disk is too full to keep the sync method: the next start measures it again");
+        }
+        kept => kept?,
+    }
     Ok(chosen)
 }
 

@@ -4,7 +4,7 @@ use crate::{
     connection::{CoreFailed, listener::ListenError},
     datadir::DataDirError,
 };
-use forebay_wal::error::LogError;
+use forebay_wal::error::{LogError, is_no_room};
 
 /// Why the daemon did not start, or ended.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,8 @@ impl From<DataDirError> for ServeError {
     fn from(error: DataDirError) -> Self {
         match error {
             DataDirError::InUse { .. } => Self::InUse(error.to_string()),
+            // Not a failure of the disk: nothing that was answered is in doubt.
+            DataDirError::Io { ref source, .. } if is_no_room(source) => Self::Setup(error.to_string()),
             DataDirError::Io { .. } => Self::Storage(error.to_string()),
             DataDirError::QuotaTooSmall { .. }
             | DataDirError::SegmentSize { .. }
@@ -41,6 +43,7 @@ impl From<LogError> for ServeError {
             LogError::Ring(_) | LogError::LaneCount { .. } | LogError::SegmentSize { .. } => {
                 Self::Setup(error.to_string())
             }
+            _ if error.is_no_room() => Self::Setup(error.to_string()),
             _ => Self::Storage(error.to_string()),
         }
     }

@@ -179,7 +179,7 @@ impl Writer {
     fn take_event(&mut self, progress: &mut Progress) -> Outcome<()> {
         rustix::io::read(self.lane.event(), &mut [0; 8])?;
         let before = self.lane.shared().durable_end();
-        if self.lane.on_event().map_err(|failed| failed.source)? {
+        if self.lane.on_event().map_err(|failed| failed.source)?.more_is_durable {
             let durable = self.lane.shared().durable_end();
             let from = if durable.segment == before.segment {
                 before.offset
