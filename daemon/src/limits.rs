@@ -253,6 +253,58 @@ pub const POSTGRES_TIMEOUT_MIN: Duration = Duration::from_millis(100);
 /// How often a transaction that was rolled back for no fault of its own is repeated at once. Later attempts wait in between.
 pub const REPEATS_AT_ONCE: u32 = 3;
 
+/// Most rows of a round in which rows are refused. PostgreSQL takes its good rows twice, once to find the others, and holds
+/// the locks of its partitions meanwhile; it commits soon, so that figures move and good messages arrive.
+pub const SIFT_ROWS_MAX: usize = 2000;
+
+/// Groups of rows that are tried with one round trip at most. PostgreSQL's answers to all of them fit into a socket's buffer.
+pub const SIFT_GROUPS_MAX: usize = 64;
+
+/// Bytes of such groups that are sent together, save that one group may be larger. They fit into a socket's buffer, so that
+/// neither side waits for the other one to read.
+pub const SIFT_FLIGHT_BYTES: usize = 64 << 10;
+
+/// Rows that are tried one by one with one statement at most, where that is possible.
+pub const SIFT_BULK_ROWS_MAX: usize = 1000;
+
+/// Bytes of payload of such rows at most, save that a single row may be larger.
+pub const SIFT_BULK_BYTES: usize = 1 << 20;
+
+/// How often a row has to fail alone, in as many transactions, before it is taken to be the cause of an error that may be
+/// PostgreSQL's trouble.
+pub const LONE_FAILURES: u32 = 3;
+
+/// Pause between those transactions. What passes by itself, such as a deadlock, is over then, and others are not held up for
+/// long.
+pub const LONE_FAILURE_PAUSE: Duration = Duration::from_millis(100);
+
+/// Rows that are tried alone before the trouble is taken for PostgreSQL's, where none is accepted.
+pub const SIFT_SAMPLES_MAX: usize = 64;
+
+/// Time after which no further row is tried in a transaction in which none was accepted: each try waits for a lock, or for the
+/// statement's timeout.
+pub const SIFT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Lost sessions in a row, each with rows under way, after which single rows are suspected.
+pub const SUSPICIOUS_LOSSES: u32 = 2;
+
+/// Messages refused in a row, with none accepted, after which the schema is looked at again, and after which a rule is taken to
+/// refuse all of them.
+pub const REFUSED_IN_A_ROW: u64 = 1000;
+
+/// Time between log lines that say that all messages are refused.
+pub const REFUSALS_ERROR_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Time between log lines about refused messages otherwise.
+pub const REFUSALS_WARN_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Ids that are passed over at once, at most, where a sequence stands behind the ids of its table. To pass over one takes
+/// PostgreSQL a few microseconds.
+pub const IDS_PASSED_MAX: usize = 1 << 17;
+
+/// Time between attempts to create a queue or partition that PostgreSQL did not create.
+pub const NAME_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
 /// First wait between attempts to reach PostgreSQL.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);
 

@@ -117,7 +117,11 @@ fn check_pause(args: &[&str], away: &str, back: &str) {
     assert_eq!(stage.daemon.connect().get("/ready").unwrap().status, 200);
     load.wait_for(100);
     assert!(stage.daemon.figure("pending") >= 100, "nothing is let go of");
-    assert!(stage.daemon.log().contains("postgres_refuses") || stage.daemon.log().contains("schema_mismatch"));
+    let log = stage.daemon.log();
+    assert!(
+        ["postgres_refuses", "schema_mismatch", "schema_takes_no_row"].iter().any(|code| log.contains(code)),
+        "{log}"
+    );
     stage.cluster.psql(back).unwrap();
     wait_until("the drain goes on by itself", || database(&stage.daemon) == "connected");
     load.wait_for(50);

@@ -79,8 +79,8 @@ impl LetterStatements {
                  WHERE q.name = $1 AND p.name = $2"
             )),
             make_queue: sql(format!(
-                "INSERT INTO {schema}.queues (name, namespace, task) VALUES ($1, nullif($2, ''), nullif($3, '')) \
-                 ON CONFLICT (name) DO NOTHING"
+                "INSERT INTO {schema}.queues (name, namespace, task) SELECT $1, nullif($2, ''), nullif($3, '') \
+                 WHERE (SELECT id FROM {schema}.queues WHERE name = $1) IS NULL ON CONFLICT (name) DO NOTHING"
             )),
             make_partition: sql(format!(
                 "INSERT INTO {schema}.partitions (queue_id, name) SELECT id, $2 FROM {schema}.queues WHERE name = $1 \

@@ -1,6 +1,6 @@
 //! What to do about an error of PostgreSQL: one table, by SQLSTATE, never by words.
 
-use forebay_pgwire::{Error, SqlState, TlsError};
+use forebay_pgwire::{DbError, Error, SqlState, TlsError};
 
 /// What an error asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,9 @@ impl Remedy {
 
 /// The constraint whose violation is a duplicate, not a refusal.
 const UNIQUE_TRANSACTION: &str = "messages_transaction";
+
+/// The constraint whose violation says that a partition's counter is behind its rows.
+const PRIMARY_KEY: &str = "messages_pkey";
 
 /// The table: codes of five characters, and classes of two for all codes that are not named. All classes that PostgreSQL has
 /// are in it (source: its `errcodes.txt`, PostgreSQL 13 to 18).
@@ -114,6 +117,14 @@ pub fn remedy(error: &Error) -> Remedy {
     find(db.sqlstate.as_str()).or_else(|| find(db.sqlstate.class().as_str())).unwrap_or(OWN_CLASS)
 }
 
+/// Whether an error that rows met, as they were copied or committed, may be the fault of one of them. Its SQLSTATE does not
+/// tell: a trigger raises whatever it likes.
+#[must_use]
+pub fn may_be_about_a_row(error: &Error) -> bool {
+    let is_about_rows = |db: &DbError| db.constraint.as_deref() != Some(PRIMARY_KEY);
+    error.db_error().is_some_and(is_about_rows) && !error.ends_connection() && remedy(error) != Remedy::Probe
+}
+
 /// Certificates are mended by a person, and so is a server that has no TLS, or none that we have; the rest is the way's.
 fn tls_remedy(error: &TlsError) -> Remedy {
     match error {
@@ -128,7 +139,7 @@ fn tls_remedy(error: &TlsError) -> Remedy {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use forebay_pgwire::{CertificateProblem, ConfigError, DbError, SslMode};
+    use forebay_pgwire::{CertificateProblem, ConfigError, SslMode};
 
     fn of(code: &str) -> Remedy {
         let sqlstate = SqlState::from_bytes(code.as_bytes()).unwrap();

@@ -9,7 +9,8 @@ use super::{
     drainer_board::DrainerBoard,
     hold_up::{HoldUp, HoldUpLog, WaitFor},
     mismatch::Mismatch,
-    retry::{Response, RetryPolicy},
+    refusal_log::RefusalLog,
+    retry::{Response, RetryPolicy, Wait},
     round_taker::{MarkPolicy, RoundTaker},
     waiter::Waiter,
 };
@@ -22,7 +23,7 @@ use crate::{
         source::{lane_source::TakeError, partition_share::PartitionShare},
         start::DrainStart,
     },
-    limits::{LANE_RETRY_INTERVAL, PAUSE_INTERVAL},
+    limits::{LANE_RETRY_INTERVAL, LONE_FAILURE_PAUSE, PAUSE_INTERVAL},
     panics::panic_if_planted,
     rt::{self, Notify},
     state::{drain_point::DrainPoint, drain_view::DrainView, log_view::LogView},
@@ -59,6 +60,7 @@ pub(super) struct Drainer {
     /// Why the first round failed, until that is decided about.
     failure: Option<RoundError>,
     hold_ups: HoldUpLog,
+    refusals: RefusalLog,
     last_used: Instant,
 }
 
@@ -71,6 +73,8 @@ enum NextStep {
     Wait,
     /// The same; there was nothing to take.
     Idle,
+    /// The next step after a moment.
+    Soon,
     /// Connect again after the back-off.
     BackOff,
     /// Try again after a while: a person has to act.
@@ -100,6 +104,7 @@ impl Drainer {
             retry: RetryPolicy::new(),
             failure: None,
             hold_ups: HoldUpLog::default(),
+            refusals: RefusalLog::default(),
             last_used: Instant::now(),
         }
     }
@@ -123,6 +128,7 @@ impl Drainer {
             match next {
                 NextStep::Now => {}
                 NextStep::Wait | NextStep::Idle => self.waiter.until_due(self.last_used + IDLE_CHECK).await,
+                NextStep::Soon => rt::sleep(LONE_FAILURE_PAUSE).await,
                 NextStep::BackOff => {
                     self.update_oldest();
                     self.waiter.back_off().await;
@@ -205,6 +211,7 @@ impl Drainer {
         let output = self.pipeline.on(Event::SessionBegun { reached, is_next });
         for batch in output.delivered {
             tracing::info!("the transaction whose answer was lost had committed");
+            self.refusals.committed(&batch);
             self.board.answered(self.index);
             self.deliverer.deliver(&batch);
         }
@@ -213,11 +220,10 @@ impl Drainer {
             self.taker.go_to(&marks);
         }
         self.deliverer.set_checkpoint(&marks);
-        if self.hold_ups.clear() || self.board.is_health_unknown() {
+        if self.hold_ups.connected() || self.board.is_health_unknown() {
             let pending = self.log.pending();
             tracing::info!(drainer = self.index, pending, "connected to PostgreSQL");
         }
-        self.waiter.reset_backoff();
         self.last_used = Instant::now();
         self.session = Some(session);
         self.board.forget_mismatch();
@@ -282,14 +288,19 @@ impl Drainer {
         if !is_behind_commit {
             self.update_local_state(false).await;
         }
-        let mode = SendMode { is_behind_commit, is_probing: self.settings.always_probe || self.retry.is_probing() };
+        let mode = SendMode {
+            is_behind_commit,
+            is_probing: self.settings.always_probe || self.retry.is_probing(),
+            is_sifting: self.retry.is_sifting(),
+        };
         open(&mut self.session).send(self.pipeline.round_to_send(), mode).await?;
         self.pipeline.on(Event::RoundSent);
         Ok(())
     }
 
     async fn await_round(&mut self) -> Result<(), RoundError> {
-        open(&mut self.session).finish_round(self.pipeline.first_mut()).await?;
+        let refused_before = self.refusals.in_a_row();
+        open(&mut self.session).finish_round(self.pipeline.first_mut(), refused_before).await?;
         self.pipeline.on(Event::RoundFinished);
         Ok(())
     }
@@ -302,9 +313,10 @@ impl Drainer {
 
     async fn await_commit(&mut self) -> Result<(), RoundError> {
         open(&mut self.session).commit_answer(self.pipeline.first_mut()).await?;
-        self.retry.committed();
-        self.waiter.reset_backoff();
+        self.carried_out();
         for batch in self.pipeline.on(Event::CommitAnswered).delivered {
+            self.retry.committed(batch.refused().count());
+            self.refusals.committed(&batch);
             if let Some(rate) = batch.bytes_per_s() {
                 self.board.add_rate(self.index, rate);
             }
@@ -350,26 +362,46 @@ impl Drainer {
         self.carry_out(response)
     }
 
-    /// Carries out a response. If the session has ended, the next one sends the rounds again.
+    /// Carries out a response.
     fn carry_out(&mut self, response: Response) -> NextStep {
-        let (is_at_once, event) = match response {
+        let (wait, event) = match response {
             Response::GiveUp(hold_up) => return self.hold_up(&hold_up),
+            Response::GiveBack(hold_up) => {
+                self.follow(Event::TakeFewer);
+                return self.hold_up(&hold_up);
+            }
             Response::Reconnect => {
                 self.end_session();
                 return NextStep::BackOff;
             }
             Response::SetAside { record, refusal } => {
                 self.pipeline.first_mut().refuse(record, refusal);
-                (true, Event::Repeat)
+                (Wait::No, Event::Repeat)
             }
-            Response::Repeat { is_at_once } => (is_at_once, Event::Repeat),
-            Response::TakeFewer { is_at_once } => (is_at_once, Event::TakeFewer),
+            Response::Repeat(wait) => (wait, Event::Repeat),
+            Response::TakeFewer(wait) => (wait, Event::TakeFewer),
         };
+        self.follow(event);
+        match wait {
+            Wait::No => NextStep::Now,
+            Wait::Short => NextStep::Soon,
+            Wait::BackOff => NextStep::BackOff,
+        }
+    }
+
+    /// Tells the pipeline what was decided. If the session has ended, the next one sends the rounds again.
+    fn follow(&mut self, event: Event<Batch>) {
         if self.pipeline.has_session() {
             let output = self.pipeline.on(event);
             self.taker.give_back(output.given_back);
         }
-        if is_at_once { NextStep::Now } else { NextStep::BackOff }
+    }
+
+    /// PostgreSQL has carried out what it was asked for: what is met from now on is met for the first time.
+    fn carried_out(&mut self) {
+        self.waiter.reset_backoff();
+        self.hold_ups.clear();
+        self.board.carried_out(self.index);
     }
 
     /// Gives the session up and reports why. Returns what follows.
@@ -401,6 +433,8 @@ impl Drainer {
             if let Err(error) = open(&mut self.session).check().await {
                 return self.hold_up(&HoldUp::by_postgres(&error));
             }
+            self.carried_out();
+            self.refusals.log();
             self.board.answered(self.index);
             self.update_local_state(true).await;
         }

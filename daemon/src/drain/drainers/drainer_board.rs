@@ -154,16 +154,17 @@ impl DrainerBoard {
 
     /// PostgreSQL has answered a drainer.
     pub(crate) fn answered(&self, drainer: usize) {
-        {
-            let member = &mut self.members.borrow_mut()[drainer];
-            member.is_held_up = false;
-            member.pause = None;
-        }
-        if self.drain.delivery.is_paused() {
-            self.publish_pause();
-        }
+        self.members.borrow_mut()[drainer].is_held_up = false;
         if !self.members.borrow().iter().any(|member| member.is_held_up) {
             self.health.answered();
+        }
+    }
+
+    /// PostgreSQL has carried out what a drainer asked for. A session alone does not end a pause.
+    pub(super) fn carried_out(&self, drainer: usize) {
+        self.members.borrow_mut()[drainer].pause = None;
+        if self.drain.delivery.is_paused() {
+            self.publish_pause();
         }
     }
 
@@ -270,9 +271,10 @@ mod tests {
         board.held_up(1, &HoldUp::new("postgres_refuses", &"no", WaitFor::Person));
         let pause = Pause { code: "postgres_refuses", reason: "no".to_owned() };
         assert_eq!(drain.delivery.pause(), Some(pause.clone()));
-        board.answered(0);
-        assert_eq!(drain.delivery.pause(), Some(pause));
+        board.carried_out(0);
         board.answered(1);
+        assert_eq!(drain.delivery.pause(), Some(pause));
+        board.carried_out(1);
         assert_eq!(drain.delivery.pause(), None);
     }
 

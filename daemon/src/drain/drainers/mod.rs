@@ -8,6 +8,7 @@ pub(super) mod drainer_board;
 pub(super) mod drainer_set;
 mod hold_up;
 mod mismatch;
+mod refusal_log;
 mod retry;
 mod round_taker;
 mod waiter;

@@ -4,26 +4,32 @@ use super::hold_up::{HoldUp, WaitFor};
 use crate::{
     drain::round::{
         batch::{Batch, RowRefusal},
+        obstacle::Obstacle,
         round_error::RoundError,
     },
-    limits::{PROBE_ROUNDS, REPEATS_AT_ONCE, ROUND_ROWS_MAX},
+    limits::{PROBE_ROUNDS, REPEATS_AT_ONCE, ROUND_ROWS_MAX, SIFT_ROWS_MAX, SIFT_SAMPLES_MAX, SUSPICIOUS_LOSSES},
     postgres::remedy::{Remedy, remedy},
 };
 use forebay_pgwire::{Error, SqlState};
 
+/// How long a drainer waits before it sends a round again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// Not at all.
+    No,
+    /// For a moment: a row is suspected, and others wait for what becomes of it.
+    Short,
+    /// Each time longer.
+    BackOff,
+}
+
 /// What a drainer does about a failure.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Response {
-    /// Send the rounds again: at once, or after a back-off.
-    Repeat {
-        /// Without a back-off.
-        is_at_once: bool,
-    },
+    /// Send the rounds again.
+    Repeat(Wait),
     /// Take the records again, in smaller rounds.
-    TakeFewer {
-        /// Without a back-off.
-        is_at_once: bool,
-    },
+    TakeFewer(Wait),
     /// Make this message of the first round a dead letter, and send the rounds again.
     SetAside {
         /// Index of its record.
@@ -35,22 +41,30 @@ pub(super) enum Response {
     Reconnect,
     /// Give the session up, and wait.
     GiveUp(HoldUp),
+    /// The same, and take the records again later, with those that have come until then.
+    GiveBack(HoldUp),
 }
 
 /// What a drainer remembers of failures.
 pub(super) struct RetryPolicy {
-    /// Rows of the next rounds at most: fewer while a refused row is searched for.
+    /// Rows of the next rounds at most: fewer while refused rows are searched for.
     rows_max: usize,
     /// Rounds that look for known transaction ids first.
     probes_left: u32,
     /// Failures in a row for which a round was repeated at once.
     repeats: u32,
+    /// Failures in a row that may have been the fault of a row.
+    row_failures: u32,
+    /// Sessions in a row that were lost with rows under way.
+    losses: u32,
+    /// Whether rounds are sifted: they look first for the rows that PostgreSQL does not take.
+    is_sifting: bool,
 }
 
 impl RetryPolicy {
     /// Nothing has failed.
     pub(super) fn new() -> Self {
-        Self { rows_max: ROUND_ROWS_MAX, probes_left: 0, repeats: 0 }
+        Self { rows_max: ROUND_ROWS_MAX, probes_left: 0, repeats: 0, row_failures: 0, losses: 0, is_sifting: false }
     }
 
     /// Rows of the next round at most.
@@ -63,28 +77,41 @@ impl RetryPolicy {
         self.probes_left > 0
     }
 
-    /// A round is committed.
-    pub(super) fn committed(&mut self) {
+    /// Whether the next round looks first for the rows that PostgreSQL does not take.
+    pub(super) fn is_sifting(&self) -> bool {
+        self.is_sifting
+    }
+
+    /// A round is committed, and so many of its messages are dead letters. As long as there are some, more are expected.
+    pub(super) fn committed(&mut self, refused: usize) {
         self.probes_left = self.probes_left.saturating_sub(1);
-        self.repeats = 0;
-        self.rows_max = (self.rows_max * 2).min(ROUND_ROWS_MAX);
+        (self.repeats, self.row_failures, self.losses) = (0, 0, 0);
+        self.is_sifting &= refused > 0;
+        self.rows_max = if self.is_sifting { SIFT_ROWS_MAX } else { (self.rows_max * 2).min(ROUND_ROWS_MAX) };
     }
 
     /// What follows from the failure of `batch`. `is_open` says whether the session can be used, with nothing under way.
     pub(super) fn respond(&mut self, error: RoundError, batch: &Batch, is_open: bool) -> Response {
         match error {
-            RoundError::Row { record, error } => self.row_refused(record, &error, batch),
+            RoundError::Row { record, error } => self.row_failed(record, &error, batch),
+            RoundError::Undecided(obstacle) => {
+                tracing::debug!(%obstacle, "a row or a name fails alone; it is tried again");
+                Response::Repeat(Wait::Short)
+            }
+            RoundError::NoneAccepted(obstacle) => {
+                // Another row may be accepted, so that it is known whose fault it is.
+                self.rows_max = (self.rows_max * 2).min(ROUND_ROWS_MAX);
+                Response::GiveBack(HoldUp::by_obstacle(&obstacle))
+            }
+            RoundError::NoRowFits(obstacle) => {
+                // A single one shows whether that is mended.
+                self.rows_max = 1;
+                Response::GiveBack(HoldUp::by_schema(&obstacle))
+            }
             RoundError::Postgres(error) if error.sqlstate() == Some(SqlState::QUERY_CANCELED) => {
-                // Most likely the statement's timeout: the same rows would take as long again.
-                let rows = batch.records().len();
-                tracing::warn!(%error, rows, "a drain transaction is repeated with fewer rows");
-                self.take_fewer(batch, false)
+                self.cancelled(&error, batch)
             }
             RoundError::Postgres(error) => self.postgres_failed(&error, is_open),
-            // Not deleted by somebody meanwhile: PostgreSQL does not create it.
-            error @ RoundError::PartitionGone if self.repeats >= REPEATS_AT_ONCE => {
-                Response::GiveUp(HoldUp::new("postgres_refuses", &error, WaitFor::Person))
-            }
             error @ (RoundError::PartitionGone | RoundError::NumberingChanged) => {
                 tracing::debug!(%error, "a drain transaction is repeated");
                 self.repeat()
@@ -109,119 +136,96 @@ impl RetryPolicy {
         match remedy(error) {
             Remedy::Probe => {
                 self.probes_left = PROBE_ROUNDS;
-                Response::Repeat { is_at_once: true }
+                Response::Repeat(Wait::No)
             }
             Remedy::Again if is_open => {
-                tracing::warn!(%error, "a drain transaction is repeated");
+                self.tell_repeat(error);
                 self.repeat()
             }
-            _ => Response::GiveUp(HoldUp::by_postgres(error)),
+            _ => {
+                if error.ends_connection() {
+                    self.losses += 1;
+                    if self.losses >= SUSPICIOUS_LOSSES {
+                        self.is_sifting = true;
+                    }
+                }
+                Response::GiveUp(HoldUp::by_postgres(error))
+            }
+        }
+    }
+
+    /// Logs that a transaction is repeated, once until a round commits.
+    fn tell_repeat(&self, error: &Error) {
+        if self.repeats == 0 && self.row_failures <= 1 {
+            tracing::warn!(%error, "a drain transaction is repeated");
+        } else {
+            tracing::debug!(%error, "a drain transaction is repeated");
         }
     }
 
     fn repeat(&mut self) -> Response {
         self.repeats += 1;
-        Response::Repeat { is_at_once: self.repeats <= REPEATS_AT_ONCE }
+        Response::Repeat(if self.repeats <= REPEATS_AT_ONCE { Wait::No } else { Wait::BackOff })
     }
 
-    /// A row is refused. If PostgreSQL does not tell which, rounds become smaller until one has a single row.
-    fn row_refused(&mut self, record: Option<usize>, error: &Error, batch: &Batch) -> Response {
+    /// Rows met an error. A row is at fault at once if the SQLSTATE says so, and otherwise suspected from the second time on.
+    fn row_failed(&mut self, record: Option<usize>, error: &Error, batch: &Batch) -> Response {
         let mut rows = batch.copy_order();
         let Some(first) = rows.next() else {
             // Not a message's row.
             return Response::GiveUp(HoldUp::by_postgres(error));
         };
-        let single = rows.next().is_none().then_some(first);
-        let Some(record) = record.or(single) else { return self.take_fewer(batch, true) };
-        let (sqlstate, text) = match error.db_error() {
-            Some(db) => (db.sqlstate.as_str().to_owned(), db.message.clone()),
-            None => ("XX000".to_owned(), error.to_string()),
-        };
-        let number = batch.records()[record].number();
-        tracing::warn!(number, sqlstate, "PostgreSQL refuses a message; it becomes a dead letter");
-        Response::SetAside { record, refusal: RowRefusal { sqlstate, error: text } }
+        let record = record.or(rows.next().is_none().then_some(first));
+        let obstacle = Obstacle::of(error);
+        self.row_failures += 1;
+        if batch.is_sifted() {
+            // Each row was accepted, and not all of them together.
+            return match record {
+                Some(record) if obstacle.is_own() => Response::SetAside { record, refusal: obstacle.refusal() },
+                _ if batch.records().len() > 1 => self.take_fewer(batch, obstacle.is_own()),
+                _ => Response::GiveBack(HoldUp::by_obstacle(&obstacle)),
+            };
+        }
+        if obstacle.is_own() || self.row_failures > 1 {
+            return self.sift(batch);
+        }
+        match obstacle.remedy {
+            _ if obstacle.sqlstate == Some(SqlState::QUERY_CANCELED) => self.cancelled(error, batch),
+            Remedy::Again => {
+                self.tell_repeat(error);
+                Response::Repeat(Wait::No)
+            }
+            _ => {
+                tracing::debug!(%error, "a drain transaction is repeated");
+                Response::Repeat(Wait::No)
+            }
+        }
+    }
+
+    /// Most likely the statement's timeout: the same rows would take as long again, if they are many.
+    fn cancelled(&mut self, error: &Error, batch: &Batch) -> Response {
+        let rows = batch.records().len();
+        if rows <= SIFT_SAMPLES_MAX {
+            self.tell_repeat(error);
+            return self.repeat();
+        }
+        tracing::warn!(%error, rows, "a drain transaction is repeated with fewer rows");
+        self.take_fewer(batch, false)
+    }
+
+    /// From now on rounds are sifted.
+    fn sift(&mut self, batch: &Batch) -> Response {
+        self.is_sifting = true;
+        self.rows_max = self.rows_max.min(SIFT_ROWS_MAX);
+        let is_small = batch.records().len() <= SIFT_ROWS_MAX;
+        if is_small { Response::Repeat(Wait::No) } else { Response::TakeFewer(Wait::No) }
     }
 
     fn take_fewer(&mut self, batch: &Batch, is_at_once: bool) -> Response {
         self.rows_max = (batch.records().len() / 2).max(1);
-        Response::TakeFewer { is_at_once }
+        Response::TakeFewer(if is_at_once { Wait::No } else { Wait::BackOff })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::drain::round::test_records::record;
-    use forebay_pgwire::DbError;
-
-    fn batch(rows: u64) -> Batch {
-        Batch::new((0..rows).map(|n| record(n, "p", None, false)).collect(), Vec::new(), Vec::new())
-    }
-
-    fn server(code: &str) -> Error {
-        let sqlstate = SqlState::from_bytes(code.as_bytes()).unwrap();
-        Error::Server(Box::new(DbError { sqlstate, message: "no".to_owned(), ..DbError::default() }))
-    }
-
-    fn row(record: Option<usize>) -> RoundError {
-        RoundError::Row { record, error: server("22P02") }
-    }
-
-    fn code(response: Response) -> (&'static str, WaitFor) {
-        let Response::GiveUp(hold_up) = response else { panic!("{response:?}") };
-        (hold_up.code, hold_up.wait_for)
-    }
-
-    #[test]
-    fn a_refused_row_is_set_aside_at_once_where_it_is_named_and_searched_for_where_not() {
-        let mut retry = RetryPolicy::new();
-        let refusal = RowRefusal { sqlstate: "22P02".to_owned(), error: "no".to_owned() };
-        let named = retry.respond(row(Some(5)), &batch(8), true);
-        assert_eq!(named, Response::SetAside { record: 5, refusal: refusal.clone() });
-        for expected in [4, 2, 1] {
-            let response = retry.respond(row(None), &batch(2 * expected), true);
-            assert_eq!((response, retry.rows_max()), (Response::TakeFewer { is_at_once: true }, expected as usize));
-        }
-        assert_eq!(retry.respond(row(None), &batch(1), true), Response::SetAside { record: 0, refusal });
-        (0..20).for_each(|_| retry.committed());
-        assert_eq!(retry.rows_max(), ROUND_ROWS_MAX, "rounds become large again");
-        let no_row = retry.respond(row(None), &batch(0), true);
-        assert_eq!(code(no_row), ("postgres_refuses", WaitFor::Person));
-    }
-
-    #[test]
-    fn what_passes_by_itself_is_repeated_at_once_a_few_times_and_then_after_a_pause() {
-        for error in [|| RoundError::NumberingChanged, || RoundError::Postgres(server("40P01"))] {
-            let mut retry = RetryPolicy::new();
-            for _ in 0..REPEATS_AT_ONCE {
-                assert_eq!(retry.respond(error(), &batch(1), true), Response::Repeat { is_at_once: true });
-            }
-            assert_eq!(retry.respond(error(), &batch(1), true), Response::Repeat { is_at_once: false });
-            retry.committed();
-            assert_eq!(retry.respond(error(), &batch(1), true), Response::Repeat { is_at_once: true });
-        }
-        let mut retry = RetryPolicy::new();
-        let cancelled = retry.respond(RoundError::Postgres(server("57014")), &batch(10), true);
-        assert_eq!((cancelled, retry.rows_max()), (Response::TakeFewer { is_at_once: false }, 5));
-        let lost = retry.respond(RoundError::Postgres(server("40P01")), &batch(1), false);
-        assert_eq!(code(lost), ("postgres_away", WaitFor::Postgres));
-    }
-
-    #[test]
-    fn what_a_person_must_see_to_is_told_with_its_code_and_what_the_checkpoint_knows_is_read_again() {
-        let mut retry = RetryPolicy::new();
-        let mut respond = |error| retry.respond(error, &batch(1), true);
-        assert_eq!(respond(RoundError::CheckpointMoved), Response::Reconnect);
-        let person = |code| (code, WaitFor::Person);
-        assert_eq!(code(respond(RoundError::CountDiffers { sent: 2, taken: 1 })), person("copy_count_differs"));
-        let full = std::io::ErrorKind::StorageFull.into();
-        assert_eq!(code(respond(RoundError::LettersNotKept(full))), person("dead_letters_not_kept"));
-        assert_eq!(code(respond(RoundError::UnknownRow { index: -1 })), person("postgres_refuses"));
-        assert_eq!(code(respond(RoundError::Postgres(server("42P01")))), person("postgres_refuses"));
-        assert_eq!(code(respond(RoundError::Postgres(Error::Closed))), ("postgres_away", WaitFor::Postgres));
-        for _ in 0..REPEATS_AT_ONCE {
-            assert_eq!(respond(RoundError::PartitionGone), Response::Repeat { is_at_once: true });
-        }
-        assert_eq!(code(respond(RoundError::PartitionGone)), person("postgres_refuses"));
-    }
-}
+mod tests;

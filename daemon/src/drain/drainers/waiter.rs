@@ -55,16 +55,16 @@ impl Waiter {
         let jitter = u64::from(crate::ids::unix_now().subsec_nanos()) % 512;
         let pause = self.backoff.mul_f64(0.5 + jitter as f64 / 1024.0);
         self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
-        // A push after a quiet time deserves an attempt: its client waits, and the server may have been back for long.
+        self.pause(pause).await;
+    }
+
+    /// Waits for `duration`, or until a message comes after a quiet time. It deserves an attempt: its client waits, and what
+    /// is in the way may be gone for long, or concern only other messages.
+    pub(super) async fn pause(&mut self, duration: Duration) {
         let pushed = self.drain.counters.pushed_messages.load(Ordering::Relaxed);
         if std::mem::replace(&mut self.pushed_before, pushed) == pushed {
             self.drain.signal.arm_for_any();
         }
-        self.pause(pause).await;
-    }
-
-    /// Waits for `duration`, or until a message comes if the signal is armed for any.
-    pub(super) async fn pause(&self, duration: Duration) {
         let until = Instant::now() + duration;
         let is_armed = self.drain.signal.is_armed_for_any();
         while Instant::now() < until && !self.board.is_ending() {

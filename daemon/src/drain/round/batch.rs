@@ -1,6 +1,9 @@
 //! The records of one drain transaction, grouped by partition, and what becomes of each.
 
-use super::grouping::{BatchPartition, Grouping, PartitionGroups};
+use super::{
+    grouping::{BatchPartition, Grouping, PartitionGroups},
+    sift::Sift,
+};
 use crate::{
     drain::source::log_record::{LogRecord, RECORD_BYTES_MAX},
     letters::files::FileName,
@@ -47,6 +50,13 @@ pub(crate) struct BatchRow<'a> {
     pub(crate) key: Option<TransactionKey>,
 }
 
+impl<'a> BatchRow<'a> {
+    /// The transaction id as its column has it: a key that is the id itself says all.
+    pub(crate) fn stored_transaction_id(&self) -> Option<&'a str> {
+        self.message.transaction_id().filter(|_| self.key.is_some_and(|key| !key.is_the_id))
+    }
+}
+
 /// The records of one drain transaction.
 ///
 /// A record in a partition has a message, and has had its transaction key derived: both happen once, in
@@ -63,6 +73,8 @@ pub(crate) struct Batch {
     taken_at: Instant,
     /// Where its dead letters are while its transaction is open, if PostgreSQL's table did not store them.
     letters_file: Option<FileName>,
+    /// What is known of its rows, if PostgreSQL did not take them as they were.
+    sift: Option<Sift>,
 }
 
 /// Bytes that a batch holds for a record besides its payload and its partition: itself, what becomes of it, its key, its
@@ -104,6 +116,7 @@ impl Batch {
             after,
             taken_at: Instant::now(),
             letters_file: None,
+            sift: None,
         }
     }
 
@@ -153,6 +166,21 @@ impl Batch {
     /// The file that holds its dead letters. It is the caller's to keep or to discard.
     pub(crate) fn take_letters_file(&mut self) -> Option<FileName> {
         self.letters_file.take()
+    }
+
+    /// Whether it was found out which of its rows PostgreSQL takes.
+    pub(crate) fn is_sifted(&self) -> bool {
+        self.sift.is_some()
+    }
+
+    /// What is known of its rows. It is the caller's to [set](Self::set_sift) again.
+    pub(crate) fn take_sift(&mut self) -> Sift {
+        self.sift.take().unwrap_or_else(|| Sift::new(self.records.len()))
+    }
+
+    /// Keeps what is known of its rows, for a repeated transaction.
+    pub(crate) fn set_sift(&mut self, sift: Sift) {
+        self.sift = Some(sift);
     }
 
     /// The partitions and their names.
@@ -210,6 +238,17 @@ impl Batch {
         self.outcomes[index] = RowOutcome::Refused(Box::new(refusal));
     }
 
+    /// Makes the messages of partitions dead letters.
+    pub(crate) fn refuse_partitions(&mut self, refused: impl Iterator<Item = (BatchPartition, RowRefusal)>) {
+        for (partition, refusal) in refused {
+            for index in self.groups.members(&partition) {
+                if self.is_row(index) {
+                    self.outcomes[index] = RowOutcome::Refused(Box::new(refusal.clone()));
+                }
+            }
+        }
+    }
+
     /// Forgets the duplicates that an earlier attempt found.
     pub(crate) fn forget_duplicates(&mut self) {
         for outcome in &mut self.outcomes {
@@ -219,17 +258,22 @@ impl Batch {
         }
     }
 
-    /// Finds messages with the transaction id of an earlier one of the batch. Only the first message that becomes a row stays.
+    /// Finds messages with the transaction id of an earlier one of the batch that becomes a row. They are duplicates, also if
+    /// PostgreSQL would refuse them.
     pub(crate) fn find_repeats(&mut self) {
         let mut keys: Vec<([u8; 16], usize)> = Vec::new();
         let mut repeats: Vec<(usize, usize)> = Vec::new();
         for partition in self.groups.partitions() {
+            let is_duplicate = |index: usize| matches!(self.outcomes[index], RowOutcome::Duplicate { .. });
+            let others = self.groups.members(partition).filter(|index| !is_duplicate(*index));
             keys.clear();
-            keys.extend(self.rows(partition).filter_map(|row| Some((row.key?.bytes, row.index))));
+            keys.extend(others.filter_map(|index| Some((self.keys[index]?.bytes, index))));
             keys.sort_unstable();
             for same in keys.chunk_by(|(one, _), (other, _)| one == other) {
-                let (_, first) = same[0];
-                repeats.extend(same[1..].iter().map(|(_, later)| (*later, first)));
+                let mut same = same.iter().map(|(_, index)| *index).skip_while(|index| !self.is_row(*index));
+                if let Some(first) = same.next() {
+                    repeats.extend(same.map(|later| (later, first)));
+                }
             }
         }
         for (later, first) in repeats {
@@ -280,73 +324,4 @@ impl Batch {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::drain::round::test_records::{record, record_of};
-
-    fn batch(records: Vec<LogRecord>) -> Batch {
-        Batch::new(records, Vec::new(), Vec::new())
-    }
-
-    fn duplicate(of: u128) -> RowOutcome {
-        RowOutcome::Duplicate { of: Uuid::from_u128(of) }
-    }
-
-    #[test]
-    fn repeats_are_found_per_partition_and_the_first_one_stands() {
-        let mut batch = batch(vec![
-            record(1, "a", Some("x"), false),
-            record(2, "b", Some("x"), false),
-            record(3, "a", Some("x"), true),
-            record(4, "a", None, true),
-            record(5, "a", None, true),
-        ]);
-        batch.find_repeats();
-        assert_eq!(batch.outcomes, [RowOutcome::Row, RowOutcome::Row, duplicate(1), RowOutcome::Row, RowOutcome::Row]);
-        assert_eq!(batch.copy_order().collect::<Vec<_>>(), [0, 3, 4, 1]);
-        let deliveries = &batch.deliveries(1)[0];
-        let numbers: Vec<_> = deliveries.iter().map(|delivery| delivery.number).collect();
-        assert_eq!(numbers, [3, 4, 5], "only those who wait are told");
-        assert_eq!(deliveries[0].fate, Fate::Duplicate { of: Uuid::from_u128(1) });
-    }
-
-    #[test]
-    fn a_repeat_of_a_message_that_postgresql_has_already_names_the_stored_one() {
-        let mut batch = batch(vec![
-            record(1, "a", Some("x"), true),
-            record(2, "a", Some("x"), true),
-            record(3, "a", Some("y"), true),
-        ]);
-        batch.find_repeats();
-        batch.set_duplicates(&[(0, Uuid::from_u128(77))]);
-        assert_eq!(batch.outcomes, [duplicate(77), duplicate(77), RowOutcome::Row]);
-        assert_eq!(batch.duplicates(), 2);
-        batch.forget_duplicates();
-        assert_eq!(batch.copy_order().count(), 3);
-    }
-
-    #[test]
-    fn records_stand_by_partition_however_they_are_mixed_and_names_do_not_run_together() {
-        let names = ["a", "", "ab", "b", "a b"];
-        let name_of = |n: u64| names[(n * n % 7) as usize % names.len()];
-        let batch = batch((0..100).map(|n| record(n, name_of(n), None, false)).collect());
-        let partitions = batch.groups().partitions();
-        let met: Vec<&[u8]> = partitions.iter().map(|partition| batch.first_of(partition).partition()).collect();
-        assert_eq!(met, [&b"a"[..], b"", b"a b", b"ab"], "in the order of their first messages");
-        for partition in partitions {
-            let name = batch.first_of(partition).partition();
-            let expected: Vec<usize> = (0..100).filter(|&n| name_of(n as u64).as_bytes() == name).collect();
-            assert_eq!(batch.rows(partition).map(|row| row.index).collect::<Vec<_>>(), expected);
-            assert_eq!(batch.groups().name(partition), [b"q\xff", name].concat());
-        }
-        assert_eq!(batch.copy_order().count(), 100);
-    }
-
-    #[test]
-    fn a_record_that_is_no_message_is_set_aside_and_its_neighbours_are_not() {
-        let records = vec![record(1, "a", None, false), record_of(2, vec![99]), record(3, "a", None, false)];
-        let batch = batch(records);
-        assert_eq!(batch.copy_order().collect::<Vec<_>>(), [0, 2]);
-        assert_eq!(batch.refused().map(|(index, _)| index).collect::<Vec<_>>(), [1]);
-    }
-}
+mod tests;

@@ -16,6 +16,28 @@ pub(super) struct NumberedRow<'a> {
     seq: i64,
 }
 
+impl<'a> NumberedRow<'a> {
+    /// Index of its record in the batch.
+    pub(super) fn index(&self) -> usize {
+        self.row.index
+    }
+
+    /// The id of its partition.
+    pub(super) fn partition_id(&self) -> i64 {
+        self.partition.id
+    }
+
+    /// Its number in the partition.
+    pub(super) fn seq(&self) -> i64 {
+        self.seq
+    }
+
+    /// The row.
+    pub(super) fn row(&self) -> &BatchRow<'a> {
+        &self.row
+    }
+}
+
 /// The rows of a batch in the order in which they are copied. The rows of a partition are numbered without a gap, from behind
 /// its last sequence number.
 pub(super) fn numbered(batch: &Batch) -> impl Iterator<Item = NumberedRow<'_>> {
@@ -26,23 +48,23 @@ pub(super) fn numbered(batch: &Batch) -> impl Iterator<Item = NumberedRow<'_>> {
 }
 
 /// Appends a row.
-pub(super) fn encode(batch: &Batch, row: NumberedRow<'_>, rows: &mut BinaryCopy) {
-    let NumberedRow { partition, row: BatchRow { message, key, .. }, seq } = row;
+pub(super) fn encode(batch: &Batch, row: &NumberedRow<'_>, rows: &mut BinaryCopy) {
+    let NumberedRow { partition, row, seq } = row;
+    let BatchRow { message, key, .. } = row;
     rows.row(FIELDS + u16::from(batch.has_producers()));
     rows.i64(partition.id);
-    rows.i64(seq);
+    rows.i64(*seq);
     rows.timestamptz_us(message.accepted_us());
     rows.uuid(message.id().as_bytes());
     match message.trace_id() {
         Some(trace_id) => rows.uuid(trace_id.as_bytes()),
         None => rows.null(),
     }
-    match &key {
+    match key {
         Some(key) => rows.uuid(&key.bytes),
         None => rows.null(),
     }
-    // A key that is the id itself says all: the column stays empty.
-    match message.transaction_id().filter(|_| key.is_some_and(|key| !key.is_the_id)) {
+    match row.stored_transaction_id() {
         Some(transaction_id) => rows.text(transaction_id),
         None => rows.null(),
     }
@@ -82,7 +104,7 @@ mod tests {
         assert!(of(7).map(|place| place.2).eq((0..30).step_by(2).filter(|n| ![6, 10, 20].contains(n))));
         assert!(of(8).map(|place| place.1).eq(201..=215), "{places:?}");
         let mut rows = BinaryCopy::start();
-        numbered(&batch).for_each(|row| encode(&batch, row, &mut rows));
+        numbered(&batch).for_each(|row| encode(&batch, &row, &mut rows));
         let reserved: usize = batch.groups().partitions().iter().map(|partition| batch.row_count(partition)).sum();
         assert_eq!(rows.finish().unwrap(), reserved as u64, "each reserved number has a row");
     }

@@ -16,7 +16,7 @@ const QUEUE_END: u8 = 0xff;
 /// A partition of which a batch has messages.
 #[derive(Clone, Debug)]
 pub(crate) struct BatchPartition {
-    /// Its id in PostgreSQL; 0 before that is known.
+    /// Its id in PostgreSQL; 0 before that is known, or if PostgreSQL does not create it.
     pub(crate) id: i64,
     /// Its last sequence number before this batch; 0 before that is known.
     pub(crate) last_seq: i64,
@@ -24,6 +24,13 @@ pub(crate) struct BatchPartition {
     name: Range<u32>,
     /// Its messages in the members of all partitions; not empty.
     members: Range<u32>,
+}
+
+impl BatchPartition {
+    /// Whether PostgreSQL has it.
+    pub(crate) fn is_created(&self) -> bool {
+        self.id > 0
+    }
 }
 
 /// The partitions of a batch and the messages of each.

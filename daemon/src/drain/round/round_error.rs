@@ -1,5 +1,7 @@
 //! Why a drain transaction did not commit.
 
+use super::obstacle::Obstacle;
+use crate::postgres::schema::obstacle::SchemaObstacle;
 use forebay_pgwire::Error;
 
 /// Why a round failed. Its transaction is rolled back, unless the connection is lost: then the checkpoint tells what became of
@@ -9,7 +11,7 @@ pub(crate) enum RoundError {
     /// PostgreSQL refused, or the connection was lost. Next step: by the SQLSTATE, see [`crate::postgres::remedy`].
     #[error(transparent)]
     Postgres(#[from] Error),
-    /// PostgreSQL refuses a row. Next step: make it a dead letter.
+    /// PostgreSQL refuses rows, or is in trouble. Next step: find out which, and make the rows at fault dead letters.
     #[error("PostgreSQL refuses a row: {error}")]
     Row {
         /// Index of its record in the batch, if PostgreSQL tells.
@@ -18,17 +20,24 @@ pub(crate) enum RoundError {
         #[source]
         error: Error,
     },
+    /// A row or a name fails alone. Next step: try it again after a pause.
+    #[error("{0}")]
+    Undecided(Obstacle),
+    /// PostgreSQL takes no row of the batch. Next step: by the SQLSTATE, see [`crate::postgres::remedy`]; and together with
+    /// other rows.
+    #[error("{0}")]
+    NoneAccepted(Obstacle),
+    /// The schema can take no row at all. Next step: a person mends it.
+    #[error("{0}")]
+    NoRowFits(SchemaObstacle),
     /// Somebody else moved the checkpoint. Next step: connect again, and read it.
     #[error("the checkpoint is not where this drainer left it")]
     CheckpointMoved,
     /// Somebody else writes to a partition. Next step: repeat the round; it asks for the sequence numbers first.
     #[error("the last sequence number of a partition is not the known one")]
     NumberingChanged,
-    /// A partition was deleted, or a trigger keeps it from being created. Next step: repeat the round, which creates it; a
-    /// person removes the trigger.
-    #[error(
-        "a partition is missing that the drain has created; look for a trigger or a policy on queues and partitions"
-    )]
+    /// A partition was deleted. Next step: repeat the round, which creates it.
+    #[error("a partition that the drain knew is missing")]
     PartitionGone,
     /// A trigger skips rows. Next step: a person removes it.
     #[error("PostgreSQL took {taken} of {sent} rows without an error")]

@@ -3,6 +3,9 @@
 use super::batch::Batch;
 use forebay_pgwire::{Connection, Error, Statement, oid};
 
+/// The table of rows as COPY names it in the context of an error.
+pub(super) const MESSAGES: &str = "messages";
+
 /// All but the one that moves the checkpoint, in the order in which a round needs them.
 pub(super) struct Statements {
     pub(super) begin: Statement,

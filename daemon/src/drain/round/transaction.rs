@@ -8,20 +8,26 @@
 //! A direct round numbers its rows from the sequence numbers that the session knows, and PostgreSQL reserves them only if they
 //! are right. A careful round asks first: after somebody else has written to the same partitions, when transaction ids may
 //! be known already, or when the round has dead letters. `CommitPipeline` decides which COMMIT travels with which round.
+//! A careful round that is sifted tries its rows first, to find those that PostgreSQL does not take ([`super::sift`]).
 //!
 //! Everybody locks in this order: checkpoint row, partition rows by id, messages.
 
-use super::{batch::Batch, copy_rows, grouping::BatchPartition, round_error::RoundError, statements::Statements};
+use super::{
+    batch::Batch,
+    copy_rows,
+    grouping::BatchPartition,
+    round_error::RoundError,
+    sift::Sift,
+    statements::{MESSAGES, Statements},
+    trial::Trial,
+};
 use crate::{
     drain::checkpoint::{checkpoint_store::CheckpointStore, row::Checkpoint},
     limits::{CAREFUL_ROUNDS, COPY_CHUNK_BYTES},
-    postgres::remedy::{Remedy, remedy},
+    postgres::remedy::may_be_about_a_row,
 };
 use forebay_pgwire::{BinaryCopy, Connection, Error, Flight, Param, PipelineOutcome, Row};
 use uuid::Uuid;
-
-/// The table's name as COPY gives it in the context of an error.
-const MESSAGES: &str = "messages";
 
 /// Places of statements in the first section of a round.
 const MOVE_CHECKPOINT_AT: usize = 1;
@@ -35,6 +41,8 @@ pub(crate) struct SendMode {
     pub(crate) is_behind_commit: bool,
     /// PostgreSQL is asked for known transaction ids before rows are copied.
     pub(crate) is_probing: bool,
+    /// Rows that PostgreSQL does not take are searched for before the rows are copied.
+    pub(crate) is_sifting: bool,
 }
 
 /// A round whose answer is outstanding.
@@ -42,6 +50,7 @@ struct SentRound {
     /// Where it moves the checkpoint.
     after: Checkpoint,
     is_probing: bool,
+    is_sifting: bool,
     /// `None` while a careful round waits for what it asked.
     rows: Option<SentRows>,
 }
@@ -65,12 +74,16 @@ pub(crate) enum FirstAnswer {
     Asked {
         /// Where the transaction moves the checkpoint.
         after: Checkpoint,
+        /// Rows that PostgreSQL does not take are to be searched for first.
+        is_sifting: bool,
     },
 }
 
 /// The drain transactions of one session. Its functions take the session's connection, which nobody else may use while
 /// answers are outstanding.
 pub(crate) struct RoundTransaction {
+    /// Quoted.
+    schema: String,
     statements: Statements,
     /// All that is under way.
     flight: Flight,
@@ -79,13 +92,24 @@ pub(crate) struct RoundTransaction {
     copy_buffer: Vec<u8>,
     /// Rounds that are still to be careful.
     careful_left: u32,
+    /// Prepared when rows are tried for the first time.
+    trial: Option<Trial>,
 }
 
 impl RoundTransaction {
     /// Prepares the statements of rounds for the quoted `schema`.
     pub(crate) async fn prepare(conn: &mut Connection, schema: &str) -> Result<Self, Error> {
         let statements = Statements::prepare(conn, schema).await?;
-        Ok(Self { statements, flight: Flight::new(), sent: None, copy_buffer: Vec::new(), careful_left: 0 })
+        let schema = schema.to_owned();
+        Ok(Self {
+            schema,
+            statements,
+            flight: Flight::new(),
+            sent: None,
+            copy_buffer: Vec::new(),
+            careful_left: 0,
+            trial: None,
+        })
     }
 
     /// Sends the round of `batch`, whose partitions are identified.
@@ -103,17 +127,19 @@ impl RoundTransaction {
         }
         self.flight.statement(conn, &self.statements.begin, &[])?;
         store.add_move(&mut self.flight, conn, &after)?;
-        let is_careful = mode.is_probing || self.careful_left > 0 || batch.refused().next().is_some();
+        // A transaction id that is known is no refusal.
+        let is_probing = mode.is_probing || mode.is_sifting;
+        let is_careful = is_probing || self.careful_left > 0 || batch.refused().next().is_some();
         let rows = match is_careful {
             true => {
-                self.add_questions(conn, batch, mode.is_probing)?;
+                self.add_questions(conn, batch, is_probing)?;
                 self.flight.sync();
                 self.flight.send(conn).await?;
                 None
             }
             false => Some(self.send_rows(conn, batch, READ_PARTITIONS_AT).await?),
         };
-        self.sent = Some(SentRound { after, is_probing: mode.is_probing, rows });
+        self.sent = Some(SentRound { after, is_probing, is_sifting: mode.is_sifting, rows });
         Ok(())
     }
 
@@ -139,7 +165,23 @@ impl RoundTransaction {
         if sent.is_probing {
             set_duplicates(batch, &answers[PROBE_AT].rows)?;
         }
-        Ok(FirstAnswer::Asked { after: sent.after })
+        Ok(FirstAnswer::Asked { after: sent.after, is_sifting: sent.is_sifting })
+    }
+
+    /// Tries the rows of a careful round that `sift` does not know.
+    pub(crate) async fn try_rows(
+        &mut self,
+        conn: &mut Connection,
+        batch: &Batch,
+        sift: &mut Sift,
+    ) -> Result<(), Error> {
+        let mut trial = match self.trial.take() {
+            Some(trial) => trial,
+            None => Trial::prepare(conn, &self.schema).await?,
+        };
+        let outcome = trial.run(conn, &self.statements, batch, sift).await;
+        self.trial = Some(trial);
+        outcome
     }
 
     /// Copies the rows of a careful round, and waits for the answer.
@@ -166,7 +208,7 @@ impl RoundTransaction {
         match outcome.map(|results| results.first().is_some_and(|result| result.tag.as_str() == "COMMIT")) {
             Ok(true) => Ok(()),
             Ok(false) => Err(RoundError::CheckpointMoved),
-            Err(error) if remedy(&error) == Remedy::SetAside => Err(RoundError::Row { record: None, error }),
+            Err(error) if may_be_about_a_row(&error) => Err(RoundError::Row { record: None, error }),
             Err(error) => Err(RoundError::Postgres(error)),
         }
     }
@@ -193,7 +235,8 @@ impl RoundTransaction {
 
     fn add_questions(&mut self, conn: &Connection, batch: &Batch, is_probing: bool) -> Result<(), Error> {
         let partitions = batch.groups().partitions();
-        let ids: Vec<i64> = partitions.iter().map(|partition| partition.id).collect();
+        let created = partitions.iter().filter(|partition| partition.is_created());
+        let ids: Vec<i64> = created.map(|partition| partition.id).collect();
         self.flight.statement(conn, &self.statements.read_partitions, &[Param::I64Array(&ids)])?;
         if !is_probing {
             return Ok(());
@@ -250,7 +293,7 @@ impl RoundTransaction {
         let mut is_begun = false;
         let mut is_refused = false;
         for row in copy_rows::numbered(batch) {
-            copy_rows::encode(batch, row, &mut rows);
+            copy_rows::encode(batch, &row, &mut rows);
             if rows.bytes().len() < COPY_CHUNK_BYTES {
                 continue;
             }
@@ -280,7 +323,7 @@ impl RoundTransaction {
         if let Some(failure) = outcome.failure {
             let is_in_copy = failure.statement == copy_at;
             let error = Error::Server(failure.error);
-            if !is_in_copy || remedy(&error) != Remedy::SetAside {
+            if !is_in_copy || !may_be_about_a_row(&error) {
                 return Err(RoundError::Postgres(error));
             }
             let row = error.db_error().and_then(|error| error.copy_row(MESSAGES));
@@ -306,10 +349,12 @@ fn partitions_with_rows(batch: &Batch) -> impl Iterator<Item = (&BatchPartition,
 
 /// Takes the last sequence numbers that PostgreSQL gives, in the order of the partitions' ids.
 fn set_last_seqs(batch: &mut Batch, rows: &[Row]) -> Result<(), RoundError> {
-    if rows.len() != batch.groups().partitions().len() {
+    let partitions = batch.groups_mut().partitions_mut();
+    let created = || partitions.iter().filter(|partition| partition.is_created());
+    if rows.len() != created().count() {
         return Err(RoundError::PartitionGone);
     }
-    for (partition, row) in batch.groups_mut().partitions_mut().iter_mut().zip(rows) {
+    for (partition, row) in partitions.iter_mut().filter(|partition| partition.is_created()).zip(rows) {
         if row.get_i64(0)? != partition.id {
             return Err(RoundError::PartitionGone);
         }

@@ -22,14 +22,16 @@ use crate::{
             dead_letter_keeper::DeadLetterKeeper,
             partition_registry::PartitionRegistry,
             round_error::RoundError,
+            sift::Finding,
             transaction::{FirstAnswer, RoundTransaction, SendMode},
         },
         settings::DrainSettings,
     },
+    limits::REFUSED_IN_A_ROW,
     postgres::{
         connect, database,
         predecessor::end_sessions,
-        schema::{self, quoted},
+        schema::{self, obstacle::SchemaObstacle, quoted},
     },
     state::{database_id::DatabaseId, drain_view::DrainView, log_view::LogView, mark::Mark, place::Place},
 };
@@ -240,7 +242,10 @@ impl Session {
         }
         self.partitions.identify(&mut self.conn, batch).await?;
         batch.forget_duplicates();
-        batch.find_repeats();
+        // If the first of several is refused, the next one is no repeat.
+        if !mode.is_sifting {
+            batch.find_repeats();
+        }
         for (progress, mark) in self.log.lanes.iter().zip(batch.after()) {
             progress.set_reachable(mark.position);
         }
@@ -248,14 +253,19 @@ impl Session {
         self.round.send(&mut self.conn, &self.checkpoint, after, batch, mode).await
     }
 
-    /// Waits until the round that was sent needs only its COMMIT.
+    /// Waits until the round that was sent needs only its COMMIT. `refused_before`: messages that were refused since one was
+    /// accepted.
     ///
     /// # Errors
     /// See [`RoundError`]; [`roll_back`](Self::roll_back) is the next step unless the connection is lost.
-    pub(crate) async fn finish_round(&mut self, batch: &mut Batch) -> Result<(), RoundError> {
+    pub(crate) async fn finish_round(&mut self, batch: &mut Batch, refused_before: u64) -> Result<(), RoundError> {
         let after = match self.round.first_answer(&mut self.conn, batch).await? {
             FirstAnswer::Copied { after } => after,
-            FirstAnswer::Asked { after } => {
+            FirstAnswer::Asked { after, is_sifting } => {
+                if is_sifting {
+                    self.sift(batch).await?;
+                    self.check_refusals(batch, refused_before).await?;
+                }
                 self.letters.keep(&mut self.conn, batch).await?;
                 self.round.copy(&mut self.conn, batch).await?;
                 after
@@ -264,6 +274,42 @@ impl Session {
         self.checkpoint.moved(after);
         self.partitions.advance(batch);
         Ok(())
+    }
+
+    /// Finds the rows that PostgreSQL does not take, and makes them dead letters.
+    async fn sift(&mut self, batch: &mut Batch) -> Result<(), RoundError> {
+        let mut sift = batch.take_sift();
+        let tried = self.round.try_rows(&mut self.conn, batch, &mut sift).await;
+        let finding = tried.map(|()| sift.finding());
+        batch.set_sift(sift);
+        match finding? {
+            Finding::Refused(refused) => refused.into_iter().for_each(|(row, refusal)| batch.refuse(row, refusal)),
+            Finding::Undecided(obstacle) => return Err(RoundError::Undecided(obstacle)),
+            Finding::NoneAccepted(obstacle) => {
+                let explains = |of_schema: &SchemaObstacle| of_schema.explains(&obstacle.refusal().sqlstate);
+                return Err(match SchemaObstacle::find(&mut self.conn, &self.schema).await?.filter(explains) {
+                    Some(of_schema) => RoundError::NoRowFits(of_schema),
+                    None => RoundError::NoneAccepted(obstacle),
+                });
+            }
+        }
+        batch.find_repeats();
+        Ok(())
+    }
+
+    /// All messages of a batch are refused: looks whether the schema can take any, at the first of them and from time to time.
+    async fn check_refusals(&mut self, batch: &Batch, refused_before: u64) -> Result<(), RoundError> {
+        let refused = batch.refused().count() as u64;
+        let is_due = refused_before % REFUSED_IN_A_ROW + refused >= REFUSED_IN_A_ROW || refused_before == 0;
+        if refused == 0 || !is_due || batch.copy_order().next().is_some() {
+            return Ok(());
+        }
+        match SchemaObstacle::find(&mut self.conn, &self.schema).await? {
+            Some(obstacle) if batch.refused().all(|(_, refusal)| obstacle.explains(&refusal.sqlstate)) => {
+                Err(RoundError::NoRowFits(obstacle))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Sends the COMMIT of the round that is finished.
