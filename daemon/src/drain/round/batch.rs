@@ -3,6 +3,7 @@
 use super::grouping::{BatchPartition, Grouping, PartitionGroups};
 use crate::{
     drain::source::log_record::{LogRecord, RECORD_BYTES_MAX},
+    ids,
     letters::files::FileName,
     message::{CheckedMessage, TransactionKey},
     state::{
@@ -52,6 +53,8 @@ pub(crate) struct BatchRow<'a> {
 /// A record in a partition has a message, and has had its transaction key derived: both happen once, in
 /// [`Batch::new`] and before. So a row cannot fail to be encoded.
 pub(crate) struct Batch {
+    /// Random: it names this round in the checkpoint, in whatever transaction it is committed.
+    id: Uuid,
     /// In the order of their numbers.
     records: Vec<LogRecord>,
     outcomes: Vec<RowOutcome>,
@@ -95,6 +98,7 @@ impl Batch {
         }
         let groups = grouping.finish();
         Self {
+            id: ids::random(),
             records,
             outcomes,
             keys,
@@ -105,6 +109,11 @@ impl Batch {
             taken_at: Instant::now(),
             letters_file: None,
         }
+    }
+
+    /// The id of the round.
+    pub(crate) fn id(&self) -> Uuid {
+        self.id
     }
 
     /// The records, in the order of their numbers.

@@ -13,7 +13,7 @@
 
 use super::{batch::Batch, copy_rows, grouping::BatchPartition, round_error::RoundError, statements::Statements};
 use crate::{
-    drain::checkpoint::{checkpoint_store::CheckpointStore, row::Checkpoint},
+    drain::checkpoint::{checkpoint_store::CheckpointStore, row::CheckpointRow},
     limits::{CAREFUL_ROUNDS, COPY_CHUNK_BYTES},
     postgres::remedy::{Remedy, remedy},
 };
@@ -40,7 +40,7 @@ pub(crate) struct SendMode {
 /// A round whose answer is outstanding.
 struct SentRound {
     /// Where it moves the checkpoint.
-    after: Checkpoint,
+    after: CheckpointRow,
     is_probing: bool,
     /// `None` while a careful round waits for what it asked.
     rows: Option<SentRows>,
@@ -59,12 +59,12 @@ pub(crate) enum FirstAnswer {
     /// The rows are copied. The round needs only its COMMIT.
     Copied {
         /// Where the transaction moves the checkpoint.
-        after: Checkpoint,
+        after: CheckpointRow,
     },
     /// The batch has learned what a careful round asked. Dead letters and rows come next.
     Asked {
         /// Where the transaction moves the checkpoint.
-        after: Checkpoint,
+        after: CheckpointRow,
     },
 }
 
@@ -93,7 +93,7 @@ impl RoundTransaction {
         &mut self,
         conn: &mut Connection,
         store: &CheckpointStore,
-        after: Checkpoint,
+        after: CheckpointRow,
         batch: &Batch,
         mode: SendMode,
     ) -> Result<(), RoundError> {

@@ -3,7 +3,8 @@
 use forebay_pgwire::{Connection, Error, Param};
 
 /// The migrations, oldest first; a version is the number of migrations that were carried out.
-const MIGRATIONS: [&str; 3] = [include_str!("001.sql"), include_str!("002.sql"), include_str!("003.sql")];
+const MIGRATIONS: [&str; 4] =
+    [include_str!("001.sql"), include_str!("002.sql"), include_str!("003.sql"), include_str!("004.sql")];
 
 /// Version that this build needs.
 pub const VERSION: i32 = MIGRATIONS.len() as i32;
