@@ -1,7 +1,7 @@
 # Every target works as root, as in a container, and as an ordinary user with sudo.
 .POSIX:
 .NOTPARALLEL:
-.PHONY: help run test lint fmt lint-source clippy doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain bench-channel bench-instructions bench-waiting bench-slow-clients fuzz soak-log mutate-log deps deps-test oha clean
+.PHONY: help run test test-copies lint fmt lint-source clippy doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain bench-channel bench-instructions bench-waiting bench-slow-clients fuzz soak-log mutate-log deps deps-test oha clean
 
 # Arguments for the daemon: make run ARGS='--listen 127.0.0.1:7000'
 ARGS =
@@ -13,6 +13,7 @@ TARGET_DIR = $${CARGO_TARGET_DIR:-target}
 help:
 	@echo 'make run             install missing packages, build and start the daemon (ARGS=... is passed to "forebay serve")'
 	@echo 'make test            install missing packages and run all tests'
+	@echo 'make test-copies     run two copies of a data directory at the same time in 50 trials, some minutes'
 	@echo 'make lint            rustfmt, clippy, rustdoc, scripts/lint-source.py; licences and sources if cargo-deny is installed'
 	@echo 'make bench           compare the HTTP edge with nginx'
 	@echo 'make bench-edge-all  the same with 32, 128 and 512 connections, and with 128 without syncs'
@@ -36,6 +37,10 @@ run: deps
 
 test: deps-test
 	@scripts/test.sh
+
+# Two copies of a data directory that run at the same time: 50 trials; make test has a few.
+test-copies: deps-test
+	FOREBAY_COPY_TRIALS=50 cargo test -p forebay --locked --test copies live:: -- --nocapture
 
 lint: fmt lint-source clippy doc deny-quick
 

@@ -99,6 +99,12 @@ impl DataDir {
         }
     }
 
+    /// The directory itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Directory of the log.
     #[must_use]
     pub fn wal(&self) -> PathBuf {

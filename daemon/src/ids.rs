@@ -1,4 +1,4 @@
-//! Message ids, and the clock that they are made from.
+//! Message ids, the clock that they are made from, and random ids.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use uuid::{ContextV7, Timestamp, Uuid};
@@ -25,6 +25,18 @@ impl Default for IdMaker {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// A random id (UUIDv4), drawn from the kernel each time: two machines that were copied while they ran draw different ones.
+///
+/// # Panics
+/// When the kernel gives no random bytes, which it always does once it has started.
+#[must_use]
+pub fn random() -> Uuid {
+    let mut bytes = [0; 16];
+    let drawn = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    assert_eq!(drawn, Ok(bytes.len()), "the kernel gives random bytes");
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
 }
 
 /// Time since 1970; zero if the clock stands before 1970.

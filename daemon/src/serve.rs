@@ -1,6 +1,7 @@
 //! The daemon from start to end.
 
 mod error;
+mod incarnation;
 
 pub use error::ServeError;
 
@@ -25,6 +26,7 @@ use crate::{
         drain_signal::DrainSignal,
         drain_view::DrainView,
         local_drain_state::LocalDrainState,
+        log_identity::LogIdentity,
         log_view::{LogFailure, LogView},
         mailbox::{Letter, Mailboxes},
         memory_shortage::MemoryShortage,
@@ -134,7 +136,8 @@ fn run_to_end(
     let signal = DrainSignal::new().map_err(setup)?;
     let mailboxes = Arc::new(Mailboxes::new(cores).map_err(setup)?);
     let pg_requests = PgRequests::new(Arc::clone(&mailboxes)).map_err(setup)?;
-    let drained = LocalDrainState::read(&data_dir.wal(), log.id);
+    let identity = incarnation::begin(&log, &data_dir)?;
+    let drained = LocalDrainState::read(&data_dir.wal(), identity.log_id().into_bytes());
     let drain = Arc::new(DrainView::new(signal, drained.clone()));
     let views = Arc::new(Views {
         log: Arc::new(LogView::new(&log, drained.as_ref(), (segment_bytes, quota_bytes), is_volatile)),
@@ -162,7 +165,7 @@ fn run_to_end(
     let cluster: Arc<OnceLock<String>> = Arc::default();
     let target = target(&views.config, &cluster);
     pg_requests.start(channel_options(&views.config, Arc::clone(&target))).map_err(setup)?;
-    let drain = start_drain(&views, &log, target).map_err(setup)?;
+    let drain = start_drain(&views, &log, identity, target).map_err(setup)?;
     let _control = start_control(&views);
     tracing::info!(%address, cores, quota_bytes, segment_bytes, "listening");
     let postgres = start_embedded(&views.config, &data_dir, &cluster)?;
@@ -333,7 +336,12 @@ fn channel_options(config: &Config, target: TargetSource) -> ChannelOptions {
     }
 }
 
-fn start_drain(views: &Arc<Views>, log: &Log, target: TargetSource) -> std::io::Result<DrainThread> {
+fn start_drain(
+    views: &Arc<Views>,
+    log: &Log,
+    identity: LogIdentity,
+    target: TargetSource,
+) -> std::io::Result<DrainThread> {
     let config = &views.config;
     let settings = DrainSettings {
         schema: config.schema.clone(),
@@ -350,6 +358,7 @@ fn start_drain(views: &Arc<Views>, log: &Log, target: TargetSource) -> std::io::
         decisions: Arc::clone(&views.decisions),
         health: Arc::clone(&views.health),
         mailboxes: Arc::clone(&views.mailboxes),
+        identity: Arc::new(identity),
         settings: Arc::new(settings),
         layout: log.layout.clone(),
         target,

@@ -196,9 +196,10 @@ fn case_62_a_data_directory_of_yesterday_is_refused_aloud_until_a_person_decides
     let (dir, kept) = (parent.path().join("data"), parent.path().join("kept"));
     let daemon = Daemon::start(&dir, &cluster.url(), &SMALL);
     push(&daemon, 0..20);
-    assert!(daemon.terminate().success());
+    let remembered =
+        || std::fs::read_to_string(dir.join("wal/drained")).is_ok_and(|text| text.contains("\"ordinal\":20"));
+    wait_until("it is written down how far the log is drained", remembered);
     copy(&dir, &kept);
-    let daemon = Daemon::start(&dir, &cluster.url(), &SMALL);
     push(&daemon, 20..100);
     assert!(daemon.terminate().success());
     copy(&kept, &dir);
@@ -209,6 +210,29 @@ fn case_62_a_data_directory_of_yesterday_is_refused_aloud_until_a_person_decides
     assert_eq!(set("database", &dir, &cluster), Some(2), "the log has no such place");
     push_while_paused(&daemon, 100..110);
     assert_eq!(set("mismatch", &dir, &cluster), Some(0));
+    push(&daemon, 110..120);
+    assert!(numbers(&cluster).into_iter().eq(0..120));
+}
+
+#[test]
+fn case_62_a_data_directory_from_before_the_last_start_is_refused_as_a_copy_and_goes_on_with_an_id_of_its_own() {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let parent = data_dir();
+    let (dir, kept) = (parent.path().join("data"), parent.path().join("kept"));
+    let daemon = Daemon::start(&dir, &cluster.url(), &SMALL);
+    push(&daemon, 0..20);
+    assert!(daemon.terminate().success());
+    copy(&dir, &kept);
+    let daemon = Daemon::start(&dir, &cluster.url(), &SMALL);
+    push(&daemon, 20..100);
+    assert!(daemon.terminate().success());
+    copy(&kept, &dir);
+    let daemon = Daemon::start(&dir, &cluster.url(), &SMALL);
+    wait_until("it is refused", || daemon.log().contains("log_copied"));
+    push_while_paused(&daemon, 100..110);
+    assert_eq!(set("log-end", &dir, &cluster), Some(2), "the checkpoint is the other one's");
+    let at = ["--data-dir", dir.to_str().unwrap(), "--postgres", &cluster.url()];
+    assert_eq!(forebay(&[&["wal", "fork"][..], &at].concat()).status.code(), Some(0));
     push(&daemon, 110..120);
     assert!(numbers(&cluster).into_iter().eq(0..120));
 }

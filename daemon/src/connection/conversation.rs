@@ -284,7 +284,8 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
                 return if is_whole { NextStep::Close } else { self.requests.linger() };
             }
         };
-        let is_written = reply.is_settled() && self.server.api.write_reply(&reply, options, None, &mut self.exchange.out);
+        let is_written =
+            reply.is_settled() && self.server.api.write_reply(&reply, options, None, &mut self.exchange.out);
         if !is_written {
             self.replies = in_reverse(vec![(reply, options)]);
         }

@@ -1,11 +1,16 @@
 //! What is said over the socket: a request and its reply, each a line of JSON.
 
-use crate::state::{local_drain_state::DrainedLane, mark::Mark, place::Place};
+use crate::state::{
+    local_drain_state::LocalDrainState,
+    mark::{LaneMark, Mark},
+    place::{Common, Place},
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
     fmt,
     io::{self, BufRead, BufReader, Read, Write},
 };
+use uuid::Uuid;
 
 /// Longest line in bytes. A request has a few dozen; a reply has a hundred for each lane.
 const LINE_BYTES_MAX: u64 = 1 << 20;
@@ -19,6 +24,11 @@ pub enum ControlRequest {
         /// Where.
         to: Place,
     },
+    /// `wal fork`: the log gets an id of its own.
+    WalFork {
+        /// What becomes of records that other directories have too.
+        common: Option<Common>,
+    },
 }
 
 /// What the daemon says to it.
@@ -29,6 +39,10 @@ pub enum ControlReply {
     Decided {
         /// Every lane of the log.
         lanes: Vec<DecidedLane>,
+        /// The id under which PostgreSQL knows the log.
+        log_id: Uuid,
+        /// Records that are left to another data directory.
+        left: u64,
     },
     /// It was not done.
     Refused {
@@ -39,13 +53,22 @@ pub enum ControlReply {
     },
 }
 
+impl ControlReply {
+    /// The drain continues as `remembered` says; `left` records are left to another data directory.
+    #[must_use]
+    pub fn decided(remembered: &LocalDrainState, left: u64) -> Self {
+        let lanes = remembered.lanes.iter().map(DecidedLane::from).collect();
+        Self::Decided { lanes, log_id: remembered.log_id, left }
+    }
+}
+
 /// Where the drain continues in a lane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct DecidedLane(DrainedLane);
+pub struct DecidedLane(LaneMark);
 
-impl From<&DrainedLane> for DecidedLane {
-    fn from(lane: &DrainedLane) -> Self {
+impl From<&LaneMark> for DecidedLane {
+    fn from(lane: &LaneMark) -> Self {
         Self(*lane)
     }
 }

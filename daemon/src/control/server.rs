@@ -1,11 +1,11 @@
 //! The daemon's side: a thread that accepts, and a short-lived one for each of a few clients.
 
 use super::{
-    protocol::{ControlReply, ControlRequest, DecidedLane, read_line, write_line},
+    protocol::{ControlReply, ControlRequest, read_line, write_line},
     socket,
 };
 use crate::{
-    drain::Decisions,
+    drain::{Decision, Decisions},
     ignore::ignore,
     limits::{CONTROL_CLIENTS_MAX, CONTROL_REQUEST_TIMEOUT, DECISION_PATIENCE},
 };
@@ -25,14 +25,13 @@ pub struct Commands {
 
 impl Commands {
     fn carry_out(&self, request: &ControlRequest) -> ControlReply {
-        match request {
-            ControlRequest::CheckpointSet { to } => match self.decisions.decide(*to, DECISION_PATIENCE) {
-                Ok(decided) => {
-                    let lanes = decided.remembered.lanes.iter().map(DecidedLane::from).collect();
-                    ControlReply::Decided { lanes }
-                }
-                Err(error) => ControlReply::Refused { exit: error.exit_code(), error: error.to_string() },
-            },
+        let decision = match request {
+            ControlRequest::CheckpointSet { to } => Decision::Continue(*to),
+            ControlRequest::WalFork { common } => Decision::Fork(*common),
+        };
+        match self.decisions.decide(decision, DECISION_PATIENCE) {
+            Ok(decided) => ControlReply::decided(&decided.remembered, decided.left),
+            Err(error) => ControlReply::Refused { exit: error.exit_code(), error: error.to_string() },
         }
     }
 }

@@ -1,7 +1,10 @@
 //! What a person decides while the daemon runs: where the drain continues. The drain carries it out between two sessions.
 
 use super::checkpoint::decision::{Decided, DecisionError};
-use crate::state::{drain_view::DrainView, place::Place};
+use crate::state::{
+    drain_view::DrainView,
+    place::{Common, Place},
+};
 use std::{
     sync::{
         Arc, Mutex, PoisonError, TryLockError,
@@ -14,10 +17,19 @@ use std::{
 /// What a decision comes to.
 type Outcome = Result<Decided, DecisionError>;
 
+/// What a person decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Where the drain continues.
+    Continue(Place),
+    /// The log gets an id of its own. What becomes of records that other directories have too, if that is said.
+    Fork(Option<Common>),
+}
+
 /// A decision that the drain has to carry out.
 pub(crate) struct Pending {
-    /// Where the drain continues.
-    pub(crate) to: Place,
+    /// The decision.
+    pub(crate) decision: Decision,
     reply: Sender<Outcome>,
 }
 
@@ -37,17 +49,17 @@ impl Decisions {
         Self { drain, turn: Mutex::new(()), pending: Mutex::new(None), is_pending: AtomicBool::new(false) }
     }
 
-    /// Lets the drain continue at `to`, and waits at most `patience` until it does.
+    /// Lets the drain carry out `decision`, and waits at most `patience` until it has.
     ///
     /// # Errors
     /// See [`DecisionError`]; [`DecisionError::Unknown`] if the drain took it and did not answer in time.
-    pub fn decide(&self, to: Place, patience: Duration) -> Result<Decided, DecisionError> {
+    pub fn decide(&self, decision: Decision, patience: Duration) -> Result<Decided, DecisionError> {
         let _turn = match self.turn.try_lock() {
             Ok(turn) => turn,
             Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
             Err(TryLockError::WouldBlock) => return Err(DecisionError::Busy),
         };
-        let outcome = self.hand_over(to);
+        let outcome = self.hand_over(decision);
         match outcome.recv_timeout(patience) {
             Ok(outcome) => outcome,
             // The drain has ended.
@@ -59,9 +71,9 @@ impl Decisions {
         }
     }
 
-    fn hand_over(&self, to: Place) -> Receiver<Outcome> {
+    fn hand_over(&self, decision: Decision) -> Receiver<Outcome> {
         let (reply, outcome) = channel();
-        *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(Pending { to, reply });
+        *self.pending.lock().unwrap_or_else(PoisonError::into_inner) = Some(Pending { decision, reply });
         self.is_pending.store(true, Ordering::SeqCst);
         self.drain.signal.wake_anyway();
         outcome

@@ -29,7 +29,7 @@ pub mod source;
 mod start;
 mod thread;
 
-pub use decisions::Decisions;
+pub use decisions::{Decision, Decisions};
 pub use settings::DrainSettings;
 pub use start::DrainStart;
 pub use thread::DrainThread;

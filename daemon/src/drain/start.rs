@@ -3,7 +3,10 @@
 use super::{decisions::Decisions, settings::DrainSettings};
 use crate::{
     postgres::connect::TargetSource,
-    state::{database_health::HealthMonitor, drain_view::DrainView, log_view::LogView, mailbox::Mailboxes},
+    state::{
+        database_health::HealthMonitor, drain_view::DrainView, log_identity::LogIdentity, log_view::LogView,
+        mailbox::Mailboxes,
+    },
 };
 use forebay_wal::layout::Layout;
 use std::sync::Arc;
@@ -16,6 +19,8 @@ pub struct DrainStart {
     pub drain: Arc<DrainView>,
     /// Where the drain hears that a person has decided where it continues.
     pub decisions: Arc<Decisions>,
+    /// Who the log is to PostgreSQL.
+    pub identity: Arc<LogIdentity>,
     /// Whether PostgreSQL answers.
     pub health: Arc<HealthMonitor>,
     /// Where clients' cores hear what is delivered.

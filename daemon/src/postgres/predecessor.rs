@@ -22,7 +22,7 @@ pub async fn end_sessions(
         "SELECT c.backend_pid, a.backend_start = c.backend_start, \
                 CASE WHEN a.backend_start = c.backend_start THEN pg_terminate_backend(a.pid) END \
          FROM {schema}.drain_checkpoints c JOIN pg_stat_activity a ON a.pid = c.backend_pid \
-         WHERE c.log_id = $1 AND c.drainer = coalesce($2, c.drainer)"
+         WHERE c.log_id = $1 AND c.drainer = coalesce($2, c.drainer) AND a.pid <> pg_backend_pid()"
     );
     let params = [Param::Uuid(log_id), drainer.map_or(Param::Null(oid::INT4), Param::I32)];
     let rows = match conn.query_once(&sql, &params).await {

@@ -5,12 +5,11 @@
 //! when nothing is to be done: so it is never ahead of what was committed, and mostly close behind. Nothing is lost where it
 //! is missing or damaged but that knowledge.
 
-use super::lane_progress::LaneProgress;
 use super::{
+    checked_file,
     database_id::{DatabaseId, ServerPlace},
-    mark::Mark,
+    mark::{LaneMark, Mark},
 };
-use forebay_wal::position::Position;
 use serde::{Deserialize, Serialize};
 use std::{
     fs::{self, File, OpenOptions},
@@ -27,48 +26,14 @@ const FILE: &str = "drained";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LocalDrainState {
-    /// The log.
+    /// Id under which PostgreSQL knows the log.
     pub log_id: Uuid,
     /// The database that the log was drained into, where that could be told.
     pub database: Option<DatabaseId>,
     /// Where its server stood then.
     pub server: Option<ServerPlace>,
     /// How far each lane was drained.
-    pub lanes: Vec<DrainedLane>,
-}
-
-/// How far a lane was drained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DrainedLane {
-    /// The lane.
-    pub lane: u16,
-    /// Segment …
-    pub segment: u64,
-    /// … and offset behind which nothing was drained.
-    pub offset: u32,
-    /// Ordinal behind the last record that was.
-    pub ordinal: u64,
-}
-
-impl DrainedLane {
-    /// How far a lane is drained now.
-    pub(crate) fn of(progress: &LaneProgress) -> Self {
-        let mark = Mark { position: progress.drained(), ordinal: progress.drained_ordinal() };
-        Self::at(progress.lane.lane(), mark)
-    }
-
-    /// A lane that is drained up to `mark`.
-    #[must_use]
-    pub fn at(lane: u16, mark: Mark) -> Self {
-        let Position { segment, offset } = mark.position;
-        Self { lane, segment, offset, ordinal: mark.ordinal }
-    }
-
-    /// As a mark.
-    #[must_use]
-    pub fn mark(&self) -> Mark {
-        Mark { position: Position { segment: self.segment, offset: self.offset }, ordinal: self.ordinal }
-    }
+    pub lanes: Vec<LaneMark>,
 }
 
 impl LocalDrainState {
@@ -84,7 +49,8 @@ impl LocalDrainState {
                 return None;
             }
         };
-        let remembered = parse(&text).filter(|remembered| remembered.log_id.into_bytes() == log_id);
+        let remembered =
+            checked_file::parse(&text).filter(|remembered: &Self| remembered.log_id.into_bytes() == log_id);
         if remembered.is_none() {
             tracing::warn!(path = %path.display(), "the file is damaged, or another log's: it is left out of account");
         }
@@ -98,9 +64,8 @@ impl LocalDrainState {
     pub fn write(&self, wal_dir: &Path) -> io::Result<()> {
         let path = wal_dir.join(FILE);
         let temporary = path.with_extension("tmp");
-        let line = serde_json::to_string(self)?;
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(format!("{line}\n{}\n", checksum(&line)).as_bytes())?;
+        file.write_all(checked_file::render(self)?.as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, &path)?;
         File::open(wal_dir)?.sync_all()
@@ -109,25 +74,14 @@ impl LocalDrainState {
     /// What is remembered of a lane.
     #[must_use]
     pub fn lane(&self, lane: u16) -> Option<Mark> {
-        self.lanes.iter().find(|remembered| remembered.lane == lane).map(DrainedLane::mark)
+        LaneMark::find(&self.lanes, lane)
     }
-}
-
-fn parse(text: &str) -> Option<LocalDrainState> {
-    let (line, rest) = text.split_once('\n')?;
-    (rest.strip_suffix('\n')? == checksum(line)).then(|| serde_json::from_str(line).ok()).flatten()
-}
-
-fn checksum(line: &str) -> String {
-    const SHOWN_CHARS: usize = 16;
-    let mut hex = blake3::hash(line.as_bytes()).to_hex().to_string();
-    hex.truncate(SHOWN_CHARS);
-    hex
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use forebay_wal::position::Position;
 
     #[test]
     fn it_is_read_as_it_was_written_and_not_at_all_when_damaged_or_another_log_s() {
@@ -137,7 +91,7 @@ mod tests {
             log_id: Uuid::from_bytes([7; 16]),
             database: Some(DatabaseId { system_identifier: -5, oid: 16_384 }),
             server: Some(ServerPlace { timeline: 2, lsn: u64::MAX }),
-            lanes: vec![DrainedLane { lane: 1, segment: 9, offset: 4096, ordinal: 77 }],
+            lanes: vec![LaneMark { lane: 1, segment: 9, offset: 4096, ordinal: 77 }],
         };
         remembered.write(dir.path()).unwrap();
         remembered.write(dir.path()).unwrap();

@@ -11,9 +11,11 @@
 //!   local_drain_state what the data directory knows of the drain
 //!   delivery_state    whether delivery is paused             drain_point     how far all drainers are
 //!   place             where the drain continues when a person decides
+//!   log_identity      who the log is to PostgreSQL                incarnations    the starts of the data directory's daemon
 //! ```
 
 pub mod cancel_flag;
+mod checked_file;
 pub mod connection_count;
 pub mod database_health;
 pub mod database_id;
@@ -21,8 +23,10 @@ pub mod delivery_state;
 pub mod drain_point;
 pub mod drain_signal;
 pub mod drain_view;
+pub mod incarnations;
 pub mod lane_progress;
 pub mod local_drain_state;
+pub mod log_identity;
 pub mod log_view;
 pub mod mailbox;
 pub mod mark;

@@ -19,6 +19,16 @@ pub enum Place {
     Mismatch,
 }
 
+/// What becomes of the records of a forked log that both data directories have and PostgreSQL does not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Common {
+    /// the other data directory delivers them
+    Leave,
+    /// this data directory delivers them: right only if the other one is gone for good
+    Deliver,
+}
+
 impl Place {
     /// As the command line has it.
     #[must_use]

@@ -2,7 +2,7 @@
 
 mod set;
 mod show;
-mod state;
+pub(super) mod state;
 
 use super::Exit;
 use crate::{

@@ -7,6 +7,7 @@ use crate::{
     control::{ControlReply, ControlRequest, DecidedLane},
     datadir::{DataDir, is_in_use, wal_dir},
     drain::checkpoint::decision::decide,
+    ids,
     state::place::Place,
 };
 
@@ -29,7 +30,7 @@ pub(super) fn run(config: &Config, to: Place, yes: bool) -> Result<(), Exit> {
 
 fn by_daemon(config: &Config, to: Place) -> Result<Vec<DecidedLane>, Exit> {
     match ask(&config.data_dir, &ControlRequest::CheckpointSet { to })? {
-        ControlReply::Decided { lanes } => Ok(lanes),
+        ControlReply::Decided { lanes, .. } => Ok(lanes),
         ControlReply::Refused { error, exit } => Err(Exit { code: exit, message: error }),
     }
 }
@@ -37,9 +38,10 @@ fn by_daemon(config: &Config, to: Place) -> Result<Vec<DecidedLane>, Exit> {
 /// The daemon is stopped: the data directory is locked for the duration.
 fn by_command(config: &Config, to: Place) -> Result<Vec<DecidedLane>, Exit> {
     let data_dir = DataDir::open(&config.data_dir)?;
-    let log = LogState::read(&config.data_dir)?.places;
+    let mut log = LogState::read(data_dir.path())?;
+    log.begin_incarnation()?;
     let decided = with_database(config, Some(&data_dir), async |mut conn| {
-        Ok(decide(&mut conn, &config.schema, config.migrate, &log, to).await?)
+        Ok(decide(&mut conn, &config.schema, config.migrate, &log.places, to, ids::random()).await?)
     })?;
     let written = decided.remembered.write(&wal_dir(&config.data_dir));
     written.map_err(|error| Exit::storage(format!("the decision cannot be remembered: {error}")))?;

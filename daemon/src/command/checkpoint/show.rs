@@ -18,12 +18,11 @@ use crate::{
 use forebay_wal::position::Position;
 use serde_json::{Value, json};
 use std::io::{self, Write};
-use uuid::Uuid;
 
 pub(super) fn run(config: &Config, as_json: bool) -> Result<(), Exit> {
     let log = LogState::read(&config.data_dir)?;
     let database = with_database(config, None, async |mut conn| {
-        DatabaseState::read(&mut conn, &config.schema, log.places.id).await.map_err(postgres)
+        DatabaseState::read(&mut conn, &config.schema, log.places.log_id()).await.map_err(postgres)
     })?;
     let verdict = log.judge(&database);
     print(|out| match as_json {
@@ -41,14 +40,16 @@ fn object(log: &LogState, database: &DatabaseState, verdict: &Result<(), Checkpo
         json!({"lane": lane, "oldest": mark(oldest), "rememberedDrained": mark(drained), "end": mark(*end)})
     });
     let checkpoints = database.rows.iter().map(|(drainer, row)| {
-        let lanes = row.lanes.iter().zip(&row.positions).zip(&row.ordinals).map(|((lane, position), ordinal)| {
-            let Position { segment, offset } = Position::unpack(*position as u64);
+        let lanes = row.checkpoint.marks().map(|(lane, Mark { position, ordinal })| {
+            let Position { segment, offset } = position;
             json!({"lane": lane, "segment": segment, "offset": offset, "ordinal": ordinal})
         });
-        json!({"drainer": drainer, "lanes": lanes.collect::<Vec<_>>()})
+        json!({"drainer": drainer, "incarnation": row.incarnation, "lanes": lanes.collect::<Vec<_>>()})
     });
     json!({
-        "logId": Uuid::from_bytes(log.places.id),
+        "logId": log.places.log_id(),
+        "incarnation": log.places.incarnations.list.last().map(|last| last.id),
+        "owner": database.owner,
         "lanes": lanes.collect::<Vec<_>>(),
         "rememberedDatabase": log.remembered.as_ref().and_then(|remembered| remembered.database),
         "rememberedServer": log.remembered.as_ref().and_then(|remembered| remembered.server),
@@ -69,7 +70,9 @@ fn text(
 ) -> io::Result<()> {
     let known =
         |known: Option<&dyn std::fmt::Display>| known.map_or_else(|| "not known".to_owned(), ToString::to_string);
-    writeln!(out, "log {}", Uuid::from_bytes(log.places.id))?;
+    writeln!(out, "log {}", log.places.log_id())?;
+    let incarnation = log.places.incarnations.list.last().map(|last| last.id);
+    writeln!(out, "  its last incarnation is {}", known(incarnation.as_ref().map(|id| id as _)))?;
     for (view, end) in log.places.lanes.iter().zip(&log.places.ends) {
         let LaneView { lane, oldest, drained, .. } = view;
         writeln!(
@@ -92,13 +95,25 @@ fn text(
         writeln!(out, "  no checkpoint of this log")?;
     }
     for (drainer, row) in &database.rows {
-        writeln!(out, "  checkpoint of drainer {drainer}:")?;
-        for ((lane, position), ordinal) in row.lanes.iter().zip(&row.positions).zip(&row.ordinals) {
-            writeln!(out, "    lane {lane}: {} (record {ordinal})", Position::unpack(*position as u64))?;
+        let name = known(row.incarnation.as_ref().map(|id| id as _));
+        writeln!(out, "  checkpoint of drainer {drainer}, of the incarnation {name}:")?;
+        for (lane, Mark { position, ordinal }) in row.checkpoint.marks() {
+            writeln!(out, "    lane {lane}: {position} (record {ordinal})")?;
         }
+    }
+    if let Some(owner) = &database.owner {
+        writeln!(out, "  taken last by {owner}")?;
     }
     match verdict {
         Ok(()) => writeln!(out, "they fit"),
+        Err(what @ CheckpointMismatch::Copied { .. }) => {
+            writeln!(out, "they do not fit: {what}")?;
+            writeln!(out, "to decide, unless this directory took no push and can be deleted:")?;
+            writeln!(
+                out,
+                "  forebay wal fork  gives this log an id of its own, and delivers what only this directory has"
+            )
+        }
         Err(what) => {
             writeln!(out, "they do not fit: {what}")?;
             let records = |from: &dyn Fn(usize) -> u64| {

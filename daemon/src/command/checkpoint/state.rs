@@ -8,7 +8,13 @@ use crate::{
         database_state::DatabaseState,
         log_places::LogPlaces,
     },
-    state::{drain_point::DrainPoint, local_drain_state::LocalDrainState, mark::Mark},
+    ids,
+    state::{
+        drain_point::DrainPoint,
+        incarnations::{Incarnations, LogDirectory},
+        local_drain_state::LocalDrainState,
+        mark::{LaneMark, Mark},
+    },
 };
 use forebay_wal::{
     error::LogError,
@@ -19,38 +25,59 @@ use forebay_wal::{
     storage::Disk,
 };
 use std::path::Path;
+use uuid::Uuid;
 
 /// The log.
-pub(super) struct LogState {
+pub(in crate::command) struct LogState {
     /// What its directory remembers of the drain.
-    pub(super) remembered: Option<LocalDrainState>,
+    pub(in crate::command) remembered: Option<LocalDrainState>,
     /// What a decision needs of it.
-    pub(super) places: LogPlaces,
+    pub(in crate::command) places: LogPlaces,
 }
 
 impl LogState {
     /// Reads the log below `data_dir`, all of it, and changes nothing.
-    pub(super) fn read(data_dir: &Path) -> Result<Self, Exit> {
+    pub(in crate::command) fn read(data_dir: &Path) -> Result<Self, Exit> {
         let storage = |error: LogError| Exit::storage(error.to_string());
         let layout = Layout::new(wal_dir(data_dir));
         if !layout.root().is_dir() {
             return Err(Exit::usage(format!("there is no log at {}", layout.root().display())));
         }
         let id = layout.read_log_id(&Disk).map_err(storage)?;
-        let remembered = LocalDrainState::read(layout.root(), id);
-        let (mut lanes, mut ends) = (Vec::new(), Vec::new());
+        let incarnations = Incarnations::read(layout.root(), Uuid::from_bytes(id));
+        let incarnations =
+            incarnations.map_err(|error| Exit::storage(format!("{}: {error}", layout.root().display())))?;
+        let remembered = LocalDrainState::read(layout.root(), incarnations.log_id.into_bytes());
+        let (mut lanes, mut ends, mut tail_headers) = (Vec::new(), Vec::new(), Vec::new());
         for lane in layout.lanes(&Disk).map_err(storage)? {
             let found = recover(&layout, id, lane).map_err(storage)?;
             let first = found.segments.first().map_or(found.tail.segment, |found| found.segment);
             let oldest = Mark { position: segment_start(first), ordinal: found.first_ordinal };
             let drained = remembered.as_ref().and_then(|remembered| remembered.lane(lane)).unwrap_or(oldest);
-            lanes.push(LaneView { lane, oldest, drained, reachable: found.tail });
-            ends.push(Mark { position: found.tail, ordinal: found.next_ordinal });
+            let end = Mark { position: found.tail, ordinal: found.next_ordinal };
+            let forked_at = LaneMark::find(&incarnations.begins_at, lane);
+            lanes.push(LaneView { lane, oldest, drained, reachable: end, forked_at });
+            ends.push(end);
+            tail_headers.push(found.tail_header);
         }
         let drained = || DrainPoint::new(vec![lanes.iter().map(|view: &LaneView| view.drained).collect()]);
         let mismatch_point = remembered.as_ref().map(|_| drained());
         let is_known = remembered.is_some();
-        Ok(Self { remembered, places: LogPlaces { id, lanes, ends, mismatch_point, is_known } })
+        let directory = LogDirectory::on_this_host(data_dir);
+        let places = LogPlaces { incarnations, directory, lanes, ends, mismatch_point, is_known, layout, tail_headers };
+        Ok(Self { remembered, places })
+    }
+
+    /// Begins an incarnation that decides, as a start of the daemon does. The data directory, which is locked, knows it before
+    /// PostgreSQL names it.
+    pub(in crate::command) fn begin_incarnation(&mut self) -> Result<(), Exit> {
+        let lanes = self.places.end_marks();
+        let (content, wal_dir) = (&mut self.places.incarnations, self.places.layout.root());
+        let begun = content.begin(ids::random(), wal_dir, lanes);
+        content.set_named();
+        begun
+            .and_then(|()| content.write(wal_dir))
+            .map_err(|error| Exit::storage(format!("{} cannot be written: {error}", wal_dir.display())))
     }
 
     /// Whether the daemon would go on with this database, and where not, why.

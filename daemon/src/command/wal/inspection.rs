@@ -1,6 +1,10 @@
 //! The log on the disk: its lanes as recovery finds them, and their records in the order of their numbers.
 
-use crate::{command::Exit, datadir, state::local_drain_state::LocalDrainState};
+use crate::{
+    command::Exit,
+    datadir,
+    state::{incarnations::Incarnations, local_drain_state::LocalDrainState},
+};
 use forebay_wal::{
     error::LogError,
     finding::Finding,
@@ -13,6 +17,7 @@ use forebay_wal::{
     storage::{Disk, Storage},
 };
 use std::{cmp::Reverse, collections::BinaryHeap, fs::File, os::unix::fs::FileExt, path::Path, time::Duration};
+use uuid::Uuid;
 
 /// How often a lane of a running daemon is read until its damage is believed.
 const READS_MAX: usize = 5;
@@ -58,7 +63,10 @@ impl Inspection {
         let lanes = layout.lanes(&Disk).map_err(storage)?;
         let lanes: Result<_, LogError> =
             lanes.into_iter().map(|lane| recover(&layout, log_id, lane, running)).collect();
-        let remembered = LocalDrainState::read(layout.root(), log_id);
+        // What is remembered bears the id under which PostgreSQL knows the log.
+        let known_as =
+            Incarnations::read(layout.root(), Uuid::from_bytes(log_id)).map_or(log_id, |own| own.log_id.into_bytes());
+        let remembered = LocalDrainState::read(layout.root(), known_as);
         Ok(Self { lanes: lanes.map_err(storage)?, remembered, layout, log_id, log_id_lost, running })
     }
 

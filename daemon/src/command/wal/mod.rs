@@ -1,9 +1,10 @@
-//! `forebay wal`: inspects the log of a stopped or a running daemon and changes nothing in it.
+//! `forebay wal`: inspects the log of a stopped or a running daemon. Only `fork` changes anything: the log's id.
 //!
 //! Records that a running daemon writes or releases in the meantime may be missing or shown.
 
 mod dump;
 mod finding;
+mod fork;
 mod inspection;
 mod ls;
 mod record;
@@ -13,6 +14,10 @@ mod stats;
 mod verify;
 
 use super::Exit;
+use crate::{
+    config::{Config, args::ServeArgs},
+    state::place::Common,
+};
 use clap::{Args, Subcommand};
 use inspection::Inspection;
 use std::path::PathBuf;
@@ -58,6 +63,14 @@ pub(super) enum WalCommand {
         #[arg(long, value_name = "DIR")]
         to: PathBuf,
     },
+    /// Give a copied log an id of its own, and deliver what only this data directory has; a running daemon carries it out
+    Fork {
+        #[command(flatten)]
+        args: Box<ServeArgs>,
+        /// What becomes of records from before the copy that PostgreSQL does not have yet
+        #[arg(long, value_name = "CHOICE")]
+        common: Option<Common>,
+    },
 }
 
 /// The log to inspect.
@@ -75,5 +88,6 @@ pub(super) fn run(command: WalCommand) -> Result<(), Exit> {
         WalCommand::Dump { at, selection } => dump::run(&Inspection::at(&at.data_dir)?, &selection),
         WalCommand::Verify { at, json } => verify::run(&Inspection::at(&at.data_dir)?, json),
         WalCommand::Salvage { at, to } => salvage::run(&Inspection::remaining_only(&at.data_dir)?, &to),
+        WalCommand::Fork { args, common } => fork::run(&Config::resolve(*args)?, common),
     }
 }

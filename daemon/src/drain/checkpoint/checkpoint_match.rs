@@ -2,8 +2,13 @@
 //! checkpoint`.
 
 use super::row::Checkpoint;
-use crate::state::{database_id::DatabaseId, mark::Mark, place::Place};
-use forebay_wal::position::Position;
+use crate::state::{
+    database_id::DatabaseId,
+    incarnations::LogDirectory,
+    mark::{LaneMark, Mark},
+    place::Place,
+};
+use forebay_wal::position::{Position, segment_start};
 
 /// A lane of the log, as a checkpoint is compared with it.
 #[derive(Clone, Copy, Debug)]
@@ -14,8 +19,28 @@ pub struct LaneView {
     pub oldest: Mark,
     /// How far it was known to be drained.
     pub drained: Mark,
-    /// The furthest position that a checkpoint of this log can have.
-    pub reachable: Position,
+    /// The furthest that a checkpoint of this log can be.
+    pub reachable: Mark,
+    /// Where the log was forked from another one, which has the records before; `None`: it was not.
+    pub forked_at: Option<Mark>,
+}
+
+impl LaneView {
+    /// The same lane for a checkpoint that nobody has moved past `ends`, one for each lane that there was. `None`: a checkpoint
+    /// of the present incarnation.
+    #[must_use]
+    pub fn within(self, ends: Option<&[LaneMark]>) -> Self {
+        let Some(ends) = ends else { return self };
+        let before_all = Mark { position: segment_start(1), ordinal: 0 };
+        let end = LaneMark::find(ends, self.lane).unwrap_or(before_all);
+        let position = self.reachable.position.min(end.position);
+        Self { reachable: Mark { position, ordinal: self.reachable.ordinal.min(end.ordinal) }, ..self }
+    }
+
+    /// Where it begins for a database that has no checkpoint of the log.
+    fn start(&self) -> Mark {
+        self.forked_at.filter(|forked| forked.position > self.oldest.position).unwrap_or(self.oldest)
+    }
 }
 
 /// Why a checkpoint, a log and a database do not belong together. `docs/runbook.md`, `checkpoint_mismatch`, says for each what
@@ -52,15 +77,33 @@ pub enum CheckpointMismatch {
         /// The checkpoint's position.
         position: Position,
     },
-    /// The log is older than the checkpoint.
-    #[error("lane {lane}: the checkpoint ({position}) is ahead of the log ({reachable})")]
+    /// The log is older than the checkpoint, or a copy of it moved the checkpoint.
+    #[error(
+        "lane {lane}: the checkpoint ({}, record {}) is ahead of the log as this data directory sent it ({}, record {}); if \
+         another directory has a copy of the log, `forebay wal fork` gives this one an id of its own",
+        mark.position, mark.ordinal, reachable.position, reachable.ordinal
+    )]
     AheadOfLog {
         /// The lane.
         lane: u16,
-        /// The checkpoint's position.
-        position: Position,
-        /// The furthest position of the log.
-        reachable: Position,
+        /// The checkpoint's mark.
+        mark: Mark,
+        /// The furthest that it can be.
+        reachable: Mark,
+    },
+    /// No record of the log ends where the checkpoint is.
+    #[error("lane {lane}: the checkpoint ({}, record {}) is not between two records of the log", mark.position, mark.ordinal)]
+    NoBoundary {
+        /// The lane.
+        lane: u16,
+        /// The checkpoint's mark.
+        mark: Mark,
+    },
+    /// This data directory is a copy of another one, or was copied.
+    #[error("the checkpoint belongs to another data directory with a copy of this log, {other}")]
+    Copied {
+        /// The directory that has the checkpoint.
+        other: LogDirectory,
     },
     /// The database went back in time to before the log's oldest record.
     #[error(
@@ -114,13 +157,15 @@ pub enum CheckpointMismatch {
 }
 
 impl CheckpointMismatch {
-    /// Where the drain loses and repeats least if neither database nor log can be brought back to where it was.
+    /// Where the drain loses and repeats least if neither database nor log can be brought back to where it was. `None`: it cannot
+    /// continue anywhere before the log has an id of its own.
     #[must_use]
-    pub fn choice(&self) -> Place {
+    pub fn choice(&self) -> Option<Place> {
         match self {
             // What the log still has is missing in the database.
-            Self::BehindLog { .. } | Self::BehindReleased { .. } => Place::LogOldest,
-            _ => Place::Mismatch,
+            Self::BehindLog { .. } | Self::BehindReleased { .. } => Some(Place::LogOldest),
+            Self::Copied { .. } => None,
+            _ => Some(Place::Mismatch),
         }
     }
 }
@@ -140,12 +185,14 @@ impl CheckpointMatch {
     /// # Errors
     /// [`CheckpointMismatch`] if records are missing on either side.
     pub fn find(row: Option<&Checkpoint>, lanes: &[LaneView], is_known: bool) -> Result<Self, CheckpointMismatch> {
-        let mut found = Self { marks: lanes.iter().map(|lane| lane.oldest).collect(), rewound: Vec::new() };
+        let mut found = Self { marks: lanes.iter().map(LaneView::start).collect(), rewound: Vec::new() };
         let Some(row) = row else {
-            if is_known && let Some(LaneView { lane, oldest, .. }) = lanes.iter().find(|lane| lane.oldest.ordinal > 0) {
+            let begins = |lane: &LaneView| lane.forked_at.map_or(0, |forked| forked.ordinal);
+            let has_released = |lane: &&LaneView| lane.oldest.ordinal > begins(lane);
+            if is_known && let Some(LaneView { lane, oldest, .. }) = lanes.iter().find(has_released) {
                 return Err(CheckpointMismatch::RowMissing { lane: *lane, oldest_ordinal: oldest.ordinal });
             }
-            let lost = lanes.iter().enumerate().filter(|(_, lane)| lane.drained.ordinal > lane.oldest.ordinal);
+            let lost = lanes.iter().enumerate().filter(|(_, lane)| lane.drained.ordinal > lane.start().ordinal);
             found.rewound = lost.map(|(index, _)| index).collect();
             return Ok(found);
         };
@@ -153,9 +200,9 @@ impl CheckpointMatch {
             let Some(index) = lanes.iter().position(|view| i32::from(view.lane) == lane) else {
                 return Err(CheckpointMismatch::LaneMissing { lane, position: mark.position });
             };
-            let LaneView { lane, oldest, drained, reachable } = lanes[index];
-            if mark.position > reachable {
-                return Err(CheckpointMismatch::AheadOfLog { lane, position: mark.position, reachable });
+            let LaneView { lane, oldest, drained, reachable, .. } = lanes[index];
+            if mark.position > reachable.position || mark.ordinal > reachable.ordinal {
+                return Err(CheckpointMismatch::AheadOfLog { lane, mark, reachable });
             }
             if mark.ordinal < oldest.ordinal && mark.position < oldest.position {
                 return Err(CheckpointMismatch::BehindLog { lane, mark, oldest });
@@ -214,7 +261,7 @@ mod tests {
     }
 
     fn view(lane: u16, oldest: Mark, drained: Mark) -> LaneView {
-        LaneView { lane, oldest, drained, reachable: mark(9, 0).position }
+        LaneView { lane, oldest, drained, reachable: mark(9, 90), forked_at: None }
     }
 
     #[test]
@@ -228,9 +275,10 @@ mod tests {
         let mismatch = |marks: &[Mark]| find(marks).unwrap_err();
         let behind = CheckpointMismatch::BehindLog { lane: 0, mark: mark(2, 29), oldest: mark(3, 30) };
         assert_eq!(mismatch(&[mark(2, 29), mark(1, 0)]), behind);
-        let position = mark(10, 90).position;
-        let ahead = CheckpointMismatch::AheadOfLog { lane: 0, position, reachable: mark(9, 0).position };
-        assert_eq!(mismatch(&[mark(10, 90), mark(1, 0)]), ahead);
+        for ahead in [mark(10, 90), mark(9, 91)] {
+            let expected = CheckpointMismatch::AheadOfLog { lane: 0, mark: ahead, reachable: mark(9, 90) };
+            assert_eq!(mismatch(&[ahead, mark(1, 0)]), expected);
+        }
         let missing = CheckpointMismatch::LaneMissing { lane: 2, position: mark(1, 0).position };
         assert_eq!(mismatch(&[mark(5, 50), mark(1, 0), mark(1, 0)]), missing);
         assert_eq!(

@@ -5,7 +5,8 @@ use super::{
     checkpoint_match::CheckpointMismatch,
     database_state::DatabaseState,
     log_places::LogPlaces,
-    row::{Checkpoint, insert, name_database},
+    owner::Owner,
+    row::{self, Checkpoint, name_database},
 };
 use crate::{
     postgres::{
@@ -15,8 +16,8 @@ use crate::{
     },
     state::{
         drain_point::DrainPoint,
-        local_drain_state::{DrainedLane, LocalDrainState},
-        mark::Mark,
+        local_drain_state::LocalDrainState,
+        mark::{LaneMark, Mark},
         place::Place,
     },
 };
@@ -45,6 +46,27 @@ pub enum DecisionError {
     /// The database's checkpoint is no place of the log. Next step: another place, or bring back what fits.
     #[error("{0}; choose mismatch, log-oldest or log-end, or bring back what fits")]
     NoPlace(CheckpointMismatch),
+    /// The checkpoint is another data directory's. Next step: `forebay wal fork`.
+    #[error("{0}, which decides about it; `forebay wal fork` gives this log a checkpoint of its own")]
+    Copied(CheckpointMismatch),
+    /// The log is no copy. Next step: none, or to fork the other directory's log.
+    #[error(
+        "the checkpoint of this log is not another data directory's, so nothing has changed; of two copies, the one whose daemon \
+         connects second is the one to fork"
+    )]
+    NotCopied,
+    /// Nobody would deliver some records. Next step: decide about them.
+    #[error(
+        "{records} records from before the copy are not in PostgreSQL yet. If the other data directory still has them, let its \
+         daemon deliver them first, or say --common leave; if it is gone for good, say --common deliver"
+    )]
+    CommonLeft {
+        /// How many.
+        records: u64,
+    },
+    /// The data directory could not be written. Next step: make room on its disk, then decide again.
+    #[error("the data directory cannot be written: {0}")]
+    NotWritten(std::io::Error),
     /// Nothing is known of a mismatch. Next step: another place.
     #[error("it is not known how far the drain was: choose database, log-oldest or log-end")]
     NoMismatch,
@@ -67,8 +89,13 @@ impl DecisionError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::NoCheckpoint | Self::NoPlace(_) | Self::NoMismatch => 2,
-            Self::Log(_) => 3,
+            Self::NoCheckpoint
+            | Self::NoPlace(_)
+            | Self::NoMismatch
+            | Self::Copied(_)
+            | Self::NotCopied
+            | Self::CommonLeft { .. } => 2,
+            Self::Log(_) | Self::NotWritten(_) => 3,
             Self::Busy | Self::Ending => 4,
             Self::Postgres(_) | Self::Schema(_) | Self::NoServer | Self::MadeMeanwhile | Self::Unknown => 5,
         }
@@ -82,10 +109,22 @@ pub struct Decided {
     pub marks: Vec<Mark>,
     /// What the data directory is to remember of it.
     pub remembered: LocalDrainState,
+    /// Records that are left to another data directory.
+    pub left: u64,
+}
+
+impl From<SchemaError> for DecisionError {
+    fn from(error: SchemaError) -> Self {
+        match error {
+            SchemaError::Postgres(error) => Self::Postgres(error),
+            error => Self::Schema(error),
+        }
+    }
 }
 
 /// Writes the decision into the database; the data directory comes after it. After a crash between the two the same decision is
-/// made again. `schema_name` is not quoted; with `migrate` a missing or old schema is brought up to date.
+/// made again. `schema_name` is not quoted; with `migrate` a missing or old schema is brought up to date. The data directory knows
+/// already that PostgreSQL may name the last incarnation of `log`, and `round` names the decision.
 ///
 /// # Errors
 /// See [`DecisionError`].
@@ -95,17 +134,20 @@ pub async fn decide(
     migrate: bool,
     log: &LogPlaces,
     to: Place,
+    round: Uuid,
 ) -> Result<Decided, DecisionError> {
-    schema::ensure(conn, schema_name, migrate).await.map_err(|error| match error {
-        SchemaError::Postgres(error) => DecisionError::Postgres(error),
-        error => DecisionError::Schema(error),
-    })?;
+    schema::ensure(conn, schema_name, migrate).await?;
     let schema = quoted(schema_name);
-    end_sessions(conn, &schema, log.id, None).await?;
+    let log_id = log.log_id();
+    // Before a session is ended that may be another directory's.
+    let state = DatabaseState::read(conn, schema_name, log_id).await?;
+    log.judge_owner(&state).map_err(DecisionError::Copied)?;
+    end_sessions(conn, &schema, log_id.into_bytes(), None).await?;
     // What they had sent is decided now: only then is it known what the checkpoints say.
     let lock = format!("SELECT 1 FROM {schema}.drain_checkpoints WHERE log_id = $1 ORDER BY drainer FOR NO KEY UPDATE");
-    conn.query_once(&lock, &[Param::Uuid(log.id)]).await?;
-    let state = DatabaseState::read(conn, schema_name, log.id).await?;
+    conn.query_once(&lock, &[Param::Uuid(log_id.into_bytes())]).await?;
+    let state = DatabaseState::read(conn, schema_name, log_id).await?;
+    log.judge_owner(&state).map_err(DecisionError::Copied)?;
     let point = match to {
         Place::LogOldest => DrainPoint::new(vec![log.lanes.iter().map(|view| view.oldest).collect()]),
         Place::LogEnd => DrainPoint::new(vec![log.ends.clone()]),
@@ -114,21 +156,17 @@ pub async fn decide(
     };
     if to != Place::Database {
         conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
-        replace(conn, &schema, log, &state, &point).await?;
+        replace(conn, &schema, (log, &log.owner()), &state, &point, round).await?;
         conn.simple("COMMIT").await?;
     }
     if let Some(id) = state.id {
-        name_database(conn, &schema, log.id, id).await?;
+        name_database(conn, &schema, log_id, id).await?;
     }
     let marks = point.least();
-    let lanes = log.lanes.iter().zip(&marks).map(|(view, mark)| DrainedLane::at(view.lane, *mark));
-    let remembered = LocalDrainState {
-        log_id: Uuid::from_bytes(log.id),
-        database: state.id,
-        server: database::place(conn).await?,
-        lanes: lanes.collect(),
-    };
-    Ok(Decided { marks, remembered })
+    let lanes = log.lanes.iter().zip(&marks).map(|(view, mark)| LaneMark::new(view.lane, *mark));
+    let remembered =
+        LocalDrainState { log_id, database: state.id, server: database::place(conn).await?, lanes: lanes.collect() };
+    Ok(Decided { marks, remembered, left: 0 })
 }
 
 /// What the checkpoints in the database say, if that fits the log.
@@ -141,7 +179,7 @@ fn point_of_rows(log: &LogPlaces, state: &DatabaseState) -> Result<DrainPoint, D
         let mark_of = |lane: u16| row.marks().find(|(of, _)| *of == i32::from(lane)).map(|(_, mark)| mark);
         log.lanes.iter().map(|view| mark_of(view.lane).unwrap_or(view.oldest)).collect()
     };
-    Ok(DrainPoint::new(state.rows.iter().map(|(_, row)| marks(row)).collect()))
+    Ok(DrainPoint::new(state.rows.iter().map(|(_, row)| marks(&row.checkpoint)).collect()))
 }
 
 /// Puts the checkpoints of the log at `point`, and makes those that are missing. Where there are more drainers than `point`
@@ -149,37 +187,36 @@ fn point_of_rows(log: &LogPlaces, state: &DatabaseState) -> Result<DrainPoint, D
 async fn replace(
     conn: &mut Connection,
     schema: &str,
-    log: &LogPlaces,
+    (log, owner): (&LogPlaces, &Owner),
     state: &DatabaseState,
     point: &DrainPoint,
+    round: Uuid,
 ) -> Result<(), DecisionError> {
-    let row = |marks: &[Mark]| Checkpoint {
-        lanes: log.lanes.iter().map(|view| view.lane.into()).collect(),
-        positions: marks.iter().map(|mark| mark.position.pack() as i64).collect(),
-        ordinals: marks.iter().map(|mark| mark.ordinal as i64).collect(),
-    };
+    let row = |marks: &[Mark]| log.row(owner, marks, round);
     let drainers = state.rows.last().map_or(0, |(drainer, _)| *drainer as usize + 1).max(point.drainers().len());
     let least = row(&point.least());
-    let made = insert(conn, schema, log.id, drainers, &least).await?;
+    let is_missing = drainers > state.rows.len();
     // Another one's would stay as it is, and the decision would be none.
-    if made as usize != drainers - state.rows.len() {
+    if row::insert(conn, schema, owner, drainers, &least).await? != is_missing {
         return Err(DecisionError::MadeMeanwhile);
     }
     let sql = format!(
-        "UPDATE {schema}.drain_checkpoints SET lanes = $3, positions = $4, ordinals = $5, updated_at = now() \
-         WHERE log_id = $1 AND drainer = $2"
+        "UPDATE {schema}.drain_checkpoints SET lanes = $3, positions = $4, ordinals = $5, incarnation = $6, round_id = $7, \
+         updated_at = now() WHERE log_id = $1 AND drainer = $2"
     );
     for drainer in 0..drainers {
         let own = point.drainers().get(drainer).filter(|_| point.drainers().len() == drainers).map(|marks| row(marks));
         let row = own.as_ref().unwrap_or(&least);
         let params = [
-            Param::Uuid(log.id),
+            Param::Uuid(owner.log_id.into_bytes()),
             Param::I32(drainer as i32),
-            Param::I32Array(&row.lanes),
-            Param::I64Array(&row.positions),
-            Param::I64Array(&row.ordinals),
+            Param::I32Array(&row.checkpoint.lanes),
+            Param::I64Array(&row.checkpoint.positions),
+            Param::I64Array(&row.checkpoint.ordinals),
+            row::uuid(row.incarnation),
+            row::uuid(row.round),
         ];
-        conn.execute_once(&sql, &params).await?;
+        owner.change(conn, schema, &sql, &params).await?;
     }
     Ok(())
 }

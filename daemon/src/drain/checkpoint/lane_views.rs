@@ -1,18 +1,30 @@
 //! The log's lanes as checkpoints move them.
 
 use super::checkpoint_match::{CheckpointMatch, CheckpointMismatch, LaneView};
-use crate::state::{lane_progress::LaneProgress, log_view::LogView, mark::Mark};
+use crate::state::{
+    lane_progress::LaneProgress,
+    log_identity::LogIdentity,
+    log_view::LogView,
+    mark::{LaneMark, Mark},
+};
 
 /// The lanes of `log` as the checkpoint of a drainer is compared with them.
-pub(crate) fn views(log: &LogView, drainer: usize) -> Vec<LaneView> {
+pub(crate) fn views(log: &LogView, identity: &LogIdentity, drainer: usize) -> Vec<LaneView> {
+    let forked_at = identity.begins_at();
     let view = |progress: &LaneProgress| LaneView {
         lane: progress.lane.lane(),
         oldest: Mark { position: progress.oldest(), ordinal: progress.oldest_ordinal() },
         drained: progress.drained_by(drainer),
         // Not the present durable end: pushes since the start may have moved a log that is too old past the checkpoint.
-        reachable: progress.reachable(),
+        reachable: Mark { position: progress.reachable(), ordinal: progress.lane.durable_ordinal() },
+        forked_at: LaneMark::find(&forked_at, progress.lane.lane()),
     };
     log.lanes.iter().map(view).collect()
+}
+
+/// How far a drainer is known to be.
+pub(crate) fn drained(log: &LogView, drainer: usize) -> Vec<LaneMark> {
+    log.lanes.iter().map(|progress| LaneMark::new(progress.lane.lane(), progress.drained_by(drainer))).collect()
 }
 
 /// Takes back segments that were released, for the lanes that go back to an earlier mark.

@@ -2,9 +2,9 @@
 
 use crate::state::{
     drain_view::DrainView,
-    local_drain_state::{DrainedLane, LocalDrainState},
+    local_drain_state::LocalDrainState,
     log_view::LogView,
-    mark::Mark,
+    mark::{LaneMark, Mark},
 };
 use std::{path::Path, sync::atomic::Ordering};
 
@@ -13,7 +13,7 @@ use std::{path::Path, sync::atomic::Ordering};
 pub(crate) fn remember(log: &LogView, drain: &DrainView, wal_dir: &Path, marks: &[Mark]) {
     // Before the first session the file may know more than the log has.
     let Some(before) = drain.local_state().filter(|_| drain.has_checkpoint.load(Ordering::Relaxed)) else { return };
-    let lanes = log.lanes.iter().zip(marks).map(|(progress, mark)| DrainedLane::at(progress.lane.lane(), *mark));
+    let lanes = log.lanes.iter().zip(marks).map(|(progress, mark)| LaneMark::new(progress.lane.lane(), *mark));
     let state = LocalDrainState { lanes: lanes.collect(), ..before.clone() };
     if state != before || !drain.is_local_state_written() {
         write(drain, wal_dir, state);

@@ -6,14 +6,13 @@ use super::{
 };
 use crate::{
     drain::{
-        session::{Begun, Session, session_error::SessionError},
-        settings::DrainSettings,
+        checkpoint::checkpoint_match::CheckpointMismatch,
+        session::{Begun, Session, SessionContext, session_error::SessionError},
     },
     postgres::connect::TargetSource,
-    state::{drain_view::DrainView, log_view::LogView, place::Place},
+    state::place::Place,
 };
 use forebay_pgwire::PassFileWarning;
-use std::sync::Arc;
 
 /// Why a drainer has no session.
 pub(super) enum NoSession {
@@ -28,33 +27,24 @@ pub(super) enum NoSession {
 /// Opens the sessions of one drainer.
 pub(super) struct Connector {
     target: TargetSource,
-    settings: Arc<DrainSettings>,
-    log: Arc<LogView>,
-    drain: Arc<DrainView>,
-    drainer: usize,
+    context: SessionContext,
     /// The warning about the password file that was logged last.
     pass_file_warning: Option<PassFileWarning>,
 }
 
 impl Connector {
-    /// For the drainer of that number, to the server that `target` names.
-    pub(super) fn new(
-        target: TargetSource,
-        settings: Arc<DrainSettings>,
-        log: Arc<LogView>,
-        drain: Arc<DrainView>,
-        drainer: usize,
-    ) -> Self {
-        Self { target, settings, log, drain, drainer, pass_file_warning: None }
+    /// For the drainer of `context`, to the server that `target` names.
+    pub(super) fn new(target: TargetSource, context: SessionContext) -> Self {
+        Self { target, context, pass_file_warning: None }
     }
 
-    /// Opens a session and reads its checkpoint. `drainers` are at work; `None`: the session finds out.
+    /// Opens a session and takes its checkpoint. `drainers` are at work; `None`: the session finds out.
     pub(super) async fn open(&mut self, drainers: Option<usize>) -> Result<(Session, Begun), NoSession> {
         // Without a target the private server is still being created.
         let Some(target) = (self.target)() else { return Err(NoSession::NotYet) };
-        let opened = Session::open(&target, &self.settings, &self.log, &self.drain, self.drainer).await;
+        let opened = Session::open(&target, &self.context).await;
         let mut session = opened.map_err(no_session)?;
-        let wanted = usize::from(self.settings.connections);
+        let wanted = usize::from(self.context.settings.connections);
         let begun = session.begin(drainers, wanted).await.map_err(no_session)?;
         self.report_pass_file(&session);
         Ok((session, begun))
@@ -74,11 +64,19 @@ fn no_session(error: SessionError) -> NoSession {
     match error {
         // The first drainer reports why it has not created it.
         SessionError::NoCheckpoint => NoSession::NotYet,
-        SessionError::Checkpoint { mismatch, choice } => {
-            NoSession::Mismatch(Mismatch::new("checkpoint_mismatch", &mismatch, choice))
+        SessionError::ClaimLost => {
+            tracing::warn!("somebody else changed the checkpoint while it was taken; it is read again");
+            NoSession::NotYet
         }
+        error @ SessionError::NotNamed(_) => {
+            NoSession::HeldUp(HoldUp::new("incarnation_not_written", &error, WaitFor::Person))
+        }
+        SessionError::Checkpoint { mismatch, choice } => NoSession::Mismatch(match &mismatch {
+            CheckpointMismatch::Copied { .. } => Mismatch::new("log_copied", &mismatch, choice),
+            _ => Mismatch::new("checkpoint_mismatch", &mismatch, choice),
+        }),
         error @ SessionError::SchemaGone { .. } => {
-            NoSession::Mismatch(Mismatch::new("schema_mismatch", &error, Place::Mismatch))
+            NoSession::Mismatch(Mismatch::new("schema_mismatch", &error, Some(Place::Mismatch)))
         }
         error @ SessionError::Encoding { .. } => {
             NoSession::HeldUp(HoldUp::new("postgres_refuses", &error, WaitFor::Person))

@@ -18,7 +18,7 @@ use crate::{
     drain::{
         checkpoint::remembered::remember,
         round::{batch::Batch, round_error::RoundError, transaction::SendMode},
-        session::{Begun, Session},
+        session::{Begun, Session, SessionContext},
         settings::DrainSettings,
         source::{lane_source::TakeError, partition_share::PartitionShare},
         start::DrainStart,
@@ -86,16 +86,24 @@ enum NextStep {
 impl Drainer {
     /// The drainer of `share`, which `notify` wakes.
     pub(super) fn new(start: &DrainStart, board: Rc<DrainerBoard>, share: PartitionShare, notify: Rc<Notify>) -> Self {
-        let DrainStart { log, drain, mailboxes, settings, layout, target, .. } = start;
+        let DrainStart { log, drain, mailboxes, identity, settings, layout, target, .. } = start;
         let (log_view, drain_view) = (|| Arc::clone(log), || Arc::clone(drain));
         let index = share.drainer;
+        let context = SessionContext {
+            settings: Arc::clone(settings),
+            log: log_view(),
+            drain: drain_view(),
+            identity: Arc::clone(identity),
+            layout: layout.clone(),
+            drainer: index,
+        };
         Self {
             index,
             log: log_view(),
             drain: drain_view(),
             settings: Arc::clone(settings),
             taker: RoundTaker::new(log_view(), drain_view(), layout.clone(), Rc::clone(&board), share),
-            connector: Connector::new(Arc::clone(target), Arc::clone(settings), log_view(), drain_view(), index),
+            connector: Connector::new(Arc::clone(target), context),
             deliverer: Deliverer::new(log_view(), drain_view(), Arc::clone(mailboxes), index),
             waiter: Waiter::new(drain_view(), Rc::clone(&board), index, notify),
             board,
@@ -206,7 +214,7 @@ impl Drainer {
             self.taker.set_share(PartitionShare { drainer: self.index, drainers });
             self.board.set_size(drainers);
         }
-        let reached = self.pipeline.rounds().take_while(|batch| session.has_reached(batch.after())).count();
+        let reached = self.pipeline.rounds().position(|batch| session.has_committed(batch)).map_or(0, |last| last + 1);
         let is_next = self.pipeline.rounds().nth(reached).is_some_and(|batch| batch.before() == marks);
         let output = self.pipeline.on(Event::SessionBegun { reached, is_next });
         for batch in output.delivered {

@@ -15,17 +15,20 @@ use crate::{
     drain::{
         checkpoint::{
             decision::{Decided, DecisionError, decide},
+            fork::fork,
             log_places::LogPlaces,
             remembered,
         },
+        decisions::Decision,
         session::APPLICATION_NAME,
         source::partition_share::PartitionShare,
         start::DrainStart,
     },
+    ids,
     limits::PAUSE_INTERVAL,
     postgres::connect,
     rt::{self, Notify},
-    state::place::Place,
+    state::incarnations::Incarnations,
 };
 use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Instant};
 
@@ -106,7 +109,7 @@ impl DrainerSet {
         let look_again = Instant::now() + PAUSE_INTERVAL;
         while self.board.finish_by().is_none() {
             if let Some(pending) = self.start.decisions.take() {
-                let outcome = self.carry_out(pending.to).await;
+                let outcome = self.carry_out(pending.decision).await;
                 pending.answer(outcome);
                 return;
             }
@@ -118,19 +121,29 @@ impl DrainerSet {
     }
 
     /// Carries out a decision, in the database and then in the data directory.
-    async fn carry_out(&self, to: Place) -> Result<Decided, DecisionError> {
-        let DrainStart { log, drain, settings, layout, target, .. } = &self.start;
+    async fn carry_out(&self, decision: Decision) -> Result<Decided, DecisionError> {
+        let DrainStart { log, drain, identity, settings, layout, target, .. } = &self.start;
         let mut target = target().ok_or(DecisionError::NoServer)?;
         target.application_name.get_or_insert_with(|| APPLICATION_NAME.to_owned());
-        let places = LogPlaces::of(log, drain, layout)?;
+        identity.set_named().map_err(DecisionError::NotWritten)?;
+        let places = LogPlaces::of(log, drain, identity, layout)?;
         let mut conn = connect::connect(&target, settings.statement_timeout).await?;
-        let decided = decide(&mut conn, &settings.schema, settings.migrate, &places, to).await?;
+        let round = ids::random();
+        identity.add_round(round);
+        let (schema, migrate) = (&settings.schema, settings.migrate);
+        let decided = match decision {
+            Decision::Continue(to) => decide(&mut conn, schema, migrate, &places, to, round).await?,
+            Decision::Fork(common) => {
+                let write = |content: &Incarnations| identity.replace(content);
+                fork(&mut conn, (schema, migrate), &places, common, round, write).await?
+            }
+        };
         for (progress, mark) in log.lanes.iter().zip(&decided.marks) {
             progress.set_reachable(mark.position);
         }
         remembered::write(drain, &settings.wal_dir, decided.remembered.clone());
         self.board.forget_mismatch();
-        tracing::warn!(to = to.name(), "somebody decided where the drain continues");
+        tracing::warn!(?decision, "somebody decided where the drain continues");
         Ok(decided)
     }
 }

@@ -13,14 +13,14 @@ pub(super) struct Mismatch {
     code: &'static str,
     /// What does not fit.
     what: String,
-    /// Where the drain should continue if neither log nor database can be brought back.
-    choice: Place,
+    /// Where the drain should continue if neither log nor database can be brought back; `None`: the log needs an id of its own.
+    choice: Option<Place>,
 }
 
 impl Mismatch {
     /// `what` does not fit; it is logged with `code`. `choice` is where the drain should continue if neither log nor database can
     /// be brought back.
-    pub(super) fn new(code: &'static str, what: &dyn Display, choice: Place) -> Self {
+    pub(super) fn new(code: &'static str, what: &dyn Display, choice: Option<Place>) -> Self {
         Self { code, what: what.to_string(), choice }
     }
 
@@ -31,14 +31,20 @@ impl Mismatch {
         let lanes = lanes.map(|(progress, mark)| {
             format!("lane {} {} (record {})", progress.lane.lane(), mark.position, mark.ordinal)
         });
-        let reason = format!(
-            "{what}. The drain was at {}. `forebay checkpoint set --to {} --yes{}` {}. `forebay checkpoint show` lists all \
-             choices",
-            lanes.collect::<Vec<_>>().join(", "),
-            choice.name(),
-            DataDirFlag(data_dir),
-            consequence(*choice),
-        );
+        let lanes = lanes.collect::<Vec<_>>().join(", ");
+        let flag = DataDirFlag(data_dir);
+        let reason = match choice {
+            Some(choice) => format!(
+                "{what}. The drain was at {lanes}. `forebay checkpoint set --to {} --yes{flag}` {}. `forebay checkpoint show` \
+                 lists all choices",
+                choice.name(),
+                consequence(*choice),
+            ),
+            None => format!(
+                "{what}. If this directory was copied by mistake and took no push, stop its daemon and delete it. Else `forebay \
+                 wal fork{flag}` gives its log an id of its own and delivers what only this directory has"
+            ),
+        };
         HoldUp::new(code, &reason, WaitFor::Person)
     }
 }

@@ -6,6 +6,7 @@ use super::{
 };
 use crate::{
     drain::source::log_record::{LogRecord, RECORD_BYTES_MAX},
+    ids,
     letters::files::FileName,
     message::{CheckedMessage, TransactionKey},
     state::{
@@ -62,6 +63,8 @@ impl<'a> BatchRow<'a> {
 /// A record in a partition has a message, and has had its transaction key derived: both happen once, in
 /// [`Batch::new`] and before. So a row cannot fail to be encoded.
 pub(crate) struct Batch {
+    /// Random: it names this round in the checkpoint, in whatever transaction it is committed.
+    id: Uuid,
     /// In the order of their numbers.
     records: Vec<LogRecord>,
     outcomes: Vec<RowOutcome>,
@@ -107,6 +110,7 @@ impl Batch {
         }
         let groups = grouping.finish();
         Self {
+            id: ids::random(),
             records,
             outcomes,
             keys,
@@ -118,6 +122,11 @@ impl Batch {
             letters_file: None,
             sift: None,
         }
+    }
+
+    /// The id of the round.
+    pub(crate) fn id(&self) -> Uuid {
+        self.id
     }
 
     /// The records, in the order of their numbers.

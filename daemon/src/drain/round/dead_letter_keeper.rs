@@ -17,6 +17,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
+use uuid::Uuid;
 
 /// Least time between counts of the dead letters, which others put back or drop. It is less than the second after which an
 /// idle drain checks the connection, or only every other check would count.
@@ -28,6 +29,8 @@ const COUNT_TIMES: u32 = 100;
 /// The dead letters of one drainer's session.
 pub(crate) struct DeadLetterKeeper {
     log: Arc<LogView>,
+    /// Under which PostgreSQL knows the log.
+    log_id: Uuid,
     drain: Arc<DrainView>,
     files: LetterFiles,
     /// Quoted.
@@ -42,10 +45,18 @@ pub(crate) struct DeadLetterKeeper {
 }
 
 impl DeadLetterKeeper {
-    /// For the session of a drainer: letters go into the quoted `schema`, or into files in `wal_dir`.
-    pub(crate) fn new(log: Arc<LogView>, drain: Arc<DrainView>, wal_dir: &Path, schema: &str, drainer: usize) -> Self {
+    /// For the session of a drainer: letters of the log `log_id` go into the quoted `schema`, or into files in `wal_dir`.
+    pub(crate) fn new(
+        log: Arc<LogView>,
+        log_id: Uuid,
+        drain: Arc<DrainView>,
+        wal_dir: &Path,
+        schema: &str,
+        drainer: usize,
+    ) -> Self {
         Self {
             log,
+            log_id,
             drain,
             files: LetterFiles::below(wal_dir),
             schema: schema.to_owned(),
@@ -174,7 +185,7 @@ impl DeadLetterKeeper {
         /// Raises the errors of deferred checks here. At COMMIT they would pass for the refusal of a row.
         const CHECK: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED";
         conn.simple("SAVEPOINT letters").await?;
-        let outcome = match table::add(conn, &self.schema, self.log.id, letters).await {
+        let outcome = match table::add(conn, &self.schema, self.log_id.into_bytes(), letters).await {
             Ok(()) => conn.simple(CHECK).await.map(drop),
             refused => refused,
         };

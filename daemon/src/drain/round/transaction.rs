@@ -22,7 +22,7 @@ use super::{
     trial::Trial,
 };
 use crate::{
-    drain::checkpoint::{checkpoint_store::CheckpointStore, row::Checkpoint},
+    drain::checkpoint::{checkpoint_store::CheckpointStore, row::CheckpointRow},
     limits::{CAREFUL_ROUNDS, COPY_CHUNK_BYTES},
     postgres::remedy::may_be_about_a_row,
 };
@@ -48,7 +48,7 @@ pub(crate) struct SendMode {
 /// A round whose answer is outstanding.
 struct SentRound {
     /// Where it moves the checkpoint.
-    after: Checkpoint,
+    after: CheckpointRow,
     is_probing: bool,
     is_sifting: bool,
     /// `None` while a careful round waits for what it asked.
@@ -68,12 +68,12 @@ pub(crate) enum FirstAnswer {
     /// The rows are copied. The round needs only its COMMIT.
     Copied {
         /// Where the transaction moves the checkpoint.
-        after: Checkpoint,
+        after: CheckpointRow,
     },
     /// The batch has learned what a careful round asked. Dead letters and rows come next.
     Asked {
         /// Where the transaction moves the checkpoint.
-        after: Checkpoint,
+        after: CheckpointRow,
         /// Rows that PostgreSQL does not take are to be searched for first.
         is_sifting: bool,
     },
@@ -117,7 +117,7 @@ impl RoundTransaction {
         &mut self,
         conn: &mut Connection,
         store: &CheckpointStore,
-        after: Checkpoint,
+        after: CheckpointRow,
         batch: &Batch,
         mode: SendMode,
     ) -> Result<(), RoundError> {

@@ -2,11 +2,15 @@
 
 mod backend;
 mod local_state;
+mod ownership;
 mod plan;
 mod queue_list;
+mod rival;
 pub(super) mod session_error;
 
-use self::{local_state::LocalStateKeeper, plan::plan, queue_list::QueueList, session_error::SessionError};
+use self::{
+    local_state::LocalStateKeeper, ownership::Ownership, plan::plan, queue_list::QueueList, session_error::SessionError,
+};
 use crate::{
     drain::{
         checkpoint::{
@@ -15,7 +19,7 @@ use crate::{
             database_state::{self, DatabaseState},
             lane_views::{rewind, views},
             log_places::LogPlaces,
-            row::Checkpoint,
+            row::{Checkpoint, CheckpointRow},
         },
         round::{
             batch::Batch,
@@ -33,7 +37,10 @@ use crate::{
         predecessor::end_sessions,
         schema::{self, obstacle::SchemaObstacle, quoted},
     },
-    state::{database_id::DatabaseId, drain_view::DrainView, log_view::LogView, mark::Mark, place::Place},
+    state::{
+        database_id::DatabaseId, drain_view::DrainView, log_identity::LogIdentity, log_view::LogView, mark::Mark,
+        place::Place,
+    },
 };
 use forebay_pgwire::{Config, Connection, Error, PassFileWarning};
 use forebay_wal::layout::Layout;
@@ -42,17 +49,30 @@ use std::sync::{Arc, atomic::Ordering};
 /// The name of the session in `pg_stat_activity`, unless the URL gives another one.
 pub(super) const APPLICATION_NAME: &str = "forebay";
 
+/// What the sessions of one drainer work with.
+pub(crate) struct SessionContext {
+    pub(crate) settings: Arc<DrainSettings>,
+    pub(crate) log: Arc<LogView>,
+    pub(crate) drain: Arc<DrainView>,
+    pub(crate) identity: Arc<LogIdentity>,
+    /// The log's files.
+    pub(crate) layout: Layout,
+    pub(crate) drainer: usize,
+}
+
 /// An open session. [`begin`](Self::begin) comes first, then rounds.
 pub(crate) struct Session {
     conn: Connection,
     log: Arc<LogView>,
     drain: Arc<DrainView>,
+    identity: Arc<LogIdentity>,
     drainer: usize,
     /// Quoted.
     schema: String,
     /// Which database it is, if PostgreSQL tells.
     database: Option<DatabaseId>,
     checkpoint: CheckpointStore,
+    ownership: Ownership,
     partitions: PartitionRegistry,
     letters: DeadLetterKeeper,
     queues: QueueList,
@@ -73,13 +93,9 @@ impl Session {
     ///
     /// # Errors
     /// See [`SessionError`].
-    pub(crate) async fn open(
-        target: &Config,
-        settings: &DrainSettings,
-        log: &Arc<LogView>,
-        drain: &Arc<DrainView>,
-        drainer: usize,
-    ) -> Result<Self, SessionError> {
+    pub(crate) async fn open(target: &Config, context: &SessionContext) -> Result<Self, SessionError> {
+        let SessionContext { settings, log, drain, identity, layout, drainer } = context;
+        let drainer = *drainer;
         let mut target = target.clone();
         target.application_name.get_or_insert_with(|| APPLICATION_NAME.to_owned());
         let mut conn = connect::connect(&target, settings.statement_timeout).await?;
@@ -90,7 +106,7 @@ impl Session {
         // Another database is refused before anything is created in it.
         let database = database::identify(&mut conn).await?;
         if let Err(mismatch) = same_database(drain.local_state().and_then(|state| state.database), database) {
-            let choice = choice_in_other_database(&mut conn, settings, log, drain).await?;
+            let choice = choice_in_other_database(&mut conn, context).await?;
             return Err(SessionError::Checkpoint { mismatch, choice });
         }
         // A schema that has disappeared is not created again: whoever moved it may want to put it back.
@@ -100,7 +116,7 @@ impl Session {
         let migrate = settings.migrate && !drain.has_checkpoint.load(Ordering::Relaxed);
         schema::ensure(&mut conn, &settings.schema, migrate).await?;
         let schema = quoted(&settings.schema);
-        let checkpoint = CheckpointStore::prepare(&mut conn, &schema, log.id, drainer).await?;
+        let checkpoint = CheckpointStore::prepare(&mut conn, &schema, identity.log_id(), drainer).await?;
         let round = RoundTransaction::prepare(&mut conn, &schema).await?;
         let (wal_dir, is_list_needed) = (&settings.wal_dir, !settings.auto_create_queues);
         let mut queues = QueueList::new(Arc::clone(drain), &schema, is_list_needed);
@@ -110,11 +126,20 @@ impl Session {
             drainer,
             database,
             checkpoint,
+            ownership: Ownership::new(Arc::clone(identity), Arc::clone(log), layout.clone(), &schema),
             partitions: PartitionRegistry::new(&schema),
-            letters: DeadLetterKeeper::new(Arc::clone(log), Arc::clone(drain), wal_dir, &schema, drainer),
+            letters: DeadLetterKeeper::new(
+                Arc::clone(log),
+                identity.log_id(),
+                Arc::clone(drain),
+                wal_dir,
+                &schema,
+                drainer,
+            ),
             queues,
-            local_state: LocalStateKeeper::new(Arc::clone(log), Arc::clone(drain), wal_dir.clone(), database),
+            local_state: LocalStateKeeper::new(context, wal_dir.clone(), database),
             round,
+            identity: Arc::clone(identity),
             log: Arc::clone(log),
             drain: Arc::clone(drain),
             schema,
@@ -123,8 +148,9 @@ impl Session {
 
     /// Reads the checkpoint, or creates it if there is none.
     ///
-    /// First it ends the backend of the session before this one, and waits for a transaction that is still being decided: only
-    /// then is the checkpoint known. It also decides about files of dead letters whose transaction ended unseen.
+    /// First it sees whether the checkpoint is this data directory's. Then it ends the backend of the session before this one, and
+    /// waits for a transaction that is still being decided: only then is the checkpoint known. It also decides about files of dead
+    /// letters whose transaction ended unseen.
     ///
     /// `drainers` is the number of drainers at work; `None` for the first session of the process, which finds it out: `wanted`
     /// unless the checkpoints say otherwise.
@@ -132,19 +158,23 @@ impl Session {
     /// # Errors
     /// [`SessionError::Checkpoint`] if the checkpoint does not fit the log or the database; else those of PostgreSQL.
     pub(crate) async fn begin(&mut self, drainers: Option<usize>, wanted: usize) -> Result<Begun, SessionError> {
+        self.ownership.check(&mut self.conn, &self.checkpoint).await?;
         let only = drainers.map(|_| self.drainer as i32);
-        end_sessions(&mut self.conn, &self.schema, self.log.id, only).await?;
+        end_sessions(&mut self.conn, &self.schema, self.identity.log_id().into_bytes(), only).await?;
         // Before anything is concluded from a checkpoint.
         let row_database = self.checkpoint.database(&mut self.conn).await?;
         let local_state = self.drain.local_state();
         if local_state.as_ref().is_none_or(|state| state.database.is_none())
             && let Err(mismatch) = same_database(row_database, self.database)
         {
-            return Err(SessionError::Checkpoint { mismatch, choice: Place::Database });
+            return Err(SessionError::Checkpoint { mismatch, choice: Some(Place::Database) });
         }
         let drainers = match drainers {
             Some(drainers) => drainers,
-            None => plan(&mut self.conn, &self.checkpoint, &self.letters, &self.log, wanted).await?,
+            None => {
+                let Self { conn, checkpoint, ownership, letters, log, .. } = self;
+                plan(conn, checkpoint, ownership, letters, log, wanted).await?
+            }
         };
         let rows = self.checkpoint.count(&mut self.conn).await?;
         if rows == 0 && self.drainer > 0 {
@@ -155,14 +185,19 @@ impl Session {
             return Err(CheckpointMismatch::RowCount { rows, drainers }.into());
         }
         let is_known = self.drain.is_checkpoint_known();
-        let found = CheckpointMatch::find(row.as_ref(), &views(&self.log, self.drainer), is_known)?;
-        if row.is_none() {
-            let has_messages = database_state::has_messages(&mut self.conn, &self.schema).await?;
-            found.check_emptied(&views(&self.log, self.drainer), has_messages)?;
-        }
+        let found = match &row {
+            Some(row) => self.ownership.judge(&mut self.conn, self.drainer, row).await?,
+            None => {
+                let views = views(&self.log, &self.identity, self.drainer);
+                let found = CheckpointMatch::find(None, &views, is_known)?;
+                let has_messages = database_state::has_messages(&mut self.conn, &self.schema).await?;
+                found.check_emptied(&views, has_messages)?;
+                found
+            }
+        };
         rewind(&self.log, self.drainer, &found)?;
         let row = match row {
-            Some(row) => row,
+            Some(row) => self.ownership.claim(&mut self.conn, &self.checkpoint, self.drainer, row).await?,
             None => self.create_checkpoint(drainers, &found.marks, is_known).await?,
         };
         self.checkpoint.begin(row);
@@ -171,7 +206,8 @@ impl Session {
         }
         backend::register(&mut self.conn, &self.checkpoint).await?;
         self.drain.has_checkpoint.store(true, Ordering::Relaxed);
-        self.letters.settle_unseen(self.drainer, self.checkpoint.committed_row(), !found.rewound.is_empty());
+        let committed = &self.checkpoint.committed_row().checkpoint;
+        self.letters.settle_unseen(self.drainer, committed, !found.rewound.is_empty());
         self.letters.count(&mut self.conn).await?;
         Ok(Begun { drainers, marks: found.marks })
     }
@@ -181,13 +217,17 @@ impl Session {
         drainers: usize,
         marks: &[Mark],
         is_known: bool,
-    ) -> Result<Checkpoint, Error> {
+    ) -> Result<CheckpointRow, SessionError> {
         if !is_known && marks.iter().any(|mark| mark.ordinal > 0) {
             tracing::warn!("this database has no checkpoint of the log, of which a part was drained elsewhere");
         }
-        let row = Checkpoint::of(&self.log.lanes, marks);
-        self.checkpoint.insert(&mut self.conn, drainers, &row).await?;
-        Ok(row)
+        let (owner, round) = self.ownership.claimer()?;
+        let checkpoint = Checkpoint::of(&self.log.lanes, marks);
+        let row = CheckpointRow { checkpoint, incarnation: Some(owner.incarnation), round: Some(round) };
+        match self.checkpoint.insert(&mut self.conn, &owner, drainers, &row).await? {
+            true => Ok(row),
+            false => Err(SessionError::ClaimLost),
+        }
     }
 
     /// Whether the connection is of no more use. That is not known while answers are outstanding.
@@ -200,9 +240,10 @@ impl Session {
         self.conn.pass_file_warning()
     }
 
-    /// Whether the checkpoint's row says that everything up to `marks` is done: what a COMMIT without an answer came to.
-    pub(crate) fn has_reached(&self, marks: &[Mark]) -> bool {
-        *self.checkpoint.committed_row() == Checkpoint::of(&self.log.lanes, marks)
+    /// Whether `batch` is the last round that was committed: what a COMMIT without an answer came to. Only the round's own id
+    /// tells: another round may have come to the same place.
+    pub(crate) fn has_committed(&self, batch: &Batch) -> bool {
+        self.checkpoint.committed_row().round == Some(batch.id())
     }
 
     /// Checks an idle connection, and reads what others changed in the database.
@@ -249,7 +290,12 @@ impl Session {
         for (progress, mark) in self.log.lanes.iter().zip(batch.after()) {
             progress.set_reachable(mark.position);
         }
-        let after = Checkpoint::of(&self.log.lanes, batch.after());
+        let after = CheckpointRow {
+            checkpoint: Checkpoint::of(&self.log.lanes, batch.after()),
+            incarnation: Some(self.identity.incarnation()),
+            round: Some(batch.id()),
+        };
+        self.identity.add_round(batch.id());
         self.round.send(&mut self.conn, &self.checkpoint, after, batch, mode).await
     }
 
@@ -347,30 +393,26 @@ impl Session {
 
 /// Where the drain should continue in a database into which the log was not drained: at its checkpoint, if that is a place of
 /// the log, as after a move with all data.
-async fn choice_in_other_database(
-    conn: &mut Connection,
-    settings: &DrainSettings,
-    log: &LogView,
-    drain: &DrainView,
-) -> Result<Place, Error> {
-    let state = match DatabaseState::read(conn, &settings.schema, log.id).await {
+async fn choice_in_other_database(conn: &mut Connection, context: &SessionContext) -> Result<Option<Place>, Error> {
+    let SessionContext { settings, log, drain, identity, layout, .. } = context;
+    let state = match DatabaseState::read(conn, &settings.schema, identity.log_id()).await {
         Err(error) if error.ends_connection() => return Err(error),
         Err(error) => {
             tracing::debug!(%error, "the other database does not show a checkpoint");
-            return Ok(Place::Mismatch);
+            return Ok(Some(Place::Mismatch));
         }
         Ok(state) => state,
     };
     if state.rows.is_empty() {
-        return Ok(Place::Mismatch);
+        return Ok(Some(Place::Mismatch));
     }
-    let places = LogPlaces::of(log, drain, &Layout::new(&settings.wal_dir));
+    let places = LogPlaces::of(log, drain, identity, layout);
     Ok(match places.map(|places| places.judge(&state)) {
-        Ok(Ok(())) => Place::Database,
+        Ok(Ok(())) => Some(Place::Database),
         Ok(Err(mismatch)) => mismatch.choice(),
         Err(error) => {
             tracing::debug!(%error, "the oldest record of the log is not known");
-            Place::Mismatch
+            Some(Place::Mismatch)
         }
     })
 }

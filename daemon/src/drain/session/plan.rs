@@ -4,14 +4,14 @@
 //! drainers. So the number changes only at a start at which all drainers are equally far: after every orderly shutdown, and
 //! shortly after the last message. Otherwise it stays what it was, with a line in the log.
 
-use super::session_error::SessionError;
+use super::{ownership::Ownership, session_error::SessionError};
 use crate::{
     drain::{
         checkpoint::{
-            checkpoint_match::{CheckpointMatch, CheckpointMismatch},
+            checkpoint_match::CheckpointMismatch,
             checkpoint_store::CheckpointStore,
-            lane_views::{rewind, set_drained, views},
-            row::Checkpoint,
+            lane_views::{rewind, set_drained},
+            row::CheckpointRow,
         },
         round::dead_letter_keeper::DeadLetterKeeper,
     },
@@ -19,7 +19,7 @@ use crate::{
 };
 use forebay_pgwire::Connection;
 
-/// Finds out how many drainers there are and how far each is. Takes back from the log what a database that went back in time
+/// Finds out how many drainers there are and how far each is, and takes their checkpoints. Takes back from the log what a database that went back in time
 /// lost. No drainer is at work yet.
 ///
 /// # Errors
@@ -27,11 +27,12 @@ use forebay_pgwire::Connection;
 pub(super) async fn plan(
     conn: &mut Connection,
     store: &CheckpointStore,
+    ownership: &Ownership,
     letters: &DeadLetterKeeper,
     log: &LogView,
     wanted: usize,
 ) -> Result<usize, SessionError> {
-    let rows = store.lock_all(conn).await?;
+    let mut rows = store.lock_all(conn).await?;
     if rows.is_empty() {
         set_drainers(log, wanted);
         return Ok(wanted);
@@ -43,21 +44,28 @@ pub(super) async fn plan(
     // All of them before anything follows from one.
     let mut matches = Vec::new();
     for (drainer, (_, row)) in rows.iter().enumerate() {
-        matches.push(CheckpointMatch::find(Some(row), &views(log, drainer), true)?);
+        matches.push(ownership.judge(conn, drainer, row).await?);
     }
     for (drainer, found) in matches.iter().enumerate() {
         rewind(log, drainer, found)?;
     }
     set_drainers(log, drainers);
     for (drainer, ((_, row), found)) in rows.iter().zip(&matches).enumerate() {
-        letters.settle_unseen(drainer, row, !found.rewound.is_empty());
+        letters.settle_unseen(drainer, &row.checkpoint, !found.rewound.is_empty());
         set_drained(log, drainer, &found.marks);
+    }
+    // Once all fit: a directory that is refused for one of them takes none.
+    for (drainer, (_, row)) in rows.iter_mut().enumerate() {
+        *row = ownership.claim(conn, store, drainer, row.clone()).await?;
     }
     if drainers == wanted {
         return Ok(wanted);
     }
     let (_, first) = &rows[0];
-    if rows.iter().any(|(_, row)| row.lanes != first.lanes || row.ordinals != first.ordinals) {
+    let differs = |(_, row): &(i32, CheckpointRow)| {
+        row.checkpoint.lanes != first.checkpoint.lanes || row.checkpoint.ordinals != first.checkpoint.ordinals
+    };
+    if rows.iter().any(differs) {
         tracing::warn!(
             drainers,
             wanted,
@@ -66,8 +74,8 @@ pub(super) async fn plan(
         );
         return Ok(drainers);
     }
-    match change_number(conn, store, drainers, wanted, first).await {
-        Err(error) if error.db_error().is_some() => {
+    match change_number(conn, store, ownership, drainers, wanted, first).await {
+        Err(SessionError::Postgres(error)) if error.db_error().is_some() => {
             tracing::warn!(drainers, wanted, %error, "the number of drain connections stays what it was");
             return Ok(drainers);
         }
@@ -86,12 +94,17 @@ fn set_drainers(log: &LogView, drainers: usize) {
 async fn change_number(
     conn: &mut Connection,
     store: &CheckpointStore,
+    ownership: &Ownership,
     before: usize,
     wanted: usize,
-    row: &Checkpoint,
-) -> Result<(), forebay_pgwire::Error> {
+    row: &CheckpointRow,
+) -> Result<(), SessionError> {
     match before < wanted {
-        true => store.insert(conn, wanted, row).await,
-        false => store.keep_first(conn, wanted).await,
-    }
+        true => store.insert(conn, &ownership.claimer()?.0, wanted, row).await?,
+        false => {
+            store.keep_first(conn, wanted).await?;
+            true
+        }
+    };
+    Ok(())
 }

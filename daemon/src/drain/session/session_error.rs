@@ -20,13 +20,14 @@ pub(crate) enum SessionError {
         /// The database's encoding.
         encoding: String,
     },
-    /// The checkpoint does not fit the log, or the database is another one. Next step: `forebay checkpoint set`.
+    /// The checkpoint does not fit the log, or the database is another one. Next step: `forebay checkpoint set`, or for a copy
+    /// `forebay wal fork`.
     #[error("{mismatch}")]
     Checkpoint {
         /// What does not fit.
         mismatch: CheckpointMismatch,
         /// Where the drain should continue if neither can be brought back.
-        choice: Place,
+        choice: Option<Place>,
     },
     /// The schema into which the log was drained is gone. Next step: rename it back, or `forebay checkpoint set`.
     #[error(
@@ -36,6 +37,12 @@ pub(crate) enum SessionError {
         /// Its name.
         schema: String,
     },
+    /// Somebody else changed the checkpoint while it was being taken. Next step: read it again.
+    #[error("somebody else changed the checkpoint while this daemon took it")]
+    ClaimLost,
+    /// The data directory could not note that PostgreSQL names it. Next step: make room on its disk.
+    #[error("the data directory's incarnation could not be written down: {0}")]
+    NotNamed(std::io::Error),
     /// The first drainer has not created the checkpoints yet. Next step: wait for it.
     #[error("the first drainer has not created the checkpoints yet")]
     NoCheckpoint,
