@@ -36,6 +36,10 @@ what is lost before a torn group is not told | recovery/progress.rs | if first.o
 the header of a cut segment's successor is read once | reader.rs | Ok(None) => read(), | Ok(None) if segment == u64::MAX => read(),
 a damaged segment is used again | segments.rs | if state.is_damaged { | if state.is_damaged && state.length_bytes == 0 {
 a file of another length is no damage | recovery/segment_scan.rs | header.segment_bytes != length_bytes | header.segment_bytes != length_bytes && length_bytes > 1 << 40
+the end of a segment that was given up is not read | reader.rs | let end = self.segment_end(segment)?.map_or(open.length, \|end\| end.min(open.length)); | let end = open.length;
+recovery passes over the end of a segment that was given up | recovery/segment_scan.rs | .min(end), | .min(end.max(u32::MAX)),
+a segment that was given up is forgotten with the machine | segments.rs | segments.storage.sync_dir(&lane_dir).map_err(LogError::io("sync", lane_dir)) | Ok(drop(lane_dir))
+behind a segment that was given up numbers start anew | segments.rs | if recovered.tail_header.is_some() \|\| is_behind_end { | if recovered.tail_header.is_some() \|\| is_behind_end && lane == u16::MAX {
 END
 )
 
