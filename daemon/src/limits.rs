@@ -89,6 +89,10 @@ pub const MEMORY_REFUSED_LOGGED: Duration = Duration::from_secs(60);
 /// Largest body of a request that has no use for one. It is thrown away; more is refused.
 pub const UNWANTED_BODY_BYTES_MAX: u64 = 64 << 10;
 
+/// A larger body may hold so many messages that the list of them is several times as large. It is not carried out while more
+/// memory is held than may be.
+pub const LISTED_BODY_BYTES: usize = 4 << 10;
+
 /// Bytes of replies that a pass over the requests at hand writes before they leave, and of the largest reply that it writes at
 /// once. Larger ones wait until there is memory for them.
 pub const REPLY_SMALL_BYTES: usize = 8 << 10;
