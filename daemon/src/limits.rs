@@ -75,7 +75,7 @@ pub const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
 pub const MEMORY_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// The time over which the pace of a connection is measured that holds memory. On most ways a lost packet is sent again within it.
-pub const PACE_PERIOD: Duration = Duration::from_millis(500);
+pub const PACE_PERIOD: Duration = Duration::from_secs(1);
 
 /// While others wait for memory, a connection must move one in so many of the bytes that it holds each second.
 pub const PACE_SHARE: u64 = 10;
