@@ -1,6 +1,7 @@
 """Slow clients and those who push beside them; see slow-clients.sh, which starts the daemon and this."""
 
 import argparse
+import multiprocessing
 import os
 import resource
 import socket
@@ -74,11 +75,17 @@ class Slow:
             return True
 
 
-class SlowClients(threading.Thread):
-    """All of them, in a thread of their own."""
+class SlowClients(multiprocessing.Process):
+    """All of them, in a process of their own: they do not slow those down who push."""
+
+    CONNECTIONS = 4 + 24 + 200
 
     def __init__(self, port):
         super().__init__(daemon=True)
+        self.port, self.is_over, self.cuts = port, multiprocessing.Event(), multiprocessing.Queue()
+        self.start()
+
+    def begin(self, port):
         plain = b"x" * 60_000
         held = request("POST", "/push/held", AUTHORIZATION, b'"' + b"a" * (HELD_BYTES - 2) + b'"', HELD_BYTES - 9_500_000)
         lines = request("POST", "/push/deaf", AUTHORIZATION + "Content-Type: application/x-ndjson\r\n", b"1\n" * 10_000)
@@ -95,17 +102,16 @@ class SlowClients(threading.Thread):
         self.holders = [Slow(port, held, b"a" * 2048) for _ in range(4)]
         self.others = [Slow(port, lines * 6) for _ in range(24)]
         self.others += [Slow(port, without_a_token[n % len(without_a_token)]) for n in range(200)]
-        self.is_over = False
-        self.start()
 
     def run(self):
-        while not self.is_over:
+        self.begin(self.port)
+        while not self.is_over.is_set():
             began = time.monotonic()
             for slow in self.holders:
                 if slow.is_refused():
                     slow.socket.close()
                     slow.begin()
-            while time.monotonic() < began + 1 and not self.is_over:
+            while time.monotonic() < began + 1 and not self.is_over.is_set():
                 for slow in self.holders + self.others:
                     if slow.left:
                         slow.go_on()
@@ -113,12 +119,13 @@ class SlowClients(threading.Thread):
             for slow in self.holders + self.others:
                 slow.go_on()
 
+        self.cuts.put((sum(slow.cuts for slow in self.holders), sum(slow.cuts for slow in self.others)))
+
     def end(self):
-        self.is_over = True
+        self.is_over.set()
+        cuts = self.cuts.get(timeout=30)
         self.join()
-        for slow in self.holders + self.others:
-            slow.socket.close()
-        return sum(slow.cuts for slow in self.holders), sum(slow.cuts for slow in self.others)
+        return cuts
 
 
 class Pusher(threading.Thread):
@@ -187,7 +194,7 @@ def main():
             refusals += wrong
             peaks.append(peak)
             if slow:
-                connections = len(slow.holders + slow.others)
+                connections = SlowClients.CONNECTIONS
                 holders, others = slow.end()
                 print(f"part {part}: holders were cut {holders} times, the others {others} times", file=sys.stderr)
                 time.sleep(1)

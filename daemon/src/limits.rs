@@ -75,7 +75,7 @@ pub const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
 pub const MEMORY_WAIT_MAX: Duration = Duration::from_secs(20);
 
 /// The time over which the pace of a connection is measured that holds memory. On most ways a lost packet is sent again within it.
-pub const PACE_PERIOD: Duration = Duration::from_millis(500);
+pub const PACE_PERIOD: Duration = Duration::from_secs(1);
 
 /// While others wait for memory, a connection must move one in so many of the bytes that it holds each second.
 pub const PACE_SHARE: u64 = 10;
@@ -88,6 +88,10 @@ pub const MEMORY_REFUSED_LOGGED: Duration = Duration::from_secs(60);
 
 /// Largest body of a request that has no use for one. It is thrown away; more is refused.
 pub const UNWANTED_BODY_BYTES_MAX: u64 = 64 << 10;
+
+/// A larger body may hold so many messages that the list of them is several times as large. It is not carried out while more
+/// memory is held than may be.
+pub const LISTED_BODY_BYTES: usize = 4 << 10;
 
 /// Bytes of replies that a pass over the requests at hand writes before they leave, and of the largest reply that it writes at
 /// once. Larger ones wait until there is memory for them.

@@ -206,7 +206,12 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
             && !takes_lines
             && self.exchange.buffer.len() as u64 >= length
         {
-            // It is here, and waits for room in the log.
+            // It is here, and waits for room in the log, or for memory.
+            if self.server.budget.is_overdrawn()
+                && let Err(refusal) = self.exchange.keep_more(length as usize).await
+            {
+                return Ok(self.refuse(&refusal));
+            }
             let mut buffer = std::mem::take(&mut self.exchange.buffer);
             self.exchange.watch().go_on(Phase::Busy);
             let reply = self.server.api.dispatch(&head, found, grant, &buffer[..length as usize]).await;

@@ -287,7 +287,10 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
         if self.out.is_empty() {
             return Ok(());
         }
-        self.keep(self.kept_bytes);
+        let is_small = self.out.capacity() <= REPLY_SMALL_BYTES;
+        if !is_small {
+            self.keep(self.kept_bytes);
+        }
         let out = std::mem::take(&mut self.out);
         self.watch.begin(Phase::Writing, self.server.now_ms());
         let (written, mut out) = if out.len() <= READ_BUFFER_KEPT_BYTES {
@@ -300,10 +303,11 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
         self.watch.go_on(Phase::Busy);
         self.waits_for = None;
         out.clear();
-        if out.capacity() <= REPLY_SMALL_BYTES {
+        if is_small {
             self.out = out;
+        } else {
+            self.keep(self.kept_bytes);
         }
-        self.keep(self.kept_bytes);
         Ok(())
     }
 

@@ -11,7 +11,7 @@ use crate::{
         sink::Discard,
     },
     ingest::Ticket,
-    limits::{PIPELINED_MAX, REPLY_SMALL_BYTES},
+    limits::{LISTED_BODY_BYTES, PIPELINED_MAX, REPLY_SMALL_BYTES},
     panics::panic_if_planted,
 };
 
@@ -79,7 +79,7 @@ impl<'c> Requests<'c> {
 
     /// Takes all complete requests at the start of `buffer`, and appends the replies that are known to `out`. If the request
     /// that `started` is at the start of the buffer, its body is complete. `None`: that request has to wait for room in the
-    /// log, and nothing was done.
+    /// log, or for memory, and nothing was done.
     pub(super) fn pass<'b>(
         &mut self,
         buffer: &'b [u8],
@@ -92,7 +92,7 @@ impl<'c> Requests<'c> {
             assert!(total_bytes <= buffer.len(), "the body was read to its end");
             let head = started.head.head();
             let body = &buffer[head.head_len..total_bytes];
-            let reply = self.server.api.dispatch_now(&head, &started.found.borrowed(), &started.grant, body)?;
+            let reply = self.dispatch_now(&head, &started.found.borrowed(), &started.grant, body)?;
             pass.consumed = total_bytes;
             if self.answer(reply, self.current(started.options), &mut pass, out) {
                 pass.next = NextStep::Close;
@@ -148,11 +148,25 @@ impl<'c> Requests<'c> {
             None => return Some(NextStep::TakeBody(proceed(&head, found, grant, options, remaining))),
         };
         let body = if is_used { &remaining[head.head_len..total_bytes] } else { &[] };
-        let Some(reply) = self.server.api.dispatch_now(&head, &found, &grant, body) else {
+        let Some(reply) = self.dispatch_now(&head, &found, &grant, body) else {
             return Some(NextStep::TakeBody(proceed(&head, found, grant, options, remaining)));
         };
         pass.consumed += total_bytes;
         self.answer(reply, options, pass, out).then_some(NextStep::Close)
+    }
+
+    /// Carries a request out, unless it has to wait for room in the log, or its answer for memory: `None` then.
+    fn dispatch_now<'b>(
+        &self,
+        head: &Head<'b>,
+        found: &RouteMatch<'b>,
+        grant: &Grant,
+        body: &'b [u8],
+    ) -> Option<Reply<'b>> {
+        if body.len() > LISTED_BODY_BYTES && self.server.budget.is_overdrawn() {
+            return None;
+        }
+        self.server.api.dispatch_now(head, found, grant, body)
     }
 
     /// What a request asks for, and what its sender may do, if it may proceed.

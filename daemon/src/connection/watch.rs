@@ -1,7 +1,10 @@
 //! What the sweep knows of each connection, and when it ends what takes too long. No request has a timer.
 
 use crate::{
-    limits::{ANSWER_TIMEOUT, BODY_BYTES_PER_S_MIN, BUFFER_KEPT, LINGER, LINGER_SILENCE, PACE_PERIOD, PACE_SHARE},
+    limits::{
+        ANSWER_TIMEOUT, BODY_BYTES_PER_S_MIN, BUFFER_KEPT, CONNECTION_SWEEP_INTERVAL, LINGER, LINGER_SILENCE,
+        PACE_PERIOD, PACE_SHARE,
+    },
     memory::Holding,
     rt::{Interrupter, ShutdownHandle},
 };
@@ -93,10 +96,15 @@ impl Pace {
     }
 
     fn measure(&self, now_ms: u64) {
-        let elapsed_ms = now_ms.saturating_sub(self.since_ms.get());
-        if u128::from(elapsed_ms) >= PACE_PERIOD.as_millis() {
-            self.bytes_per_s.set(Some(self.bytes.take() * 1000 / elapsed_ms));
-            self.since_ms.set(now_ms);
+        let elapsed = Duration::from_millis(now_ms.saturating_sub(self.since_ms.get()));
+        if elapsed < PACE_PERIOD {
+            return;
+        }
+        let bytes = self.bytes.take();
+        self.since_ms.set(now_ms);
+        // A longer period says that the core had no time to read: that is not the client's.
+        if elapsed < PACE_PERIOD + 2 * CONNECTION_SWEEP_INTERVAL {
+            self.bytes_per_s.set(Some(bytes * 1000 / elapsed.as_millis() as u64));
         }
     }
 }

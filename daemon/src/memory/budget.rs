@@ -16,7 +16,8 @@ use std::{
 
 /// The budget of one core.
 ///
-/// Invariant: what is held is at most `max_bytes`, but for what was allocated before it was counted ([`Held::note`]).
+/// Invariant: what is held is at most `max_bytes`, but for what was allocated before it was counted ([`Held::note`]): the list of
+/// what a push has put into the log. While there is too much of that, no further large push is carried out.
 pub struct Budget {
     max_bytes: usize,
     /// How long a body waits at most.
@@ -94,6 +95,12 @@ impl Budget {
     #[must_use]
     pub fn hold<'b>(&'b self, holding: &'b Holding) -> Held<'b> {
         Held { budget: self, holding }
+    }
+
+    /// Whether more is held than may be.
+    #[must_use]
+    pub fn is_overdrawn(&self) -> bool {
+        self.held_bytes.get() > self.max_bytes
     }
 
     /// Moves the clock: those who wait see whether their time is over.

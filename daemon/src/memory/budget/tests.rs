@@ -128,6 +128,21 @@ fn whoever_waits_too_long_is_told_and_one_that_leaves_makes_way() {
 }
 
 #[test]
+fn what_is_there_already_is_counted_and_nobody_gets_more_until_it_is_gone() {
+    let budget = budget();
+    let holdings: [Holding; 2] = Default::default();
+    let [mut one, mut other] = holdings.each_ref().map(|holding| budget.hold(holding));
+    one.note(32 * MIB + CONNECTION_FREE_BYTES);
+    assert!(!budget.is_overdrawn());
+    one.note(33 * MIB + CONNECTION_FREE_BYTES);
+    assert!(budget.is_overdrawn());
+    let mut waits = pin!(other.grow_to(CONNECTION_FREE_BYTES + 1, Need::Body));
+    assert!(poll(waits.as_mut()).is_pending());
+    one.note(0);
+    assert!(!budget.is_overdrawn() && poll(waits.as_mut()).is_ready());
+}
+
+#[test]
 fn one_that_waits_and_is_refused_finds_out_and_an_answer_waits_as_long_as_it_takes() {
     let budget = budget();
     let holdings: [Holding; 3] = Default::default();
