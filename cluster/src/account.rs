@@ -1,11 +1,15 @@
 //! The account that PostgreSQL runs as.
 
 use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, chown};
+use std::io::{self, ErrorKind};
 use std::path::Path;
 
+use forebay_os::dir::Dir;
+use forebay_os::rights::{self, Ids};
+use rustix::process::{Gid, Uid};
+
 use crate::error::{ClusterError, IoContext};
+use crate::layout::PGDATA;
 
 /// The account that runs the server and owns its files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,21 +23,34 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// If `pgdata` exists, its owner, so that a cluster keeps its account. Otherwise this process's own account; but
+    /// If `pgdata` exists in the directory of a cluster, its owner, so that a cluster keeps its account. Otherwise this process's own account; but
     /// PostgreSQL refuses to run as root, so for root it is `postgres`, else `nobody`.
     ///
     /// # Errors
     /// [`ClusterError::WrongOwner`] if `pgdata` belongs to root or, unless we are root, to another account;
     /// [`ClusterError::NoAccount`] if root finds neither account; [`ClusterError::Io`] if
     /// the owner cannot be determined.
-    pub(crate) fn choose(pgdata: &Path) -> Result<Self, ClusterError> {
+    pub(crate) fn choose(root: &Dir) -> Result<Self, ClusterError> {
+        let pgdata = root.path().join(PGDATA);
+        let owner = match root.stat(PGDATA) {
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            stat => stat.map(|stat| Some((stat.st_uid, stat.st_gid))).context("looking at", &pgdata)?,
+        };
+        Self::of_owner(owner, &pgdata)
+    }
+
+    /// The account for a new cluster.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoAccount`].
+    pub(crate) fn of_a_new_cluster() -> Result<Self, ClusterError> {
+        Self::of_owner(None, Path::new(PGDATA))
+    }
+
+    fn of_owner(owner: Option<(u32, u32)>, pgdata: &Path) -> Result<Self, ClusterError> {
         let euid = rustix::process::geteuid().as_raw();
         let egid = rustix::process::getegid().as_raw();
         let passwd = read_passwd();
-        let owner = match fs::symlink_metadata(pgdata) {
-            Err(error) if error.kind() == ErrorKind::NotFound => None,
-            meta => meta.map(|meta| Some((meta.uid(), meta.gid()))).context("looking at", pgdata)?,
-        };
         let (uid, gid) = match owner {
             Some((uid, gid)) if uid != 0 && (euid == 0 || uid == euid) => (uid, gid),
             Some((owner_uid, _)) => return Err(ClusterError::WrongOwner { dir: pgdata.to_owned(), owner_uid }),
@@ -47,12 +64,22 @@ impl Account {
         Ok(Self { uid, gid, name, switched: uid != euid })
     }
 
-    /// Makes the account the owner of `path`. Does nothing if the account is this process's own.
-    pub(crate) fn give(&self, path: &Path) -> Result<(), ClusterError> {
+    /// Makes the account the owner of a file or directory. Does nothing if the account is this process's own.
+    pub(crate) fn give(&self, file: impl std::os::fd::AsFd, path: &Path) -> Result<(), ClusterError> {
         if self.switched {
-            chown(path, Some(self.uid), Some(self.gid)).context("changing the owner of", path)?;
+            let given = rustix::fs::fchown(file, Some(Uid::from_raw(self.uid)), Some(Gid::from_raw(self.gid)));
+            given.map_err(io::Error::from).context("changing the owner of", path)?;
         }
         Ok(())
+    }
+
+    /// Does `work` with the account's rights and no others. What the account owns is used so: it could have put something
+    /// there that leads root astray.
+    ///
+    /// # Errors
+    /// Those of the system when this process may not act as the account.
+    pub(crate) fn act<T: Send>(&self, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+        if self.switched { rights::as_account(Ids { uid: self.uid, gid: self.gid }, work) } else { Ok(work()) }
     }
 }
 
@@ -94,9 +121,9 @@ mod tests {
 
     #[test]
     fn postgresql_is_never_run_as_root() {
-        let account = Account::choose(Path::new("/nonexistent/pgdata")).unwrap();
-        assert_ne!(account.uid, 0);
-        // Root owns `/`, and PostgreSQL cannot run as root, whichever account the test runs as.
-        assert!(matches!(Account::choose(Path::new("/")), Err(ClusterError::WrongOwner { owner_uid: 0, .. })));
+        assert_ne!(Account::of_a_new_cluster().unwrap().uid, 0);
+        // PostgreSQL cannot run as root, whichever account the test runs as.
+        let of_root = Account::of_owner(Some((0, 0)), Path::new("/"));
+        assert!(matches!(of_root, Err(ClusterError::WrongOwner { owner_uid: 0, .. })));
     }
 }

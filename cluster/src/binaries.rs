@@ -2,9 +2,11 @@
 
 use std::env;
 use std::fs;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::account::Account;
 use crate::error::ClusterError;
 use crate::limits::{MAX_MAJOR, MIN_MAJOR};
 
@@ -73,6 +75,7 @@ fn newest(found: &[Binaries]) -> Binaries {
 /// All usable binaries, at least one, the preferred directory first.
 fn find_all() -> Result<Vec<Binaries>, ClusterError> {
     let searched = search_path();
+    let account = Account::of_a_new_cluster()?;
     let mut found = Vec::new();
     let mut unsupported = None;
     for place in &searched {
@@ -82,7 +85,7 @@ fn find_all() -> Result<Vec<Binaries>, ClusterError> {
         let Some(dir) = real.as_deref().and_then(Path::parent).filter(|dir| dir.join("initdb").is_file()) else {
             continue;
         };
-        match inspect(dir) {
+        match inspect(dir, &account) {
             Ok(binaries) => found.push(binaries),
             Err(error) => unsupported = Some(error),
         }
@@ -117,13 +120,14 @@ fn search_path() -> Vec<PathBuf> {
     dirs
 }
 
-/// Runs `postgres --version` in `dir`.
-fn inspect(dir: &Path) -> Result<Binaries, ClusterError> {
+/// Runs `postgres --version` in `dir`, as the account that would run the server.
+fn inspect(dir: &Path, account: &Account) -> Result<Binaries, ClusterError> {
     let binary = dir.join("postgres");
-    let output = Command::new(&binary)
-        .arg("--version")
-        .output()
-        .map_err(|source| ClusterError::io("running", &binary, source))?;
+    let mut command = Command::new(&binary);
+    if account.switched {
+        command.uid(account.uid).gid(account.gid).current_dir("/");
+    }
+    let output = command.arg("--version").output().map_err(|source| ClusterError::io("running", &binary, source))?;
     let printed = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     match parse_version(&printed) {
         Some((major, version)) if (MIN_MAJOR..=MAX_MAJOR).contains(&major) => {
@@ -168,7 +172,7 @@ mod tests {
         let script = dir.join("postgres");
         fs::write(&script, "#!/bin/sh\necho 'postgres (PostgreSQL) 12.4'\n").unwrap();
         fs::set_permissions(&script, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let error = inspect(&dir).unwrap_err();
+        let error = inspect(&dir, &Account::of_a_new_cluster().unwrap()).unwrap_err();
         fs::remove_dir_all(&dir).unwrap();
         assert!(
             matches!(error, ClusterError::UnsupportedVersion { ref found, .. } if found.contains("12.4")),

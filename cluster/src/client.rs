@@ -21,6 +21,9 @@ const MAINTENANCE_DATABASE: &str = "postgres";
 /// SQLSTATE `duplicate_database`.
 const DUPLICATE_DATABASE: &str = "42P04";
 
+/// SQLSTATE `invalid_authorization_specification`: a log-in as a role that does not exist.
+const NO_SUCH_ROLE: &str = "28000";
+
 /// What a server answers to a log-in.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -51,28 +54,74 @@ pub(crate) fn ping(layout: &Layout, user: &str) -> Result<Answer, ClusterError> 
     }
 }
 
-/// Creates `database`, owned by `user`, unless it exists.
+/// Creates `role`, which is no superuser, and `database`, which belongs to it, unless they exist. If they are one role, the
+/// superuser creates the database.
 ///
 /// # Errors
 /// [`ClusterError::Refused`] with the server's error, [`ClusterError::Client`] if the server cannot be reached,
 /// [`ClusterError::Io`] as [`ping`].
-pub(crate) fn create_database(layout: &Layout, user: &str, database: &str) -> Result<(), ClusterError> {
-    run(layout, async || create_if_missing(layout, user, database).await)?.map_err(ClusterError::client)
+pub(crate) fn create_role_and_database(
+    layout: &Layout,
+    (superuser, role): (&str, &str),
+    database: &str,
+) -> Result<(), ClusterError> {
+    run(layout, async || {
+        if role != superuser {
+            create_role(layout, superuser, role, database).await?;
+        }
+        create_database(layout, role, database).await
+    })?
+    .map_err(ClusterError::client)
 }
 
-async fn create_if_missing(layout: &Layout, user: &str, database: &str) -> Result<(), Error> {
-    match Connection::connect(&config(layout, user, database, PING_TIMEOUT)).await {
+/// Creates the role unless it exists. In a cluster of an earlier release `role` is the superuser that `initdb` made: that one
+/// gets another name, and what it owns of the database goes to the new role.
+async fn create_role(layout: &Layout, superuser: &str, role: &str, database: &str) -> Result<(), Error> {
+    match Connection::connect(&config(layout, role, database, CREATE_DATABASE_TIMEOUT)).await {
+        Ok(mut connection) => connection.simple(&demotion(superuser, role, database)).await.map(drop),
+        Err(error) if error.sqlstate() == Some(SqlState::INVALID_CATALOG_NAME) => {
+            let config = config(layout, role, MAINTENANCE_DATABASE, CREATE_DATABASE_TIMEOUT);
+            let mut connection = Connection::connect(&config).await?;
+            connection.simple(&demotion(superuser, role, database)).await.map(drop)
+        }
+        Err(error) if error.sqlstate().is_some_and(|state| state.as_str() == NO_SUCH_ROLE) => {
+            let config = config(layout, superuser, MAINTENANCE_DATABASE, CREATE_DATABASE_TIMEOUT);
+            let mut connection = Connection::connect(&config).await?;
+            connection.simple(&format!("CREATE ROLE {} LOGIN CREATEDB", identifier(role))).await.map(drop)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// One statement, so that it is carried out whole or not at all. It does nothing unless the session's role is the superuser
+/// that `initdb` made, whose number is 10 (`BOOTSTRAP_SUPERUSERID`). That one can be renamed by another superuser only.
+fn demotion(superuser: &str, role: &str, database: &str) -> String {
+    let literal = |name: &str| format!("'{}'", name.replace('\'', "''"));
+    DEMOTION
+        .replace("$superuser", &literal(superuser))
+        .replace("$role", &literal(role))
+        .replace("$database", &literal(database))
+}
+
+const DEMOTION: &str = include_str!("demotion.sql");
+
+async fn create_database(layout: &Layout, role: &str, database: &str) -> Result<(), Error> {
+    match Connection::connect(&config(layout, role, database, PING_TIMEOUT)).await {
         Err(error) if error.sqlstate() == Some(SqlState::INVALID_CATALOG_NAME) => {}
         connected => return connected.map(drop),
     }
-    let config = config(layout, user, MAINTENANCE_DATABASE, CREATE_DATABASE_TIMEOUT);
+    let config = config(layout, role, MAINTENANCE_DATABASE, CREATE_DATABASE_TIMEOUT);
     let mut connection = Connection::connect(&config).await?;
-    let created = connection.simple(&format!("CREATE DATABASE \"{}\"", database.replace('"', "\"\""))).await;
+    let created = connection.simple(&format!("CREATE DATABASE {}", identifier(database))).await;
     match created {
         // Another process was faster.
         Err(error) if error.sqlstate().is_some_and(|state| state.as_str() == DUPLICATE_DATABASE) => Ok(()),
         created => created.map(drop),
     }
+}
+
+fn identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
 }
 
 /// `timeout` bounds the log-in and each statement.
@@ -115,7 +164,7 @@ mod tests {
     /// The answer to a ping if the server replies to the start-up message with `reply` and then does `then`.
     fn answer_to(reply: &[u8], then: impl FnOnce() + Send) -> Answer {
         let dir = tempfile::tempdir().unwrap();
-        let layout = Layout { root: dir.path().to_owned(), port: 5432 };
+        let layout = Layout::unmade(dir.path());
         fs::create_dir(layout.socket_dir()).unwrap();
         let listener = UnixListener::bind(layout.socket()).unwrap();
         thread::scope(|scope| {
@@ -162,20 +211,20 @@ mod tests {
 
     #[test]
     fn a_socket_without_a_server_is_away() {
-        let layout = Layout { root: "/nonexistent".into(), port: 5432 };
+        let layout = Layout::unmade("/nonexistent");
         assert_eq!(ping(&layout, "forebay").unwrap(), Answer::Away);
     }
 
     #[test]
     fn a_thread_that_runs_a_runtime_may_ask() {
-        let layout = Layout { root: "/nonexistent".into(), port: 5432 };
+        let layout = Layout::unmade("/nonexistent");
         let mut runtime = RuntimeBuilder::<IoUringDriver>::new().build().unwrap();
         assert_eq!(runtime.block_on(async { ping(&layout, "forebay").unwrap() }), Answer::Away);
     }
 
     #[test]
     fn a_name_that_no_role_can_have_is_an_error_and_no_server_that_is_away() {
-        let layout = Layout { root: "/nonexistent".into(), port: 5432 };
+        let layout = Layout::unmade("/nonexistent");
         assert!(matches!(ping(&layout, ""), Err(ClusterError::Client(_))));
     }
 }

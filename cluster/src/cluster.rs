@@ -1,6 +1,5 @@
 //! One cluster: opened, started, adopted and stopped.
 
-use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::process::Child;
@@ -13,12 +12,12 @@ use rustix::process::Signal;
 use crate::account::Account;
 use crate::binaries::{Binaries, find_binaries, find_binaries_of};
 use crate::client::{self, Answer};
-use crate::error::{ClusterError, IoContext};
+use crate::error::ClusterError;
 use crate::init::{InitOptions, data_major, init_if_missing};
-use crate::launch::{Launcher, LentCapability};
+use crate::launch::Launcher;
 use crate::layout::Layout;
 use crate::limits::{DEFAULT_PORT, STOP_TIMEOUT};
-use crate::process::{identify, read_pid_file, signal};
+use crate::process::{Identity, PidFile, identify, read_pid_file, signal};
 use crate::settings::{hba_text, settings_text};
 use crate::start;
 
@@ -29,12 +28,15 @@ pub struct ClusterConfig {
     pub data_dir: PathBuf,
     /// Name of the database to create. Default `forebay`.
     pub database: String,
-    /// Name of the superuser, the only role of a new cluster. Default `forebay`.
+    /// Name of the role that clients use. It owns the database and is no superuser, unless it is `superuser`. Default
+    /// `forebay`.
+    pub role: String,
+    /// Name of the superuser that a new cluster has. Default `postgres`.
     pub superuser: String,
     /// Server settings beyond PostgreSQL's defaults, as name and value, written at each start. An adopted server takes
     /// those that need a restart when it is next restarted. `ALTER SYSTEM` overrides them.
     pub settings: Vec<(String, String)>,
-    /// Lines for `pg_hba.conf`, placed before "trust on the socket, reject the rest". They must leave the superuser
+    /// Lines for `pg_hba.conf`, placed before "trust on the socket, reject the rest". They must leave the roles
     /// trusted on the socket. Default none.
     pub hba_lines: Vec<String>,
     /// Port on 127.0.0.1 to listen on besides the unix socket. Default none: the server does not listen on TCP.
@@ -53,7 +55,8 @@ impl ClusterConfig {
         Self {
             data_dir: data_dir.into(),
             database: "forebay".to_owned(),
-            superuser: "forebay".to_owned(),
+            role: "forebay".to_owned(),
+            superuser: "postgres".to_owned(),
             settings: Vec::new(),
             hba_lines: Vec::new(),
             listen_tcp: None,
@@ -99,7 +102,7 @@ impl Cluster {
     ///
     /// If this process is root, the server runs as the account that owns the cluster. A new cluster is given to
     /// `postgres`, or to `nobody` if there is no `postgres`. If that account may not enter the directory, the server
-    /// runs with a capability, see [`Cluster::lent_capability`].
+    /// runs with a capability, see [`Cluster::has_lent_capability`].
     ///
     /// Blocks for some seconds if the cluster is new, and for the crash recovery (at most `start_timeout`) if the server
     /// crashed.
@@ -109,20 +112,21 @@ impl Cluster {
     /// lines.
     pub fn open(config: ClusterConfig) -> Result<Self, ClusterError> {
         let layout = Layout::create(&config.data_dir, config.listen_tcp.unwrap_or(DEFAULT_PORT))?;
-        let lock = lock(&layout)?;
-        let account = Account::choose(&layout.pgdata())?;
-        let binaries = match data_major(&layout.pgdata())? {
+        let lock = layout.lock()?;
+        let account = Account::choose(&layout.dir)?;
+        let binaries = match data_major(&layout, &account)? {
             Some(major) => find_binaries_of(major)?,
             None => find_binaries()?,
         };
         let postgres = binaries.path("postgres");
-        let launcher = Launcher::new(account.clone(), &layout.root, &postgres, config.die_with_process)?;
-        if let Some(capability) = launcher.lent() {
-            tracing::info!(
-                capability = capability.name(),
+        let launcher = Launcher::new(account.clone(), layout.root(), &postgres, config.die_with_process)?;
+        if launcher.lends() {
+            tracing::warn!(
+                code = "capability_lent",
                 account = account.name,
-                dir = %layout.root.display(),
-                "the account may not enter the directory; PostgreSQL runs with a capability to do so"
+                dir = %layout.root().display(),
+                "the account may not enter the directory, so PostgreSQL runs with CAP_DAC_READ_SEARCH; let the account pass the \
+                 directories above it (chmod o+x)"
             );
         }
         let init = InitOptions { superuser: &config.superuser, sync: config.sync_init };
@@ -138,7 +142,8 @@ impl Cluster {
             child: Mutex::new(None),
         };
         start::ensure_running(&cluster, &mut cluster.lock_child())?;
-        client::create_database(&cluster.layout, &cluster.config.superuser, &cluster.config.database)?;
+        let roles = (cluster.config.superuser.as_str(), cluster.config.role.as_str());
+        client::create_role_and_database(&cluster.layout, roles, &cluster.config.database)?;
         drop(lock);
         Ok(cluster)
     }
@@ -161,7 +166,7 @@ impl Cluster {
         if !self.is_wanted() {
             return Err(ClusterError::Cancelled);
         }
-        let _lock = lock(&self.layout)?;
+        let _lock = self.layout.lock()?;
         start::ensure_running(self, &mut child)
     }
 
@@ -206,7 +211,7 @@ impl Cluster {
 
     /// Whether the server accepts connections now. Tries a log-in, which takes up to two seconds if the server hangs.
     pub fn is_accepting(&self) -> bool {
-        match client::ping(&self.layout, &self.config.superuser) {
+        match client::ping(&self.layout, &self.config.role) {
             Ok(answer) => matches!(answer, Answer::Ready | Answer::Refused),
             Err(error) => {
                 tracing::debug!(%error, "cannot ask PostgreSQL whether it accepts connections");
@@ -217,19 +222,18 @@ impl Cluster {
 
     /// Process id of the running postmaster; none if no server runs.
     pub fn postmaster_pid(&self) -> Option<i32> {
-        let pgdata = self.layout.pgdata();
         let known = self.pid.load(Ordering::SeqCst);
-        if known > 0 && identify(known, &pgdata).may_be_ours() {
+        if known > 0 && self.identify(known).may_be_ours() {
             return Some(known);
         }
-        let file = match read_pid_file(&pgdata) {
+        let file = match self.read_pid_file() {
             Ok(file) => file?,
             Err(error) => {
                 tracing::debug!(%error, "cannot tell which PostgreSQL runs");
                 return None;
             }
         };
-        identify(file.pid, &pgdata).may_be_ours().then(|| {
+        self.identify(file.pid).may_be_ours().then(|| {
             self.pid.store(file.pid, Ordering::SeqCst);
             file.pid
         })
@@ -260,15 +264,15 @@ impl Cluster {
         &self.account.name
     }
 
-    /// The capability that the server runs with, if its account may not enter the cluster's directory.
-    pub fn lent_capability(&self) -> Option<LentCapability> {
-        self.launcher.lent()
+    /// Whether the server runs with `CAP_DAC_READ_SEARCH`, because its account may not enter the cluster's directory.
+    pub fn has_lent_capability(&self) -> bool {
+        self.launcher.lends()
     }
 
     /// The server's address for libpq: `postgres://forebay@/forebay?host=%2F…`, with the socket directory
     /// percent-encoded, and with `&port=` if the port is not 5432.
     pub fn url(&self) -> String {
-        let user = percent_encoded(self.config.superuser.as_bytes());
+        let user = percent_encoded(self.config.role.as_bytes());
         let database = percent_encoded(self.config.database.as_bytes());
         let host = percent_encoded(self.socket_dir().as_os_str().as_bytes());
         let mut url = format!("postgres://{user}@/{database}?host={host}");
@@ -290,10 +294,20 @@ impl Cluster {
 
     /// Writes the configuration files. Returns whether any of them changed.
     pub(crate) fn write_settings(&self) -> Result<bool, ClusterError> {
-        let settings = settings_text(&self.layout, self.config.listen_tcp.is_some(), &self.config.settings);
+        let (tcp, shared_socket) = (self.config.listen_tcp.is_some(), self.account.switched);
+        let settings = settings_text(&self.layout, tcp, shared_socket, &self.config.settings);
         let hba = hba_text(&self.config.hba_lines);
         let settings_changed = self.layout.write_file(&self.layout.settings_file(), &settings, &self.account)?;
         Ok(self.layout.write_file(&self.layout.hba_file(), &hba, &self.account)? || settings_changed)
+    }
+
+    pub(crate) fn read_pid_file(&self) -> Result<Option<PidFile>, ClusterError> {
+        read_pid_file(&self.layout.dir, &self.account)
+    }
+
+    /// What the process `pid` is to this cluster.
+    pub(crate) fn identify(&self, pid: i32) -> Identity {
+        identify(&self.account, pid, &self.layout.pgdata())
     }
 
     fn lock_child(&self) -> MutexGuard<'_, Option<Child>> {
@@ -323,14 +337,6 @@ impl StopMode {
             Self::Immediate => Signal::QUIT,
         }
     }
-}
-
-/// Keeps other processes from creating or starting the same cluster until the returned file is dropped.
-fn lock(layout: &Layout) -> Result<File, ClusterError> {
-    let path = layout.lock_file();
-    let file = File::options().create(true).append(true).open(&path).context("opening", &path)?;
-    file.lock().context("locking", &path)?;
-    Ok(file)
 }
 
 /// Replaces all characters but the unreserved ones of RFC 3986, section 2.3, by `%XX`.

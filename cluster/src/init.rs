@@ -1,16 +1,18 @@
 //! Creates a new cluster atomically.
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{ErrorKind, Write};
-use std::os::unix::fs::DirBuilderExt;
+use std::fs;
+use std::io::{self, ErrorKind, Write};
 use std::path::Path;
 use std::process::Output;
+
+use rustix::fs::OFlags;
 
 use crate::account::Account;
 use crate::binaries::Binaries;
 use crate::error::{ClusterError, IoContext};
 use crate::launch::Launcher;
-use crate::layout::{Layout, last_lines, sync_dir};
+use crate::layout::{Layout, PGDATA, last_lines};
+use crate::limits::SMALL_FILE_MAX_BYTES;
 use crate::settings::INCLUDE_LINE;
 
 /// Prefix of the name of a data directory that `initdb` has not finished. A directory gets its final name only when it
@@ -58,12 +60,12 @@ pub(crate) fn init_if_missing(
     launcher: &Launcher,
     options: InitOptions<'_>,
 ) -> Result<(), ClusterError> {
-    remove_unfinished(&layout.root);
-    if layout.pgdata().exists() {
+    remove_unfinished(layout.root());
+    if layout.has_pgdata()? {
         return Ok(());
     }
     tracing::info!(
-        dir = %layout.root.display(),
+        dir = %layout.root().display(),
         version = binaries.version(),
         account = account.name,
         "creating a private PostgreSQL cluster"
@@ -71,18 +73,19 @@ pub(crate) fn init_if_missing(
     let mut failure = None;
     for (attempt, locale) in LOCALES.iter().enumerate() {
         // Each attempt has a directory of its own, because the initdb of a killed process may still be writing.
-        let unfinished = layout.root.join(format!("{UNFINISHED}{}-{attempt}", std::process::id()));
-        DirBuilder::new().mode(0o700).create(&unfinished).context("creating", &unfinished)?;
-        account.give(&unfinished)?;
+        let name = format!("{UNFINISHED}{}-{attempt}", std::process::id());
+        let unfinished = layout.root().join(&name);
+        let dir = layout.dir.make_dir(&name, 0o700).context("creating", &unfinished)?;
+        account.give(&dir, &unfinished)?;
         let output = run_initdb(binaries, launcher, &unfinished, &options.arguments(locale))?;
         if output.status.success() {
-            include_settings(&unfinished, options.sync)?;
-            fs::rename(&unfinished, layout.pgdata()).context("renaming", &unfinished)?;
-            return if options.sync { sync_dir(&layout.root) } else { Ok(()) };
+            include_settings(layout, account, &unfinished, options.sync)?;
+            layout.dir.rename(&name, PGDATA).context("renaming", &unfinished)?;
+            return if options.sync { layout.sync() } else { Ok(()) };
         }
         let text = [output.stdout, output.stderr].concat();
         let output_text = last_lines(&String::from_utf8_lossy(&text));
-        remove_unfinished(&layout.root);
+        remove_unfinished(layout.root());
         failure = Some(ClusterError::InitFailed { status: output.status.to_string(), output: output_text });
     }
     Err(failure.unwrap_or_else(|| unreachable!("there is at least one locale")))
@@ -100,15 +103,15 @@ fn run_initdb(
     command.output().context("running", &initdb)
 }
 
-/// Appends [`INCLUDE_LINE`] to `postgresql.conf`.
-fn include_settings(pgdata: &Path, sync: bool) -> Result<(), ClusterError> {
+/// Appends [`INCLUDE_LINE`] to `postgresql.conf`, as the account that owns it.
+fn include_settings(layout: &Layout, account: &Account, pgdata: &Path, sync: bool) -> Result<(), ClusterError> {
     let path = pgdata.join("postgresql.conf");
-    let mut file = OpenOptions::new().append(true).open(&path).context("opening", &path)?;
-    file.write_all(INCLUDE_LINE.as_bytes()).context("writing", &path)?;
-    if sync {
-        file.sync_all().context("syncing", &path)?;
-    }
-    Ok(())
+    let append = || -> io::Result<()> {
+        let mut file = layout.dir.open_file(&path, OFlags::WRONLY | OFlags::APPEND)?;
+        file.write_all(INCLUDE_LINE.as_bytes())?;
+        if sync { file.sync_all() } else { Ok(()) }
+    };
+    account.act(append).and_then(|appended| appended).context("writing", &path)
 }
 
 /// Removes the directories of unfinished attempts. If an orphaned `initdb` is still writing, some of its files may stay
@@ -130,13 +133,13 @@ fn remove_unfinished(root: &Path) {
 /// # Errors
 /// [`ClusterError::NotACluster`] if the directory has no `PG_VERSION` with a number, [`ClusterError::Io`] if that file
 /// cannot be read.
-pub(crate) fn data_major(pgdata: &Path) -> Result<Option<u32>, ClusterError> {
-    if !pgdata.exists() {
+pub(crate) fn data_major(layout: &Layout, account: &Account) -> Result<Option<u32>, ClusterError> {
+    if !layout.has_pgdata()? {
         return Ok(None);
     }
-    let not_a_cluster = || ClusterError::NotACluster { dir: pgdata.to_owned() };
-    let path = pgdata.join("PG_VERSION");
-    let text = match fs::read_to_string(&path) {
+    let not_a_cluster = || ClusterError::NotACluster { dir: layout.pgdata() };
+    let path = layout.pgdata().join("PG_VERSION");
+    let text = match account.act(|| layout.dir.read_text(&path, SMALL_FILE_MAX_BYTES)).and_then(|read| read) {
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             return Err(not_a_cluster());
         }

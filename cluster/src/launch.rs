@@ -12,48 +12,25 @@ use std::{io, thread};
 use crate::account::Account;
 use crate::error::{ClusterError, IoContext};
 
-/// A capability that the server gets so that it can enter its own directory.
+/// Number of the capability that the server gets if it could not enter its own directory otherwise:
+/// `CAP_DAC_READ_SEARCH` (linux/capability.h), to enter any directory and read any file.
 ///
-/// If root starts the daemon below a directory that only root may enter (mode 0700, as the daemon's data directory has),
-/// the unprivileged account that runs PostgreSQL cannot reach its files, although it owns them. Opening the directory to
-/// all accounts would expose the daemon's own files. Instead, the server runs with one ambient capability, no others, and
-/// a bounding set of only this one. PostgreSQL refuses to run with user id 0; it accepts capabilities.
+/// If root starts the daemon below a directory that only root may enter (mode 0700), the unprivileged account that runs
+/// PostgreSQL cannot reach its files, although it owns them. The server then runs with one ambient capability, no others,
+/// and a bounding set of only this one. PostgreSQL refuses to run with user id 0; it accepts capabilities.
 ///
-/// This has a cost. A superuser of this private database can read (with `dac_override`, also write) any file of the
-/// machine through PostgreSQL's server-side file functions, as if root ran the server. Only accounts that may enter the
-/// socket directory, mode 0700, can connect. To avoid the cost, put the data directory where the account may enter.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LentCapability {
-    /// `CAP_DAC_READ_SEARCH`: enter any directory, read any file.
-    DacReadSearch,
-    /// `CAP_DAC_OVERRIDE`: also write any file. Only used if this process lacks the narrower one, as in a container with
-    /// Docker's default capabilities.
-    DacOverride,
-}
+/// This has a cost. A superuser of this private database can read any file of the machine through PostgreSQL's server-side
+/// file functions, as if root ran the server. The daemon is no superuser there, and only root and the account may enter the
+/// socket directory. To avoid the cost, let the account pass the directories above (`chmod o+x`). `CAP_DAC_OVERRIDE`, which
+/// also allows to write any file, is never lent.
+const LENT_BIT: u32 = 2;
 
-impl LentCapability {
-    /// The capability's name as setpriv(1) spells it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::DacReadSearch => "dac_read_search",
-            Self::DacOverride => "dac_override",
-        }
-    }
+/// The lent capability's name as setpriv(1) spells it.
+const LENT_NAME: &str = "dac_read_search";
 
-    /// The capability's number (linux/capability.h).
-    fn bit(self) -> u32 {
-        match self {
-            Self::DacOverride => 1,
-            Self::DacReadSearch => 2,
-        }
-    }
-
-    /// The narrowest capability that this process has and may pass on. `status` is the text of /proc/self/status.
-    fn obtainable(status: &str) -> Option<Self> {
-        [Self::DacReadSearch, Self::DacOverride].into_iter().find(|capability| {
-            ["CapEff:", "CapBnd:"].iter().all(|set| capability_set(status, set) >> capability.bit() & 1 == 1)
-        })
-    }
+/// Whether this process has the capability to lend and may pass it on. `status` is the text of /proc/self/status.
+fn can_lend(status: &str) -> bool {
+    ["CapEff:", "CapBnd:"].iter().all(|set| capability_set(status, set) >> LENT_BIT & 1 == 1)
 }
 
 /// Number of `CAP_SETPCAP` (linux/capability.h), which is required to reduce the bounding set.
@@ -78,13 +55,13 @@ fn capability_set(status: &str, set: &str) -> u64 {
 #[derive(Clone, Debug)]
 pub(crate) struct Launcher {
     account: Account,
-    lent: Option<LentCapability>,
+    lends: bool,
     setpriv: Option<PathBuf>,
     die_with_process: bool,
 }
 
 impl Launcher {
-    /// Checks whether `account` can reach `dir` and `binary`, and selects a capability to lend if it cannot.
+    /// Checks whether `account` can reach `dir` and `binary`, and lends the capability to if it cannot.
     ///
     /// # Errors
     /// [`ClusterError::NotTraversable`] if it cannot, and there is no capability to lend or the capability does not help;
@@ -95,7 +72,7 @@ impl Launcher {
         binary: &Path,
         die_with_process: bool,
     ) -> Result<Self, ClusterError> {
-        let mut launcher = Self { account, lent: None, setpriv: find_setpriv(), die_with_process };
+        let mut launcher = Self { account, lends: false, setpriv: find_setpriv(), die_with_process };
         if launcher.account.switched && !launcher.reaches(dir, binary)? {
             let refuse = |reason| ClusterError::NotTraversable {
                 dir: dir.to_owned(),
@@ -105,10 +82,10 @@ impl Launcher {
             if launcher.setpriv.is_none() {
                 return Err(refuse("setpriv (util-linux) is not installed"));
             }
-            launcher.lent =
-                Some(LentCapability::obtainable(&own_status()).ok_or_else(|| {
-                    refuse("this process has neither CAP_DAC_READ_SEARCH nor CAP_DAC_OVERRIDE to lend")
-                })?);
+            if !can_lend(&own_status()) {
+                return Err(refuse("this process has no CAP_DAC_READ_SEARCH to lend"));
+            }
+            launcher.lends = true;
             if !launcher.reaches(dir, binary)? {
                 return Err(refuse("it cannot be entered even with a capability"));
             }
@@ -116,8 +93,9 @@ impl Launcher {
         Ok(launcher)
     }
 
-    pub(crate) fn lent(&self) -> Option<LentCapability> {
-        self.lent
+    /// Whether the server runs with `CAP_DAC_READ_SEARCH`.
+    pub(crate) fn lends(&self) -> bool {
+        self.lends
     }
 
     /// Whether a shell that runs as the account can enter `dir` and execute `binary`. Mode bits alone would not tell:
@@ -165,7 +143,7 @@ impl Launcher {
     /// Options for setpriv(1); empty if the standard library can do all that is needed.
     fn setpriv_options(&self) -> Vec<String> {
         let mut options = Vec::new();
-        if self.lent.is_none() && !self.die_with_process {
+        if !self.lends && !self.die_with_process {
             return options;
         }
         if self.account.switched {
@@ -173,8 +151,8 @@ impl Launcher {
             options.push(format!("--regid={}", self.account.gid));
             options.push("--clear-groups".to_owned());
         }
-        if let Some(lent) = self.lent {
-            let only = format!("-all,+{}", lent.name());
+        if self.lends {
+            let only = format!("-all,+{LENT_NAME}");
             if capability_set(&own_status(), "CapEff:") >> CAP_SETPCAP_BIT & 1 == 1 {
                 options.push(format!("--bounding-set={only}"));
             }
@@ -244,13 +222,13 @@ mod tests {
         let account = Account { uid: 7, gid: 8, name: "seven".to_owned(), switched: true };
         let launcher = Launcher {
             account,
-            lent: Some(LentCapability::DacOverride),
+            lends: true,
             setpriv: Some(PathBuf::from("/usr/bin/setpriv")),
             die_with_process: false,
         };
         let options = launcher.setpriv_options();
-        assert!(options.contains(&"--ambient-caps=-all,+dac_override".to_owned()));
-        assert!(options.contains(&"--inh-caps=-all,+dac_override".to_owned()));
+        assert!(options.contains(&"--ambient-caps=-all,+dac_read_search".to_owned()));
+        assert!(options.contains(&"--inh-caps=-all,+dac_read_search".to_owned()));
         assert!(options.contains(&"--reuid=7".to_owned()) && options.contains(&"--regid=8".to_owned()));
         assert_eq!(options.last().map(String::as_str), Some("--"));
     }

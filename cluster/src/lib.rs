@@ -5,7 +5,8 @@
 //! calls block; callers that must not block use a thread.
 //!
 //! ```text
-//!   TestCluster   Watch            a cluster for one test; a thread that keeps a server running
+//!   TestCluster   Helper           a cluster for one test; a process of its own that keeps a server running
+//!        │          Watch            a thread that does
 //!        └────┬────┘
 //!          Cluster                 open, start, stop, is_alive, url
 //!             │
@@ -17,7 +18,10 @@
 //! ```
 //!
 //! # What it promises
-//! - A cluster can be reached only through a unix socket in a directory of mode 0700, unless TCP is configured.
+//! - A cluster can be reached only through a unix socket in a directory that its account and this process may enter, unless
+//!   TCP is configured.
+//! - The role that clients use is no superuser, and owns its database. The superuser is `postgres`.
+//! - No link is followed below the directory of a cluster. What belongs to the account is used with the account's rights.
 //! - PostgreSQL never runs as root. It runs as the account that owns the cluster; if this process is root, that is
 //!   `postgres` or `nobody`.
 //! - The data directory gets its name only after `initdb` has succeeded. An interrupted `initdb` is repeated.
@@ -36,7 +40,7 @@
 //! |---|---|
 //! | `pgdata/` | PostgreSQL's data directory; belongs to the account |
 //! | `pgdata.init-*` | a data directory that `initdb` has not finished |
-//! | `run/` | the socket; belongs to the account. In `/tmp` if the path exceeds 107 bytes or contains a comma |
+//! | `run/` | the socket; belongs to the account, and to this process's group if that is root's. In `/tmp` if the path exceeds 107 bytes or contains a comma |
 //! | `forebay.conf`, `pg_hba.conf` | settings and access rules, written at each start |
 //! | `server.log`, `server.log.1` | the server's log and its predecessor, at most 16 MiB each |
 //! | `start.lock` | locked by the process that creates or starts the cluster |
@@ -46,6 +50,7 @@ mod binaries;
 mod client;
 mod cluster;
 mod error;
+mod helper;
 mod init;
 mod launch;
 mod layout;
@@ -59,7 +64,7 @@ mod watch;
 pub use binaries::{BINDIR_VARIABLE, Binaries, find_binaries};
 pub use cluster::{Cluster, ClusterConfig, StopMode};
 pub use error::ClusterError;
-pub use launch::LentCapability;
+pub use helper::{HelpedServer, Helper, HelperError, keep};
 pub use limits::{DEFAULT_PORT, MAX_MAJOR, MAX_SOCKET_PATH_BYTES, MIN_MAJOR};
 pub use test_cluster::{TestCluster, TestOptions};
 pub use watch::Watch;

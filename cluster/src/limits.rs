@@ -64,6 +64,15 @@ pub(crate) const LOG_MAX_BYTES: u64 = 16 << 20;
 /// The watch checks the log's size in one of this many checks (once a minute).
 pub(crate) const LOG_SIZE_CHECKS: u32 = 300;
 
+/// Bytes that a helper may say: paths, and an error with the end of the server's log.
+pub(crate) const HELPER_TEXT_MAX_BYTES: u64 = 256 << 10;
+
+/// Bytes that are read of a configuration file to see whether it is as it should be. What is longer is written anew.
+pub(crate) const CONFIG_MAX_BYTES: u64 = 1 << 20;
+
+/// Bytes that are read of a small file of PostgreSQL's, such as its pid file: they have some dozens.
+pub(crate) const SMALL_FILE_MAX_BYTES: u64 = 64 << 10;
+
 /// How many of the last lines of the server's log an error contains: enough for PostgreSQL's reason and its context.
 pub(crate) const LOG_TAIL_LINES: usize = 20;
 /// How many bytes at the end of the log are read for these lines.

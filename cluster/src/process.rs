@@ -7,7 +7,11 @@ use std::path::{Path, PathBuf};
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
+use forebay_os::dir::Dir;
+
+use crate::account::Account;
 use crate::error::ClusterError;
+use crate::limits::SMALL_FILE_MAX_BYTES;
 
 /// Content of `postmaster.pid` (PostgreSQL's `src/include/utils/pidfile.h`). The server adds the later lines during its
 /// start.
@@ -20,15 +24,14 @@ pub(crate) struct PidFile {
     pub(crate) socket_dir: Option<PathBuf>,
 }
 
-/// The path of the pid file.
-pub(crate) fn pid_file_path(pgdata: &Path) -> PathBuf {
-    pgdata.join("postmaster.pid")
-}
+/// The pid file below the directory of a cluster.
+pub(crate) const PID_FILE: &str = "pgdata/postmaster.pid";
 
-/// Reads the pid file. None if it is missing, incomplete, or that of a single-user server (a negative id).
-pub(crate) fn read_pid_file(pgdata: &Path) -> Result<Option<PidFile>, ClusterError> {
-    let path = pid_file_path(pgdata);
-    match fs::read_to_string(&path) {
+/// Reads the pid file as the account that owns it. None if it is missing, incomplete, or that of a single-user server (a
+/// negative id).
+pub(crate) fn read_pid_file(root: &Dir, account: &Account) -> Result<Option<PidFile>, ClusterError> {
+    let path = root.path().join(PID_FILE);
+    match account.act(|| root.read_text(PID_FILE, SMALL_FILE_MAX_BYTES)).and_then(|read| read) {
         Ok(text) => Ok(parse_pid_file(&text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(ClusterError::io("reading", &path, error)),
@@ -70,8 +73,16 @@ impl Identity {
 /// Names that a postmaster's process may have: the binary, and the link to it that PostgreSQL before 16 installs.
 const SERVER_NAMES: [&str; 2] = ["postgres", "postmaster"];
 
-/// Finds out what the process `pid` is. `pgdata` must be canonical.
-pub(crate) fn identify(pid: i32, pgdata: &Path) -> Identity {
+/// Finds out what the process `pid` of `account` is. `pgdata` must be canonical.
+pub(crate) fn identify(account: &Account, pid: i32, pgdata: &Path) -> Identity {
+    // The account may see where its own processes are; root without `CAP_SYS_PTRACE` may not.
+    account.act(|| identify_here(pid, pgdata)).unwrap_or_else(|error| {
+        tracing::debug!(%error, "cannot look at PostgreSQL's process as its account");
+        identify_here(pid, pgdata)
+    })
+}
+
+fn identify_here(pid: i32, pgdata: &Path) -> Identity {
     let proc = PathBuf::from(format!("/proc/{pid}"));
     let Ok(stat) = fs::read_to_string(proc.join("stat")) else { return Identity::Gone };
     match parse_stat(&stat) {
@@ -126,19 +137,19 @@ mod tests {
     fn a_process_is_recognized_by_its_working_directory() {
         let pid = i32::try_from(std::process::id()).unwrap();
         let here = std::env::current_dir().unwrap().canonicalize().unwrap();
-        assert_eq!(identify(pid, &here), Identity::Postmaster);
-        assert_eq!(identify(pid, Path::new("/elsewhere")), Identity::Other);
+        assert_eq!(identify_here(pid, &here), Identity::Postmaster);
+        assert_eq!(identify_here(pid, Path::new("/elsewhere")), Identity::Other);
     }
 
     #[test]
     fn a_process_that_ended_is_dead_until_it_is_reaped() {
         let mut child = std::process::Command::new("true").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        while identify(pid, Path::new("/")) != Identity::Dead {
+        while identify_here(pid, Path::new("/")) != Identity::Dead {
             std::thread::yield_now();
         }
         child.wait().unwrap();
-        assert_eq!(identify(pid, Path::new("/")), Identity::Gone);
+        assert_eq!(identify_here(pid, Path::new("/")), Identity::Gone);
     }
 
     #[test]

@@ -11,13 +11,15 @@ pub(crate) const INCLUDE_LINE: &str =
     "\n# Written by forebay at each start; change settings with ALTER SYSTEM.\ninclude '../forebay.conf'\n";
 
 /// Content of `forebay.conf`. The last line for a setting counts, so `extra` overrides the lines above it.
-pub(crate) fn settings_text(layout: &Layout, tcp: bool, extra: &[(String, String)]) -> Vec<u8> {
+///
+/// With `shared_socket` the group of the socket's directory may connect as well as the account.
+pub(crate) fn settings_text(layout: &Layout, tcp: bool, shared_socket: bool, extra: &[(String, String)]) -> Vec<u8> {
     let mut text = b"# Written by forebay at each start; changes here are lost.\n".to_vec();
     let listen = if tcp { "127.0.0.1" } else { "" };
     push(&mut text, "listen_addresses", listen.as_bytes());
     push(&mut text, "port", layout.port.to_string().as_bytes());
     push(&mut text, "unix_socket_directories", &list_item(&layout.socket_dir()));
-    push(&mut text, "unix_socket_permissions", b"0700");
+    push(&mut text, "unix_socket_permissions", if shared_socket { b"0770" } else { b"0700" });
     push(&mut text, "hba_file", layout.hba_file().as_os_str().as_bytes());
     push(&mut text, "log_destination", b"stderr");
     push(&mut text, "logging_collector", b"off");
@@ -71,20 +73,19 @@ fn list_item(path: &Path) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::PathBuf;
 
     #[test]
     fn quotes_spaces_and_backslashes_in_paths_are_quoted() {
-        let layout = Layout { root: PathBuf::from("/a 'b' \"c\"\\d"), port: 5432 };
-        let text = String::from_utf8(settings_text(&layout, false, &[])).unwrap();
+        let layout = Layout::unmade("/a 'b' \"c\"\\d");
+        let text = String::from_utf8(settings_text(&layout, false, false, &[])).unwrap();
         assert!(text.contains(r#"unix_socket_directories = '"/a ''b'' ""c""\\d/run"'"#), "{text}");
         assert!(text.contains(r#"hba_file = '/a ''b'' "c"\\d/pg_hba.conf'"#), "{text}");
     }
 
     #[test]
     fn extra_settings_come_last_and_extra_access_rules_first() {
-        let layout = Layout { root: PathBuf::from("/a"), port: 5432 };
-        let text = String::from_utf8(settings_text(&layout, false, &[("port".into(), "1".into())])).unwrap();
+        let layout = Layout::unmade("/a");
+        let text = String::from_utf8(settings_text(&layout, false, false, &[("port".into(), "1".into())])).unwrap();
         assert!(text.ends_with("port = '1'\n"));
         let hba = String::from_utf8(hba_text(&["local all somebody scram-sha-256".into()])).unwrap();
         assert!(hba.find("somebody") < hba.find("trust"));

@@ -9,9 +9,8 @@ use rustix::process::Signal;
 use crate::client::{self, Answer};
 use crate::cluster::Cluster;
 use crate::error::{ClusterError, IoContext};
-use crate::layout::remove_if_there;
 use crate::limits::{POLL_MAX, POLL_MIN, STOP_TIMEOUT, UNCLEAN_RETRY};
-use crate::process::{Identity, PidFile, identify, pid_file_path, read_pid_file, signal};
+use crate::process::{Identity, PID_FILE, PidFile, signal};
 
 /// The pause between two polls. It grows by half with each, from [`POLL_MIN`] to [`POLL_MAX`].
 #[derive(Debug)]
@@ -50,9 +49,9 @@ pub(crate) fn ensure_running(cluster: &Cluster, child: &mut Option<Child>) -> Re
                 result => return result,
             }
         }
-        if let Some(file) = read_pid_file(&layout.pgdata())? {
+        if let Some(file) = cluster.read_pid_file()? {
             unclean = true;
-            match identify(file.pid, &layout.pgdata()) {
+            match cluster.identify(file.pid) {
                 Identity::Postmaster | Identity::Probably => {
                     if adopt(cluster, child, &file, started)? {
                         return Ok(());
@@ -66,7 +65,7 @@ pub(crate) fn ensure_running(cluster: &Cluster, child: &mut Option<Child>) -> Re
         match launch(cluster, child, started) {
             Err(ClusterError::StartFailed { status, log_tail }) => {
                 // A pid file here belongs to a server that was started by hand at the same moment.
-                unclean |= pid_file_path(&layout.pgdata()).exists();
+                unclean |= cluster.read_pid_file()?.is_some();
                 if !unclean || started.elapsed() >= UNCLEAN_RETRY {
                     return Err(ClusterError::StartFailed { status, log_tail });
                 }
@@ -84,9 +83,10 @@ fn adopt(cluster: &Cluster, child: &mut Option<Child>, file: &PidFile, started: 
     let layout = &cluster.layout;
     let moved = file.data_dir != layout.pgdata()
         || file.port.is_some_and(|port| port != layout.port)
-        || file.socket_dir.as_ref().is_some_and(|dir| *dir != layout.socket_dir());
+        || file.socket_dir.as_ref().is_some_and(|dir| *dir != layout.socket_dir())
+        || !layout.is_socket_ours(&cluster.account);
     if moved {
-        tracing::info!(pid = file.pid, "the running PostgreSQL listens on another address; restarting it");
+        tracing::info!(pid = file.pid, "the running PostgreSQL cannot be reached where it should be; restarting it");
         signal(file.pid, Signal::INT)?;
         wait_for_end(cluster, file.pid, child, STOP_TIMEOUT)?;
         return Ok(false);
@@ -145,7 +145,7 @@ fn wait_accepting(
         if let Some(status) = end_of(cluster, pid, child)? {
             return Err(ClusterError::StartFailed { status, log_tail: layout.log_tail(log_from_bytes) });
         }
-        match client::ping(layout, &cluster.config.superuser)? {
+        match client::ping(layout, &cluster.config.role)? {
             Answer::Ready | Answer::Refused if owns_socket(cluster, pid) => return Ok(()),
             Answer::Ready | Answer::Refused | Answer::Starting | Answer::Away => {}
         }
@@ -180,16 +180,15 @@ pub(crate) fn wait_for_end(
 
 /// The exit status of the server `pid`; none while it runs. Reaps it if it is our child.
 fn end_of(cluster: &Cluster, pid: i32, child: &mut Option<Child>) -> Result<Option<String>, ClusterError> {
-    let pgdata = cluster.layout.pgdata();
     match child {
         Some(own) if own.id().cast_signed() == pid => {
-            let status = own.try_wait().context("waiting for", &pgdata)?;
+            let status = own.try_wait().context("waiting for", &cluster.layout.pgdata())?;
             if status.is_some() {
                 *child = None;
             }
             Ok(status.map(|status| status.to_string()))
         }
-        _ if identify(pid, &pgdata).may_be_ours() => Ok(None),
+        _ if cluster.identify(pid).may_be_ours() => Ok(None),
         _ => Ok(Some("status unknown: not a child of this process".to_owned())),
     }
 }
@@ -197,7 +196,7 @@ fn end_of(cluster: &Cluster, pid: i32, child: &mut Option<Child>) -> Result<Opti
 /// Whether the server that answered is `pid`, not one that was started by hand at the same moment. False as well while
 /// the pid file cannot be read: the caller then asks again.
 fn owns_socket(cluster: &Cluster, pid: i32) -> bool {
-    read_pid_file(&cluster.layout.pgdata()).is_ok_and(|file| file.is_some_and(|file| file.pid == pid))
+    cluster.read_pid_file().is_ok_and(|file| file.is_some_and(|file| file.pid == pid))
 }
 
 /// Removes a pid file whose process id certainly no longer belongs to its server.
@@ -209,5 +208,7 @@ fn owns_socket(cluster: &Cluster, pid: i32) -> bool {
 /// dead server; the shared memory segment does that.
 fn remove_stale_pid_file(cluster: &Cluster, file: &PidFile) -> Result<(), ClusterError> {
     tracing::info!(pid = file.pid, "removing the pid file of a server that is gone");
-    remove_if_there(&pid_file_path(&cluster.layout.pgdata()))
+    let dir = &cluster.layout.dir;
+    let removed = cluster.account.act(|| dir.remove_if_there(PID_FILE)).and_then(|removed| removed);
+    removed.context("removing", &dir.path().join(PID_FILE))
 }

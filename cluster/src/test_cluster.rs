@@ -5,13 +5,15 @@ use std::fs::{self, DirBuilder, File};
 use std::io::{ErrorKind, Write};
 use std::net::TcpListener;
 use std::ops::Deref;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
+use forebay_os::dir::Dir;
+use rustix::fs::OFlags;
 use rustix::process::Signal;
 
 use crate::account::Account;
@@ -97,6 +99,8 @@ impl TestCluster {
         let mut config = ClusterConfig::new(dir.path.join("postgres"));
         config.die_with_process = true;
         config.sync_init = false;
+        // Tests do what only a superuser may.
+        config.superuser.clone_from(&config.role);
         // Small, because many servers run at the same time.
         config.settings.push(("shared_buffers".to_owned(), "32MB".to_owned()));
         if !options.fsync {
@@ -223,13 +227,19 @@ fn sweep(parent: &Path) {
         if !old_and_ours || is_owner_alive(&entry.path()) {
             continue;
         }
-        let pgdata = entry.path().join("postgres/pgdata");
-        if let Ok(Some(file)) = read_pid_file(&pgdata)
-            && identify(file.pid, &pgdata).may_be_ours()
-        {
-            drop(signal(file.pid, Signal::QUIT));
-        }
+        stop_server_in(&entry.path().join("postgres"));
         drop(fs::remove_dir_all(entry.path()));
+    }
+}
+
+/// Stops a server that an owner left running. Without one nothing is to be done.
+fn stop_server_in(root: &Path) {
+    let Ok(dir) = Dir::open(root) else { return };
+    if let Ok(account) = Account::choose(&dir)
+        && let Ok(Some(file)) = read_pid_file(&dir, &account)
+        && identify(&account, file.pid, &root.join("pgdata")).may_be_ours()
+    {
+        drop(signal(file.pid, Signal::QUIT));
     }
 }
 
@@ -266,13 +276,14 @@ fn copy_template(data_dir: &Path) -> Result<(), ClusterError> {
 
 /// Writes files to the server's directory that only its account may read.
 fn put_files(pgdata: &Path, files: &[(String, Vec<u8>)]) -> Result<(), ClusterError> {
-    let account = Account::choose(pgdata)?;
+    let dir = Dir::open(pgdata).context("opening", pgdata)?;
+    let stat = dir.stat_self().context("looking at", pgdata)?;
     for (name, content) in files {
         let path = pgdata.join(name);
-        let mut file =
-            File::options().write(true).create_new(true).mode(0o600).open(&path).context("creating", &path)?;
+        let mut file = dir.create_file(name, OFlags::empty()).context("creating", &path)?;
         file.write_all(content).context("writing", &path)?;
-        account.give(&path)?;
+        std::os::unix::fs::fchown(&file, Some(stat.st_uid), Some(stat.st_gid))
+            .context("changing the owner of", &path)?;
     }
     Ok(())
 }
@@ -281,11 +292,11 @@ fn put_files(pgdata: &Path, files: &[(String, Vec<u8>)]) -> Result<(), ClusterEr
 fn template() -> Result<PathBuf, ClusterError> {
     let binaries = find_binaries()?;
     let nothing = Path::new("/nonexistent");
-    let account = Account::choose(nothing)?;
+    let account = Account::of_a_new_cluster()?;
     let defaults = ClusterConfig::new(nothing);
-    let arguments = InitOptions { superuser: &defaults.superuser, sync: false }.arguments(LOCALES[0]);
+    let arguments = InitOptions { superuser: &defaults.role, sync: false }.arguments(LOCALES[0]);
     // Everything that determines the content, so that a change leads to another template.
-    let content = format!("{binaries:?} {arguments:?} {}", defaults.database);
+    let content = format!("{binaries:?} {arguments:?} {} {}", defaults.database, defaults.role);
     let name = format!("forebay-template-{}-{:08x}", account.uid, crate::layout::fnv1a(content.as_bytes()));
     let template = env::temp_dir().join(name);
     let lock_path = template.with_extension("lock");
@@ -301,7 +312,9 @@ fn template() -> Result<PathBuf, ClusterError> {
         }
         _ => {}
     }
-    let config = ClusterConfig { sync_init: false, die_with_process: true, ..ClusterConfig::new(&unfinished) };
+    let superuser = defaults.role;
+    let config =
+        ClusterConfig { superuser, sync_init: false, die_with_process: true, ..ClusterConfig::new(&unfinished) };
     // Not synced: temporary files need not survive a crash of the machine.
     let cluster = Cluster::open(ClusterConfig { settings: vec![("fsync".to_owned(), "off".to_owned())], ..config })?;
     cluster.stop(StopMode::Fast, STOP_TIMEOUT)?;

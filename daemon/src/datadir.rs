@@ -1,126 +1,99 @@
-//! The data directory: it is private and locked, and its disk sets the log's quota.
+//! The data directory: it is private and locked, nobody has prepared it, and its disk sets the log's quota.
+
+mod check;
+mod error;
+
+pub use error::DataDirError;
 
 use crate::limits::{
     LOCK_WAIT, QUOTA_BYTES_DEFAULT_MAX, QUOTA_FREE_SPACE_PERCENT, QUOTA_SEGMENTS_PER_LANE, SEGMENT_STEP_BYTES,
 };
+use forebay_os::dir::Dir;
 use forebay_wal::limits::{SEGMENT_BYTES_DEFAULT, SEGMENT_BYTES_MAX, SEGMENTS_AHEAD};
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock};
 use std::{
-    fs::{DirBuilder, File, OpenOptions},
+    fs::{DirBuilder, File, Permissions},
     io,
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-/// Why the data directory cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum DataDirError {
-    /// Another process has locked it.
-    #[error("{} is in use by another forebay", path.display())]
-    InUse {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// The file system refused.
-    #[error("cannot {what} {}: {source}", path.display())]
-    Io {
-        /// What was tried.
-        what: &'static str,
-        /// The path.
-        path: PathBuf,
-        /// The error of the file system.
-        source: io::Error,
-    },
-    /// Segments have 1 MiB to 1 GiB, in steps of 1 MiB.
-    #[error("a segment has 1 MiB to 1 GiB, a multiple of 1 MiB; not {segment_bytes} bytes")]
-    SegmentSize {
-        /// The configured size in bytes.
-        segment_bytes: u64,
-    },
-    /// The process may not write files as large as a segment.
-    #[error(
-        "the limit of file sizes is {limit_bytes} bytes, a segment of the log has {segment_bytes}: raise the limit (ulimit -f, \
-         LimitFSIZE=) or lower --wal-segment-bytes, which can be 1 MiB"
-    )]
-    FileSizeLimit {
-        /// The limit in bytes.
-        limit_bytes: u64,
-        /// Size of a segment in bytes.
-        segment_bytes: u64,
-    },
-    /// The quota is too small for a log of so many lanes.
-    #[error("the log's quota of {quota_bytes} bytes is too small: it needs {needed_bytes} at least")]
-    QuotaTooSmall {
-        /// The quota in bytes.
-        quota_bytes: u64,
-        /// The least quota in bytes.
-        needed_bytes: u64,
-    },
-}
+/// Mode of the data directory, and of the log's in any case.
+const PRIVATE_MODE: u32 = 0o700;
+
+/// Mode of a data directory in which another account runs the private PostgreSQL. It may pass, and list nothing.
+const PASSABLE_MODE: u32 = 0o711;
+
+/// Name of the file that is locked.
+const LOCK_FILE: &str = "lock";
+/// Name of the log's directory.
+const WAL_DIR: &str = "wal";
+/// Name of the private PostgreSQL's directory.
+const POSTGRES_DIR: &str = "postgres";
 
 /// A data directory that this process has locked.
 pub struct DataDir {
-    path: PathBuf,
+    dir: Dir,
+    wal: Dir,
     _lock: File,
 }
 
 impl DataDir {
-    /// Makes the directory if it is missing, with access for the own account only, and locks it. It waits up to [`LOCK_WAIT`]
-    /// for the lock, which the kernel may still hold for the operations of a process that was killed.
+    /// Makes the directory if it is missing, checks who owns it and what is below it, and locks it. It waits up to
+    /// [`LOCK_WAIT`] for the lock, which the kernel may still hold for the operations of a process that was killed.
+    ///
+    /// Only the own account may use a directory that is made here. With `has_postgres`, root lets other accounts pass, for
+    /// the private PostgreSQL does not run as root.
     ///
     /// # Errors
     /// [`DataDirError`].
-    pub fn open(path: &Path) -> Result<Self, DataDirError> {
-        let io = |what, path: &Path| {
-            let path = path.to_path_buf();
-            move |source| DataDirError::Io { what, path, source }
-        };
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(io("make", path))?;
-        let path = path.canonicalize().map_err(io("find", path))?;
-        if let Some(parent) = path.parent() {
+    pub fn open(path: &Path, has_postgres: bool) -> Result<Self, DataDirError> {
+        let is_passable = has_postgres && rustix::process::geteuid().is_root();
+        make(path, if is_passable { PASSABLE_MODE } else { PRIVATE_MODE })?;
+        let dir = check::open_own(path)?;
+        check::check_below(&dir)?;
+        check::warn_about_parents(dir.path());
+        if let Some(parent) = dir.path().parent() {
             // Messages are answered only when they are durable, so the directory's name must be durable first.
-            File::open(parent).and_then(|parent| parent.sync_all()).map_err(io("sync", parent))?;
+            File::open(parent).and_then(|parent| parent.sync_all()).map_err(DataDirError::io("sync", parent))?;
         }
-        let lock_path = path.join("lock");
-        let lock = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&lock_path);
-        let lock = lock.map_err(io("open", &lock_path))?;
-        let give_up = Instant::now() + LOCK_WAIT;
-        loop {
-            match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-                Ok(()) => return Ok(Self { path, _lock: lock }),
-                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < give_up => {
-                    std::thread::sleep(Duration::from_millis(50));
-                }
-                Err(rustix::io::Errno::WOULDBLOCK) => return Err(DataDirError::InUse { path }),
-                Err(error) => return Err(io("lock", &lock_path)(error.into())),
-            }
-        }
+        let lock_path = dir.path().join(LOCK_FILE);
+        let lock = dir.open_or_create(LOCK_FILE).map_err(DataDirError::io("open", &lock_path))?;
+        lock_in_time(&lock, &dir, &lock_path)?;
+        let wal = dir.make_dir(WAL_DIR, PRIVATE_MODE).map_err(DataDirError::io("make", dir.path().join(WAL_DIR)))?;
+        make_private(&wal);
+        Ok(Self { dir, wal, _lock: lock })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn dir(&self) -> &Dir {
+        &self.dir
     }
 
     /// The directory itself.
     #[must_use]
     pub fn path(&self) -> &Path {
-        &self.path
+        self.dir.path()
     }
 
     /// Directory of the log.
     #[must_use]
-    pub fn wal(&self) -> PathBuf {
-        wal_dir(&self.path)
+    pub fn wal(&self) -> &Dir {
+        &self.wal
     }
 
-    /// Directory of the private PostgreSQL.
+    /// Path of the private PostgreSQL's directory.
     #[must_use]
     pub fn postgres(&self) -> PathBuf {
-        Self::postgres_of(&self.path)
+        Self::postgres_of(self.dir.path())
     }
 
     /// The same below a data directory that another process has locked.
     #[must_use]
     pub fn postgres_of(data_dir: &Path) -> PathBuf {
-        data_dir.join("postgres")
+        data_dir.join(POSTGRES_DIR)
     }
 
     /// The log's quota and the size of its segments, in bytes: as configured, else by the free space.
@@ -134,10 +107,10 @@ impl DataDir {
         lanes: u16,
     ) -> Result<(u64, u64), DataDirError> {
         let configured = quota_bytes.is_some();
-        let log_bytes = used_bytes(&self.wal());
-        let stat = rustix::fs::statvfs(&self.path).map_err(|error| DataDirError::Io {
+        let log_bytes = used_bytes(&self.wal);
+        let stat = rustix::fs::fstatvfs(&self.dir).map_err(|error| DataDirError::Io {
             what: "read the free space of",
-            path: self.path.clone(),
+            path: self.dir.path().into(),
             source: error.into(),
         })?;
         // The space that the log already has counts as free for it.
@@ -172,24 +145,78 @@ impl DataDir {
     }
 }
 
-/// Directory of the log below a data directory.
+/// Path of the log's directory below a data directory.
 #[must_use]
 pub fn wal_dir(data_dir: &Path) -> PathBuf {
-    data_dir.join("wal")
+    data_dir.join(WAL_DIR)
+}
+
+/// Opens the log's directory below a data directory, whoever owns that, to look at the log.
+///
+/// # Errors
+/// Those of the file system, also when there is no log.
+pub fn open_wal(data_dir: &Path) -> io::Result<Dir> {
+    Dir::open(data_dir)?.dir(WAL_DIR)
 }
 
 /// Whether a daemon has locked the data directory.
 #[must_use]
 pub fn is_in_use(data_dir: &Path) -> bool {
-    let Ok(lock) = File::open(data_dir.join("lock")) else { return false };
+    let lock = Dir::open(data_dir).and_then(|dir| dir.open_file(LOCK_FILE, OFlags::RDONLY));
+    let Ok(lock) = lock else { return false };
     flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err()
 }
 
-fn used_bytes(dir: &Path) -> u64 {
-    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
-    let sizes = entries.flatten().map(|entry| match entry.metadata() {
-        Ok(metadata) if metadata.is_dir() => used_bytes(&entry.path()),
-        Ok(metadata) => metadata.len(),
+/// Makes a directory, and those above it, with `mode`, unless they are there.
+fn make(path: &Path, mode: u32) -> Result<(), DataDirError> {
+    let is_there = |path: &Path| path.as_os_str().is_empty() || path.symlink_metadata().is_ok();
+    let missing: Vec<&Path> = path.ancestors().take_while(|path| !is_there(path)).collect();
+    for path in missing.into_iter().rev() {
+        match DirBuilder::new().mode(PRIVATE_MODE).create(path) {
+            // The umask counts for a new directory.
+            Ok(()) if mode != PRIVATE_MODE => {
+                let widened = std::fs::set_permissions(path, Permissions::from_mode(mode));
+                widened.map_err(DataDirError::io("change the mode of", path))?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            made => made.map_err(DataDirError::io("make", path))?,
+        }
+    }
+    Ok(())
+}
+
+/// Waits for the lock, up to [`LOCK_WAIT`].
+fn lock_in_time(lock: &File, dir: &Dir, path: &Path) -> Result<(), DataDirError> {
+    let give_up = Instant::now() + LOCK_WAIT;
+    loop {
+        match flock(lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < give_up => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(rustix::io::Errno::WOULDBLOCK) => return Err(DataDirError::InUse { path: dir.path().into() }),
+            Err(error) => return Err(DataDirError::io("lock", path)(error.into())),
+        }
+    }
+}
+
+/// Earlier releases made the log's directory with the mode that the umask left.
+fn make_private(wal: &Dir) {
+    let outcome = wal.stat_self().and_then(|stat| {
+        let is_private = stat.st_mode & 0o777 == PRIVATE_MODE;
+        if is_private { Ok(()) } else { Ok(rustix::fs::fchmod(wal, Mode::from_raw_mode(PRIVATE_MODE))?) }
+    });
+    if let Err(error) = outcome {
+        tracing::warn!(dir = %wal.path().display(), %error, "the mode of the log's directory could not be set to 0700");
+    }
+}
+
+fn used_bytes(dir: &Dir) -> u64 {
+    let sizes = dir.names().into_iter().flatten().map(|name| match dir.stat(&name) {
+        Ok(stat) if rustix::fs::FileType::from_raw_mode(stat.st_mode).is_dir() => {
+            dir.dir(&name).map_or(0, |below| used_bytes(&below))
+        }
+        Ok(stat) => stat.st_size.unsigned_abs(),
         Err(_) => 0,
     });
     sizes.sum()
@@ -204,18 +231,18 @@ mod tests {
     fn case_49_a_second_daemon_finds_the_directory_in_use() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
-        let first = DataDir::open(&path).unwrap();
+        let first = DataDir::open(&path, false).unwrap();
         assert_eq!(path.metadata().unwrap().permissions().mode() & 0o777, 0o700);
         assert!(is_in_use(&path));
-        assert!(matches!(DataDir::open(&path), Err(DataDirError::InUse { .. })));
+        assert!(matches!(DataDir::open(&path, false), Err(DataDirError::InUse { .. })));
         drop(first);
-        assert!(DataDir::open(&path).is_ok());
+        assert!(DataDir::open(&path, false).is_ok());
     }
 
     #[test]
     fn segments_shrink_with_the_quota_and_a_quota_without_room_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let dir = DataDir::open(dir.path()).unwrap();
+        let dir = DataDir::open(dir.path(), false).unwrap();
         assert_eq!(dir.quota(Some(64 << 30), None, 2).unwrap(), (64 << 30, SEGMENT_BYTES_DEFAULT));
         assert_eq!(dir.quota(Some(48 << 20), None, 2).unwrap(), (48 << 20, 3 << 20));
         assert!(matches!(dir.quota(Some(1 << 20), None, 2), Err(DataDirError::QuotaTooSmall { .. })));

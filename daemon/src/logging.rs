@@ -4,6 +4,7 @@
 //! takes nothing, lines are dropped and counted. Otherwise a reader that left, or one that reads nothing, would stop the daemon.
 
 use crate::config::LogFormat;
+use forebay_os::rights::without_capabilities;
 use std::{
     error::Error,
     io,
@@ -101,7 +102,9 @@ pub fn start(filter: &str, format: Option<LogFormat>) -> Result<LastLines, Loggi
     let terminal = io::stderr().is_terminal();
     let format = format.unwrap_or(if terminal { LogFormat::Text } else { LogFormat::Json });
     let (queue, messages) = sync_channel(QUEUED_LINES_MAX);
-    thread::Builder::new().name("log".into()).spawn(move || write_lines(&messages)).map_err(LoggingError::Thread)?;
+    // It writes lines as long as the process runs, and needs no right for that.
+    let start = || thread::Builder::new().name("log".into()).spawn(move || write_lines(&messages));
+    without_capabilities(start).and_then(|started| started).map_err(LoggingError::Thread)?;
     let (queue, last_lines) = (LineQueue(queue.clone()), LastLines(LineQueue(queue)));
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

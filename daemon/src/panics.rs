@@ -3,6 +3,7 @@
 //! A thread that is gone while the others go on serves nobody: pushes that nobody drains, or connections that nobody answers.
 //! A supervisor sees a process that ended.
 
+use forebay_os::rights::without_capabilities;
 use std::{
     any::Any,
     panic::PanicHookInfo,
@@ -34,7 +35,8 @@ impl PanicWatch {
     pub fn start(grace: Duration, on_panic: impl Fn() + Send + Sync + 'static) -> std::io::Result<Self> {
         let has_panicked = Arc::new(AtomicBool::new(false));
         let (first, seen) = channel();
-        thread::Builder::new().name("last-resort".into()).spawn(move || end_by_force(&seen, grace + MARGIN))?;
+        let last_resort = move || end_by_force(&seen, grace + MARGIN);
+        without_capabilities(|| thread::Builder::new().name("last-resort".into()).spawn(last_resort))??;
         let flag = Arc::clone(&has_panicked);
         std::panic::set_hook(Box::new(move |info| {
             flag.store(true, Ordering::SeqCst);

@@ -2,8 +2,10 @@
 
 mod error;
 mod incarnation;
+mod private_postgres;
 
 pub use error::ServeError;
+pub use private_postgres::keep as keep_private_postgres;
 
 use crate::{
     access::Gate,
@@ -11,7 +13,7 @@ use crate::{
     config::{Config, PostgresTarget, ProbeDuplicates, sync_method},
     connection::{self, ServerStart, listener::bind_all},
     control::{Commands, ControlServer},
-    datadir::{DataDir, wal_dir},
+    datadir::DataDir,
     drain::{Decisions, DrainSettings, DrainStart, DrainThread},
     file_system::warn_if_unsuitable,
     ignore::ignore,
@@ -34,11 +36,14 @@ use crate::{
     },
     watchdog,
 };
-use forebay_cluster::{Cluster, ClusterConfig, Watch, find_binaries};
+use forebay_cluster::find_binaries;
+use forebay_os::rights::{keep_only, without_capabilities};
 use forebay_wal::{
     log::{self, Log, LogOptions},
     presence::Presence,
+    storage::Disk,
 };
+use rustix::{fs::Mode, thread::CapabilitySet};
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
@@ -49,9 +54,6 @@ use std::{
     thread::JoinHandle,
     time::Duration,
 };
-
-/// Time that the private PostgreSQL gets to end.
-const POSTGRES_STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Time for the last answers to leave when the log has failed.
 const FAILURE_GRACE: Duration = Duration::from_millis(300);
@@ -111,33 +113,42 @@ fn run_to_end(
     ends: &Sender<End>,
     end: &Receiver<End>,
 ) -> Result<(), ServeError> {
-    check_io_uring().map_err(|error| ServeError::Setup(error.to_string()))?;
-    let connections_max = raise_descriptor_limit();
     let setup = |error: std::io::Error| ServeError::Setup(error.to_string());
+    let text = |error: &dyn std::fmt::Display| ServeError::Setup(error.to_string());
+    // Other accounts may use only what is given to them by name.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    // As it is later on, without capabilities.
+    without_capabilities(|| check_io_uring().map_err(|error| text(&error))).map_err(setup)??;
+    let connections_max = raise_descriptor_limit();
     survive_file_size_limit().map_err(setup)?;
-    let gate = Gate::open(&config).map_err(|error| ServeError::Setup(error.to_string()))?;
+    let gate = without_capabilities(|| Gate::open(&config).map_err(|error| text(&error))).map_err(setup)??;
     let cpus = allowed_cpus();
     let cores = config.cores.unwrap_or(cpus.len().clamp(1, usize::from(u16::MAX)) as u16);
     make_room_for_descriptors(connections_max.min(u64::from(cores) * u64::from(CONNECTIONS_PER_CORE_MAX)));
     // Before the address is bound: a socket that shares it would take another daemon's connections.
-    let data_dir = DataDir::open(&config.data_dir)?;
-    if matches!(config.postgres, PostgresTarget::Embedded) {
-        find_binaries().map_err(|error| ServeError::Setup(error.to_string()))?;
+    let is_embedded = matches!(config.postgres, PostgresTarget::Embedded);
+    let data_dir = DataDir::open(&config.data_dir, is_embedded)?;
+    if is_embedded {
+        find_binaries().map_err(|error| text(&error))?;
     }
     let (sockets, address) = bind_all(config.listen, usize::from(cores))?;
+    let helper = is_embedded.then(|| private_postgres::start_helper(&config, &data_dir)).transpose().map_err(setup)?;
+    // Threads inherit what this one has left: nothing. As root they still may use what belongs to root.
+    keep_only(CapabilitySet::empty()).map_err(setup)?;
     let (quota_bytes, segment_bytes) = data_dir.quota(config.wal_max_bytes, config.wal_segment_bytes, cores)?;
-    config.sync = sync_method::resolve(config.sync, &data_dir.wal())?;
-    let options =
-        LogOptions { dir: data_dir.wal(), lanes: cores, sync: config.sync.method(), segment_bytes, quota_bytes };
+    let disk = Disk::new(data_dir.wal().clone());
+    config.sync = sync_method::resolve(config.sync, &disk)?;
+    let dir = data_dir.wal().path().to_path_buf();
+    let options = LogOptions { dir, lanes: cores, sync: config.sync.method(), segment_bytes, quota_bytes };
     let is_volatile = warn_if_unsuitable(&options.dir);
-    let mut log = log::open(&options)?;
+    let mut log = log::open_on(disk, &options)?;
     let presence = Presence::new(&log, &[config.data_dir.clone()])?;
     report(&log);
     let signal = DrainSignal::new().map_err(setup)?;
     let mailboxes = Arc::new(Mailboxes::new(cores).map_err(setup)?);
     let pg_requests = PgRequests::new(Arc::clone(&mailboxes)).map_err(setup)?;
     let identity = incarnation::begin(&log, &data_dir)?;
-    let drained = LocalDrainState::read(&data_dir.wal(), identity.log_id().into_bytes());
+    let drained = LocalDrainState::read(data_dir.wal(), identity.log_id().into_bytes());
     let drain = Arc::new(DrainView::new(signal, drained.clone()));
     let views = Arc::new(Views {
         log: Arc::new(LogView::new(&log, drained.as_ref(), (segment_bytes, quota_bytes), is_volatile)),
@@ -168,8 +179,8 @@ fn run_to_end(
     let drain = start_drain(&views, &log, identity, target).map_err(setup)?;
     let _control = start_control(&views);
     tracing::info!(%address, cores, quota_bytes, segment_bytes, "listening");
-    let postgres = start_embedded(&views.config, &data_dir, &cluster)?;
-    banner::print(address, postgres.as_ref());
+    let postgres = helper.map(|helper| private_postgres::open(helper, &cluster)).transpose()?;
+    banner::print(address, postgres.as_ref().map(|(_, server)| server));
 
     let outcome = match end.recv() {
         Ok(End::Signal(signal)) => {
@@ -184,10 +195,8 @@ fn run_to_end(
         }
         Err(_) => Err(ServeError::Setup("all threads ended".to_owned())),
     };
-    if let Some(watch) = postgres
-        && let Err(error) = watch.stop(POSTGRES_STOP_TIMEOUT)
-    {
-        tracing::error!(code = "embedded_postgres_not_stopped", %error, "the private PostgreSQL did not end");
+    if let Some((helper, _)) = postgres {
+        private_postgres::stop(helper);
     }
     log.keeper.stop();
     outcome
@@ -350,7 +359,6 @@ fn start_drain(
         always_probe: config.probe_duplicates == ProbeDuplicates::Always,
         connections: config.drain_connections,
         statement_timeout: config.postgres_timeout,
-        wal_dir: wal_dir(&config.data_dir),
     };
     DrainThread::start(DrainStart {
         log: Arc::clone(&views.log),
@@ -403,22 +411,4 @@ fn watch_signals(ends: &Sender<End>, views: &Arc<Views>) -> std::io::Result<()> 
         }
     })?;
     Ok(())
-}
-
-fn start_embedded(
-    config: &Config,
-    data_dir: &DataDir,
-    cluster_url: &OnceLock<String>,
-) -> Result<Option<Watch>, ServeError> {
-    if !matches!(config.postgres, PostgresTarget::Embedded) {
-        return Ok(None);
-    }
-    let fail = |error: &dyn std::fmt::Display| ServeError::Setup(format!("the private PostgreSQL: {error}"));
-    let cluster = Cluster::open(ClusterConfig::new(data_dir.postgres())).map_err(|error| fail(&error))?;
-    let url = cluster.url();
-    let watch = Watch::start(Arc::new(cluster)).map_err(|error| fail(&error))?;
-    if cluster_url.set(url).is_err() {
-        tracing::debug!("the private PostgreSQL was named before");
-    }
-    Ok(Some(watch))
 }

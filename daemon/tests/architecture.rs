@@ -131,7 +131,7 @@ fn the_way_of_a_message_is_short() {
 #[test]
 fn every_path_that_the_page_names_exists() {
     let page = page();
-    let tops = ["daemon/", "wal/", "pgwire/", "cluster/", "bench/", "fuzz/", "docs/"];
+    let tops = ["daemon/", "wal/", "pgwire/", "cluster/", "os/", "bench/", "fuzz/", "docs/"];
     let paths: BTreeSet<String> =
         quoted(&page).into_iter().filter(|path| tops.iter().any(|top| path.starts_with(top))).collect();
     assert!(paths.len() > 50, "{paths:?}");

@@ -74,12 +74,13 @@ impl Written {
     }
 
     fn find_ends(&mut self) {
-        let layout = Layout::new(self.dir.path().join("wal"));
-        let log_id = layout.read_or_create_log_id(&Disk).unwrap();
+        let wal = self.dir.path().join("wal");
+        let (layout, disk) = (Layout::new(&wal), Disk::at(&wal).unwrap());
+        let log_id = layout.read_or_create_log_id(&disk).unwrap();
         let options = RecoverOptions { log_id, segment_bytes: self.segment_bytes(), sync: false };
-        let lane = recover_lane(&Disk, &layout, 0, options).unwrap();
+        let lane = recover_lane(&disk, &layout, 0, options).unwrap();
         assert_eq!((lane.tail.segment, lane.is_sealed, lane.findings.len()), (1, true, 0));
-        let mut reader = LaneReader::new(Disk, layout, log_id, 0, segment_start(1));
+        let mut reader = LaneReader::new(disk, layout, log_id, 0, segment_start(1));
         while let Some(event) = reader.next_event(lane.tail).unwrap() {
             let Position { offset, .. } = reader.position();
             match event {

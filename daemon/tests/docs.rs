@@ -17,7 +17,7 @@ use std::{
 };
 
 /// Where log lines come from.
-const SOURCES: [&str; 4] = ["daemon/src", "cluster/src", "wal/src", "pgwire/src"];
+const SOURCES: [&str; 5] = ["daemon/src", "cluster/src", "os/src", "wal/src", "pgwire/src"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()

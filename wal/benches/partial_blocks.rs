@@ -83,8 +83,7 @@ fn main() -> Outcome<()> {
     let dir = args.dir()?;
     let path = dir.path().join("segment");
     if !path.exists() {
-        Disk.create_dir(dir.path())?;
-        Disk.create_segment(&path, &[0; BLOCK_BYTES], SEGMENT_BYTES_DEFAULT)?;
+        Disk::at(dir.path())?.create_segment(&path, &[0; BLOCK_BYTES], SEGMENT_BYTES_DEFAULT)?;
     }
     let flags = if sync == SyncMethod::Direct { libc::O_DIRECT } else { 0 };
     let file = OpenOptions::new().write(true).custom_flags(flags).open(&path)?;

@@ -57,13 +57,13 @@ fn make(dir: &Path, args: &Args) -> Outcome<()> {
 }
 
 fn scan(dir: &Path) -> Outcome<()> {
-    let layout = Layout::new(dir);
+    let (layout, disk) = (Layout::new(dir), Disk::at(dir)?);
     let options =
-        RecoverOptions { log_id: layout.read_log_id(&Disk)?, segment_bytes: SEGMENT_BYTES_DEFAULT, sync: false };
+        RecoverOptions { log_id: layout.read_log_id(&disk)?, segment_bytes: SEGMENT_BYTES_DEFAULT, sync: false };
     drop_page_cache(dir)?;
     let memory = Memory::start()?;
     let start = Instant::now();
-    let lane = recover_lane(&Disk, &layout, 0, options)?;
+    let lane = recover_lane(&disk, &layout, 0, options)?;
     let took = start.elapsed();
     let grown_bytes = memory.grown_bytes()?;
     let records: u64 = lane.segments.iter().map(|found| found.records).sum();
@@ -105,7 +105,7 @@ fn report(mode: &str, bytes: u64, took: Duration, grown_bytes: u64) {
 /// The files of the only lane, in order.
 fn segments(dir: &Path) -> Outcome<Vec<PathBuf>> {
     let lane = Layout::new(dir).lane(0);
-    let mut names = Disk.list(&lane)?;
+    let mut names = Disk::at(dir)?.list(&lane)?;
     names.retain(|name| parse_file_name(name).is_some());
     names.sort_unstable();
     Ok(names.into_iter().map(|name| lane.join(name)).collect())

@@ -278,7 +278,7 @@ impl Worker {
     /// Makes a segment and hands it to its lane. Returns whether it could.
     fn prepare(&mut self, header: SegmentHeader, lane: &LaneShared) -> bool {
         let file = match self.segments.prepare(header) {
-            Ok(()) => lane.open_segment(self.segments.layout(), header.segment),
+            Ok(()) => lane.open_segment(self.segments.storage(), self.segments.layout(), header.segment),
             Err(PrepareError::Quota) => return false,
             Err(PrepareError::Failed(error)) => Err(error),
         };

@@ -10,15 +10,14 @@ use crate::{
     layout::Layout,
     position::Position,
     ring::Ring,
+    storage::Disk,
     tail_cache::TailCache,
 };
+use rustix::fs::OFlags;
 use std::{
     collections::VecDeque,
-    fs::{File, OpenOptions},
-    os::{
-        fd::{BorrowedFd, OwnedFd},
-        unix::fs::OpenOptionsExt,
-    },
+    fs::File,
+    os::fd::{BorrowedFd, OwnedFd},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -123,10 +122,10 @@ impl LaneShared {
     }
 
     /// Opens a segment's file as the lane writes to it.
-    pub(crate) fn open_segment(&self, layout: &Layout, segment: u64) -> Result<File, LogError> {
+    pub(crate) fn open_segment(&self, disk: &Disk, layout: &Layout, segment: u64) -> Result<File, LogError> {
         let path = layout.segment(self.lane, segment);
-        let flags = if self.sync == SyncMethod::Direct { libc::O_DIRECT } else { 0 };
-        let opened = OpenOptions::new().read(true).write(true).custom_flags(flags).open(&path);
+        let flags = if self.sync == SyncMethod::Direct { OFlags::DIRECT } else { OFlags::empty() };
+        let opened = disk.dir().open_file(&path, OFlags::RDWR | flags);
         opened.map_err(LogError::io("open for writing", path))
     }
 

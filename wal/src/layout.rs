@@ -151,14 +151,14 @@ mod tests {
     #[test]
     fn a_log_keeps_its_id_and_a_damaged_id_is_not_replaced_while_there_are_segments() {
         let dir = tempfile::tempdir().unwrap();
-        let layout = Layout::new(dir.path());
-        let id = layout.read_or_create_log_id(&Disk).unwrap();
-        assert_eq!(layout.read_or_create_log_id(&Disk).unwrap(), id);
+        let (layout, disk) = (Layout::new(dir.path()), Disk::at(dir.path()).unwrap());
+        let id = layout.read_or_create_log_id(&disk).unwrap();
+        assert_eq!(layout.read_or_create_log_id(&disk).unwrap(), id);
         std::fs::create_dir(layout.lane(0)).unwrap();
         let path = dir.path().join(LOG_ID_FILE);
         let mut content = std::fs::read(&path).unwrap();
         content[20] ^= 1;
         std::fs::write(&path, content).unwrap();
-        assert!(matches!(layout.read_or_create_log_id(&Disk), Err(LogError::LogIdLost { .. })));
+        assert!(matches!(layout.read_or_create_log_id(&disk), Err(LogError::LogIdLost { .. })));
     }
 }

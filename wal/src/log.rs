@@ -25,7 +25,7 @@ use std::{
 /// How to open a log.
 #[derive(Clone, Debug)]
 pub struct LogOptions {
-    /// The log's directory. It is created if it is missing.
+    /// The log's directory, for [`open`]. It is created if it is missing.
     pub dir: PathBuf,
     /// The number of lanes to write to: 1 to [`LANES_MAX`].
     pub lanes: u16,
@@ -75,6 +75,8 @@ pub struct LaneInfo {
 pub struct Log {
     /// The log's id.
     pub id: [u8; 16],
+    /// The log's directory.
+    pub disk: Disk,
     /// The log's paths.
     pub layout: Layout,
     /// Every lane of the log, to read from.
@@ -140,11 +142,20 @@ pub fn recover<S: Storage>(storage: S, layout: &Layout, options: &LogOptions) ->
     Ok(Recovered { id, lanes, segments, next_number })
 }
 
-/// Opens the log in a directory. The caller holds a lock: nobody else may have the log open.
+/// Opens the log in [`LogOptions::dir`], as [`open_on`].
+///
+/// # Errors
+/// See [`LogError`].
+pub fn open(options: &LogOptions) -> Result<Log, LogError> {
+    let disk = Disk::at(&options.dir).map_err(LogError::io("open", &options.dir))?;
+    open_on(disk, options)
+}
+
+/// Opens the log on `disk`, whatever [`LogOptions::dir`] says. The caller holds a lock: nobody else may have the log open.
 ///
 /// # Errors
 /// See [`LogError`]. Damage is no error: it is reported in [`Log::findings`].
-pub fn open(options: &LogOptions) -> Result<Log, LogError> {
+pub fn open_on(disk: Disk, options: &LogOptions) -> Result<Log, LogError> {
     if options.lanes == 0 || options.lanes > LANES_MAX {
         return Err(LogError::LaneCount { lanes: options.lanes });
     }
@@ -153,11 +164,12 @@ pub fn open(options: &LogOptions) -> Result<Log, LogError> {
     {
         return Err(LogError::SegmentSize { segment_bytes: options.segment_bytes });
     }
-    let layout = Layout::new(&options.dir);
-    let Recovered { id, lanes, segments, next_number } = recover(Disk, &layout, options)?;
+    let layout = Layout::new(disk.dir().path());
+    let Recovered { id, lanes, segments, next_number } = recover(disk.clone(), &layout, options)?;
     let keeper = Keeper::start(segments).map_err(LogError::io("start a thread for", layout.root()))?;
     let mut log = Log {
         id,
+        disk,
         layout,
         all_lanes: Vec::new(),
         lanes: Vec::new(),
@@ -190,7 +202,7 @@ impl Log {
             let mut files = VecDeque::new();
             if recovered.tail_header.is_none() {
                 for segment in tail..=tail + recovered.ready_count as u64 {
-                    files.push_back((segment, Arc::new(shared.open_segment(&self.layout, segment)?)));
+                    files.push_back((segment, Arc::new(shared.open_segment(&self.disk, &self.layout, segment)?)));
                 }
             }
             let (next_number, keeper) = (Arc::clone(&self.sequence_counter.0), self.keeper.handle());

@@ -9,11 +9,10 @@ use crate::{
     storage::{Disk, Storage},
 };
 use aligned_vec::{AVec, RuntimeAlign};
-use rustix::io::ReadWriteFlags;
+use rustix::{fs::OFlags, io::ReadWriteFlags};
 use std::{
-    fs::{File, OpenOptions},
+    fs::File,
     io::{self, IoSlice},
-    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -64,15 +63,14 @@ impl DirectIo {
     }
 }
 
-/// Tries [`SyncMethod::Direct`] in the log's directory, which is created if it is missing.
+/// Tries [`SyncMethod::Direct`] in the log's directory.
 ///
 /// # Errors
 /// [`LogError::Io`] if writing fails in a way that every method would meet.
-pub fn probe_direct_io(dir: &Path) -> Result<DirectIo, LogError> {
-    Disk.create_dir(dir).map_err(LogError::io("create", dir))?;
-    let scratch = Scratch::new(dir, SyncMethod::Direct);
+pub fn probe_direct_io(disk: &Disk) -> Result<DirectIo, LogError> {
+    let scratch = Scratch::new(disk, SyncMethod::Direct);
     let outcome = scratch.open(true).and_then(|file| write_synced(&file, &pattern(BLOCK_BYTES), 0));
-    DirectIo::from_outcome(outcome).map_err(LogError::io("write with O_DIRECT to", &scratch.path))
+    DirectIo::from_outcome(outcome).map_err(LogError::io("write with O_DIRECT to", scratch.path()))
 }
 
 /// Median times of a write with its sync.
@@ -114,15 +112,15 @@ impl Measurement {
 ///
 /// # Errors
 /// [`LogError::Io`] if the file system fails otherwise.
-pub fn measure(dir: &Path, budget: Duration) -> Result<Option<Measurement>, LogError> {
-    match measure_until(dir, Instant::now() + budget) {
+pub fn measure(disk: &Disk, budget: Duration) -> Result<Option<Measurement>, LogError> {
+    match measure_until(disk, Instant::now() + budget) {
         Err(error) if is_no_room(&error) => Ok(None),
-        outcome => outcome.map_err(LogError::io("measure writes in", dir)),
+        outcome => outcome.map_err(LogError::io("measure writes in", disk.dir().path())),
     }
 }
 
-fn measure_until(dir: &Path, deadline: Instant) -> io::Result<Option<Measurement>> {
-    let mut probes = [MethodProbe::new(dir, SyncMethod::Direct)?, MethodProbe::new(dir, SyncMethod::Fdatasync)?];
+fn measure_until(disk: &Disk, deadline: Instant) -> io::Result<Option<Measurement>> {
+    let mut probes = [MethodProbe::new(disk, SyncMethod::Direct)?, MethodProbe::new(disk, SyncMethod::Fdatasync)?];
     'measuring: for _ in 0..ROUNDS_MAX {
         for large in [false, true] {
             for probe in &mut probes {
@@ -154,9 +152,9 @@ struct MethodProbe {
 }
 
 impl MethodProbe {
-    fn new(dir: &Path, sync: SyncMethod) -> io::Result<Self> {
-        let scratch = Scratch::new(dir, sync);
-        Disk.create_segment(&scratch.path, &[0; BLOCK_BYTES], SCRATCH_BYTES)?;
+    fn new(disk: &Disk, sync: SyncMethod) -> io::Result<Self> {
+        let scratch = Scratch::new(disk, sync);
+        disk.create_segment(Path::new(scratch.name), &[0; BLOCK_BYTES], SCRATCH_BYTES)?;
         let file = scratch.open(sync == SyncMethod::Direct)?;
         let (block_times, large_times) = (Vec::new(), Vec::new());
         let bytes = pattern(LARGE_BYTES);
@@ -187,26 +185,30 @@ impl MethodProbe {
 
 /// A scratch file in the log's directory. It is removed at the end.
 struct Scratch {
-    path: PathBuf,
+    disk: Disk,
+    name: &'static str,
 }
 
 impl Scratch {
-    fn new(dir: &Path, sync: SyncMethod) -> Self {
+    fn new(disk: &Disk, sync: SyncMethod) -> Self {
         let name = if sync == SyncMethod::Direct { "probe-direct.tmp" } else { "probe-fdatasync.tmp" };
-        Self { path: dir.join(name) }
+        Self { disk: disk.clone(), name }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.disk.dir().path().join(self.name)
     }
 
     /// Opens or creates the file. A crash may have left one.
     fn open(&self, direct: bool) -> io::Result<File> {
-        let flags = if direct { libc::O_DIRECT } else { 0 };
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(&self.path)
+        let flags = if direct { OFlags::DIRECT } else { OFlags::empty() };
+        self.disk.dir().open_file(self.name, OFlags::WRONLY | OFlags::CREATE | flags)
     }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        ignore(std::fs::remove_file(&self.path), "a scratch file that stays is used and removed by the next probe");
+        ignore(self.disk.dir().remove(self.name), "a scratch file that stays is used and removed by the next probe");
     }
 }
 
@@ -254,11 +256,12 @@ mod tests {
     }
 
     #[test]
-    fn the_probe_makes_the_directory_and_leaves_nothing_in_it_also_not_what_a_crash_left() {
+    fn the_probe_leaves_nothing_in_the_directory_also_not_what_a_crash_left() {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("wal");
+        let disk = Disk::at(&dir).unwrap();
         for _ in 0..2 {
-            assert!(!matches!(probe_direct_io(&dir).unwrap(), DirectIo::Unknown(_)));
+            assert!(!matches!(probe_direct_io(&disk).unwrap(), DirectIo::Unknown(_)));
             assert!(is_empty(&dir));
             std::fs::write(dir.join("probe-direct.tmp"), "left").unwrap();
         }
@@ -266,8 +269,10 @@ mod tests {
 
     #[test]
     fn a_directory_that_takes_no_file_is_an_error() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(matches!(probe_direct_io(&file.path().join("wal")), Err(LogError::Io { .. })));
+        let dir = tempfile::tempdir().unwrap();
+        let disk = Disk::at(dir.path()).unwrap();
+        drop(dir);
+        assert!(matches!(probe_direct_io(&disk), Err(LogError::Io { .. })));
     }
 
     #[test]
@@ -300,10 +305,11 @@ mod tests {
     #[test]
     fn both_methods_are_measured_or_without_time_none_and_the_scratch_files_removed() {
         let dir = tempfile::tempdir().unwrap();
-        if matches!(probe_direct_io(dir.path()).unwrap(), DirectIo::Supported) {
-            assert_eq!(measure(dir.path(), Duration::ZERO).unwrap(), None);
+        let disk = Disk::at(dir.path()).unwrap();
+        if matches!(probe_direct_io(&disk).unwrap(), DirectIo::Supported) {
+            assert_eq!(measure(&disk, Duration::ZERO).unwrap(), None);
             assert!(is_empty(dir.path()));
-            let measured = measure(dir.path(), Duration::from_secs(60)).unwrap().unwrap();
+            let measured = measure(&disk, Duration::from_secs(60)).unwrap().unwrap();
             for medians in [measured.direct, measured.fdatasync] {
                 assert!(medians.block > Duration::ZERO && medians.large > Duration::ZERO, "{measured:?}");
             }

@@ -159,6 +159,11 @@ impl<S: Storage> Segments<S> {
         &self.layout
     }
 
+    /// What the log is stored on.
+    pub(crate) fn storage(&self) -> &S {
+        &self.storage
+    }
+
     /// Makes the segment that `header` describes, unless it exists. Its data and its name are durable afterwards. A segment
     /// that was kept only until this one was made is released by the next call of [`release`](Self::release).
     ///

@@ -5,11 +5,13 @@
 
 use crate::{error::ignore, limits::BLOCK_BYTES, ring::ReadAhead, scan::ReadAt};
 use aligned_vec::{AVec, ConstAlign};
+use forebay_os::dir::Dir;
+use rustix::fs::OFlags;
 use std::{
-    fs::{File, OpenOptions},
-    io::{self, Read, Write},
+    fs::File,
+    io::{self, Write},
     ops::Range,
-    os::unix::fs::{FileExt, OpenOptionsExt},
+    os::unix::fs::FileExt,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -50,9 +52,11 @@ pub trait Storage: Send + Sync + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
 }
 
-/// The real file system.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Disk;
+/// The real file system: a log's directory, and what is below it. No link is followed there.
+#[derive(Clone, Debug)]
+pub struct Disk {
+    dir: Dir,
+}
 
 /// Bytes of zeros that are written at once. A disk takes a fraction of a millisecond for them.
 const ZEROS_BYTES: usize = 256 << 10;
@@ -60,8 +64,8 @@ const ZEROS_BYTES: usize = 256 << 10;
 /// Bytes of a small file that are read: the log's own are far smaller.
 const SMALL_FILE_BYTES_MAX: u64 = 64 << 10;
 
-/// Only the daemon's own account may use the files.
-const FILE_MODE: u32 = 0o600;
+/// Only the daemon's own account may use the directories.
+const DIR_MODE: u32 = 0o700;
 
 /// A file opened for reading. It bypasses the page cache if the file system can: bytes that are read once would displace
 /// what others need, and bytes that are read again because they did not verify must come from the device.
@@ -83,14 +87,41 @@ struct AlignedBlock([u8; BLOCK_BYTES]);
 
 const _: () = assert!(align_of::<AlignedBlock>() == BLOCK_BYTES);
 
+impl Disk {
+    /// A log's directory.
+    #[must_use]
+    pub fn new(dir: Dir) -> Self {
+        Self { dir }
+    }
+
+    /// Opens a log's directory by its path. Creates it if it is missing.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        std::fs::create_dir_all(path)?;
+        Ok(Self::new(Dir::open(path)?))
+    }
+
+    /// The log's directory.
+    #[must_use]
+    pub fn dir(&self) -> &Dir {
+        &self.dir
+    }
+
+    /// Opens a file as `flags` say, past the page cache if the file system can.
+    fn open_direct(&self, path: &Path, flags: OFlags) -> io::Result<File> {
+        match self.dir.open_file(path, flags | OFlags::DIRECT) {
+            // ramfs and some overlays do not support O_DIRECT. They may have created the file.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => self.dir.open_file(path, flags - OFlags::EXCL),
+            opened => opened,
+        }
+    }
+}
+
 impl DiskFile {
-    fn open(path: &Path) -> io::Result<Self> {
-        let direct = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path);
-        let file = match direct {
-            // ramfs and some overlays do not support O_DIRECT.
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => File::open(path)?,
-            opened => opened?,
-        };
+    fn open(disk: &Disk, path: &Path) -> io::Result<Self> {
+        let file = disk.open_direct(path, OFlags::RDONLY)?;
         Ok(Self { file: Arc::new(file), sequential: Mutex::new(Sequential { range: 0..0, read_ahead: None }) })
     }
 
@@ -170,20 +201,17 @@ impl Storage for Disk {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         // The log's own names are UTF-8. A foreign name is only reported.
-        std::fs::read_dir(dir)?.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+        let names = self.dir.dir(dir)?.names()?;
+        Ok(names.into_iter().map(|name| name.to_string_lossy().into_owned()).collect())
     }
 
     fn create_dir(&self, dir: &Path) -> io::Result<()> {
-        std::fs::create_dir_all(dir)?;
-        // Even if it existed: the process that created it may have died before it synced the name.
-        match dir.parent() {
-            Some(parent) => self.sync_dir(parent),
-            None => Ok(()),
-        }
+        // Its name is synced even if it existed: the process that created it may have died before it did that.
+        self.dir.make_dir(dir, DIR_MODE).map(drop)
     }
 
     fn open(&self, path: &Path) -> io::Result<(DiskFile, u64)> {
-        let file = DiskFile::open(path)?;
+        let file = DiskFile::open(self, path)?;
         let length = file.file.metadata()?.len();
         Ok((file, length))
     }
@@ -193,14 +221,11 @@ impl Storage for Disk {
     }
 
     fn create_segment(&self, path: &Path, first_block: &[u8; BLOCK_BYTES], length: u64) -> io::Result<()> {
-        let mut options = OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(FILE_MODE);
+        // A file that a crash left is never written to: its bytes may have another name.
+        self.dir.remove_if_there(path)?;
         // Past the page cache, and a part at a time: a lane's write then waits for one part at most, not for the whole file
         // that a sync would write at once.
-        let file = match options.clone().custom_flags(libc::O_DIRECT).open(path) {
-            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => options.open(path)?,
-            opened => opened?,
-        };
+        let file = self.open_direct(path, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL)?;
         // Allocates first, so that a full disk refuses before a megabyte is written.
         match rustix::fs::fallocate(&file, rustix::fs::FallocateFlags::empty(), 0, length) {
             // Not supported: writing the zeros then finds out whether there is room.
@@ -225,38 +250,36 @@ impl Storage for Disk {
     }
 
     fn write_first_block(&self, path: &Path, block: &[u8; BLOCK_BYTES]) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(path)?;
+        let file = self.dir.open_file(path, OFlags::WRONLY)?;
         file.write_all_at(block, 0)?;
         file.sync_data()
     }
 
     fn write_small(&self, path: &Path, content: &[u8]) -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+        let mut file = self.dir.recreate_file(path, OFlags::empty())?;
         file.write_all(content)?;
         file.sync_all()
     }
 
     fn create_sparse(&self, path: &Path, length: u64) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(FILE_MODE).open(path)?;
+        let file = self.dir.recreate_file(path, OFlags::empty())?;
         file.set_len(length)?;
         file.sync_all()
     }
 
     fn read_small(&self, path: &Path) -> io::Result<Vec<u8>> {
-        let mut content = Vec::new();
-        File::open(path)?.take(SMALL_FILE_BYTES_MAX).read_to_end(&mut content)?;
-        Ok(content)
+        self.dir.read(path, SMALL_FILE_BYTES_MAX)
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        std::fs::rename(from, to)
+        self.dir.rename(from, to)
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        std::fs::remove_file(path)
+        self.dir.remove(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        File::open(dir)?.sync_all()
+        self.dir.dir(dir)?.sync()
     }
 }

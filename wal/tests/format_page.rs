@@ -175,13 +175,14 @@ fn the_log_id_line_is_read_and_its_like_is_written() {
     let vector = page.vector("log-id");
     let dir = tempfile::tempdir().unwrap();
     let (layout, path) = (Layout::new(dir.path()), dir.path().join("log-id"));
+    let disk = Disk::at(dir.path()).unwrap();
     std::fs::write(&path, &vector.bytes).unwrap();
-    assert_eq!(layout.read_log_id(&Disk).unwrap(), vector.uuid("log_id"));
+    assert_eq!(layout.read_log_id(&disk).unwrap(), vector.uuid("log_id"));
     for at in 0..vector.bytes.len() {
         let mut damaged = vector.bytes.clone();
         damaged[at] ^= 1;
         std::fs::write(&path, damaged).unwrap();
-        assert!(layout.read_log_id(&Disk).is_err(), "byte {at}");
+        assert!(layout.read_log_id(&disk).is_err(), "byte {at}");
     }
 
     // The line of another log differs from the vector only in its id and checksum.

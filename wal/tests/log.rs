@@ -13,7 +13,6 @@ use forebay_wal::{
     log::{self, LogOptions},
     position::{Position, segment_start},
     reader::{Event, LaneReader},
-    storage::Disk,
 };
 use std::{
     fs::OpenOptions,
@@ -45,7 +44,7 @@ fn a_reader_that_follows_sees_each_record_once_as_it_becomes_durable() {
     let mut log = log::open(&options(dir.path(), SyncMethod::Direct)).unwrap();
     let mut lane = start(&mut log);
     let found = log.all_lanes[0].clone();
-    let mut reader = LaneReader::new(Disk, log.layout.clone(), log.id, 0, segment_start(1));
+    let mut reader = LaneReader::new(log.disk.clone(), log.layout.clone(), log.id, 0, segment_start(1));
     let mut next = 0;
     for index in 0..700 {
         append(&mut lane, &[&body(index)]);
@@ -70,7 +69,7 @@ fn what_was_written_last_is_read_from_memory_and_the_rest_from_the_disk() {
     // Now only the lane's tail cache has it.
     let segment = OpenOptions::new().write(true).open(log.layout.segment(0, 1)).unwrap();
     segment.write_all_at(&[0; 4096], 4096).unwrap();
-    let reader = || LaneReader::new(Disk, log.layout.clone(), log.id, 0, segment_start(1));
+    let reader = || LaneReader::new(log.disk.clone(), log.layout.clone(), log.id, 0, segment_start(1));
     let mut from_memory = reader().with_tail_cache(Arc::clone(found.shared.tail_cache()));
     assert!(matches!(from_memory.next_event(found.shared.durable_end()), Ok(Some(Event::Record(_)))));
     assert_eq!(from_memory.payload(), b"h:in memory");
@@ -82,7 +81,7 @@ fn what_was_written_last_is_read_from_memory_and_the_rest_from_the_disk() {
     for _ in 0..count {
         append(&mut lane, &[&payload]);
     }
-    let mut reader = LaneReader::new(Disk, log.layout.clone(), log.id, 0, from);
+    let mut reader = LaneReader::new(log.disk.clone(), log.layout.clone(), log.id, 0, from);
     reader = reader.with_tail_cache(Arc::clone(found.shared.tail_cache()));
     let mut read = 0;
     while let Some(event) = reader.next_event(found.shared.durable_end()).unwrap() {

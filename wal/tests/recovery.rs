@@ -197,7 +197,7 @@ fn damage_at_the_end_of_a_segment_that_others_follow_is_damage() {
     write_log(dir.path(), SyncMethod::Direct, 700);
     let log = log::open(&options(dir.path(), SyncMethod::Direct)).unwrap();
     let mut last = 0;
-    let mut reader = LaneReader::new(Disk, log.layout.clone(), log.id, 0, segment_start(1));
+    let mut reader = LaneReader::new(log.disk.clone(), log.layout.clone(), log.id, 0, segment_start(1));
     while let Some(Event::Record(_)) = reader.next_event(log.all_lanes[0].shared.durable_end()).unwrap() {
         if reader.position().segment == 1 {
             last = u64::from(reader.position().offset);
@@ -214,6 +214,7 @@ fn damage_at_the_end_of_a_segment_that_others_follow_is_damage() {
 /// A disk that removes the lane's segments up to one of them when recovery opens that one for the second time, to scan it.
 /// Recovery writes nothing.
 struct Releasing {
+    disk: Disk,
     up_to_segment: u64,
     opened: AtomicUsize,
 }
@@ -222,16 +223,17 @@ impl Storage for Releasing {
     type File = DiskFile;
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        Disk.list(dir)
+        self.disk.list(dir)
     }
     fn open(&self, path: &Path) -> io::Result<(DiskFile, u64)> {
         if path.ends_with(file_name(self.up_to_segment)) && self.opened.fetch_add(1, Ordering::Relaxed) == 1 {
-            (1..=self.up_to_segment).try_for_each(|segment| Disk.remove(&path.with_file_name(file_name(segment))))?;
+            (1..=self.up_to_segment)
+                .try_for_each(|segment| self.disk.remove(&path.with_file_name(file_name(segment))))?;
         }
-        Disk.open(path)
+        self.disk.open(path)
     }
     fn sync(&self, file: &DiskFile) -> io::Result<()> {
-        Disk.sync(file)
+        self.disk.sync(file)
     }
     fn create_dir(&self, _: &Path) -> io::Result<()> {
         unreachable!("recovery makes nothing")
@@ -249,7 +251,7 @@ impl Storage for Releasing {
         unreachable!("recovery makes nothing")
     }
     fn read_small(&self, path: &Path) -> io::Result<Vec<u8>> {
-        Disk.read_small(path)
+        self.disk.read_small(path)
     }
     fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
         unreachable!("recovery renames nothing")
@@ -267,12 +269,12 @@ fn a_look_leaves_out_what_is_released_meanwhile_and_who_goes_on_with_the_log_fai
     for sync in [false, true] {
         let dir = dir();
         write_log(dir.path(), SyncMethod::None, 1500);
-        let layout = Layout::new(dir.path());
-        let log_id = layout.read_log_id(&Disk).unwrap();
+        let (layout, disk) = (Layout::new(dir.path()), Disk::at(dir.path()).unwrap());
+        let log_id = layout.read_log_id(&disk).unwrap();
         let recover_options =
             RecoverOptions { log_id, segment_bytes: options(dir.path(), SyncMethod::None).segment_bytes, sync };
-        let whole = recover_lane(&Disk, &layout, 0, RecoverOptions { sync: false, ..recover_options }).unwrap();
-        let storage = Releasing { up_to_segment: 2, opened: AtomicUsize::new(0) };
+        let whole = recover_lane(&disk, &layout, 0, RecoverOptions { sync: false, ..recover_options }).unwrap();
+        let storage = Releasing { disk: disk.clone(), up_to_segment: 2, opened: AtomicUsize::new(0) };
         let outcome = recover_lane(&storage, &layout, 0, recover_options);
         if sync {
             assert!(outcome.is_err_and(|error| error.is_not_found()));

@@ -32,15 +32,15 @@ fn header(lane: u16, segment: u64) -> SegmentHeader {
 }
 
 fn segments(dir: &Path, quota_segments: u64) -> Segments<Disk> {
-    let layout = Layout::new(dir);
+    let (layout, disk) = (Layout::new(dir), Disk::at(dir).unwrap());
     for lane in 0..2 {
-        Disk.create_dir(&layout.lane(lane)).unwrap();
+        disk.create_dir(&layout.lane(lane)).unwrap();
     }
-    Segments::new(Disk, layout, SEGMENT_BYTES, quota_segments * SEGMENT_BYTES, &[]).unwrap()
+    Segments::new(disk, layout, SEGMENT_BYTES, quota_segments * SEGMENT_BYTES, &[]).unwrap()
 }
 
 fn names(dir: &Path, lane: u16) -> Vec<u64> {
-    let names = Disk.list(&Layout::new(dir).lane(lane)).unwrap();
+    let names = Disk::at(dir).unwrap().list(&Layout::new(dir).lane(lane)).unwrap();
     let mut numbers: Vec<u64> = names.iter().filter_map(|name| forebay_wal::segment::parse_file_name(name)).collect();
     numbers.sort_unstable();
     numbers

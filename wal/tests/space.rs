@@ -64,9 +64,9 @@ fn a_lane_without_a_segment_asks_for_that_one_first_and_takes_nothing_before_it_
 
 /// The segments of a log with one lane and no segment.
 fn segments(dir: &Path, quota_segments: u64) -> Segments<Disk> {
-    let layout = Layout::new(dir);
-    Disk.create_dir(&layout.lane(0)).unwrap();
-    Segments::new(Disk, layout, SEGMENT_BYTES, quota_segments * SEGMENT_BYTES, &[]).unwrap()
+    let (layout, disk) = (Layout::new(dir), Disk::at(dir).unwrap());
+    disk.create_dir(&layout.lane(0)).unwrap();
+    Segments::new(disk, layout, SEGMENT_BYTES, quota_segments * SEGMENT_BYTES, &[]).unwrap()
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{DEADLINE, Place, is_postgres, pid_in_file, psql, stop, wait_for, we_are_root};
+use crate::support::{DEADLINE, Place, is_postgres, pid_in_file, psql, socket_dir_mode, stop, wait_for, we_are_root};
 use forebay_cluster::{Cluster, ClusterConfig, ClusterError, StopMode, TestCluster, TestOptions};
 
 #[test]
@@ -36,7 +36,7 @@ fn a_new_cluster_is_private_durable_and_utf8_with_bytewise_order() {
     );
     assert_eq!(psql(&cluster, "SELECT datcollate FROM pg_database WHERE datname = 'forebay'"), "C");
     let socket_dir = fs::metadata(cluster.socket_dir()).unwrap();
-    assert_eq!(socket_dir.permissions().mode() & 0o777, 0o700);
+    assert_eq!(socket_dir.permissions().mode() & 0o7777, socket_dir_mode());
     let account = psql(&cluster, "SELECT pg_read_file('/proc/self/status')");
     let uid = account.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap().split_whitespace().next().unwrap();
     assert_eq!(uid, socket_dir.uid().to_string());

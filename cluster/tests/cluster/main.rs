@@ -5,4 +5,5 @@
 mod crash;
 mod life;
 mod places;
+mod role;
 mod support;

@@ -46,6 +46,8 @@ impl Place {
         let mut config = ClusterConfig::new(self.cluster_dir());
         config.die_with_process = true;
         config.sync_init = false;
+        // Tests do what only a superuser may.
+        config.superuser.clone_from(&config.role);
         config.settings.push(("shared_buffers".to_owned(), "16MB".to_owned()));
         config
     }
@@ -109,4 +111,9 @@ pub(crate) fn stop(cluster: &Cluster) {
 
 pub(crate) fn we_are_root() -> bool {
     rustix::process::geteuid().is_root()
+}
+
+/// The mode of the directory with the socket: this process reaches it as a member of the group if it is another account's.
+pub(crate) fn socket_dir_mode() -> u32 {
+    if we_are_root() { 0o2770 } else { 0o700 }
 }

@@ -2,7 +2,6 @@
 
 use crate::{
     config::Config,
-    datadir::wal_dir,
     http::{ErrorCode, Refusal},
     ingest::{PendingReplies, PendingReply},
     letters::{
@@ -38,6 +37,7 @@ pub(super) struct LetterRequests {
     pub(super) pg_requests: PgRequests,
     pub(super) config: Arc<Config>,
     pub(super) drain: Arc<DrainView>,
+    pub(super) files: LetterFiles,
 }
 
 impl LetterRequests {
@@ -49,7 +49,7 @@ impl LetterRequests {
         &self,
         work: impl AsyncFnOnce(Letters) -> Result<PgAnswer, StoreError> + Send + 'static,
     ) -> Result<PendingReply, Refusal> {
-        let (config, drain) = (Arc::clone(&self.config), Arc::clone(&self.drain));
+        let (config, drain, files) = (Arc::clone(&self.config), Arc::clone(&self.drain), self.files.clone());
         let pending = self.replies.add();
         let is_taken = self.pg_requests.submit(
             self.core,
@@ -57,7 +57,6 @@ impl LetterRequests {
             pending.cancel_flag(),
             Box::new(move |client| {
                 Box::pin(async move {
-                    let files = LetterFiles::below(&wal_dir(&config.data_dir));
                     let store = DeadLetterStore::new(client, &quoted(&config.schema), files);
                     work(Letters { store, drain }).await.unwrap_or_else(|error| refused(&error))
                 })

@@ -38,6 +38,7 @@ use crate::{
     config::{Config, Sync},
     http::{Head, Method, Refusal, ResponseOptions},
     ingest::{LaneWriter, PendingCommits, PendingReplies},
+    letters::files::LetterFiles,
     limits::REPLY_SMALL_BYTES,
     memory::Grow,
     postgres::worker::PgRequests,
@@ -107,8 +108,14 @@ impl Api {
             pg_requests,
             core,
         } = parts;
-        let letters =
-            LetterRequests { core, replies, pg_requests, config: Arc::clone(&config), drain: Arc::clone(&drain) };
+        let letters = LetterRequests {
+            core,
+            replies,
+            pg_requests,
+            config: Arc::clone(&config),
+            drain: Arc::clone(&drain),
+            files: LetterFiles::below(log.disk.dir()),
+        };
         let endpoints = Endpoints {
             gate,
             last_host: LastHost::default(),

@@ -74,7 +74,7 @@ fn with_target<T>(
         PostgresTarget::Embedded => &config.data_dir,
     };
     let own = match held {
-        None if !crate::datadir::is_in_use(target) => Some(DataDir::open(target)?),
+        None if !crate::datadir::is_in_use(target) => Some(DataDir::open(target, true)?),
         _ => None,
     };
     let path = held.or(own.as_ref()).map_or_else(|| DataDir::postgres_of(target), DataDir::postgres);

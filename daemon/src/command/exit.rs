@@ -74,7 +74,8 @@ impl From<DataDirError> for Exit {
     fn from(error: DataDirError) -> Self {
         match error {
             DataDirError::InUse { .. } => Self::in_use(error.to_string()),
-            _ => Self::storage(error.to_string()),
+            DataDirError::Io { .. } => Self::storage(error.to_string()),
+            _ => Self::usage(error.to_string()),
         }
     }
 }

@@ -5,6 +5,7 @@ mod control;
 mod database;
 mod dead_letters;
 mod exit;
+mod keep_private_postgres;
 mod print;
 mod schema;
 mod serve;
@@ -60,6 +61,9 @@ enum Command {
         #[command(subcommand)]
         command: wal::WalCommand,
     },
+    /// Keep the private PostgreSQL of a daemon, which starts this by itself
+    #[command(hide = true)]
+    KeepPrivatePostgres(keep_private_postgres::KeepArgs),
 }
 
 /// Runs what the command line says.
@@ -73,6 +77,10 @@ pub fn run() -> ExitCode {
         Command::Checkpoint { command } => checkpoint::run(command),
         Command::Token { command } => token::run(command),
         Command::Wal { command } => wal::run(command),
+        Command::KeepPrivatePostgres(args) => match keep_private_postgres::run(&args) {
+            Ok(code) => return code,
+            Err(exit) => Err(exit),
+        },
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -8,29 +8,28 @@ use forebay_wal::{
     probe::{self, DirectIo, MEASURE_BUDGET, Measurement},
     storage::{Disk, Storage},
 };
-use std::{io, path::Path};
+use std::io;
 
 /// The file in the log's directory in which `auto` keeps the method.
 const FILE: &str = "sync-method";
 
-/// The method for the log in `wal_dir`, which is made if it is missing. It is never [`Sync::Auto`], and never weaker than the
-/// setting. The caller must hold the data directory's lock.
+/// The method for the log in `wal`. It is never [`Sync::Auto`], and never weaker than the setting. The caller must hold the data directory's lock.
 ///
 /// # Errors
 /// [`LogError::Io`] when the directory cannot be written to, or the method that `auto` kept cannot be read.
-pub fn resolve(setting: Sync, wal_dir: &Path) -> Result<Sync, LogError> {
+pub fn resolve(setting: Sync, wal: &Disk) -> Result<Sync, LogError> {
     match setting {
-        Sync::Auto => auto(wal_dir),
-        Sync::Direct => direct_or_fdatasync(wal_dir),
+        Sync::Auto => auto(wal),
+        Sync::Direct => direct_or_fdatasync(wal),
         Sync::Fdatasync | Sync::None => Ok(setting),
     }
 }
 
-fn direct_or_fdatasync(wal_dir: &Path) -> Result<Sync, LogError> {
-    match probe::probe_direct_io(wal_dir)? {
+fn direct_or_fdatasync(wal: &Disk) -> Result<Sync, LogError> {
+    match probe::probe_direct_io(wal)? {
         DirectIo::Supported => Ok(Sync::Direct),
         DirectIo::Unsupported(error) => {
-            tracing::warn!(%error, dir = %wal_dir.display(), "the file system refuses O_DIRECT: fdatasync is used instead");
+            tracing::warn!(%error, dir = %wal.dir().path().display(), "the file system refuses O_DIRECT: fdatasync is used instead");
             Ok(Sync::Fdatasync)
         }
         DirectIo::Unknown(error) => {
@@ -40,14 +39,14 @@ fn direct_or_fdatasync(wal_dir: &Path) -> Result<Sync, LogError> {
     }
 }
 
-fn auto(wal_dir: &Path) -> Result<Sync, LogError> {
-    let kept = read(wal_dir)?;
+fn auto(wal: &Disk) -> Result<Sync, LogError> {
+    let kept = read(wal)?;
     if let Some(kept) = kept {
         tracing::info!(method = kept.name(), "sync method as measured at an earlier start");
-        return resolve(kept, wal_dir);
+        return resolve(kept, wal);
     }
-    let chosen = match direct_or_fdatasync(wal_dir)? {
-        Sync::Direct => match probe::measure(wal_dir, MEASURE_BUDGET)? {
+    let chosen = match direct_or_fdatasync(wal)? {
+        Sync::Direct => match probe::measure(wal, MEASURE_BUDGET)? {
             Some(measured) => chosen_by(&measured),
             None => {
                 tracing::warn!(
@@ -58,7 +57,7 @@ fn auto(wal_dir: &Path) -> Result<Sync, LogError> {
         },
         only => only,
     };
-    match keep(wal_dir, chosen) {
+    match keep(wal, chosen) {
         Err(error) if error.is_no_room() => {
             tracing::warn!(%error, "the disk is too full to keep the sync method: the next start measures it again");
         }
@@ -82,9 +81,9 @@ fn chosen_by(measured: &Measurement) -> Sync {
 }
 
 /// The method that an earlier start kept; `None` if there is none, or the file's content names none.
-fn read(wal_dir: &Path) -> Result<Option<Sync>, LogError> {
-    let path = wal_dir.join(FILE);
-    match Disk.read_small(&path) {
+fn read(wal: &Disk) -> Result<Option<Sync>, LogError> {
+    let path = wal.dir().path().join(FILE);
+    match wal.read_small(&path) {
         Ok(content) => {
             let kept = parse(&content);
             if kept.is_none() {
@@ -104,16 +103,9 @@ fn parse(content: &[u8]) -> Option<Sync> {
 }
 
 /// Keeps the method for later starts. The file is written whole or not at all.
-fn keep(wal_dir: &Path, method: Sync) -> Result<(), LogError> {
-    let path = wal_dir.join(FILE);
-    let temporary = path.with_extension("tmp");
-    let content = format!("{}\n", method.name());
-    let kept = Disk
-        .create_dir(wal_dir)
-        .and_then(|()| Disk.write_small(&temporary, content.as_bytes()))
-        .and_then(|()| Disk.rename(&temporary, &path))
-        .and_then(|()| Disk.sync_dir(wal_dir));
-    match kept {
+fn keep(wal: &Disk, method: Sync) -> Result<(), LogError> {
+    let path = wal.dir().path().join(FILE);
+    match wal.dir().write_whole(FILE, format!("{}\n", method.name()).as_bytes()) {
         Err(error) if is_no_room(&error) => {
             tracing::warn!(%error, "the sync method is not kept: the next start measures again");
             Ok(())
@@ -141,12 +133,12 @@ mod tests {
     #[test]
     fn what_is_kept_is_read_again_and_leaves_no_other_file() {
         let dir = tempfile::tempdir().unwrap();
-        let wal = dir.path().join("wal");
+        let wal = Disk::at(dir.path()).unwrap();
         assert_eq!(read(&wal).unwrap(), None);
         for method in [Sync::Fdatasync, Sync::Direct, Sync::Fdatasync] {
             keep(&wal, method).unwrap();
             assert_eq!(read(&wal).unwrap(), Some(method));
-            assert_eq!(std::fs::read_dir(&wal).unwrap().count(), 1);
+            assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
         }
         assert_eq!(resolve(Sync::Auto, &wal).unwrap(), Sync::Fdatasync);
     }
@@ -155,16 +147,17 @@ mod tests {
     fn a_kept_method_that_cannot_be_read_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join(FILE)).unwrap();
-        assert!(matches!(resolve(Sync::Auto, dir.path()), Err(LogError::Io { .. })));
+        assert!(matches!(resolve(Sync::Auto, &Disk::at(dir.path()).unwrap()), Err(LogError::Io { .. })));
     }
 
     #[test]
     fn what_is_asked_for_in_so_many_words_is_neither_measured_nor_kept() {
         let dir = tempfile::tempdir().unwrap();
+        let wal = Disk::at(dir.path()).unwrap();
         for setting in [Sync::Fdatasync, Sync::None] {
-            assert_eq!(resolve(setting, dir.path()).unwrap(), setting);
+            assert_eq!(resolve(setting, &wal).unwrap(), setting);
         }
-        assert!(matches!(resolve(Sync::Direct, dir.path()).unwrap(), Sync::Direct | Sync::Fdatasync));
+        assert!(matches!(resolve(Sync::Direct, &wal).unwrap(), Sync::Direct | Sync::Fdatasync));
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

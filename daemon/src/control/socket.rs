@@ -1,6 +1,7 @@
 //! Where the socket is. The address of a unix socket has 107 bytes at most, a path may have more: a longer one is named through
 //! a descriptor of its directory.
 
+use forebay_os::dir::Dir;
 use rustix::{
     fs::{Mode, OFlags},
     net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType},
@@ -53,10 +54,7 @@ pub(super) fn listen(data_dir: &Path) -> io::Result<UnixListener> {
 /// # Errors
 /// Those of the file system.
 pub(super) fn remove(data_dir: &Path) -> io::Result<()> {
-    match std::fs::remove_file(data_dir.join(NAME)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        outcome => outcome,
-    }
+    Dir::open(data_dir)?.remove_if_there(NAME)
 }
 
 /// Connects to the daemon of `data_dir`.

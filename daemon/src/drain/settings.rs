@@ -1,6 +1,6 @@
 //! The drain's settings.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 /// What an operator settles about the drain.
 #[derive(Clone, Debug)]
@@ -17,6 +17,4 @@ pub struct DrainSettings {
     pub connections: u8,
     /// How long PostgreSQL may take for a statement.
     pub statement_timeout: Duration,
-    /// Directory of the log.
-    pub wal_dir: PathBuf,
 }

@@ -5,12 +5,12 @@
 //! passed is still in the log, comes again, and is judged anew.
 
 use super::DeadLetter;
+use forebay_os::dir::Dir;
+use rustix::fs::{FlockOperation, OFlags};
 use std::{
-    fs::{self, DirBuilder, File, OpenOptions},
+    fs::File,
     io::{self, BufRead, BufReader, BufWriter, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
-    path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 /// Directory below the log's.
@@ -19,11 +19,16 @@ const DIR: &str = "dead-letters";
 const PENDING: &str = "pending";
 /// End of the name of one whose transaction has.
 const KEPT: &str = "ndjson";
+/// End of the name of one that is being changed.
+const TEMPORARY: &str = "tmp";
+
+/// Only the own account may use the directory.
+const DIR_MODE: u32 = 0o700;
 
 /// The directory.
 #[derive(Clone, Debug)]
 pub struct LetterFiles {
-    dir: PathBuf,
+    wal: Option<Dir>,
 }
 
 /// A file as its name tells: the first of its records, and whose transaction it was.
@@ -58,20 +63,29 @@ impl FileName {
 }
 
 impl LetterFiles {
-    /// Those of the log in `wal_dir`.
+    /// Those of the log in `wal`.
     #[must_use]
-    pub fn below(wal_dir: &Path) -> Self {
-        Self { dir: wal_dir.join(DIR) }
+    pub fn below(wal: &Dir) -> Self {
+        Self { wal: Some(wal.clone()) }
     }
 
-    /// The directory; it is not there before the first letter is.
+    /// No files: there is no log here.
     #[must_use]
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    pub fn none() -> Self {
+        Self { wal: None }
     }
 
-    fn path(&self, name: &FileName, ending: &str) -> PathBuf {
-        self.dir.join(format!("{name}.{ending}"))
+    fn wal(&self) -> io::Result<&Dir> {
+        self.wal.as_ref().ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    /// The directory; `None` before there was a letter.
+    fn dir(&self) -> io::Result<Option<Dir>> {
+        match self.wal().and_then(|wal| wal.dir(DIR)) {
+            Ok(dir) => Ok(Some(dir)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes the letters of a transaction that is about to commit. They are durable when this returns, name and all.
@@ -79,12 +93,9 @@ impl LetterFiles {
     /// # Errors
     /// Those of the file system.
     pub fn write(&self, name: &FileName, letters: &[DeadLetter]) -> io::Result<()> {
-        DirBuilder::new().recursive(true).mode(0o700).create(&self.dir)?;
-        if let Some(parent) = self.dir.parent() {
-            sync_dir(parent)?;
-        }
-        write_lines(&self.path(name, PENDING), letters)?;
-        sync_dir(&self.dir)
+        let dir = self.wal()?.make_dir(DIR, DIR_MODE)?;
+        write_lines(dir.recreate_file(path(name, PENDING), OFlags::empty())?, letters)?;
+        dir.sync()
     }
 
     /// The transaction committed.
@@ -92,7 +103,7 @@ impl LetterFiles {
     /// # Errors
     /// Those of the file system; [`settle`](Self::settle) makes up for it.
     pub fn keep(&self, name: &FileName) -> io::Result<()> {
-        fs::rename(self.path(name, PENDING), self.path(name, KEPT))
+        self.wal()?.dir(DIR)?.rename(path(name, PENDING), path(name, KEPT))
     }
 
     /// The transaction was rolled back.
@@ -100,7 +111,7 @@ impl LetterFiles {
     /// # Errors
     /// Those of the file system; [`settle`](Self::settle) makes up for it.
     pub fn discard(&self, name: &FileName) -> io::Result<()> {
-        fs::remove_file(self.path(name, PENDING))
+        self.wal()?.dir(DIR)?.remove(path(name, PENDING))
     }
 
     /// Decides about the files whose transactions of `drainer` ended unseen: those whose first record `is_done` are kept. With
@@ -109,13 +120,14 @@ impl LetterFiles {
     /// # Errors
     /// Those of the file system.
     pub fn settle(&self, drainer: i32, goes_back: bool, is_done: impl Fn(u16, u64) -> bool) -> io::Result<()> {
-        for name in self.names(PENDING)?.iter().filter(|name| name.drainer == drainer) {
+        let Some(dir) = self.dir()? else { return Ok(()) };
+        for name in names(&dir, PENDING)?.iter().filter(|name| name.drainer == drainer) {
             if is_done(name.lane, name.ordinal) { self.keep(name)? } else { self.discard(name)? }
         }
         if goes_back {
-            let names = self.names(KEPT)?;
+            let names = names(&dir, KEPT)?;
             let again = names.iter().filter(|name| name.drainer == drainer && !is_done(name.lane, name.ordinal));
-            again.into_iter().try_for_each(|name| fs::remove_file(self.path(name, KEPT)))?;
+            again.into_iter().try_for_each(|name| dir.remove(path(name, KEPT)))?;
         }
         Ok(())
     }
@@ -123,7 +135,9 @@ impl LetterFiles {
     /// When something in the directory was made, removed or renamed last; `None` while there is no directory.
     #[must_use]
     pub fn changed_at(&self) -> Option<SystemTime> {
-        self.dir.metadata().and_then(|metadata| metadata.modified()).ok()
+        let stat = self.dir().ok()??.stat_self().ok()?;
+        let since_1970 = Duration::new(stat.st_mtime.try_into().ok()?, stat.st_mtime_nsec.try_into().ok()?);
+        Some(SystemTime::UNIX_EPOCH + since_1970)
     }
 
     /// Shows the letters in the files that are kept to `see`, one by one: only one of them is in memory. They come by number
@@ -132,8 +146,9 @@ impl LetterFiles {
     /// # Errors
     /// Those of the file system; `InvalidData`, naming file and line, for what is no letter.
     pub fn each(&self, mut see: impl FnMut(DeadLetter)) -> io::Result<()> {
-        for name in self.names(KEPT)? {
-            self.each_of(&name, &mut see)?;
+        let Some(dir) = self.dir()? else { return Ok(()) };
+        for name in names(&dir, KEPT)? {
+            each_of(&dir, &name, &mut see)?;
         }
         Ok(())
     }
@@ -175,70 +190,68 @@ impl LetterFiles {
     /// # Errors
     /// As [`each`](Self::each).
     pub fn change(&self, number: u64, change: impl FnOnce(DeadLetter) -> Option<DeadLetter>) -> io::Result<bool> {
-        let Ok(dir) = File::open(&self.dir) else { return Ok(false) };
-        // Two who change a file at the same time would bring back what the other one removed.
-        dir.lock()?;
+        let Some(dir) = self.dir()? else { return Ok(false) };
+        // Two who change a file at the same time would bring back what the other one removed. The lock is that of one open:
+        // the directory is opened for each change.
+        rustix::fs::flock(&dir, FlockOperation::LockExclusive)?;
         // The names rise with the numbers, but a later transaction may hold earlier numbers of another lane.
-        for name in self.names(KEPT)?.iter().filter(|name| name.number <= number) {
-            let mut letters = self.read(name)?;
+        for name in names(&dir, KEPT)?.iter().filter(|name| name.number <= number) {
+            let mut letters = read(&dir, name)?;
             let Some(at) = letters.iter().position(|letter| letter.number == Some(number)) else { continue };
             let letter = letters.remove(at);
             if let Some(changed) = change(letter) {
                 letters.insert(at, changed);
             }
-            let path = self.path(name, KEPT);
             if letters.is_empty() {
-                fs::remove_file(&path)?;
+                dir.remove(path(name, KEPT))?;
             } else {
-                let temporary = path.with_extension("tmp");
-                write_lines(&temporary, &letters)?;
-                fs::rename(&temporary, &path)?;
+                write_lines(dir.recreate_file(path(name, TEMPORARY), OFlags::empty())?, &letters)?;
+                dir.rename(path(name, TEMPORARY), path(name, KEPT))?;
             }
-            sync_dir(&self.dir)?;
+            dir.sync()?;
             return Ok(true);
         }
         Ok(false)
     }
-
-    fn names(&self, ending: &str) -> io::Result<Vec<FileName>> {
-        let entries = match fs::read_dir(&self.dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            entries => entries?,
-        };
-        let mut names = Vec::new();
-        for entry in entries {
-            // A stranger's file is left alone.
-            names.extend(entry?.file_name().to_str().and_then(|name| FileName::parse(name, ending)));
-        }
-        names.sort_by_key(|name| name.number);
-        Ok(names)
-    }
-
-    fn read(&self, name: &FileName) -> io::Result<Vec<DeadLetter>> {
-        let mut letters = Vec::new();
-        self.each_of(name, |letter| letters.push(letter))?;
-        Ok(letters)
-    }
-
-    fn each_of(&self, name: &FileName, mut see: impl FnMut(DeadLetter)) -> io::Result<()> {
-        let path = self.path(name, KEPT);
-        let file = match File::open(&path) {
-            // Its last letter was dealt with since the directory was read.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            file => file?,
-        };
-        for (index, line) in BufReader::new(file).lines().enumerate() {
-            let invalid = |error| {
-                io::Error::new(io::ErrorKind::InvalidData, format!("{}:{}: {error}", path.display(), index + 1))
-            };
-            see(serde_json::from_str(&line?).map_err(invalid)?);
-        }
-        Ok(())
-    }
 }
 
-fn write_lines(path: &Path, letters: &[DeadLetter]) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+fn path(name: &FileName, ending: &str) -> String {
+    format!("{name}.{ending}")
+}
+
+fn names(dir: &Dir, ending: &str) -> io::Result<Vec<FileName>> {
+    // A stranger's file is left alone.
+    let names = dir.names()?;
+    let mut names: Vec<_> =
+        names.iter().filter_map(|name| name.to_str().and_then(|name| FileName::parse(name, ending))).collect();
+    names.sort_by_key(|name| name.number);
+    Ok(names)
+}
+
+fn read(dir: &Dir, name: &FileName) -> io::Result<Vec<DeadLetter>> {
+    let mut letters = Vec::new();
+    each_of(dir, name, |letter| letters.push(letter))?;
+    Ok(letters)
+}
+
+fn each_of(dir: &Dir, name: &FileName, mut see: impl FnMut(DeadLetter)) -> io::Result<()> {
+    let name = path(name, KEPT);
+    let file = match dir.open_file(&name, OFlags::RDONLY) {
+        // Its last letter was dealt with since the directory was read.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    for (index, line) in BufReader::new(file).lines().enumerate() {
+        let invalid = |error| {
+            let path = dir.path().join(&name);
+            io::Error::new(io::ErrorKind::InvalidData, format!("{}:{}: {error}", path.display(), index + 1))
+        };
+        see(serde_json::from_str(&line?).map_err(invalid)?);
+    }
+    Ok(())
+}
+
+fn write_lines(file: File, letters: &[DeadLetter]) -> io::Result<()> {
     let mut out = BufWriter::new(&file);
     for letter in letters {
         serde_json::to_writer(&mut out, letter)?;
@@ -247,10 +260,6 @@ fn write_lines(path: &Path, letters: &[DeadLetter]) -> io::Result<()> {
     out.flush()?;
     drop(out);
     file.sync_all()
-}
-
-fn sync_dir(dir: &Path) -> io::Result<()> {
-    File::open(dir)?.sync_all()
 }
 
 #[cfg(test)]
@@ -272,7 +281,7 @@ mod tests {
     #[test]
     fn what_did_not_commit_is_not_shown_and_the_checkpoint_decides_after_a_crash() {
         let dir = tempfile::tempdir().unwrap();
-        let files = LetterFiles::below(dir.path());
+        let files = LetterFiles::below(&Dir::open(dir.path()).unwrap());
         assert!(numbers(&files).is_empty() && files.changed_at().is_none(), "no directory is made for nothing");
         let name = |ordinal| FileName { number: 10 + ordinal, lane: 3, ordinal, drainer: 0 };
         for ordinal in 0..4 {
@@ -294,16 +303,16 @@ mod tests {
     #[test]
     fn letters_are_removed_and_changed_one_by_one_and_the_last_one_takes_the_file_along() {
         let dir = tempfile::tempdir().unwrap();
-        let files = LetterFiles::below(dir.path());
+        let files = LetterFiles::below(&Dir::open(dir.path()).unwrap());
         let name = FileName { number: 5, lane: 0, ordinal: 0, drainer: 0 };
         files.write(&name, &[letter(5), letter(6)]).unwrap();
         files.keep(&name).unwrap();
-        std::fs::write(files.dir().join("README"), "a stranger's").unwrap();
+        std::fs::write(dir.path().join(DIR).join("README"), "a stranger's").unwrap();
         assert!(files.change(6, |letter| Some(DeadLetter { error: "still no".into(), ..letter })).unwrap());
         assert_eq!(files.find(&[6, 7]).unwrap()[0].error, "still no");
         assert!(files.remove(5).unwrap() && !files.remove(5).unwrap());
         assert_eq!(numbers(&files), [6]);
         assert!(files.remove(6).unwrap());
-        assert_eq!(fs::read_dir(files.dir()).unwrap().count(), 1, "only the stranger's is left");
+        assert_eq!(std::fs::read_dir(dir.path().join(DIR)).unwrap().count(), 1, "only the stranger's is left");
     }
 }

@@ -4,6 +4,7 @@ use crate::{
     connection::{CoreFailed, listener::ListenError},
     datadir::DataDirError,
 };
+use forebay_os::dir::Unsafe;
 use forebay_wal::error::{LogError, is_no_room};
 
 /// Why the daemon did not start, or ended.
@@ -30,7 +31,10 @@ impl From<DataDirError> for ServeError {
             // Not a failure of the disk: nothing that was answered is in doubt.
             DataDirError::Io { ref source, .. } if is_no_room(source) => Self::Setup(error.to_string()),
             DataDirError::Io { .. } => Self::Storage(error.to_string()),
-            DataDirError::QuotaTooSmall { .. }
+            DataDirError::NotOurs { .. }
+            | DataDirError::Writable { .. }
+            | DataDirError::Unsafe { .. }
+            | DataDirError::QuotaTooSmall { .. }
             | DataDirError::SegmentSize { .. }
             | DataDirError::FileSizeLimit { .. } => Self::Setup(error.to_string()),
         }
@@ -44,6 +48,7 @@ impl From<LogError> for ServeError {
                 Self::Setup(error.to_string())
             }
             _ if error.is_no_room() => Self::Setup(error.to_string()),
+            LogError::Io { ref source, .. } if Unsafe::of(source).is_some() => Self::Setup(error.to_string()),
             _ => Self::Storage(error.to_string()),
         }
     }

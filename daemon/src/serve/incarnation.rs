@@ -20,8 +20,8 @@ pub(super) fn begin(log: &Log, data_dir: &DataDir) -> Result<LogIdentity, ServeE
         let end = Mark { position: lane.shared.durable_end(), ordinal: lane.shared.durable_ordinal() };
         LaneMark::new(lane.lane, end)
     });
-    let own = LogDirectory::on_this_host(data_dir.path());
-    LogIdentity::begin(&data_dir.wal(), Uuid::from_bytes(log.id), ids::random(), lanes.collect(), own).map_err(
-        |error| ServeError::Storage(format!("the start cannot be written down in the log's directory: {error}")),
-    )
+    let own = LogDirectory::on_this_host(data_dir.dir().path());
+    LogIdentity::begin(data_dir.wal(), Uuid::from_bytes(log.id), ids::random(), lanes.collect(), own).map_err(|error| {
+        ServeError::Storage(format!("the start cannot be written down in the log's directory: {error}"))
+    })
 }

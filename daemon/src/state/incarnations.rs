@@ -8,18 +8,20 @@
 //! keep the daemon from starting.
 
 use super::{checked_file, mark::LaneMark};
-use rustix::fs::{CWD, RenameFlags, renameat_with};
+use forebay_os::dir::Dir;
+use rustix::fs::{OFlags, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
-use std::{
-    fs::{self, File, OpenOptions},
-    io,
-    os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt},
-    path::Path,
-};
+use std::{fs, io, os::unix::fs::FileExt, path::Path};
 use uuid::Uuid;
 
 /// Name of the file below the log's directory.
 const FILE: &str = "incarnations";
+
+/// Name of the file that is written and then takes its place.
+const SPARE_FILE: &str = "incarnations.spare";
+
+/// Bytes of the file that are read: far more than [`INCARNATIONS_MAX`] of a log with hundreds of lanes take.
+const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// The file's size is a multiple of this, so that longer lists seldom need room.
 const FILE_STEP_BYTES: usize = 64 << 10;
@@ -105,13 +107,13 @@ impl Incarnations {
         Self { origin, log_id: origin, begins_at: Vec::new(), copy_of: None, list: Vec::new() }
     }
 
-    /// Reads the file in `wal_dir`; an empty list if there is none for the log `origin`, or it is damaged.
+    /// Reads the file in `wal`; an empty list if there is none for the log `origin`, or it is damaged.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn read(wal_dir: &Path, origin: Uuid) -> io::Result<Self> {
-        let path = wal_dir.join(FILE);
-        let text = match fs::read_to_string(&path) {
+    pub fn read(wal: &Dir, origin: Uuid) -> io::Result<Self> {
+        let path = wal.path().join(FILE);
+        let text = match wal.read_text(FILE, FILE_BYTES_MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::empty(origin)),
             text => text?,
         };
@@ -126,33 +128,31 @@ impl Incarnations {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn write(&self, wal_dir: &Path) -> io::Result<()> {
-        let path = wal_dir.join(FILE);
-        let spare = path.with_extension("spare");
+    pub fn write(&self, wal: &Dir) -> io::Result<()> {
         let mut bytes = checked_file::render(self)?.into_bytes();
         bytes.resize(bytes.len().next_multiple_of(FILE_STEP_BYTES), b' ');
-        write_over(&spare, &bytes)?;
-        if !path.exists() {
-            fs::rename(&spare, &path)?;
+        write_over(wal, SPARE_FILE, &bytes)?;
+        if wal.stat(FILE).is_err() {
+            wal.rename(SPARE_FILE, FILE)?;
             // The next write finds its room taken already.
-            write_over(&spare, &bytes)?;
-        } else if renameat_with(CWD, &spare, CWD, &path, RenameFlags::EXCHANGE).is_err() {
+            write_over(wal, SPARE_FILE, &bytes)?;
+        } else if renameat_with(wal, SPARE_FILE, wal, FILE, RenameFlags::EXCHANGE).is_err() {
             // Not every file system exchanges names.
-            fs::rename(&spare, &path)?;
+            wal.rename(SPARE_FILE, FILE)?;
         }
-        File::open(wal_dir)?.sync_all()
+        wal.sync()
     }
 
-    /// Adds the incarnation `id`, which begins with the lanes at `lanes`, in the directory `wal_dir`.
+    /// Adds the incarnation `id`, which begins with the lanes at `lanes`, in the directory `wal`.
     ///
     /// # Errors
-    /// When `wal_dir` cannot be looked at.
-    pub fn begin(&mut self, id: Uuid, wal_dir: &Path, lanes: Vec<LaneMark>) -> io::Result<()> {
+    /// When `wal` cannot be looked at.
+    pub fn begin(&mut self, id: Uuid, wal: &Dir, lanes: Vec<LaneMark>) -> io::Result<()> {
         // One that left no trace, neither in PostgreSQL nor in the log, is no boundary that anybody could ask for.
         if self.list.last().is_some_and(|last| !last.is_named && last.lanes == lanes) {
             self.list.pop();
         }
-        self.list.push(Incarnation { id, place: place(wal_dir)?, is_named: false, lanes });
+        self.list.push(Incarnation { id, place: place(wal)?, is_named: false, lanes });
         while self.list.len() > INCARNATIONS_MAX {
             let unnamed = self.list.iter().take(INCARNATIONS_MAX).position(|one| !one.is_named);
             self.list.remove(unnamed.unwrap_or(0));
@@ -213,18 +213,18 @@ fn ordinals(one: &Incarnation) -> impl Iterator<Item = (u16, u64)> + '_ {
 }
 
 /// What tells a directory from its copies, and from a directory of another machine: a rename does not change it.
-fn place(dir: &Path) -> io::Result<String> {
+fn place(dir: &Dir) -> io::Result<String> {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").or_else(|error| match error.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied => Ok(String::new()),
         _ => Err(error),
     })?;
-    let metadata = dir.metadata()?;
-    Ok(format!("{} {} {}", boot.trim(), metadata.dev(), metadata.ino()))
+    let stat = dir.stat_self()?;
+    Ok(format!("{} {} {}", boot.trim(), stat.st_dev, stat.st_ino))
 }
 
 /// Writes `bytes` into the file from its start on. Blocks that it has are used again.
-fn write_over(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
+fn write_over(wal: &Dir, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let file = wal.open_file(name, OFlags::WRONLY | OFlags::CREATE)?;
     file.write_all_at(bytes, 0)?;
     file.sync_all()
 }
@@ -284,8 +284,9 @@ mod tests {
     #[test]
     fn a_start_without_a_trace_is_replaced_and_named_ones_are_kept_longest() {
         let dir = tempfile::tempdir().unwrap();
+        let wal = Dir::open(dir.path()).unwrap();
         let mut own = Incarnations::empty(id(0));
-        let begin = |own: &mut Incarnations, n: u128, ordinal| own.begin(id(n), dir.path(), lanes(ordinal)).unwrap();
+        let begin = |own: &mut Incarnations, n: u128, ordinal| own.begin(id(n), &wal, lanes(ordinal)).unwrap();
         (1..10).for_each(|n| begin(&mut own, n, 0));
         assert_eq!(own.list.iter().map(|one| one.id).collect::<Vec<_>>(), [id(9)]);
         own.set_named();
@@ -298,21 +299,22 @@ mod tests {
     #[test]
     fn the_file_is_read_as_it_was_written_last_and_not_at_all_when_damaged_or_another_log_s() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(Incarnations::read(dir.path(), id(0)).unwrap(), Incarnations::empty(id(0)));
+        let wal = Dir::open(dir.path()).unwrap();
+        assert_eq!(Incarnations::read(&wal, id(0)).unwrap(), Incarnations::empty(id(0)));
         let spare = dir.path().join("incarnations.spare");
         for n in 1..4 {
             let own = incarnations(&(0..n).map(|n| (n, 0)).collect::<Vec<_>>());
-            own.write(dir.path()).unwrap();
-            assert_eq!(Incarnations::read(dir.path(), id(0)).unwrap(), own);
+            own.write(&wal).unwrap();
+            assert_eq!(Incarnations::read(&wal, id(0)).unwrap(), own);
             // What a crash in the midst of a write leaves.
             fs::write(&spare, "half").unwrap();
         }
-        assert!(Incarnations::read(dir.path(), id(1)).unwrap().list.is_empty());
+        assert!(Incarnations::read(&wal, id(1)).unwrap().list.is_empty());
         let path = dir.path().join(FILE);
         let bytes = fs::metadata(&path).unwrap().len();
         assert_eq!(bytes % FILE_STEP_BYTES as u64, 0, "longer lists find room");
         let text = fs::read_to_string(&path).unwrap().replace("here", "herd");
         fs::write(&path, text).unwrap();
-        assert!(Incarnations::read(dir.path(), id(0)).unwrap().list.is_empty());
+        assert!(Incarnations::read(&wal, id(0)).unwrap().list.is_empty());
     }
 }

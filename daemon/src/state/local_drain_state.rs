@@ -10,17 +10,16 @@ use super::{
     database_id::{DatabaseId, ServerPlace},
     mark::{LaneMark, Mark},
 };
+use forebay_os::dir::Dir;
 use serde::{Deserialize, Serialize};
-use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
-    path::Path,
-};
+use std::io;
 use uuid::Uuid;
 
 /// Name of the file below the log's directory.
 const FILE: &str = "drained";
+
+/// Bytes of the file that are read: a log has at most 65,535 lanes, each of which takes less than 100 bytes.
+const FILE_BYTES_MAX: u64 = 8 << 20;
 
 /// What is remembered.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,11 +36,11 @@ pub struct LocalDrainState {
 }
 
 impl LocalDrainState {
-    /// Reads what the log in `wal_dir` remembers; `None` if there is nothing, or nothing that is whole and this log's.
+    /// Reads what the log in `wal` remembers; `None` if there is nothing, or nothing that is whole and this log's.
     #[must_use]
-    pub fn read(wal_dir: &Path, log_id: [u8; 16]) -> Option<Self> {
-        let path = wal_dir.join(FILE);
-        let text = match fs::read_to_string(&path) {
+    pub fn read(wal: &Dir, log_id: [u8; 16]) -> Option<Self> {
+        let path = wal.path().join(FILE);
+        let text = match wal.read_text(FILE, FILE_BYTES_MAX) {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
@@ -61,14 +60,8 @@ impl LocalDrainState {
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn write(&self, wal_dir: &Path) -> io::Result<()> {
-        let path = wal_dir.join(FILE);
-        let temporary = path.with_extension("tmp");
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(checked_file::render(self)?.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        File::open(wal_dir)?.sync_all()
+    pub fn write(&self, wal: &Dir) -> io::Result<()> {
+        wal.write_whole(FILE, checked_file::render(self)?.as_bytes())
     }
 
     /// What is remembered of a lane.
@@ -86,22 +79,23 @@ mod tests {
     #[test]
     fn it_is_read_as_it_was_written_and_not_at_all_when_damaged_or_another_log_s() {
         let dir = tempfile::tempdir().unwrap();
-        assert_eq!(LocalDrainState::read(dir.path(), [7; 16]), None);
+        let wal = Dir::open(dir.path()).unwrap();
+        assert_eq!(LocalDrainState::read(&wal, [7; 16]), None);
         let remembered = LocalDrainState {
             log_id: Uuid::from_bytes([7; 16]),
             database: Some(DatabaseId { system_identifier: -5, oid: 16_384 }),
             server: Some(ServerPlace { timeline: 2, lsn: u64::MAX }),
             lanes: vec![LaneMark { lane: 1, segment: 9, offset: 4096, ordinal: 77 }],
         };
-        remembered.write(dir.path()).unwrap();
-        remembered.write(dir.path()).unwrap();
-        assert_eq!(LocalDrainState::read(dir.path(), [7; 16]).as_ref(), Some(&remembered));
+        remembered.write(&wal).unwrap();
+        remembered.write(&wal).unwrap();
+        assert_eq!(LocalDrainState::read(&wal, [7; 16]).as_ref(), Some(&remembered));
         let mark = Mark { position: Position { segment: 9, offset: 4096 }, ordinal: 77 };
         assert_eq!((remembered.lane(1), remembered.lane(0)), (Some(mark), None));
-        assert_eq!(LocalDrainState::read(dir.path(), [8; 16]), None);
+        assert_eq!(LocalDrainState::read(&wal, [8; 16]), None);
         let path = dir.path().join(FILE);
-        let text = fs::read_to_string(&path).unwrap().replace("77", "78");
-        fs::write(&path, text).unwrap();
-        assert_eq!(LocalDrainState::read(dir.path(), [7; 16]), None);
+        let text = std::fs::read_to_string(&path).unwrap().replace("77", "78");
+        std::fs::write(&path, text).unwrap();
+        assert_eq!(LocalDrainState::read(&wal, [7; 16]), None);
     }
 }

@@ -4,10 +4,10 @@ use super::{
     incarnations::{Incarnation, Incarnations, LogDirectory, Named},
     mark::LaneMark,
 };
+use forebay_os::dir::Dir;
 use std::{
     collections::VecDeque,
     io,
-    path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
 use uuid::Uuid;
@@ -17,7 +17,7 @@ const ROUNDS_MAX: usize = 256;
 
 /// The identity of an open log. The file in its directory is written before anything relies on what it says.
 pub struct LogIdentity {
-    wal_dir: PathBuf,
+    wal: Dir,
     own: LogDirectory,
     content: Mutex<Incarnations>,
     /// The ids of the last rounds that this process sent.
@@ -25,16 +25,16 @@ pub struct LogIdentity {
 }
 
 impl LogIdentity {
-    /// Begins the incarnation `id` of the log `origin` in `wal_dir`, whose lanes end at `lanes`, and writes that down.
+    /// Begins the incarnation `id` of the log `origin` in `wal`, whose lanes end at `lanes`, and writes that down.
     /// `own` names the data directory to others.
     ///
     /// # Errors
     /// Those of the file system.
-    pub fn begin(wal_dir: &Path, origin: Uuid, id: Uuid, lanes: Vec<LaneMark>, own: LogDirectory) -> io::Result<Self> {
-        let mut content = Incarnations::read(wal_dir, origin)?;
-        content.begin(id, wal_dir, lanes)?;
-        content.write(wal_dir)?;
-        Ok(Self { wal_dir: wal_dir.to_path_buf(), own, content: Mutex::new(content), rounds: Mutex::default() })
+    pub fn begin(wal: &Dir, origin: Uuid, id: Uuid, lanes: Vec<LaneMark>, own: LogDirectory) -> io::Result<Self> {
+        let mut content = Incarnations::read(wal, origin)?;
+        content.begin(id, wal, lanes)?;
+        content.write(wal)?;
+        Ok(Self { wal: wal.clone(), own, content: Mutex::new(content), rounds: Mutex::default() })
     }
 
     /// The id in the log's files.
@@ -128,7 +128,7 @@ impl LogIdentity {
         let mut changed = content.clone();
         change(&mut changed);
         if changed != *content {
-            changed.write(&self.wal_dir)?;
+            changed.write(&self.wal)?;
             *content = changed;
         }
         Ok(())

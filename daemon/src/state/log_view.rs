@@ -5,6 +5,7 @@ use crate::http::ErrorCode;
 use forebay_wal::{
     keeper::KeeperHandle,
     log::{Log, SequenceCounter},
+    storage::Disk,
 };
 use std::{
     sync::{
@@ -30,6 +31,8 @@ pub struct LogView {
     pub id: [u8; 16],
     /// The counter of record numbers.
     pub numbers: SequenceCounter,
+    /// The log's directory.
+    pub disk: Disk,
     /// Every lane found in the log, in order of their numbers.
     pub lanes: Vec<LaneProgress>,
     /// Asks for segments to be released.
@@ -59,6 +62,7 @@ impl LogView {
         Self {
             id: log.id,
             numbers: log.sequence_counter.clone(),
+            disk: log.disk.clone(),
             lanes: log.all_lanes.iter().map(progress).collect(),
             keeper: log.keeper(),
             segment_bytes,

@@ -43,6 +43,8 @@ impl Standby {
         let follow = format!("host={} port={} user=forebay", primary.socket_dir().display(), primary.port());
         let mut config = ClusterConfig::new(dir);
         config.die_with_process = true;
+        // As the primary's.
+        config.superuser.clone_from(&config.role);
         let settings =
             [("shared_buffers", "32MB"), ("fsync", "off"), ("primary_conninfo", &follow), ("hot_standby", "on")];
         config.settings = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec();

@@ -10,7 +10,6 @@ use forebay_wal::{
     log::{self, Log, LogOptions},
     position::{Position, segment_start},
     reader::{Event, LaneReader},
-    storage::Disk,
 };
 use std::{fs::OpenOptions, os::unix::fs::FileExt, path::Path};
 
@@ -60,8 +59,8 @@ pub fn append(lane: &mut Lane, bodies: &[&[u8]]) -> u64 {
 /// Numbers and payloads of the records from `from` to the durable end.
 pub fn read_from(log: &Log, from: Position) -> Vec<(u64, Vec<u8>)> {
     let found = &log.all_lanes[0];
-    let mut reader =
-        LaneReader::new(Disk, log.layout.clone(), log.id, found.lane, from).with_pending_tail(found.pending_tail);
+    let mut reader = LaneReader::new(log.disk.clone(), log.layout.clone(), log.id, found.lane, from)
+        .with_pending_tail(found.pending_tail);
     let mut records = Vec::new();
     while let Some(event) = reader.next_event(found.shared.durable_end()).unwrap() {
         if let Event::Record(header) = event {

@@ -3,9 +3,9 @@
 use super::state::LogState;
 use crate::{
     command::{Exit, control::ask, database::with_database, print::print},
-    config::Config,
+    config::{Config, PostgresTarget},
     control::{ControlReply, ControlRequest, DecidedLane},
-    datadir::{DataDir, is_in_use, wal_dir},
+    datadir::{DataDir, is_in_use},
     drain::checkpoint::decision::decide,
     ids,
     state::place::Place,
@@ -37,13 +37,13 @@ fn by_daemon(config: &Config, to: Place) -> Result<Vec<DecidedLane>, Exit> {
 
 /// The daemon is stopped: the data directory is locked for the duration.
 fn by_command(config: &Config, to: Place) -> Result<Vec<DecidedLane>, Exit> {
-    let data_dir = DataDir::open(&config.data_dir)?;
-    let mut log = LogState::read(data_dir.path())?;
+    let data_dir = DataDir::open(&config.data_dir, matches!(config.postgres, PostgresTarget::Embedded))?;
+    let mut log = LogState::read(data_dir.dir().path())?;
     log.begin_incarnation()?;
     let decided = with_database(config, Some(&data_dir), async |mut conn| {
         Ok(decide(&mut conn, &config.schema, config.migrate, &log.places, to, ids::random()).await?)
     })?;
-    let written = decided.remembered.write(&wal_dir(&config.data_dir));
+    let written = decided.remembered.write(data_dir.wal());
     written.map_err(|error| Exit::storage(format!("the decision cannot be remembered: {error}")))?;
     Ok(decided.remembered.lanes.iter().map(DecidedLane::from).collect())
 }

@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     config::{Config, args::ServeArgs},
-    datadir::wal_dir,
+    datadir::{open_wal, wal_dir},
     ids::rfc3339,
     letters::{
         files::LetterFiles,
@@ -124,8 +124,13 @@ pub(super) fn run(command: DeadLettersCommand) -> Result<(), Exit> {
 impl At {
     fn with_store(self, work: impl AsyncFnOnce(&DeadLetterStore) -> Result<(), Exit>) -> Result<(), Exit> {
         let config = Config::resolve(*self.args)?;
+        let failed = |error| Exit::storage(format!("cannot open {}: {error}", wal_dir(&config.data_dir).display()));
         with_channel(&config, async |client| {
-            let files = LetterFiles::below(&wal_dir(&config.data_dir));
+            let files = match open_wal(&config.data_dir) {
+                // The table may be looked at from anywhere.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => LetterFiles::none(),
+                wal => LetterFiles::below(&wal.map_err(failed)?),
+            };
             work(&DeadLetterStore::new(client, &quoted(&config.schema), files)).await
         })
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     command::{Exit, checkpoint::state::LogState, control::ask, database::with_database, print::print},
-    config::Config,
+    config::{Config, PostgresTarget},
     control::{ControlReply, ControlRequest},
     datadir::{DataDir, is_in_use},
     drain::checkpoint::fork::fork,
@@ -34,16 +34,16 @@ pub(super) fn run(config: &Config, common: Option<Common>) -> Result<(), Exit> {
 
 /// The daemon is stopped: the data directory is locked for the duration.
 fn by_command(config: &Config, common: Option<Common>) -> Result<ControlReply, Exit> {
-    let data_dir = DataDir::open(&config.data_dir)?;
-    let mut log = LogState::read(data_dir.path())?;
+    let data_dir = DataDir::open(&config.data_dir, matches!(config.postgres, PostgresTarget::Embedded))?;
+    let mut log = LogState::read(data_dir.dir().path())?;
     log.begin_incarnation()?;
     let wal_dir = data_dir.wal();
-    let write = |content: &Incarnations| content.write(&wal_dir);
+    let write = |content: &Incarnations| content.write(wal_dir);
     let decided = with_database(config, Some(&data_dir), async |mut conn| {
         let schema = (config.schema.as_str(), config.migrate);
         Ok(fork(&mut conn, schema, &log.places, common, ids::random(), write).await?)
     })?;
-    let written = decided.remembered.write(&wal_dir);
+    let written = decided.remembered.write(wal_dir);
     written.map_err(|error| Exit::storage(format!("how far the log is drained cannot be written: {error}")))?;
     Ok(ControlReply::decided(&decided.remembered, decided.left))
 }

@@ -16,7 +16,8 @@ use forebay_wal::{
     segment::{SegmentHeader, parse_file_name},
     storage::{Disk, Storage},
 };
-use std::{cmp::Reverse, collections::BinaryHeap, fs::File, os::unix::fs::FileExt, path::Path, time::Duration};
+use rustix::fs::OFlags;
+use std::{cmp::Reverse, collections::BinaryHeap, os::unix::fs::FileExt, path::Path, time::Duration};
 use uuid::Uuid;
 
 /// How often a lane of a running daemon is read until its damage is believed.
@@ -27,6 +28,7 @@ const READ_PAUSE: Duration = Duration::from_millis(100);
 
 /// The state of a log when it was read.
 pub(super) struct Inspection {
+    disk: Disk,
     layout: Layout,
     log_id: [u8; 16],
     /// Whether the file with the log's id is lost or damaged, so that the id comes from a segment.
@@ -42,7 +44,7 @@ pub(super) struct Inspection {
 impl Inspection {
     /// Reads every record of the log below `data_dir`.
     pub(super) fn at(data_dir: &Path) -> Result<Self, Exit> {
-        Self::with_log_id(data_dir, |_| None)
+        Self::with_log_id(data_dir, |_, _| None)
     }
 
     /// The same for a log of which only segments may remain: if the file with its id is lost, a segment's header has the id.
@@ -50,24 +52,24 @@ impl Inspection {
         Self::with_log_id(data_dir, log_id_of_segments)
     }
 
-    fn with_log_id(data_dir: &Path, otherwise: impl FnOnce(&Layout) -> Option<[u8; 16]>) -> Result<Self, Exit> {
+    fn with_log_id(data_dir: &Path, otherwise: impl FnOnce(&Disk, &Layout) -> Option<[u8; 16]>) -> Result<Self, Exit> {
         let running = datadir::is_in_use(data_dir);
-        let layout = Layout::new(datadir::wal_dir(data_dir));
-        if !layout.root().is_dir() {
-            return Err(Exit::usage(format!("there is no log at {}", layout.root().display())));
-        }
-        let (log_id, log_id_lost) = match layout.read_log_id(&Disk) {
-            Err(error @ LogError::LogIdLost { .. }) => (otherwise(&layout).ok_or_else(|| storage(error))?, true),
+        let wal = datadir::open_wal(data_dir).map_err(|error| {
+            Exit::usage(format!("there is no log at {}: {error}", datadir::wal_dir(data_dir).display()))
+        })?;
+        let (layout, disk) = (Layout::new(wal.path()), Disk::new(wal));
+        let (log_id, log_id_lost) = match layout.read_log_id(&disk) {
+            Err(error @ LogError::LogIdLost { .. }) => (otherwise(&disk, &layout).ok_or_else(|| storage(error))?, true),
             read => (read.map_err(storage)?, false),
         };
-        let lanes = layout.lanes(&Disk).map_err(storage)?;
+        let lanes = layout.lanes(&disk).map_err(storage)?;
         let lanes: Result<_, LogError> =
-            lanes.into_iter().map(|lane| recover(&layout, log_id, lane, running)).collect();
+            lanes.into_iter().map(|lane| recover(&disk, &layout, log_id, lane, running)).collect();
         // What is remembered bears the id under which PostgreSQL knows the log.
         let known_as =
-            Incarnations::read(layout.root(), Uuid::from_bytes(log_id)).map_or(log_id, |own| own.log_id.into_bytes());
-        let remembered = LocalDrainState::read(layout.root(), known_as);
-        Ok(Self { lanes: lanes.map_err(storage)?, remembered, layout, log_id, log_id_lost, running })
+            Incarnations::read(disk.dir(), Uuid::from_bytes(log_id)).map_or(log_id, |own| own.log_id.into_bytes());
+        let remembered = LocalDrainState::read(disk.dir(), known_as);
+        Ok(Self { lanes: lanes.map_err(storage)?, remembered, disk, layout, log_id, log_id_lost, running })
     }
 
     /// The log's directory.
@@ -132,15 +134,18 @@ pub(super) fn storage(error: LogError) -> Exit {
 }
 
 /// The log's id from the first segment whose header verifies.
-fn log_id_of_segments(layout: &Layout) -> Option<[u8; 16]> {
-    let lanes = layout.lanes(&Disk).ok()?;
+fn log_id_of_segments(disk: &Disk, layout: &Layout) -> Option<[u8; 16]> {
+    let lanes = layout.lanes(disk).ok()?;
     let dirs = lanes.into_iter().map(|lane| layout.lane(lane));
-    let mut headers = dirs.filter_map(|dir| Some((Disk.list(&dir).ok()?, dir))).flat_map(|(mut names, dir)| {
+    let mut headers = dirs.filter_map(|dir| Some((disk.list(&dir).ok()?, dir))).flat_map(|(mut names, dir)| {
         names.retain(|name| parse_file_name(name).is_some());
         names.sort_unstable();
         names.into_iter().filter_map(move |name| {
             let mut block = [0; SEGMENT_HEADER_BYTES];
-            File::open(dir.join(name)).and_then(|file| file.read_exact_at(&mut block, 0)).ok()?;
+            disk.dir()
+                .open_file(dir.join(name), OFlags::RDONLY)
+                .and_then(|file| file.read_exact_at(&mut block, 0))
+                .ok()?;
             SegmentHeader::decode(&block).ok()
         })
     });
@@ -149,12 +154,18 @@ fn log_id_of_segments(layout: &Layout) -> Option<[u8; 16]> {
 
 /// What recovery would find in a lane. A single read beside a running daemon may see half of a write or of a release. Damage is
 /// still there in the next read.
-fn recover(layout: &Layout, log_id: [u8; 16], lane: u16, running: bool) -> Result<RecoveredLane, LogError> {
+fn recover(
+    disk: &Disk,
+    layout: &Layout,
+    log_id: [u8; 16],
+    lane: u16,
+    running: bool,
+) -> Result<RecoveredLane, LogError> {
     // The size of segments matters only for writing.
     let options = RecoverOptions { log_id, segment_bytes: SEGMENT_BYTES_DEFAULT, sync: false };
     let mut damage_before = None;
     for _ in 1..READS_MAX {
-        match recover_lane(&Disk, layout, lane, options) {
+        match recover_lane(disk, layout, lane, options) {
             Ok(found) => {
                 let damage: Vec<_> = found.findings.iter().filter(|finding| finding.is_damage()).cloned().collect();
                 if !running || damage.is_empty() || damage_before.as_ref() == Some(&damage) {
@@ -167,7 +178,7 @@ fn recover(layout: &Layout, log_id: [u8; 16], lane: u16, running: bool) -> Resul
         }
         std::thread::sleep(READ_PAUSE);
     }
-    recover_lane(&Disk, layout, lane, options)
+    recover_lane(disk, layout, lane, options)
 }
 
 /// A record that verified.
@@ -199,7 +210,7 @@ struct Lane<'a> {
 impl<'a> Records<'a> {
     fn start(log: &'a Inspection, lanes: &'a [RecoveredLane]) -> Result<Self, Exit> {
         let lanes = lanes.iter().map(|found| {
-            let reader = LaneReader::from_recovery(Disk, log.layout.clone(), log.log_id, found);
+            let reader = LaneReader::from_recovery(log.disk.clone(), log.layout.clone(), log.log_id, found);
             Lane { found, reader, next: None }
         });
         let mut records = Self { log, lanes: lanes.collect(), heads: BinaryHeap::new(), shown: None };

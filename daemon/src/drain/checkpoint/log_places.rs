@@ -42,6 +42,8 @@ pub struct LogPlaces {
     pub mismatch_point: Option<DrainPoint>,
     /// Whether the log is known to have had a checkpoint.
     pub is_known: bool,
+    /// The log's directory.
+    pub disk: Disk,
     /// The log's files.
     pub layout: Layout,
     /// The header of each lane's last segment, where that is not made yet.
@@ -61,7 +63,7 @@ impl LogPlaces {
     ) -> Result<Self, LogError> {
         let mut lanes = views(log, identity, 0);
         for view in &mut lanes {
-            view.oldest = oldest(layout, view.lane)?.unwrap_or(view.oldest);
+            view.oldest = oldest(&log.disk, layout, view.lane)?.unwrap_or(view.oldest);
         }
         // The position first: a record that becomes durable meanwhile is behind it.
         let end = |progress: &LaneProgress| {
@@ -75,6 +77,7 @@ impl LogPlaces {
             ends: log.lanes.iter().map(end).collect(),
             mismatch_point: drain.delivery.mismatch_point(),
             is_known: drain.is_checkpoint_known(),
+            disk: log.disk.clone(),
             layout: layout.clone(),
             tail_headers: log.lanes.iter().map(LaneProgress::pending_tail).collect(),
         })
@@ -119,7 +122,8 @@ impl LogPlaces {
     #[must_use]
     pub fn reader_at(&self, index: usize, position: Position) -> LaneReader<Disk> {
         let (lane, origin) = (self.lanes[index].lane, self.incarnations.origin.into_bytes());
-        LaneReader::new(Disk, self.layout.clone(), origin, lane, position).with_pending_tail(self.tail_headers[index])
+        LaneReader::new(self.disk.clone(), self.layout.clone(), origin, lane, position)
+            .with_pending_tail(self.tail_headers[index])
     }
 
     /// Whether the checkpoints of the log are this data directory's, and not those of one with a copy.
@@ -168,16 +172,16 @@ impl LogPlaces {
 }
 
 /// Where a lane begins on the disk: segments are released while the daemon runs, or retained. `None` without a segment.
-fn oldest(layout: &Layout, lane: u16) -> Result<Option<Mark>, LogError> {
+fn oldest(disk: &Disk, layout: &Layout, lane: u16) -> Result<Option<Mark>, LogError> {
     let dir = layout.lane(lane);
     let io = |action, path: &Path| {
         let path = path.to_path_buf();
         move |source| LogError::Io { action, path, source }
     };
-    let names = Disk.list(&dir).map_err(io("list", &dir))?;
+    let names = disk.list(&dir).map_err(io("list", &dir))?;
     let Some(segment) = names.iter().filter_map(|name| parse_file_name(name)).min() else { return Ok(None) };
     let path = layout.segment(lane, segment);
-    let block = Disk.read_small(&path).map_err(io("read", &path))?;
+    let block = disk.read_small(&path).map_err(io("read", &path))?;
     // A header that does not verify is damage, which recovery has reported; its segment has no ordinal to begin with.
     let header = SegmentHeader::decode(&block).ok();
     Ok(header.map(|header| Mark { position: segment_start(segment), ordinal: header.base_ordinal }))

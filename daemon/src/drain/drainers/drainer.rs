@@ -245,7 +245,8 @@ impl Drainer {
     fn mismatch(&mut self, mismatch: &Mismatch, point: DrainPoint) -> NextStep {
         self.drain.delivery.found_mismatch(point.clone());
         let point = self.drain.delivery.mismatch_point().unwrap_or(point);
-        let data_dir = self.settings.wal_dir.parent().unwrap_or(&self.settings.wal_dir);
+        let wal = self.log.disk.dir().path();
+        let data_dir = wal.parent().unwrap_or(wal);
         let hold_up = mismatch.hold_up(&self.log, &point, data_dir);
         self.update_oldest();
         self.remember(&point);
@@ -255,7 +256,7 @@ impl Drainer {
 
     /// Writes down in the data directory how far the drain is, without PostgreSQL.
     fn remember(&self, point: &DrainPoint) {
-        remember(&self.log, &self.drain, &self.settings.wal_dir, &point.least());
+        remember(&self.log, &self.drain, &point.least());
     }
 
     /// Takes a round while none is under way. Without one it returns what follows.

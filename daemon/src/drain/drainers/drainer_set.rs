@@ -141,7 +141,7 @@ impl DrainerSet {
         for (progress, mark) in log.lanes.iter().zip(&decided.marks) {
             progress.set_reachable(mark.position);
         }
-        remembered::write(drain, &settings.wal_dir, decided.remembered.clone());
+        remembered::write(drain, log.disk.dir(), decided.remembered.clone());
         self.board.forget_mismatch();
         tracing::warn!(?decision, "somebody decided where the drain continues");
         Ok(decided)

@@ -13,7 +13,6 @@ use crate::{
 };
 use forebay_pgwire::{Connection, Error};
 use std::{
-    path::Path,
     sync::{Arc, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
@@ -45,20 +44,13 @@ pub(crate) struct DeadLetterKeeper {
 }
 
 impl DeadLetterKeeper {
-    /// For the session of a drainer: letters of the log `log_id` go into the quoted `schema`, or into files in `wal_dir`.
-    pub(crate) fn new(
-        log: Arc<LogView>,
-        log_id: Uuid,
-        drain: Arc<DrainView>,
-        wal_dir: &Path,
-        schema: &str,
-        drainer: usize,
-    ) -> Self {
+    /// For the session of a drainer: letters of the log `log_id` go into the quoted `schema`, or into files below the log.
+    pub(crate) fn new(log: Arc<LogView>, log_id: Uuid, drain: Arc<DrainView>, schema: &str, drainer: usize) -> Self {
         Self {
+            files: LetterFiles::below(log.disk.dir()),
             log,
             log_id,
             drain,
-            files: LetterFiles::below(wal_dir),
             schema: schema.to_owned(),
             drainer,
             next_count: None,

@@ -15,14 +15,13 @@ use crate::{
     },
 };
 use forebay_pgwire::{Connection, Error};
-use std::{path::PathBuf, sync::Arc};
+use std::sync::Arc;
 
 /// Writes [`LocalDrainState`] when a lane comes to another segment, and when the drain is idle; not for each round.
 pub(super) struct LocalStateKeeper {
     log: Arc<LogView>,
     drain: Arc<DrainView>,
     identity: Arc<LogIdentity>,
-    wal_dir: PathBuf,
     /// The database of the session, if PostgreSQL tells.
     database: Option<DatabaseId>,
 }
@@ -35,10 +34,10 @@ fn drained(progress: &LaneProgress) -> LaneMark {
 
 impl LocalStateKeeper {
     /// For a session with `database`.
-    pub(super) fn new(context: &SessionContext, wal_dir: PathBuf, database: Option<DatabaseId>) -> Self {
+    pub(super) fn new(context: &SessionContext, database: Option<DatabaseId>) -> Self {
         let SessionContext { log, drain, identity, .. } = context;
         let (log, drain, identity) = (Arc::clone(log), Arc::clone(drain), Arc::clone(identity));
-        Self { log, drain, identity, wal_dir, database }
+        Self { log, drain, identity, database }
     }
 
     /// Whether the file is behind by so much that it is to be written. An idle drain writes every change, and tries again
@@ -70,7 +69,7 @@ impl LocalStateKeeper {
         let database = self.database.or(self.drain.local_state().and_then(|before| before.database));
         let server = database::place(conn).await?;
         let state = LocalDrainState { log_id: self.identity.log_id(), database, server, lanes };
-        remembered::write(&self.drain, &self.wal_dir, state);
+        remembered::write(&self.drain, self.log.disk.dir(), state);
         Ok(())
     }
 }

@@ -118,7 +118,7 @@ impl Session {
         let schema = quoted(&settings.schema);
         let checkpoint = CheckpointStore::prepare(&mut conn, &schema, identity.log_id(), drainer).await?;
         let round = RoundTransaction::prepare(&mut conn, &schema).await?;
-        let (wal_dir, is_list_needed) = (&settings.wal_dir, !settings.auto_create_queues);
+        let is_list_needed = !settings.auto_create_queues;
         let mut queues = QueueList::new(Arc::clone(drain), &schema, is_list_needed);
         queues.update(&mut conn).await?;
         Ok(Self {
@@ -128,16 +128,9 @@ impl Session {
             checkpoint,
             ownership: Ownership::new(Arc::clone(identity), Arc::clone(log), layout.clone(), &schema),
             partitions: PartitionRegistry::new(&schema),
-            letters: DeadLetterKeeper::new(
-                Arc::clone(log),
-                identity.log_id(),
-                Arc::clone(drain),
-                wal_dir,
-                &schema,
-                drainer,
-            ),
+            letters: DeadLetterKeeper::new(Arc::clone(log), identity.log_id(), Arc::clone(drain), &schema, drainer),
             queues,
-            local_state: LocalStateKeeper::new(context, wal_dir.clone(), database),
+            local_state: LocalStateKeeper::new(context, database),
             round,
             identity: Arc::clone(identity),
             log: Arc::clone(log),

@@ -21,7 +21,7 @@ use crate::{
     },
 };
 use forebay_pgwire::{Connection, Error};
-use forebay_wal::{layout::Layout, reader::LaneReader, storage::Disk};
+use forebay_wal::{layout::Layout, reader::LaneReader};
 use std::sync::Arc;
 use uuid::Uuid;
 
@@ -128,7 +128,7 @@ impl Ownership {
     fn is_boundary(&self, progress: &LaneProgress, mark: Mark) -> bool {
         let lane = progress.lane.lane();
         let reader_at = |position| {
-            LaneReader::new(Disk, self.layout.clone(), self.log.id, lane, position)
+            LaneReader::new(self.log.disk.clone(), self.layout.clone(), self.log.id, lane, position)
                 .with_pending_tail(progress.pending_tail())
                 .with_tail_cache(Arc::clone(progress.lane.tail_cache()))
         };

@@ -110,7 +110,7 @@ impl LaneSource {
     /// The lane of that index, from `mark` on, as far as it is in `share`.
     pub(crate) fn open(log: &LogView, layout: &Layout, share: PartitionShare, index: usize, mark: Mark) -> Self {
         let progress = &log.lanes[index];
-        let reader = LaneReader::new(Disk, layout.clone(), log.id, progress.lane.lane(), mark.position)
+        let reader = LaneReader::new(log.disk.clone(), layout.clone(), log.id, progress.lane.lane(), mark.position)
             .with_pending_tail(progress.pending_tail())
             .with_tail_cache(Arc::clone(progress.lane.tail_cache()));
         Self {
