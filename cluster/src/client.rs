@@ -8,7 +8,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use forebay_pgwire::{Config, Connection, Error, Host, SqlState};
+use forebay_pgwire::{Config, Connection, Error, Host, SearchPath, SqlState};
 use monoio::{IoUringDriver, RuntimeBuilder};
 
 use crate::error::{ClusterError, IoContext};
@@ -41,7 +41,7 @@ pub(crate) enum Answer {
 /// possible name of a role.
 pub(crate) fn ping(layout: &Layout, user: &str) -> Result<Answer, ClusterError> {
     let config = config(layout, user, MAINTENANCE_DATABASE, PING_TIMEOUT);
-    match run(layout, async || Connection::connect(&config).await.map(drop))? {
+    match run(layout, async || Connection::connect(&config, SearchPath::System).await.map(drop))? {
         Ok(()) => Ok(Answer::Ready),
         Err(error) if error.sqlstate() == Some(SqlState::CANNOT_CONNECT_NOW) => Ok(Answer::Starting),
         // A server that asks for a password accepts connections.
@@ -61,12 +61,12 @@ pub(crate) fn create_database(layout: &Layout, user: &str, database: &str) -> Re
 }
 
 async fn create_if_missing(layout: &Layout, user: &str, database: &str) -> Result<(), Error> {
-    match Connection::connect(&config(layout, user, database, PING_TIMEOUT)).await {
+    match Connection::connect(&config(layout, user, database, PING_TIMEOUT), SearchPath::System).await {
         Err(error) if error.sqlstate() == Some(SqlState::INVALID_CATALOG_NAME) => {}
         connected => return connected.map(drop),
     }
     let config = config(layout, user, MAINTENANCE_DATABASE, CREATE_DATABASE_TIMEOUT);
-    let mut connection = Connection::connect(&config).await?;
+    let mut connection = Connection::connect(&config, SearchPath::System).await?;
     let created = connection.simple(&format!("CREATE DATABASE \"{}\"", database.replace('"', "\"\""))).await;
     match created {
         // Another process was faster.
