@@ -8,7 +8,7 @@ use std::io;
 use std::thread;
 use std::time::Duration;
 
-use forebay_pgwire::{Config, Connection, Error, Host, SqlState};
+use forebay_pgwire::{Config, Connection, Error, Host, SearchPath, SqlState};
 use monoio::{IoUringDriver, RuntimeBuilder};
 
 use crate::error::{ClusterError, IoContext};
@@ -44,7 +44,7 @@ pub(crate) enum Answer {
 /// possible name of a role.
 pub(crate) fn ping(layout: &Layout, user: &str) -> Result<Answer, ClusterError> {
     let config = config(layout, user, MAINTENANCE_DATABASE, PING_TIMEOUT);
-    match run(layout, async || Connection::connect(&config).await.map(drop))? {
+    match run(layout, async || Connection::connect(&config, SearchPath::System).await.map(drop))? {
         Ok(()) => Ok(Answer::Ready),
         Err(error) if error.sqlstate() == Some(SqlState::CANNOT_CONNECT_NOW) => Ok(Answer::Starting),
         // A server that asks for a password accepts connections.
@@ -77,16 +77,16 @@ pub(crate) fn create_role_and_database(
 /// Creates the role unless it exists. In a cluster of an earlier release `role` is the superuser that `initdb` made: that one
 /// gets another name, and what it owns of the database goes to the new role.
 async fn create_role(layout: &Layout, superuser: &str, role: &str, database: &str) -> Result<(), Error> {
-    match Connection::connect(&config(layout, role, database, CREATE_DATABASE_TIMEOUT)).await {
+    match Connection::connect(&config(layout, role, database, CREATE_DATABASE_TIMEOUT), SearchPath::System).await {
         Ok(mut connection) => connection.simple(&demotion(superuser, role, database)).await.map(drop),
         Err(error) if error.sqlstate() == Some(SqlState::INVALID_CATALOG_NAME) => {
             let config = config(layout, role, MAINTENANCE_DATABASE, CREATE_DATABASE_TIMEOUT);
-            let mut connection = Connection::connect(&config).await?;
+            let mut connection = Connection::connect(&config, SearchPath::System).await?;
             connection.simple(&demotion(superuser, role, database)).await.map(drop)
         }
         Err(error) if error.sqlstate().is_some_and(|state| state.as_str() == NO_SUCH_ROLE) => {
             let config = config(layout, superuser, MAINTENANCE_DATABASE, CREATE_DATABASE_TIMEOUT);
-            let mut connection = Connection::connect(&config).await?;
+            let mut connection = Connection::connect(&config, SearchPath::System).await?;
             connection.simple(&format!("CREATE ROLE {} LOGIN CREATEDB", identifier(role))).await.map(drop)
         }
         Err(error) => Err(error),
@@ -106,12 +106,12 @@ fn demotion(superuser: &str, role: &str, database: &str) -> String {
 const DEMOTION: &str = include_str!("demotion.sql");
 
 async fn create_database(layout: &Layout, role: &str, database: &str) -> Result<(), Error> {
-    match Connection::connect(&config(layout, role, database, PING_TIMEOUT)).await {
+    match Connection::connect(&config(layout, role, database, PING_TIMEOUT), SearchPath::System).await {
         Err(error) if error.sqlstate() == Some(SqlState::INVALID_CATALOG_NAME) => {}
         connected => return connected.map(drop),
     }
     let config = config(layout, role, MAINTENANCE_DATABASE, CREATE_DATABASE_TIMEOUT);
-    let mut connection = Connection::connect(&config).await?;
+    let mut connection = Connection::connect(&config, SearchPath::System).await?;
     let created = connection.simple(&format!("CREATE DATABASE {}", identifier(database))).await;
     match created {
         // Another process was faster.

@@ -19,7 +19,7 @@ use crate::{
     ignore::ignore,
     limits::{CONNECTIONS_PER_CORE_MAX, PG_REQUEST_DEADLINE, PG_REQUEST_STATEMENT_TIMEOUT},
     panics::{PanicWatch, panic_if_planted},
-    postgres::{channel::ChannelOptions, connect::TargetSource, worker::PgRequests},
+    postgres::{channel::ChannelOptions, connect::TargetSource, schema::owner::SchemaSettings, worker::PgRequests},
     preflight::check_io_uring,
     process::{allowed_cpus, make_room_for_descriptors, raise_descriptor_limit, survive_file_size_limit},
     state::{
@@ -335,10 +335,16 @@ fn target(config: &Config, cluster: &Arc<OnceLock<String>>) -> TargetSource {
     }
 }
 
+/// The schema, and whom it may belong to.
+pub(crate) fn schema_settings(config: &Config) -> SchemaSettings {
+    SchemaSettings { name: config.schema.clone(), owner: config.schema_owner.clone() }
+}
+
 /// How the thread `postgres` connects.
 fn channel_options(config: &Config, target: TargetSource) -> ChannelOptions {
     ChannelOptions {
         target,
+        schema: schema_settings(config),
         application_name: "forebay admin",
         connect_timeout: PG_REQUEST_DEADLINE,
         statement_timeout: config.postgres_timeout.min(PG_REQUEST_STATEMENT_TIMEOUT),
@@ -353,7 +359,7 @@ fn start_drain(
 ) -> std::io::Result<DrainThread> {
     let config = &views.config;
     let settings = DrainSettings {
-        schema: config.schema.clone(),
+        schema: schema_settings(config),
         migrate: config.migrate,
         auto_create_queues: config.auto_create_queues,
         always_probe: config.probe_duplicates == ProbeDuplicates::Always,

@@ -5,12 +5,15 @@
 
 use forebay::{
     limits::CHANNEL_UNITS_MAX,
-    postgres::channel::{Channel, ChannelError, ChannelOptions, Unit, UnitResult},
+    postgres::{
+        channel::{Channel, ChannelError, ChannelOptions, Unit, UnitResult},
+        schema::owner::SchemaSettings,
+    },
     rt,
     state::cancel_flag::CancelFlag,
 };
 use forebay_cluster::{StopMode, TestCluster};
-use forebay_pgwire::{Config, Connection, Error, Param};
+use forebay_pgwire::{Config, Connection, Error, Param, SearchPath};
 use std::{
     cell::Cell,
     rc::Rc,
@@ -23,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn with_channel(test: impl AsyncFnOnce(Channel, &TestCluster)) {
     let cluster = TestCluster::start_without_fsync().unwrap();
-    cluster.psql("CREATE TABLE t (n bigint PRIMARY KEY, who text)").unwrap();
+    cluster.psql("CREATE TABLE public.t (n bigint PRIMARY KEY, who text)").unwrap();
     rt::runtime(64).unwrap().block_on(async { test(channel(&cluster), &cluster).await });
 }
 
@@ -31,6 +34,7 @@ fn channel(cluster: &TestCluster) -> Channel {
     let config = Config::from_url(&cluster.url()).unwrap();
     Channel::open(ChannelOptions {
         target: Arc::new(move || Some(config.clone())),
+        schema: SchemaSettings::own("forebay"),
         application_name: "channel test",
         connect_timeout: PATIENCE,
         statement_timeout: PATIENCE,
@@ -56,7 +60,7 @@ fn sqlstate(result: UnitResult) -> String {
 }
 
 async fn count(channel: &Channel) -> i64 {
-    number(run(channel, unit("SELECT count(*) FROM t", &[])).await)
+    number(run(channel, unit("SELECT count(*) FROM public.t", &[])).await)
 }
 
 /// Counts twice: the second answer comes when the statement is prepared, so nothing but a unit waits for a lock from then on.
@@ -89,12 +93,12 @@ fn every_task_gets_its_own_answer_and_the_errors_of_others_do_not_reach_it() {
                 for n in 0..EACH {
                     // Every third unit fails behind a row that it has inserted; some fail before they are prepared.
                     let id = task * EACH + n;
-                    let insert = unit("INSERT INTO t VALUES ($1, $2)", &[Param::I64(id), Param::Text("task")]);
+                    let insert = unit("INSERT INTO public.t VALUES ($1, $2)", &[Param::I64(id), Param::Text("task")]);
                     if n % 3 == 0 {
                         let failing = insert.and(&"SELECT 1 / ($1 - $1)".into(), &[Param::I64(id)]);
                         assert_eq!(sqlstate(run(&channel, failing).await), "22012");
                     } else {
-                        let reading = insert.and(&"SELECT n FROM t WHERE n = $1".into(), &[Param::I64(id)]);
+                        let reading = insert.and(&"SELECT n FROM public.t WHERE n = $1".into(), &[Param::I64(id)]);
                         assert_eq!(number(run(&channel, reading).await), id);
                     }
                 }
@@ -114,7 +118,7 @@ fn every_task_gets_its_own_answer_and_the_errors_of_others_do_not_reach_it() {
 
 /// A session beside the channel's.
 async fn other_session(cluster: &TestCluster) -> Connection {
-    Connection::connect(&Config::from_url(&cluster.url()).unwrap()).await.unwrap()
+    Connection::connect(&Config::from_url(&cluster.url()).unwrap(), SearchPath::Inherited).await.unwrap()
 }
 
 #[test]
@@ -124,13 +128,15 @@ fn a_unit_is_one_transaction_and_each_of_its_statements_sees_what_was_committed_
         cluster.psql("ALTER DATABASE forebay SET default_transaction_isolation TO serializable").unwrap();
         cluster.psql("ALTER DATABASE forebay SET default_transaction_read_only TO on").unwrap();
         let mut other = other_session(cluster).await;
-        other.simple("BEGIN READ WRITE; INSERT INTO t VALUES (1, 'locked')").await.unwrap();
-        other.simple("COMMIT; BEGIN READ WRITE; UPDATE t SET who = 'held' WHERE n = 1").await.unwrap();
-        let lock = unit("SELECT n FROM t WHERE n = 1 FOR UPDATE", &[]);
-        let look = lock.and(&"SELECT count(*) FROM t".into(), &[]).and(&"INSERT INTO t VALUES (3, 'unit')".into(), &[]);
+        other.simple("BEGIN READ WRITE; INSERT INTO public.t VALUES (1, 'locked')").await.unwrap();
+        other.simple("COMMIT; BEGIN READ WRITE; UPDATE public.t SET who = 'held' WHERE n = 1").await.unwrap();
+        let lock = unit("SELECT n FROM public.t WHERE n = 1 FOR UPDATE", &[]);
+        let look = lock
+            .and(&"SELECT count(*) FROM public.t".into(), &[])
+            .and(&"INSERT INTO public.t VALUES (3, 'unit')".into(), &[]);
         let looked = channel.submit(look, Instant::now() + PATIENCE, None);
         until_it_waits(cluster).await;
-        other.simple("INSERT INTO t VALUES (2, 'meanwhile'); COMMIT").await.unwrap();
+        other.simple("INSERT INTO public.t VALUES (2, 'meanwhile'); COMMIT").await.unwrap();
         let results = looked.await.unwrap().into_results().unwrap();
         assert_eq!(results[1].rows[0].get_i64(0).unwrap(), 2, "a snapshot of its own, behind the lock");
         assert_eq!(count(&channel).await, 3);
@@ -140,14 +146,14 @@ fn a_unit_is_one_transaction_and_each_of_its_statements_sees_what_was_committed_
 #[test]
 fn a_unit_that_leaves_a_transaction_open_is_refused_and_others_work_on() {
     with_channel(async |channel, _| {
-        let open = unit("BEGIN", &[]).and(&"INSERT INTO t VALUES (1, 'open')".into(), &[]);
+        let open = unit("BEGIN", &[]).and(&"INSERT INTO public.t VALUES (1, 'open')".into(), &[]);
         assert!(matches!(run(&channel, open).await, Err(ChannelError::LeftTransaction)));
         let failed = unit("BEGIN", &[]).and(&"SELECT 1 / (SELECT 0)".into(), &[]);
         assert!(matches!(run(&channel, failed).await, Err(ChannelError::LeftTransaction)));
         // What travels behind it was in that transaction, and fails with it.
         let deadline = Instant::now() + PATIENCE;
         let open = channel.submit(unit("BEGIN", &[]), deadline, None);
-        let behind = channel.submit(unit("INSERT INTO t VALUES (2, 'behind')", &[]), deadline, None);
+        let behind = channel.submit(unit("INSERT INTO public.t VALUES (2, 'behind')", &[]), deadline, None);
         assert!(matches!(open.await, Err(ChannelError::LeftTransaction)));
         assert!(matches!(behind.await, Err(ChannelError::Lost(_))));
         assert_eq!(count(&channel).await, 0);
@@ -159,9 +165,9 @@ fn when_a_unit_is_overdue_all_that_was_sent_is_lost_and_what_waited_goes_on_anot
     with_channel(async |channel, cluster| {
         warm_up(&channel).await;
         let mut other = other_session(cluster).await;
-        other.simple("BEGIN; LOCK TABLE t").await.unwrap();
+        other.simple("BEGIN; LOCK TABLE public.t").await.unwrap();
         let soon = Instant::now() + Duration::from_millis(500);
-        let slow = channel.submit(unit("SELECT count(*) FROM t", &[]), soon, None);
+        let slow = channel.submit(unit("SELECT count(*) FROM public.t", &[]), soon, None);
         let behind = channel.submit(unit("SELECT 1::bigint", &[]), Instant::now() + PATIENCE, None);
         until_it_waits(cluster).await;
         let waiting = channel.submit(unit("SELECT 2::bigint", &[]), Instant::now() + PATIENCE, None);
@@ -180,9 +186,9 @@ fn a_request_that_was_given_up_before_it_was_sent_is_not_sent() {
     with_channel(async |channel, cluster| {
         warm_up(&channel).await;
         let mut other = other_session(cluster).await;
-        other.simple("BEGIN; LOCK TABLE t").await.unwrap();
+        other.simple("BEGIN; LOCK TABLE public.t").await.unwrap();
         let deadline = Instant::now() + PATIENCE;
-        let insert = |n: i64| unit("INSERT INTO t VALUES ($1, 'insert')", &[Param::I64(n)]);
+        let insert = |n: i64| unit("INSERT INTO public.t VALUES ($1, 'insert')", &[Param::I64(n)]);
         let flag = CancelFlag::default();
         let sent = channel.submit(insert(1), deadline, Some(&flag));
         until_it_waits(cluster).await;
@@ -195,7 +201,7 @@ fn a_request_that_was_given_up_before_it_was_sent_is_not_sent() {
         sent.await.unwrap().into_results().unwrap();
         assert!(matches!(cancelled.await, Err(ChannelError::Cancelled)));
         kept.await.unwrap().into_results().unwrap();
-        assert_eq!(cluster.psql("SELECT string_agg(n::text, ' ' ORDER BY n) FROM t").unwrap().trim(), "1 4");
+        assert_eq!(cluster.psql("SELECT string_agg(n::text, ' ' ORDER BY n) FROM public.t").unwrap().trim(), "1 4");
     });
 }
 
@@ -213,7 +219,7 @@ fn an_idle_connection_that_the_server_has_closed_is_replaced_and_one_in_use_is_l
         while number_of(&mut other, terminate).await == 0 {
             rt::sleep(Duration::from_millis(5)).await;
         }
-        let waiting = channel.submit(unit("SELECT count(*) FROM t", &[]), Instant::now() + PATIENCE, None);
+        let waiting = channel.submit(unit("SELECT count(*) FROM public.t", &[]), Instant::now() + PATIENCE, None);
         match sleeping.await {
             Err(ChannelError::Lost(error)) => assert_eq!(error.sqlstate().unwrap().as_str(), "57P01"),
             other => panic!("{other:?}"),
@@ -244,15 +250,16 @@ fn where_no_connection_can_be_made_all_who_wait_hear_of_it_and_the_next_ones_hav
 #[test]
 fn a_statement_is_prepared_once_and_again_when_it_does_not_fit_any_more() {
     with_channel(async |channel, cluster| {
-        let select = |n: i64| unit("SELECT n FROM t WHERE n = $1", &[Param::I64(n)]);
-        let prepared = "SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT n FROM t WHERE n = $1'";
-        cluster.psql("INSERT INTO t SELECT generate_series(1, 9)").unwrap();
+        let select = |n: i64| unit("SELECT n FROM public.t WHERE n = $1", &[Param::I64(n)]);
+        let prepared =
+            "SELECT count(*) FROM pg_prepared_statements WHERE statement = 'SELECT n FROM public.t WHERE n = $1'";
+        cluster.psql("INSERT INTO public.t SELECT generate_series(1, 9)").unwrap();
         for n in 1..10 {
             assert_eq!(number(run(&channel, select(n)).await), n);
         }
         assert_eq!(number(run(&channel, unit(prepared, &[])).await), 1);
         // The first one hears of it; the connection is another one then.
-        for change in ["DEALLOCATE ALL", "ALTER TABLE t ALTER n TYPE integer"] {
+        for change in ["DEALLOCATE ALL", "ALTER TABLE public.t ALTER n TYPE integer"] {
             let mut other = other_session(cluster).await;
             match change {
                 "DEALLOCATE ALL" => drop(run(&channel, unit(change, &[])).await.unwrap().into_results().unwrap()),
@@ -266,11 +273,11 @@ fn a_statement_is_prepared_once_and_again_when_it_does_not_fit_any_more() {
             assert_eq!(number(run(&channel, unit(prepared, &[])).await), 1);
         }
         // One that cannot be prepared does not hold up others, and is prepared once it can be.
-        let later = || unit("SELECT n FROM later", &[]);
+        let later = || unit("SELECT n FROM public.later", &[]);
         let deadline = Instant::now() + PATIENCE;
         let (refused, good) = (channel.submit(later(), deadline, None), channel.submit(select(5), deadline, None));
         assert_eq!((sqlstate(refused.await), number(good.await)), ("42P01".to_owned(), 5));
-        cluster.psql("CREATE TABLE later AS SELECT 7::bigint AS n").unwrap();
+        cluster.psql("CREATE TABLE public.later AS SELECT 7::bigint AS n").unwrap();
         assert_eq!((number(run(&channel, later()).await), number(run(&channel, later()).await)), (7, 7));
     });
 }
@@ -278,12 +285,13 @@ fn a_statement_is_prepared_once_and_again_when_it_does_not_fit_any_more() {
 #[test]
 fn an_error_among_units_that_only_read_hits_none_of_those_that_share_its_transaction() {
     with_channel(async |channel, cluster| {
-        cluster.psql("INSERT INTO t SELECT generate_series(1, 9)").unwrap();
-        let sql: Rc<str> = "SELECT 12 / n FROM t WHERE n = $1 + 0 * (1 / $1)".into();
+        cluster.psql("INSERT INTO public.t SELECT generate_series(1, 9)").unwrap();
+        let sql: Rc<str> = "SELECT 12 / n FROM public.t WHERE n = $1 + 0 * (1 / $1)".into();
         let read = |n: i64| Unit::read(&sql, &[Param::I64(n)]);
         // The first time unprepared, then prepared.
         for _ in 0..3 {
-            let units = [read(1), read(0), read(2), read(0), read(0), unit("INSERT INTO t VALUES (10)", &[]), read(3)];
+            let units =
+                [read(1), read(0), read(2), read(0), read(0), unit("INSERT INTO public.t VALUES (10)", &[]), read(3)];
             let deadline = Instant::now() + PATIENCE;
             let replies = units.map(|unit| channel.submit(unit, deadline, None));
             let mut answers = Vec::new();
@@ -297,7 +305,7 @@ fn an_error_among_units_that_only_read_hits_none_of_those_that_share_its_transac
             let expected =
                 [(Some(12), None), division(), (Some(6), None), division(), division(), (None, None), (Some(4), None)];
             assert_eq!(answers, expected);
-            cluster.psql("DELETE FROM t WHERE n = 10").unwrap();
+            cluster.psql("DELETE FROM public.t WHERE n = 10").unwrap();
         }
     });
 }
@@ -322,7 +330,7 @@ fn a_full_queue_refuses_at_once() {
 #[test]
 fn a_channel_ends_with_its_last_handle_and_answers_what_it_was_asked_before() {
     with_channel(async |channel, cluster| {
-        let reply = channel.submit(unit("SELECT count(*) FROM t", &[]), Instant::now() + PATIENCE, None);
+        let reply = channel.submit(unit("SELECT count(*) FROM public.t", &[]), Instant::now() + PATIENCE, None);
         drop(channel);
         assert_eq!(number(reply.await), 0);
         let give_up = Instant::now() + PATIENCE;

@@ -136,6 +136,22 @@ fn what_the_table_of_dead_letters_refuses_too_is_kept_in_a_file_and_counted() {
 }
 
 #[test]
+fn a_letter_that_the_table_skips_without_a_word_is_kept_in_a_file() {
+    let stage = Stage::start(&[]);
+    stage.cluster.psql(RULE).unwrap();
+    let skip = "CREATE FUNCTION public.skip() RETURNS trigger LANGUAGE plpgsql AS \
+                $$BEGIN IF NEW.transaction_id = 'tx2' THEN RETURN NULL; END IF; RETURN NEW; END$$; \
+                CREATE TRIGGER skip BEFORE INSERT ON forebay.dead_letters FOR EACH ROW EXECUTE FUNCTION public.skip()";
+    stage.cluster.psql(skip).unwrap();
+    push(&stage.daemon, &[good(1), bad(2), bad(3), good(4)]);
+    wait_until("the letters are counted", || stage.daemon.figure("failed") == 2);
+    assert_eq!(numbers(&stage), ["1", "4"]);
+    assert_eq!(stage.rows("SELECT transaction_id FROM forebay.dead_letters"), [["tx3"]]);
+    let kept = lines(&stage.daemon);
+    assert_eq!((kept.len(), &kept[0]["transactionId"]), (1, &json!("tx2")));
+}
+
+#[test]
 fn killed_between_a_file_of_letters_and_its_commit_the_letters_are_kept_once() {
     let stage = Stage::start(&["--commit-wait-ms", "10"]);
     stage.cluster.psql(NO_LETTERS).unwrap();
@@ -349,7 +365,8 @@ fn a_letter_whose_partition_is_deleted_while_it_is_put_back_stays_and_says_so() 
     // The partition is still to be seen while another session deletes it, and gone once its lock can be had.
     let config = forebay_pgwire::Config::from_url(&stage.cluster.url()).unwrap();
     let mut runtime = forebay::rt::runtime(8).unwrap();
-    let mut other = runtime.block_on(forebay_pgwire::Connection::connect(&config)).unwrap();
+    let mut other =
+        runtime.block_on(forebay_pgwire::Connection::connect(&config, forebay_pgwire::SearchPath::Inherited)).unwrap();
     let delete = "BEGIN; DELETE FROM forebay.messages; DELETE FROM forebay.partitions";
     runtime.block_on(other.simple(delete)).unwrap();
     let retried = std::thread::scope(|scope| {
@@ -379,7 +396,8 @@ fn requests_do_not_wait_for_one_another_and_too_many_are_refused_at_once() {
     stage.cluster.psql(GOOD_AGAIN).unwrap();
     let config = forebay_pgwire::Config::from_url(&stage.cluster.url()).unwrap();
     let mut runtime = forebay::rt::runtime(8).unwrap();
-    let mut other = runtime.block_on(forebay_pgwire::Connection::connect(&config)).unwrap();
+    let mut other =
+        runtime.block_on(forebay_pgwire::Connection::connect(&config, forebay_pgwire::SearchPath::Inherited)).unwrap();
     runtime.block_on(other.simple("BEGIN; SELECT FROM forebay.partitions FOR UPDATE")).unwrap();
     let ids = stage.rows("SELECT id FROM forebay.dead_letters ORDER BY id");
     let waiting =

@@ -60,9 +60,9 @@ fn the_sessions_of_requests_and_commands_are_bounded_like_the_drain_s() {
     (0..2).for_each(|n| assert_eq!(push(json!({"bad": n})), "failed"));
     // PostgreSQL shows the TCP settings of the socket itself.
     let look = "ALTER TABLE forebay.messages DROP CONSTRAINT only_good; \
-                CREATE TABLE seen (who text, name text, setting text); \
+                CREATE TABLE public.seen (who text, name text, setting text); \
                 CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN \
-                INSERT INTO seen SELECT current_setting('application_name'), name, setting FROM pg_settings \
+                INSERT INTO public.seen SELECT current_setting('application_name'), name, setting FROM pg_settings \
                 WHERE name LIKE 'tcp%' OR name IN ('lock_timeout', 'statement_timeout', \
                 'idle_in_transaction_session_timeout', 'synchronous_commit'); RETURN NULL; END$$; \
                 CREATE TRIGGER look AFTER INSERT ON forebay.messages FOR EACH STATEMENT EXECUTE FUNCTION look()";

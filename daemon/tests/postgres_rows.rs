@@ -33,7 +33,7 @@ const TRIGGER: &str = "
     CREATE TABLE strict (a int NOT NULL);
     CREATE TABLE parent (a int PRIMARY KEY);
     CREATE TABLE child (a int REFERENCES parent);
-    CREATE FUNCTION judge() RETURNS trigger LANGUAGE plpgsql AS
+    CREATE FUNCTION judge() RETURNS trigger LANGUAGE plpgsql SET search_path = forebay, public AS
         $$BEGIN IF NEW.payload ? 'sql' THEN EXECUTE NEW.payload->>'sql'; END IF; RETURN NEW; END$$;
     CREATE TRIGGER judge BEFORE INSERT ON forebay.messages FOR EACH ROW EXECUTE FUNCTION judge()";
 

@@ -174,9 +174,9 @@ fn over_tcp_postgresql_looks_by_itself_whether_the_daemon_is_still_there() {
     let mut pushed = Pushed::to(Daemon::start(dir.path(), &url(ADDRESS, cluster.port(), &root), &["--cores", "1"]));
     pushed.check(&cluster);
     // PostgreSQL shows the settings of the socket itself.
-    let look = "CREATE TABLE seen (name text, setting text); \
+    let look = "CREATE TABLE public.seen (name text, setting text); \
                 CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN \
-                INSERT INTO seen SELECT name, setting FROM pg_settings WHERE name LIKE 'tcp%'; RETURN NULL; END$$; \
+                INSERT INTO public.seen SELECT name, setting FROM pg_settings WHERE name LIKE 'tcp%'; RETURN NULL; END$$; \
                 CREATE TRIGGER look AFTER INSERT ON forebay.messages FOR EACH STATEMENT EXECUTE FUNCTION look()";
     cluster.psql(look).unwrap();
     pushed.check(&cluster);

@@ -69,8 +69,12 @@ pub struct Config {
     pub tls: TlsOptions,
     /// When a TCP connection counts as lost.
     pub tcp: TcpOptions,
-    /// Run-time parameters for the start of the session, for example `("lock_timeout", "2s")`.
+    /// Run-time parameters for the start of the session, for example `("lock_timeout", "2s")`. They come from the URL or
+    /// the environment. They override what is set for the role and the database.
     pub options: Vec<(String, String)>,
+    /// Run-time parameters that are set once the session is open, each to a single value. They override
+    /// [`Config::options`].
+    pub session_settings: Vec<(String, String)>,
 }
 
 impl Config {
@@ -91,6 +95,7 @@ impl Config {
             tls: TlsOptions::default(),
             tcp: TcpOptions::default(),
             options: Vec::new(),
+            session_settings: Vec::new(),
         }
     }
 
@@ -204,6 +209,7 @@ impl fmt::Debug for Config {
             .field("url", &self.masked_url())
             .field("statement_deadline", &self.statement_deadline)
             .field("options", &self.options)
+            .field("session_settings", &self.session_settings)
             .finish()
     }
 }

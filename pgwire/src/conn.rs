@@ -15,6 +15,7 @@ use crate::db_error::DbError;
 use crate::deadline::Deadline;
 use crate::error::{Error, PassFileWarning, ProtocolError, usage};
 use crate::link::Link;
+use crate::options::SearchPath;
 use crate::pipeline::{Pipeline, PipelineOutcome};
 use crate::request::Request;
 use crate::statement::Statement;
@@ -60,9 +61,10 @@ impl Connection {
     /// - [`Error::Server`] if the server refuses the log-in: 28P01 for a wrong password, 3D000 for an unknown database,
     ///   57P03 while the server starts, 53300 if it has no free connection slot,
     /// - [`Error::Auth`] if the client refuses the server,
-    /// - [`Error::TargetSessionMismatch`] if no session is of the kind that `target_session_attrs` asks for.
-    pub async fn connect(config: &Config) -> Result<Self, Error> {
-        connect::connect(config).await
+    /// - [`Error::TargetSessionMismatch`] if no session is of the kind that `target_session_attrs` asks for,
+    /// - [`Error::Server`] if the server refuses a setting of [`Config::session_settings`].
+    pub async fn connect(config: &Config, search_path: SearchPath) -> Result<Self, Error> {
+        connect::connect(config, search_path).await
     }
 
     pub(crate) fn open(
@@ -86,7 +88,7 @@ impl Connection {
     ///
     /// The deadline closes the connection, but it does not cancel the statement. The server may continue to run the
     /// statement and hold its locks until it notices. To limit that time too, set `statement_timeout` in
-    /// [`Config::options`], and from PostgreSQL 14 on `client_connection_check_interval`.
+    /// [`Config::session_settings`], and from PostgreSQL 14 on `client_connection_check_interval`.
     pub fn set_deadline(&mut self, deadline: Option<Duration>) {
         self.link.set_operation_timeout(deadline);
     }

@@ -12,10 +12,11 @@ use crate::core::limits::MESSAGE_MAX_BYTES;
 use crate::core::{self, CancelKey, Channel, Credentials, Security, SslAnswer, Startup, StartupProgress};
 use crate::deadline::Deadline;
 use crate::error::{AuthError, Error, PassFileWarning, TlsError};
-use crate::options::TcpOptions;
+use crate::options::{SearchPath, TcpOptions};
 use crate::passfile::{self, Login};
 use crate::resolve::resolve;
 use crate::session_kind;
+use crate::session_settings;
 use crate::socket::{Address, Socket};
 use crate::sqlstate::SqlState;
 use crate::tls::{HostTls, TlsSettings};
@@ -27,7 +28,7 @@ const LOG_IN: &str = "log-in";
 const CANCEL: &str = "cancel";
 
 /// Connects to the first host that answers and provides a session of the required kind, and logs in.
-pub(crate) async fn connect(config: &Config) -> Result<Connection, Error> {
+pub(crate) async fn connect(config: &Config, search_path: SearchPath) -> Result<Connection, Error> {
     config.validate()?;
     let deadline = Deadline::after(config.connect_timeout);
     let by_tcp = config.endpoints().any(|endpoint| matches!(endpoint.host, Host::Tcp(_)));
@@ -35,7 +36,7 @@ pub(crate) async fn connect(config: &Config) -> Result<Connection, Error> {
     let mut last_error = deadline.error(CONNECT);
     let mut hosts_left = u32::try_from(config.endpoints().count()).unwrap_or(u32::MAX);
     for endpoint in config.endpoints() {
-        match connect_to(&endpoint, tls.as_ref(), config, deadline.share(hosts_left)).await {
+        match connect_to(&endpoint, tls.as_ref(), config, search_path, deadline.share(hosts_left)).await {
             Ok(connection) => return Ok(connection),
             Err(error) if hosts_left > 1 && is_worth_another_host(&error) => last_error = error,
             Err(error) => return Err(error),
@@ -58,6 +59,7 @@ async fn connect_to(
     endpoint: &Endpoint,
     tls: Option<&TlsSettings>,
     config: &Config,
+    search_path: SearchPath,
     deadline: Deadline,
 ) -> Result<Connection, Error> {
     let tls = match (tls, &endpoint.host) {
@@ -73,6 +75,7 @@ async fn connect_to(
         route.tls = None;
     }
     let (cancel_key, pass_file_warning) = log_in(&mut wire, channel, endpoint, config, deadline).await?;
+    session_settings::apply(&mut wire, search_path, &config.session_settings, deadline).await?;
     if !session_kind::is_of_kind(&mut wire, config.target_session, deadline).await? {
         return Err(Error::TargetSessionMismatch { address: route.address.to_string(), wanted: config.target_session });
     }

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   Connection ── Pipeline, Flight, CopyIn, Statement, CancelToken  operations (conn, pipeline, flight, copy_in)
-//!       │             connect: hosts, addresses, log-in           (connect, resolve, passfile, session_kind)
+//!       │             connect: hosts, addresses, log-in           (connect, resolve, passfile)
+//!       │                      the session's settings and kind    (session_settings, session_kind)
 //!      Link                                                       one operation at a time (link)
 //!       │
 //!      Wire ──────────────── Deadline                             driver: bytes from socket to core (wire, deadline)
@@ -34,6 +35,8 @@
 //! - Decisions need only the [`SqlState`] of an error, never its text.
 //! - A connection that must be encrypted is encrypted before anything except the TLS request is sent. Bytes that arrive
 //!   unencrypted before that are refused. A password in clear is sent through TLS or a unix socket only.
+//! - Whoever connects chooses the session's `search_path`. With [`SearchPath::System`] no name in a statement means what
+//!   another role has created.
 //! - A COPY of any size needs a constant amount of memory: [`CopyIn::write`] returns when the kernel has taken all
 //!   data.
 //! - The look-up of a host name does not block the calling thread.
@@ -55,17 +58,17 @@
 //!
 //! # Example
 //! ```
-//! use forebay_pgwire::{BinaryCopy, Config, Connection, Error, Param};
+//! use forebay_pgwire::{BinaryCopy, Config, Connection, Error, Param, SearchPath};
 //!
 //! async fn store(config: &Config, payloads: &[&[u8]]) -> Result<u64, Error> {
-//!     let mut conn = Connection::connect(config).await?;
+//!     let mut conn = Connection::connect(config, SearchPath::System).await?;
 //!     conn.simple("BEGIN").await?;
-//!     let rows = conn.query_once("SELECT id FROM topics WHERE name = $1", &[Param::Text("orders")]).await?;
+//!     let rows = conn.query_once("SELECT id FROM shop.topics WHERE name = $1", &[Param::Text("orders")]).await?;
 //!     let Some(topic) = rows.first() else { return Ok(0) };
 //!     let topic_id = topic.get_i64(0)?;
 //!
 //!     let mut encoder = BinaryCopy::start();
-//!     let mut copy = conn.copy_in("COPY messages (topic_id, payload) FROM STDIN (FORMAT binary)").await?;
+//!     let mut copy = conn.copy_in("COPY shop.messages (topic_id, payload) FROM STDIN (FORMAT binary)").await?;
 //!     for payload in payloads {
 //!         encoder.row(2);
 //!         encoder.i64(topic_id);
@@ -84,8 +87,8 @@
 //! }
 //!
 //! # let cluster = forebay_cluster::TestCluster::start_without_fsync().unwrap();
-//! # cluster.psql("CREATE TABLE topics (id bigint, name text); INSERT INTO topics VALUES (7, 'orders')").unwrap();
-//! # cluster.psql("CREATE TABLE messages (topic_id bigint, payload jsonb)").unwrap();
+//! # cluster.psql("CREATE SCHEMA shop; CREATE TABLE shop.messages (topic_id bigint, payload jsonb)").unwrap();
+//! # cluster.psql("CREATE TABLE shop.topics AS SELECT 7::bigint AS id, 'orders' AS name").unwrap();
 //! # let url = cluster.url();
 //! // For example postgres://forebay@db.example/queue?sslmode=verify-full&sslrootcert=/etc/ssl/private-ca.pem
 //! let config = Config::from_url_and_env(&url, |name| std::env::var(name).ok())?;
@@ -114,6 +117,7 @@ mod pipeline;
 mod request;
 mod resolve;
 mod session_kind;
+mod session_settings;
 mod settings;
 mod socket;
 mod sqlstate;
@@ -133,7 +137,7 @@ pub use error::{
     TlsError,
 };
 pub use flight::Flight;
-pub use options::{ChannelBinding, RootCert, SslMode, TargetSession, TcpOptions, TlsOptions};
+pub use options::{ChannelBinding, RootCert, SearchPath, SslMode, TargetSession, TcpOptions, TlsOptions};
 pub use pipeline::{Pipeline, PipelineOutcome};
 pub use sqlstate::{SqlClass, SqlState};
 pub use statement::Statement;

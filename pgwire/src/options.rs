@@ -1,4 +1,4 @@
-//! Options of a [`Config`](crate::Config): encryption, TCP timeouts, the required kind of session.
+//! Options of a connection: encryption, TCP timeouts, the required kind of session, where the session looks for names.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -113,6 +113,21 @@ pub enum TargetSession {
     Primary,
     /// A session on a server that is in recovery.
     Standby,
+}
+
+/// In which schemas a session looks for names that have no schema: PostgreSQL's `search_path`.
+///
+/// It is no part of [`Config`](crate::Config), and it has no default, so that whoever connects has to choose. For a
+/// function or an operator PostgreSQL takes the best match among all schemas of the path. Whoever may create one in any
+/// of them can therefore take the place of one that a statement means, and run with the rights of the session's role.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SearchPath {
+    /// `pg_catalog, pg_temp`: a name without a schema is the system's. It is set once the session is open, so that it
+    /// overrides the role's and the database's setting, and [`Config::options`](crate::Config::options).
+    System,
+    /// What is set for the role, the database or the session. This is for statements that name objects as their author's
+    /// own session would, such as those of a test.
+    Inherited,
 }
 
 /// Defines the words for an option's values, as libpq spells them.

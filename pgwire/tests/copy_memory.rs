@@ -4,7 +4,7 @@
 mod common;
 
 use forebay_cluster::{TestCluster, TestOptions};
-use forebay_pgwire::{Config, Connection, Host, SslMode};
+use forebay_pgwire::{Config, Connection, Host, SearchPath, SslMode};
 
 /// The size of the COPY, in bytes.
 const TOTAL_BYTES: u64 = 1 << 30;
@@ -24,7 +24,7 @@ fn memory(name: &str) -> u64 {
 
 /// Sends rows that a trigger discards. Returns by how many bytes the process has grown.
 async fn growth_of_copying(config: &Config) -> u64 {
-    let mut conn = Connection::connect(config).await.unwrap();
+    let mut conn = Connection::connect(config, SearchPath::Inherited).await.unwrap();
     conn.simple(
         "CREATE TEMP TABLE t (s text);
          CREATE FUNCTION pg_temp.forget() RETURNS trigger LANGUAGE plpgsql AS

@@ -6,7 +6,7 @@ mod common;
 
 use std::time::Duration;
 
-use forebay_pgwire::{Connection, Error};
+use forebay_pgwire::{Connection, Error, SearchPath};
 
 fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
@@ -28,15 +28,15 @@ fn connections_that_end_leave_no_descriptor_behind() {
             monoio::time::sleep(Duration::from_millis(100)).await;
             let before = open_descriptors();
             for _ in 0..20 {
-                let mut used = Connection::connect(&config).await.unwrap();
+                let mut used = Connection::connect(&config, SearchPath::Inherited).await.unwrap();
                 used.simple("SELECT 1").await.unwrap();
 
-                let mut late = Connection::connect(&config).await.unwrap();
+                let mut late = Connection::connect(&config, SearchPath::Inherited).await.unwrap();
                 late.set_deadline(Some(Duration::from_millis(5)));
                 let result = late.simple("SELECT pg_sleep(60)").await;
                 assert!(matches!(result, Err(Error::Timeout { .. })));
 
-                let mut cut_off = Connection::connect(&config).await.unwrap();
+                let mut cut_off = Connection::connect(&config, SearchPath::Inherited).await.unwrap();
                 let dropped = monoio::time::timeout(Duration::from_millis(5), cut_off.simple("SELECT pg_sleep(60)"));
                 assert!(dropped.await.is_err());
 
@@ -44,7 +44,7 @@ fn connections_that_end_leave_no_descriptor_behind() {
                 token.cancel().await.unwrap();
                 let mut refused = config.clone();
                 refused.database = Some("no such database".to_owned());
-                assert!(Connection::connect(&refused).await.is_err());
+                assert!(Connection::connect(&refused, SearchPath::Inherited).await.is_err());
             }
             wait_until_closed(before).await;
         }

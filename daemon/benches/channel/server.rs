@@ -1,7 +1,10 @@
 //! A PostgreSQL with one table, and what asks it.
 
 use forebay::{
-    postgres::channel::{Channel, ChannelOptions},
+    postgres::{
+        channel::{Channel, ChannelOptions},
+        schema::owner::SchemaSettings,
+    },
     rt,
 };
 use forebay_cluster::{TestCluster, TestOptions};
@@ -52,6 +55,7 @@ impl Server {
         rt::runtime(64).unwrap().block_on(async {
             work(Channel::open(ChannelOptions {
                 target: Arc::new(move || Some(config.clone())),
+                schema: SchemaSettings::own("forebay"),
                 application_name: "channel",
                 connect_timeout: PATIENCE,
                 statement_timeout: PATIENCE,
@@ -65,7 +69,8 @@ impl Server {
         let config = self.config();
         self.with_channel(async |channel| {
             // As the channel makes it.
-            let connected = forebay::postgres::connect::connect(&config, PATIENCE).await;
+            let connected =
+                forebay::postgres::connect::connect(&config, &SchemaSettings::own("forebay"), PATIENCE).await;
             work(channel, connected.unwrap()).await
         })
     }
@@ -77,7 +82,7 @@ impl Server {
 
 /// The statement that is measured.
 pub(crate) fn select() -> Rc<str> {
-    "SELECT payload FROM items WHERE id = $1".into()
+    "SELECT payload FROM public.items WHERE id = $1".into()
 }
 
 /// When a request has to be answered.

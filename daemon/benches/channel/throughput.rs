@@ -73,7 +73,8 @@ fn channel(server: &Server, tasks: usize, seconds: u64) -> f64 {
 
 /// SELECTs a second of pgbench.
 fn pipelined(server: &Server, seconds: u64) -> f64 {
-    let one = format!("\\set id random(1, {})\nSELECT payload FROM items WHERE id = :id;\n", crate::server::ROWS);
+    let one =
+        format!("\\set id random(1, {})\nSELECT payload FROM public.items WHERE id = :id;\n", crate::server::ROWS);
     let script = format!("\\startpipeline\n{}\\endpipeline\n", one.repeat(TASKS));
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("pipeline.sql");

@@ -1,7 +1,7 @@
 //! A PostgreSQL for the comparison, and a client that only COPYs.
 
 use forebay_cluster::{TestCluster, TestOptions};
-use forebay_pgwire::{Config, Connection};
+use forebay_pgwire::{Config, Connection, SearchPath};
 use std::{
     fs,
     path::PathBuf,
@@ -152,7 +152,7 @@ pub(crate) fn drain_began(url: &str) -> SystemTime {
 fn on_connection<T>(url: &str, work: impl AsyncFnOnce(Connection) -> T) -> T {
     let mut runtime = monoio::RuntimeBuilder::<monoio::IoUringDriver>::new().enable_timer().build().unwrap();
     runtime.block_on(async {
-        let conn = Connection::connect(&Config::from_url(url).unwrap()).await.unwrap();
+        let conn = Connection::connect(&Config::from_url(url).unwrap(), SearchPath::Inherited).await.unwrap();
         work(conn).await
     })
 }

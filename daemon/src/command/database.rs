@@ -7,9 +7,11 @@ use crate::{
     postgres::{
         channel::{Channel, ChannelOptions},
         client::PgClient,
-        connect, schema,
+        connect::{self, ConnectError},
+        schema,
     },
     rt,
+    serve::schema_settings,
     state::cancel_flag::CancelFlag,
 };
 use forebay_cluster::{Cluster, ClusterConfig, StopMode};
@@ -38,7 +40,18 @@ pub(super) fn with_database<T, W>(
 where
     W: Future<Output = Result<T, Exit>>,
 {
-    with_target(config, held, async |target| work(open(config, &target).await?).await)
+    with_target(config, held, async |target| work(open(config, &target).await.map_err(refused)?).await)
+}
+
+/// As [`with_database`], but `work` also hears why there is no connection.
+///
+/// # Errors
+/// As [`with_database`].
+pub(super) fn with_connect_result<T>(
+    config: &Config,
+    work: impl AsyncFnOnce(Result<Connection, ConnectError>) -> Result<T, Exit>,
+) -> Result<T, Exit> {
+    with_target(config, None, async |target| work(open(config, &target).await).await)
 }
 
 /// As [`with_database`], but with a channel, once the schema is there as this release knows it.
@@ -48,7 +61,7 @@ where
 pub(super) fn with_channel<T>(config: &Config, work: impl AsyncFnOnce(PgClient) -> Result<T, Exit>) -> Result<T, Exit> {
     with_target(config, None, async |target| {
         // The columns must be there; nothing is made by looking.
-        let mut conn = open(config, &target).await?;
+        let mut conn = open(config, &target).await.map_err(refused)?;
         let ensured = schema::ensure(&mut conn, &config.schema, false).await;
         ensured.map_err(|error| Exit::postgres(error.to_string()))?;
         drop(conn);
@@ -56,6 +69,7 @@ pub(super) fn with_channel<T>(config: &Config, work: impl AsyncFnOnce(PgClient) 
         let channel = Channel::open(ChannelOptions {
             connect_timeout: target.connect_timeout.unwrap_or(forebay_pgwire::DEFAULT_CONNECT_TIMEOUT),
             target: Arc::new(move || Some(target.clone())),
+            schema: schema_settings(config),
             application_name: APPLICATION_NAME,
             statement_timeout,
         });
@@ -106,10 +120,15 @@ fn run<T>(
     runtime.block_on(work(target))
 }
 
-async fn open(config: &Config, target: &forebay_pgwire::Config) -> Result<Connection, Exit> {
+async fn open(config: &Config, target: &forebay_pgwire::Config) -> Result<Connection, ConnectError> {
     let mut target = target.clone();
     target.application_name.get_or_insert_with(|| APPLICATION_NAME.to_owned());
-    connect::connect(&target, config.postgres_timeout).await.map_err(postgres)
+    connect::connect(&target, &schema_settings(config), config.postgres_timeout).await
+}
+
+/// The exit where there is no connection.
+pub(super) fn refused(error: ConnectError) -> Exit {
+    Exit::postgres(error.to_string())
 }
 
 /// The exit for an error of PostgreSQL.

@@ -119,6 +119,9 @@ pub struct ServeArgs {
     /// Connections of the drain, each with its share of the partitions, 1 to 16 [default: 1]
     #[arg(long, env = "FOREBAY_DRAIN_CONNECTIONS", value_name = "N")]
     pub drain_connections: Option<u8>,
+    /// Role that may own the schema, beside the one of --postgres, those that it is a member of, and superusers
+    #[arg(long, env = "FOREBAY_SCHEMA_OWNER", value_name = "ROLE")]
+    pub schema_owner: Option<String>,
     /// When the drain looks for existing transaction ids before it copies [default: auto]
     #[arg(long, env = "FOREBAY_PROBE_DUPLICATES", value_name = "WHEN")]
     pub probe_duplicates: Option<ProbeDuplicates>,

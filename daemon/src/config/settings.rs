@@ -73,6 +73,8 @@ pub struct Config {
     pub shutdown_grace: Duration,
     /// Schema in PostgreSQL.
     pub schema: String,
+    /// Role that may own it, beside the daemon's own, those that it is a member of, and superusers.
+    pub schema_owner: Option<String>,
     /// Whether `serve` brings the schema up to date.
     pub migrate: bool,
     /// Whether a non-loopback address is served without access control.
@@ -129,6 +131,7 @@ impl Config {
             request_timeout: setting!(args, file, request_timeout).map_or(REQUEST_TIMEOUT_DEFAULT, |timeout| timeout.0),
             shutdown_grace: setting!(args, file, shutdown_grace).map_or(Duration::from_secs(5), |grace| grace.0),
             schema: setting!(args, file, schema).unwrap_or_else(|| "forebay".to_owned()),
+            schema_owner: setting!(args, file, schema_owner),
             migrate: setting!(args, file, migrate).unwrap_or(true),
             insecure: setting!(args, file, insecure).unwrap_or(false),
             access: access::access(&args, &file, |name| std::env::var(name).ok())?,

@@ -1,12 +1,13 @@
 //! The drain's settings.
 
+use crate::postgres::schema::owner::SchemaSettings;
 use std::time::Duration;
 
 /// What an operator settles about the drain.
 #[derive(Clone, Debug)]
 pub struct DrainSettings {
-    /// The schema of Forebay's tables, not quoted.
-    pub schema: String,
+    /// The schema of Forebay's tables, and whom it may belong to.
+    pub schema: SchemaSettings,
     /// Whether the drain creates a missing schema and migrates an old one.
     pub migrate: bool,
     /// Whether a push may name a queue that PostgreSQL does not have. If not, the drain publishes the list of queues.

@@ -13,11 +13,11 @@ pub async fn count(conn: &mut Connection, schema: &str) -> Result<u64, Error> {
     Ok(rows.first().map_or(Ok(0), |row| row.get_i64(0))? as u64)
 }
 
-/// Adds letters of the log `log_id` with one statement, all or none.
+/// Adds letters of the log `log_id` with one statement, all or none, and returns how many PostgreSQL says that it added.
 ///
 /// # Errors
 /// As [`count`].
-pub async fn add(conn: &mut Connection, schema: &str, log_id: [u8; 16], letters: &[DeadLetter]) -> Result<(), Error> {
+pub async fn add(conn: &mut Connection, schema: &str, log_id: [u8; 16], letters: &[DeadLetter]) -> Result<u64, Error> {
     // Text where the bytes are text, and the bytes beside it where they are not.
     let shown: Vec<_> = letters.iter().map(|letter| letter.payload.shown()).collect();
     let bytes: Vec<_> = letters.iter().map(|letter| letter.payload.bytes().unwrap_or_default()).collect();
@@ -65,5 +65,5 @@ pub async fn add(conn: &mut Connection, schema: &str, log_id: [u8; 16], letters:
         Param::I64OptArray(&numbers),
         Param::TextOptArray(&producers),
     ];
-    conn.execute_once(&sql, &params).await.map(drop)
+    conn.execute_once(&sql, &params).await
 }

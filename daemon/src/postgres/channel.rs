@@ -37,8 +37,9 @@ mod unit;
 pub use unit::Unit;
 
 use super::{
-    connect::TargetSource,
+    connect::{ConnectError, TargetSource},
     remedy::{Remedy, remedy},
+    schema::owner::{SchemaSettings, UntrustedSchema},
 };
 use crate::{
     limits::{CHANNEL_BACKOFF_MAX, CHANNEL_BACKOFF_MIN, CHANNEL_BYTES_MAX, CHANNEL_IDLE, CHANNEL_UNITS_MAX},
@@ -71,6 +72,8 @@ const BOUNDS: Bounds = Bounds {
 pub struct ChannelOptions {
     /// The database.
     pub target: TargetSource,
+    /// The schema that its units use, and whom it may belong to.
+    pub schema: SchemaSettings,
     /// What its session is called in `pg_stat_activity`, unless the target says.
     pub application_name: &'static str,
     /// How long connecting may take, unless the target says less.
@@ -97,6 +100,9 @@ pub enum ChannelError {
     /// No connection could be made; nothing was sent. Next step: by the error.
     #[error("there is no connection to PostgreSQL: {0}")]
     Connect(Arc<Error>),
+    /// A stranger has power over the schema; nothing was sent. Next step: as the text says.
+    #[error("there is no connection to PostgreSQL: {0}")]
+    Untrusted(UntrustedSchema),
     /// The connection was lost, or given up, after it had been sent. Whether it was carried out is not known. Next step: look.
     #[error("the connection was lost before PostgreSQL answered, which may have carried the request out: {0}")]
     Lost(Arc<Error>),
@@ -115,7 +121,7 @@ impl ChannelError {
         match self {
             Self::Full | Self::Overdue | Self::Cancelled | Self::NotReady => Remedy::BackOff,
             Self::Connect(error) | Self::Lost(error) | Self::Postgres(error) => remedy(error),
-            Self::LeftTransaction => Remedy::Pause,
+            Self::Untrusted(_) | Self::LeftTransaction => Remedy::Pause,
         }
     }
 }
@@ -123,6 +129,15 @@ impl ChannelError {
 impl From<Error> for ChannelError {
     fn from(error: Error) -> Self {
         Self::Postgres(Arc::new(error))
+    }
+}
+
+impl From<ConnectError> for ChannelError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Postgres(error) => Self::Connect(Arc::new(error)),
+            ConnectError::Untrusted(untrusted) => Self::Untrusted(untrusted),
+        }
     }
 }
 

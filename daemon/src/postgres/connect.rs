@@ -1,7 +1,8 @@
-//! A connection to PostgreSQL as the drain, the channels and the commands make it: bounded on both sides, and to a server that
-//! may be written to.
+//! A connection to PostgreSQL as the drain, the channels and the commands make it: bounded on both sides, to a server that may be
+//! written to, without other people's names in its statements, and not with a schema that others rule over.
 
-use forebay_pgwire::{Config, Connection, Error, TargetSession};
+use super::schema::owner::{SchemaSettings, UntrustedSchema};
+use forebay_pgwire::{Config, Connection, Error, Flight, SearchPath, TargetSession};
 use std::{sync::Arc, time::Duration};
 
 /// First version of the server with `client_connection_check_interval`.
@@ -22,21 +23,38 @@ const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 /// Where to connect: settings, or what a private server says once it runs.
 pub type TargetSource = Arc<dyn Fn() -> Option<Config> + Send + Sync>;
 
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// PostgreSQL refused, or cannot be reached. Next step: by the SQLSTATE, see [`super::remedy`].
+    #[error(transparent)]
+    Postgres(#[from] Error),
+    /// A stranger has power over the schema. Next step: as the text says.
+    #[error(transparent)]
+    Untrusted(#[from] UntrustedSchema),
+}
+
 /// Connects to the database that `target` names. PostgreSQL gives a statement `statement_timeout`, and ends by itself what a
 /// session that was lost has open; an operation gets the `statement_deadline` of `target`, or half as long again.
 ///
+/// Before the caller can name anything in `schema`, it is known that only trusted roles have power over it.
+///
 /// # Errors
-/// Those of PostgreSQL and of the way to it.
-pub async fn connect(target: &Config, statement_timeout: Duration) -> Result<Connection, Error> {
+/// See [`ConnectError`].
+pub async fn connect(
+    target: &Config,
+    schema: &SchemaSettings,
+    statement_timeout: Duration,
+) -> Result<Connection, ConnectError> {
     let mut config = target.clone();
     if !config.more_hosts.is_empty() && config.target_session == TargetSession::Any {
         config.target_session = TargetSession::ReadWrite;
     }
-    config.options.extend(settings(statement_timeout));
+    config.session_settings.extend(settings(statement_timeout));
     // The server's own timeouts come first.
     config.statement_deadline.get_or_insert(statement_timeout.mul_f64(1.5));
-    let mut conn = Connection::connect(&config).await?;
-    settle(&mut conn).await?;
+    let mut conn = Connection::connect(&config, SearchPath::System).await?;
+    settle(&mut conn, schema).await?;
     Ok(conn)
 }
 
@@ -59,19 +77,33 @@ fn settings(statement_timeout: Duration) -> [(String, String); 10] {
     .map(|(name, value)| (name.to_owned(), value))
 }
 
-async fn settle(conn: &mut Connection) -> Result<(), Error> {
+/// Sets what depends on the server, and asks whom the schema belongs to, in one round trip.
+async fn settle(conn: &mut Connection, schema: &SchemaSettings) -> Result<(), ConnectError> {
     let version = conn.parameter("server_version").unwrap_or_default();
     let major: u32 = version.split(['.', ' ', 'd', 'b', 'r']).next().and_then(|major| major.parse().ok()).unwrap_or(0);
-    if major >= CHECK_INTERVAL_SINCE {
-        // Not on every system; the other timeouts bound a lost session too.
-        if let Err(error) = conn.simple("SET client_connection_check_interval = '5s'").await
-            && error.ends_connection()
-        {
-            return Err(error);
-        }
-    }
+    let mut flight = Flight::new();
     // Log and files let go of what PostgreSQL has committed, so a commit must be on its disk. A stronger setting stays.
     let durable =
         "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
-    conn.simple(durable).await.map(drop)
+    flight.once(durable, &[])?;
+    flight.sync();
+    let (question, params) = schema.question();
+    flight.once(question, &params)?;
+    flight.sync();
+    if major >= CHECK_INTERVAL_SINCE {
+        flight.once("SET client_connection_check_interval = '5s'", &[])?;
+        flight.sync();
+    }
+    flight.send(conn).await?;
+    flight.answer(conn).await?.into_results()?;
+    let owners = flight.answer(conn).await?.into_results()?;
+    if flight.outstanding() > 0 {
+        // Not on every system; the other timeouts bound a lost session too.
+        let outcome = flight.answer(conn).await?;
+        if let Some(failure) = outcome.failure {
+            tracing::debug!(error = %failure.error, "PostgreSQL does not look whether the daemon is still there");
+        }
+    }
+    let untrusted = owners.first().map_or(Ok(None), |answer| schema.untrusted(answer))?;
+    untrusted.map_or(Ok(()), |untrusted| Err(untrusted.into()))
 }

@@ -184,7 +184,10 @@ impl Drop for AnswerTo {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::postgres::channel::{ChannelError, Unit};
+    use crate::postgres::{
+        channel::{ChannelError, Unit},
+        schema::owner::SchemaSettings,
+    };
     use std::{
         collections::BTreeMap,
         sync::atomic::AtomicBool,
@@ -196,8 +199,13 @@ mod tests {
         let requests = PgRequests::new(Arc::clone(&mailboxes)).unwrap();
         let timeout = Duration::from_secs(10);
         let target = Arc::new(|| None);
-        let options =
-            ChannelOptions { target, application_name: "", connect_timeout: timeout, statement_timeout: timeout };
+        let options = ChannelOptions {
+            target,
+            schema: SchemaSettings::own("forebay"),
+            application_name: "",
+            connect_timeout: timeout,
+            statement_timeout: timeout,
+        };
         requests.start(options).unwrap();
         (requests, mailboxes)
     }

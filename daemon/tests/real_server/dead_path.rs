@@ -49,9 +49,9 @@ fn case_57_on_a_path_that_loses_all_both_sides_give_up_by_themselves_and_no_lock
         assert_eq!(push(&mut daemon.connect(), queue, 0, 0), "queued");
     }
     // A table that says when the COPY may continue.
-    let gate = "CREATE TABLE gate (); \
+    let gate = "CREATE TABLE public.gate (); \
                 CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN \
-                WHILE NOT EXISTS (SELECT FROM gate) LOOP PERFORM pg_sleep(0.02); END LOOP; RETURN NULL; END$$; \
+                WHILE NOT EXISTS (SELECT FROM public.gate) LOOP PERFORM pg_sleep(0.02); END LOOP; RETURN NULL; END$$; \
                 CREATE TRIGGER wait BEFORE INSERT ON forebay.messages FOR EACH STATEMENT EXECUTE FUNCTION wait()";
     cluster.psql(gate).unwrap();
     let item = |n: u64| json!({"queue": "busy", "payload": {"n": n}});

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use forebay_cluster::{TestCluster, TestOptions};
-use forebay_pgwire::{Config, Connection, Host};
+use forebay_pgwire::{Config, Connection, Host, SearchPath};
 
 /// The password of all roles that have one.
 pub(crate) const PASSWORD: &str = "it's \"p:a@s/s\" €";
@@ -93,7 +93,7 @@ impl TestServer {
     }
 
     pub(crate) async fn connect(&self) -> Connection {
-        Connection::connect(&self.config()).await.unwrap()
+        Connection::connect(&self.config(), SearchPath::Inherited).await.unwrap()
     }
 }
 

@@ -5,7 +5,7 @@ use std::net::{TcpListener, TcpStream};
 use std::thread::JoinHandle;
 
 use forebay_pgwire::core::limits;
-use forebay_pgwire::{BinaryCopy, Config, Connection, Error, Host, Param, SqlState, SslMode};
+use forebay_pgwire::{BinaryCopy, Config, Connection, Error, Host, Param, SearchPath, SqlState, SslMode};
 
 use crate::common::{SUPERUSER, TestServer, run, with_server};
 
@@ -77,7 +77,7 @@ async fn work(conn: &mut Connection) {
 fn case_64_answers_in_single_bytes_are_the_same_answers() {
     with_server(|server| async move {
         let (config, thread) = proxy(&server, 1, |bytes| bytes);
-        let mut conn = Connection::connect(&config).await.unwrap();
+        let mut conn = Connection::connect(&config, SearchPath::Inherited).await.unwrap();
         work(&mut conn).await;
         drop(conn);
         thread.join().unwrap();
@@ -99,7 +99,7 @@ fn case_64_notices_and_parameters_out_of_the_blue_change_no_answer() {
             ];
             [between.concat(), bytes].concat()
         });
-        let mut conn = Connection::connect(&config).await.unwrap();
+        let mut conn = Connection::connect(&config, SearchPath::Inherited).await.unwrap();
         work(&mut conn).await;
         assert_eq!(conn.parameter("TimeZone"), Some("Nowhere/Else"));
         assert_eq!(conn.parameter("a parameter of tomorrow"), Some("on"));
@@ -157,7 +157,7 @@ fn case_64_an_error_too_large_to_be_one_during_the_log_in_is_refused_by_its_leng
         // The client closes the connection. That may be a reset, because not all of its bytes were read.
         drop(client.read_to_end(&mut Vec::new()));
     });
-    let error = run(Connection::connect(&config)).unwrap_err();
+    let error = run(Connection::connect(&config, SearchPath::Inherited)).unwrap_err();
     assert!(matches!(error, Error::Protocol(_)), "{error}");
     thread.join().unwrap();
 }

@@ -1,13 +1,13 @@
 //! Log-ins.
 
-use forebay_pgwire::{AuthError, Config, Connection, Error, SqlClass, SqlState, TransactionStatus};
+use forebay_pgwire::{AuthError, Config, Connection, Error, SearchPath, SqlClass, SqlState, TransactionStatus};
 
 use crate::common::{PASSWORD, SUPERUSER, with_server};
 
 const ROLES_WITH_PASSWORD: [&str; 3] = ["by_cleartext", "by_md5", "by_scram"];
 
 async fn current_user(config: &Config) -> String {
-    let mut conn = Connection::connect(config).await.unwrap();
+    let mut conn = Connection::connect(config, SearchPath::Inherited).await.unwrap();
     let rows = conn.query_once("SELECT current_user::text", &[]).await.unwrap();
     rows[0].get_str(0).unwrap().to_owned()
 }
@@ -31,7 +31,8 @@ fn every_method_logs_in_with_the_right_password_over_unix_and_tcp() {
 fn a_wrong_password_is_28p01_with_every_method() {
     with_server(|server| async move {
         for role in ROLES_WITH_PASSWORD {
-            let error = Connection::connect(&server.unix_config(role, Some("wrong"))).await.unwrap_err();
+            let error =
+                Connection::connect(&server.unix_config(role, Some("wrong")), SearchPath::Inherited).await.unwrap_err();
             assert_eq!(error.sqlstate(), Some(SqlState::INVALID_PASSWORD), "{role}: {error}");
             assert_eq!(error.sqlstate().unwrap().class(), SqlClass::INVALID_AUTHORIZATION);
             assert!(error.ends_connection());
@@ -43,7 +44,7 @@ fn a_wrong_password_is_28p01_with_every_method() {
 fn a_missing_password_is_told_from_a_wrong_one() {
     with_server(|server| async move {
         for role in ROLES_WITH_PASSWORD {
-            let error = Connection::connect(&server.unix_config(role, None)).await.unwrap_err();
+            let error = Connection::connect(&server.unix_config(role, None), SearchPath::Inherited).await.unwrap_err();
             assert!(matches!(error, Error::Auth(AuthError::PasswordMissing)), "{role}: {error}");
         }
     });
@@ -52,11 +53,11 @@ fn a_missing_password_is_told_from_a_wrong_one() {
 #[test]
 fn a_role_or_database_that_is_not_let_in_gives_the_servers_code() {
     with_server(|server| async move {
-        let error = Connection::connect(&server.unix_config("barred", None)).await.unwrap_err();
+        let error = Connection::connect(&server.unix_config("barred", None), SearchPath::Inherited).await.unwrap_err();
         assert_eq!(error.sqlstate(), Some(SqlState::INVALID_AUTHORIZATION), "{error}");
         let mut config = server.config();
         config.database = Some("no such database".to_owned());
-        let error = Connection::connect(&config).await.unwrap_err();
+        let error = Connection::connect(&config, SearchPath::Inherited).await.unwrap_err();
         assert_eq!(error.sqlstate(), Some(SqlState::INVALID_CATALOG_NAME), "{error}");
     });
 }
@@ -73,7 +74,7 @@ fn a_url_with_everything_encoded_logs_in_and_sets_what_it_says() {
         );
         let mut config = Config::from_url(&url).unwrap();
         config.options.push(("statement_timeout".to_owned(), "4321ms".to_owned()));
-        let mut conn = Connection::connect(&config).await.unwrap();
+        let mut conn = Connection::connect(&config, SearchPath::Inherited).await.unwrap();
         let shown = conn.simple("SHOW application_name; SHOW lock_timeout; SHOW statement_timeout").await.unwrap();
         let shown: Vec<&str> = shown.iter().map(|result| result.rows[0].get_str(0).unwrap()).collect();
         assert_eq!(shown, ["a b", "1234ms", "4321ms"]);
@@ -102,7 +103,7 @@ fn a_host_name_is_looked_up_and_its_addresses_tried_in_turn() {
         // `localhost` may be ::1 first, where the server does not listen.
         let mut config = server.tcp_config(SUPERUSER, None);
         config.host = forebay_pgwire::Host::Tcp("localhost".to_owned());
-        let mut conn = Connection::connect(&config).await.unwrap();
+        let mut conn = Connection::connect(&config, SearchPath::Inherited).await.unwrap();
         conn.simple("SELECT 1").await.unwrap();
     });
 }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::time::{Duration, Instant};
 
-use forebay_pgwire::{Config, Connection, Error, Host};
+use forebay_pgwire::{Config, Connection, Error, Host, SearchPath};
 use rustix::net::{AddressFamily, SocketType};
 
 use crate::common::{SUPERUSER, run, with_server};
@@ -25,7 +25,7 @@ fn a_query_past_its_deadline_ends_soon_and_breaks_the_connection() {
     with_server(|server| async move {
         for mut config in [server.config(), server.tcp_config(SUPERUSER, None)] {
             config.statement_deadline = Some(DEADLINE);
-            let mut conn = Connection::connect(&config).await.unwrap();
+            let mut conn = Connection::connect(&config, SearchPath::Inherited).await.unwrap();
             conn.simple("SELECT 1").await.unwrap();
             let began = Instant::now();
             assert_timeout(conn.simple("SELECT pg_sleep(60)").await, began);
@@ -102,7 +102,9 @@ fn a_peer_that_accepts_and_says_nothing_is_given_up_at_the_connect_timeout() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let began = Instant::now();
-    let result = run(async { Connection::connect(&config_for(Host::Tcp("127.0.0.1".to_owned()), port)).await });
+    let result = run(async {
+        Connection::connect(&config_for(Host::Tcp("127.0.0.1".to_owned()), port), SearchPath::Inherited).await
+    });
     assert_timeout(result, began);
 }
 
@@ -118,7 +120,10 @@ fn a_peer_that_does_not_accept_is_given_up_at_the_connect_timeout() {
     assert!(fillers.len() < 16, "the backlog never fills");
     let began = Instant::now();
     let host = Host::Tcp("127.0.0.1".to_owned());
-    assert_timeout(run(async { Connection::connect(&config_for(host, address.port())).await }), began);
+    assert_timeout(
+        run(async { Connection::connect(&config_for(host, address.port()), SearchPath::Inherited).await }),
+        began,
+    );
 }
 
 #[test]
@@ -137,5 +142,5 @@ fn a_unix_socket_with_a_full_backlog_is_given_up_at_the_connect_timeout() {
     assert!(fillers.len() < 16, "the backlog never fills");
     let began = Instant::now();
     let host = Host::Unix(dir.path().to_owned());
-    assert_timeout(run(async { Connection::connect(&config_for(host, 1)).await }), began);
+    assert_timeout(run(async { Connection::connect(&config_for(host, 1), SearchPath::Inherited).await }), began);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use forebay_pgwire::{BinaryCopy, Config, Connection, Error, Param, SqlState};
+use forebay_pgwire::{BinaryCopy, Config, Connection, Error, Param, SearchPath, SqlState};
 
 use crate::common::{SUPERUSER, TestServer, with_server};
 
@@ -33,7 +33,7 @@ fn both_ways(server: &TestServer) -> [Config; 2] {
 fn a_backend_killed_during_a_query_is_an_error_and_not_a_hang() {
     with_server(|server| async move {
         for config in both_ways(&server) {
-            let mut conn = Connection::connect(&config).await.unwrap();
+            let mut conn = Connection::connect(&config, SearchPath::Inherited).await.unwrap();
             let process_id = conn.process_id().unwrap();
             let (result, ()) = monoio::join!(conn.simple("SELECT pg_sleep(60)"), async {
                 wait_until_active(&server, process_id).await;
@@ -52,7 +52,7 @@ fn a_backend_killed_during_a_query_is_an_error_and_not_a_hang() {
 fn an_idle_connection_that_the_server_has_closed_is_found_without_waiting() {
     with_server(|server| async move {
         for config in both_ways(&server) {
-            let mut conn = Connection::connect(&config).await.unwrap();
+            let mut conn = Connection::connect(&config, SearchPath::Inherited).await.unwrap();
             conn.check_idle().unwrap();
             conn.simple("SELECT 1").await.unwrap();
             terminate(&server, conn.process_id().unwrap()).await;
@@ -67,7 +67,7 @@ fn an_idle_connection_that_the_server_has_closed_is_found_without_waiting() {
 fn a_backend_killed_while_idle_still_says_why() {
     with_server(|server| async move {
         for config in both_ways(&server) {
-            let mut conn = Connection::connect(&config).await.unwrap();
+            let mut conn = Connection::connect(&config, SearchPath::Inherited).await.unwrap();
             terminate(&server, conn.process_id().unwrap()).await;
             let error = conn.simple("SELECT 1").await.unwrap_err();
             assert_eq!(error.sqlstate(), Some(SqlState::ADMIN_SHUTDOWN), "{error}");
@@ -80,7 +80,7 @@ fn a_backend_killed_while_idle_still_says_why() {
 fn a_backend_killed_during_a_copy_is_an_error_and_not_a_hang() {
     with_server(|server| async move {
         for config in both_ways(&server) {
-            let mut conn = Connection::connect(&config).await.unwrap();
+            let mut conn = Connection::connect(&config, SearchPath::Inherited).await.unwrap();
             conn.simple("CREATE TEMP TABLE t (n bigint)").await.unwrap();
             let process_id = conn.process_id().unwrap();
             let mut copy = conn.copy_in("COPY t FROM STDIN (FORMAT binary)").await.unwrap();
@@ -109,7 +109,7 @@ fn a_backend_killed_during_a_copy_is_an_error_and_not_a_hang() {
 fn a_cancelled_statement_is_57014_and_the_connection_goes_on() {
     with_server(|server| async move {
         for config in both_ways(&server) {
-            let mut conn = Connection::connect(&config).await.unwrap();
+            let mut conn = Connection::connect(&config, SearchPath::Inherited).await.unwrap();
             let (token, process_id) = (conn.cancel_token(), conn.process_id().unwrap());
             let (result, ()) = monoio::join!(conn.query_once("SELECT pg_sleep(60)", &[]), async {
                 wait_until_active(&server, process_id).await;
@@ -175,7 +175,7 @@ fn nobody_listening_is_a_connect_error_that_names_the_address() {
     with_server(|server| async move {
         let mut config = server.config();
         config.port = 1;
-        let error = Connection::connect(&config).await.unwrap_err();
+        let error = Connection::connect(&config, SearchPath::Inherited).await.unwrap_err();
         assert!(matches!(&error, Error::Connect { address, .. } if address.ends_with("/.s.PGSQL.1")), "{error}");
         // A port that is bound without a listener refuses connections.
         let bound =
@@ -184,7 +184,7 @@ fn nobody_listening_is_a_connect_error_that_names_the_address() {
         let address = std::net::TcpStream::from(bound).local_addr().map(|address| (address.ip(), address.port()));
         let mut config = server.tcp_config(SUPERUSER, None);
         config.port = address.unwrap().1;
-        let error = Connection::connect(&config).await.unwrap_err();
+        let error = Connection::connect(&config, SearchPath::Inherited).await.unwrap_err();
         assert!(matches!(&error, Error::Connect { address, .. } if address.starts_with("127.0.0.1:")), "{error}");
     });
 }

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use forebay_pgwire::{
-    BinaryCopy, Connection, Error, Flight, Param, ProtocolError, SqlState, Statement, TransactionStatus, oid,
+    BinaryCopy, Connection, Error, Flight, Param, ProtocolError, SearchPath, SqlState, Statement, TransactionStatus,
+    oid,
 };
 
 use crate::answers::proxy;
@@ -407,7 +408,7 @@ fn a_reply_before_the_sync_was_sent_is_a_protocol_error() {
             }
             bytes
         });
-        let mut conn = Connection::connect(&config).await.unwrap();
+        let mut conn = Connection::connect(&config, SearchPath::Inherited).await.unwrap();
         let with = prepare(&mut conn).await;
         conn.simple("DROP TABLE t").await.unwrap();
         let mut flight = Flight::new();

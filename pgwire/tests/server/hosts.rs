@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use forebay_cluster::{TestCluster, TestOptions};
-use forebay_pgwire::{Config, Connection, Endpoint, Error, Host, SqlState, TargetSession};
+use forebay_pgwire::{Config, Connection, Endpoint, Error, Host, SearchPath, SqlState, TargetSession};
 
 use crate::answers::proxy;
 use crate::common::{SUPERUSER, TestServer, run, with_server};
@@ -37,14 +37,14 @@ fn a_host_that_is_not_there_or_silent_is_passed_over() {
     with_server(|server| async move {
         let absent = endpoint(Host::Unix("/no/such/directory".into()), 1);
         let config = behind([tcp(closed_port()), absent], &server);
-        Connection::connect(&config).await.unwrap();
+        Connection::connect(&config, SearchPath::Inherited).await.unwrap();
 
         // This host accepts the connection and sends nothing. It gets its share of the time.
         let silent = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut config = behind([tcp(silent.local_addr().unwrap().port())], &server);
         config.connect_timeout = Some(Duration::from_secs(4));
         let began = Instant::now();
-        Connection::connect(&config).await.unwrap();
+        Connection::connect(&config, SearchPath::Inherited).await.unwrap();
         assert!(began.elapsed() >= Duration::from_secs(2));
     });
 }
@@ -54,7 +54,7 @@ fn a_host_that_refuses_us_is_the_last() {
     with_server(|server| async move {
         let mut config = behind([endpoint(Host::Unix(server.socket_dir()), server.port)], &server);
         config.user = "barred".to_owned();
-        let error = Connection::connect(&config).await.unwrap_err();
+        let error = Connection::connect(&config, SearchPath::Inherited).await.unwrap_err();
         assert_eq!(error.sqlstate(), Some(SqlState::INVALID_AUTHORIZATION), "{error}");
     });
 }
@@ -65,7 +65,7 @@ fn when_no_host_is_there_the_last_ones_failure_is_told() {
         let mut config = behind([], &server);
         config.more_hosts = vec![endpoint(Host::Unix("/no/such/directory".into()), 7)];
         (config.host, config.port) = (Host::Tcp("127.0.0.1".to_owned()), closed_port());
-        let error = Connection::connect(&config).await.unwrap_err();
+        let error = Connection::connect(&config, SearchPath::Inherited).await.unwrap_err();
         assert!(error.to_string().contains("/no/such/directory/.s.PGSQL.7"), "{error}");
     });
 }
@@ -74,7 +74,7 @@ fn when_no_host_is_there_the_last_ones_failure_is_told() {
 async fn shown(config: &Config, wanted: TargetSession) -> Result<(bool, bool), Error> {
     let mut config = config.clone();
     config.target_session = wanted;
-    let mut conn = Connection::connect(&config).await?;
+    let mut conn = Connection::connect(&config, SearchPath::Inherited).await?;
     let results = conn.simple("SELECT pg_is_in_recovery(); SHOW transaction_read_only").await?;
     let text = |place: usize| results[place].rows[0].get_str(0).map(str::to_owned);
     Ok((text(0)? == "t", text(1)? == "on"))
@@ -141,7 +141,7 @@ fn an_address_of_several_hosts_is_connected_to_as_it_says() {
         let (closed, port) = (closed_port(), server.port);
         let url =
             format!("postgres://{SUPERUSER}@127.0.0.1:{closed},{dir}:{port}/postgres?target_session_attrs=read-write");
-        let mut conn = Connection::connect(&Config::from_url(&url).unwrap()).await.unwrap();
+        let mut conn = Connection::connect(&Config::from_url(&url).unwrap(), SearchPath::Inherited).await.unwrap();
         conn.simple("SELECT 1").await.unwrap();
     });
 }
@@ -150,7 +150,7 @@ fn an_address_of_several_hosts_is_connected_to_as_it_says() {
 fn a_name_that_does_not_exist_is_a_connect_error_that_names_it() {
     let mut config = Config::new(Host::Tcp("no-such-host.invalid".to_owned()), "u");
     config.connect_timeout = Some(Duration::from_secs(30));
-    let error = run(Connection::connect(&config)).unwrap_err();
+    let error = run(Connection::connect(&config, SearchPath::Inherited)).unwrap_err();
     match error {
         Error::Connect { address, .. } => assert_eq!(address, "no-such-host.invalid:5432"),
         // Without a name server, the resolver may be slow.

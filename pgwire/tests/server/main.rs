@@ -14,6 +14,7 @@ mod hosts;
 mod notifications;
 mod pipelines;
 mod queries;
+mod session_settings;
 mod stream;
 mod tls;
 mod values;

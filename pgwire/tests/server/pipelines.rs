@@ -81,7 +81,8 @@ fn a_pipeline_with_a_misfit_sends_nothing() {
 fn a_pipeline_whose_answers_fill_the_socket_before_it_is_sent_does_not_hang() {
     with_server(|server| async move {
         for config in [server.config(), server.tcp_config(SUPERUSER, None)] {
-            let mut conn = forebay_pgwire::Connection::connect(&config).await.unwrap();
+            let mut conn =
+                forebay_pgwire::Connection::connect(&config, forebay_pgwire::SearchPath::Inherited).await.unwrap();
             let text = "x".repeat(256 * 1024);
             let mut pipeline = conn.pipeline();
             for _ in 0..128 {

@@ -10,9 +10,10 @@ use super::{
 };
 use crate::{
     postgres::{
+        connect::ConnectError,
         database,
         predecessor::end_sessions,
-        schema::{self, SchemaError, quoted},
+        schema::{self, SchemaError, owner::UntrustedSchema, quoted},
     },
     state::{
         drain_point::DrainPoint,
@@ -31,6 +32,9 @@ pub enum DecisionError {
     /// PostgreSQL refused, or the connection was lost. Next step: decide again.
     #[error(transparent)]
     Postgres(#[from] Error),
+    /// A stranger has power over the schema. Next step: as the text says.
+    #[error(transparent)]
+    Untrusted(UntrustedSchema),
     /// The schema is too new, or is not to be made. Next step: as the text says.
     #[error(transparent)]
     Schema(SchemaError),
@@ -84,6 +88,15 @@ pub enum DecisionError {
     Unknown,
 }
 
+impl From<ConnectError> for DecisionError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Postgres(error) => Self::Postgres(error),
+            ConnectError::Untrusted(untrusted) => Self::Untrusted(untrusted),
+        }
+    }
+}
+
 impl DecisionError {
     /// The exit code of a command that could not decide.
     #[must_use]
@@ -97,7 +110,12 @@ impl DecisionError {
             | Self::CommonLeft { .. } => 2,
             Self::Log(_) | Self::NotWritten(_) => 3,
             Self::Busy | Self::Ending => 4,
-            Self::Postgres(_) | Self::Schema(_) | Self::NoServer | Self::MadeMeanwhile | Self::Unknown => 5,
+            Self::Postgres(_)
+            | Self::Untrusted(_)
+            | Self::Schema(_)
+            | Self::NoServer
+            | Self::MadeMeanwhile
+            | Self::Unknown => 5,
         }
     }
 }

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     drain::{
         checkpoint::checkpoint_match::CheckpointMismatch,
-        session::{Begun, Session, SessionContext, session_error::SessionError},
+        session::{Begun, Session, SessionContext, remarks::Remarks, session_error::SessionError},
     },
     postgres::connect::TargetSource,
     state::place::Place,
@@ -28,6 +28,8 @@ pub(super) enum NoSession {
 pub(super) struct Connector {
     target: TargetSource,
     context: SessionContext,
+    /// What differs in the schema, as it was logged last.
+    remarks: Remarks,
     /// The warning about the password file that was logged last.
     pass_file_warning: Option<PassFileWarning>,
 }
@@ -35,7 +37,7 @@ pub(super) struct Connector {
 impl Connector {
     /// For the drainer of `context`, to the server that `target` names.
     pub(super) fn new(target: TargetSource, context: SessionContext) -> Self {
-        Self { target, context, pass_file_warning: None }
+        Self { target, context, remarks: Remarks::default(), pass_file_warning: None }
     }
 
     /// Opens a session and takes its checkpoint. `drainers` are at work; `None`: the session finds out.
@@ -47,7 +49,17 @@ impl Connector {
         let wanted = usize::from(self.context.settings.connections);
         let begun = session.begin(drainers, wanted).await.map_err(no_session)?;
         self.report_pass_file(&session);
+        self.report_remarks(&session);
         Ok((session, begun))
+    }
+
+    /// Logs, once, what differs in the schema. The first drainer speaks for all.
+    fn report_remarks(&mut self, session: &Session) {
+        let remarks = session.remarks();
+        if self.context.drainer == 0 && self.remarks != *remarks {
+            remarks.log();
+            self.remarks = remarks.clone();
+        }
     }
 
     /// Logs, once, that the password file was not used. An attempt that fails for lack of a password says so in its error.
@@ -78,7 +90,7 @@ fn no_session(error: SessionError) -> NoSession {
         error @ SessionError::SchemaGone { .. } => {
             NoSession::Mismatch(Mismatch::new("schema_mismatch", &error, Some(Place::Mismatch)))
         }
-        error @ SessionError::Encoding { .. } => {
+        error @ (SessionError::Encoding { .. } | SessionError::Untrusted(_)) => {
             NoSession::HeldUp(HoldUp::new("postgres_refuses", &error, WaitFor::Person))
         }
         error @ SessionError::Schema(_) => NoSession::HeldUp(HoldUp::new("schema_mismatch", &error, WaitFor::Person)),

@@ -127,10 +127,10 @@ impl DrainerSet {
         target.application_name.get_or_insert_with(|| APPLICATION_NAME.to_owned());
         identity.set_named().map_err(DecisionError::NotWritten)?;
         let places = LogPlaces::of(log, drain, identity, layout)?;
-        let mut conn = connect::connect(&target, settings.statement_timeout).await?;
+        let mut conn = connect::connect(&target, &settings.schema, settings.statement_timeout).await?;
         let round = ids::random();
         identity.add_round(round);
-        let (schema, migrate) = (&settings.schema, settings.migrate);
+        let (schema, migrate) = (&settings.schema.name, settings.migrate);
         let decided = match decision {
             Decision::Continue(to) => decide(&mut conn, schema, migrate, &places, to, round).await?,
             Decision::Fork(common) => {

@@ -158,38 +158,49 @@ impl DeadLetterKeeper {
 
     /// Adds letters to the table. Returns the letters that it refuses, and why.
     async fn add(&self, conn: &mut Connection, letters: Vec<DeadLetter>) -> Result<Vec<(DeadLetter, String)>, Error> {
-        let Some(error) = self.try_add(conn, &letters).await? else { return Ok(Vec::new()) };
-        if letters.len() == 1 || remedy(&error) == Remedy::Pause {
-            let error = error.to_string();
-            return Ok(letters.into_iter().map(|letter| (letter, error.clone())).collect());
+        let Some(refusal) = self.try_add(conn, &letters).await? else { return Ok(Vec::new()) };
+        if letters.len() == 1 || refusal.is_for_all {
+            return Ok(letters.into_iter().map(|letter| (letter, refusal.reason.clone())).collect());
         }
         let mut refused = Vec::new();
         for letter in letters {
-            if let Some(error) = self.try_add(conn, std::slice::from_ref(&letter)).await? {
-                refused.push((letter, error.to_string()));
+            if let Some(refusal) = self.try_add(conn, std::slice::from_ref(&letter)).await? {
+                refused.push((letter, refusal.reason));
             }
         }
         Ok(refused)
     }
 
     /// Adds letters to the table, all or none. Returns PostgreSQL's refusal, which leaves the transaction as it was.
-    async fn try_add(&self, conn: &mut Connection, letters: &[DeadLetter]) -> Result<Option<Error>, Error> {
+    async fn try_add(&self, conn: &mut Connection, letters: &[DeadLetter]) -> Result<Option<Refusal>, Error> {
         /// Raises the errors of deferred checks here. At COMMIT they would pass for the refusal of a row.
         const CHECK: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED";
         conn.simple("SAVEPOINT letters").await?;
-        let outcome = match table::add(conn, &self.schema, self.log_id.into_bytes(), letters).await {
-            Ok(()) => conn.simple(CHECK).await.map(drop),
+        let added = match table::add(conn, &self.schema, self.log_id.into_bytes(), letters).await {
+            Ok(added) => conn.simple(CHECK).await.map(|_| added),
             refused => refused,
         };
-        match outcome {
-            Ok(()) => Ok(None),
+        let refusal = match added {
+            Ok(added) if added == letters.len() as u64 => return Ok(None),
+            Ok(_) => Refusal {
+                reason: "PostgreSQL took no row without an error: a trigger or a rule skips it".to_owned(),
+                is_for_all: false,
+            },
             Err(error) if is_refusal(&error) => {
-                conn.simple("ROLLBACK TO SAVEPOINT letters").await?;
-                Ok(Some(error))
+                Refusal { reason: error.to_string(), is_for_all: remedy(&error) == Remedy::Pause }
             }
-            Err(error) => Err(error),
-        }
+            Err(error) => return Err(error),
+        };
+        conn.simple("ROLLBACK TO SAVEPOINT letters").await?;
+        Ok(Some(refusal))
     }
+}
+
+/// Why the table does not take letters.
+struct Refusal {
+    reason: String,
+    /// Whether it concerns the table, so that no letter need be tried alone.
+    is_for_all: bool,
 }
 
 /// Whether PostgreSQL refuses the letter or access to the table, rather than being in trouble.

@@ -5,11 +5,13 @@ mod local_state;
 mod ownership;
 mod plan;
 mod queue_list;
+pub(super) mod remarks;
 mod rival;
 pub(super) mod session_error;
 
 use self::{
-    local_state::LocalStateKeeper, ownership::Ownership, plan::plan, queue_list::QueueList, session_error::SessionError,
+    local_state::LocalStateKeeper, ownership::Ownership, plan::plan, queue_list::QueueList, remarks::Remarks,
+    session_error::SessionError,
 };
 use crate::{
     drain::{
@@ -69,6 +71,8 @@ pub(crate) struct Session {
     drainer: usize,
     /// Quoted.
     schema: String,
+    /// What differs in the schema, as far as delivery goes on.
+    remarks: Remarks,
     /// Which database it is, if PostgreSQL tells.
     database: Option<DatabaseId>,
     checkpoint: CheckpointStore,
@@ -98,7 +102,7 @@ impl Session {
         let drainer = *drainer;
         let mut target = target.clone();
         target.application_name.get_or_insert_with(|| APPLICATION_NAME.to_owned());
-        let mut conn = connect::connect(&target, settings.statement_timeout).await?;
+        let mut conn = connect::connect(&target, &settings.schema, settings.statement_timeout).await?;
         match conn.parameter("server_encoding") {
             None | Some("UTF8") => {}
             Some(encoding) => return Err(SessionError::Encoding { encoding: encoding.to_owned() }),
@@ -110,12 +114,14 @@ impl Session {
             return Err(SessionError::Checkpoint { mismatch, choice });
         }
         // A schema that has disappeared is not created again: whoever moved it may want to put it back.
-        if drain.is_checkpoint_known() && schema::version(&mut conn, &settings.schema).await? == 0 {
-            return Err(SessionError::SchemaGone { schema: settings.schema.clone() });
+        let name = &settings.schema.name;
+        if drain.is_checkpoint_known() && schema::version(&mut conn, name).await? == 0 {
+            return Err(SessionError::SchemaGone { schema: name.clone() });
         }
         let migrate = settings.migrate && !drain.has_checkpoint.load(Ordering::Relaxed);
-        schema::ensure(&mut conn, &settings.schema, migrate).await?;
-        let schema = quoted(&settings.schema);
+        schema::ensure(&mut conn, name, migrate).await?;
+        let remarks = Remarks::find(&mut conn, name, settings.migrate).await?;
+        let schema = quoted(name);
         let checkpoint = CheckpointStore::prepare(&mut conn, &schema, identity.log_id(), drainer).await?;
         let round = RoundTransaction::prepare(&mut conn, &schema).await?;
         let is_list_needed = !settings.auto_create_queues;
@@ -124,6 +130,7 @@ impl Session {
         Ok(Self {
             conn,
             drainer,
+            remarks,
             database,
             checkpoint,
             ownership: Ownership::new(Arc::clone(identity), Arc::clone(log), layout.clone(), &schema),
@@ -226,6 +233,11 @@ impl Session {
     /// Whether the connection is of no more use. That is not known while answers are outstanding.
     pub(crate) fn is_lost(&self) -> bool {
         self.conn.is_broken() && !self.round.is_under_way()
+    }
+
+    /// What differs in the schema, as far as delivery goes on.
+    pub(crate) fn remarks(&self) -> &Remarks {
+        &self.remarks
     }
 
     /// Why the password file was not used although it exists; the server asked for no password.
@@ -388,7 +400,7 @@ impl Session {
 /// the log, as after a move with all data.
 async fn choice_in_other_database(conn: &mut Connection, context: &SessionContext) -> Result<Option<Place>, Error> {
     let SessionContext { settings, log, drain, identity, layout, .. } = context;
-    let state = match DatabaseState::read(conn, &settings.schema, identity.log_id()).await {
+    let state = match DatabaseState::read(conn, &settings.schema.name, identity.log_id()).await {
         Err(error) if error.ends_connection() => return Err(error),
         Err(error) => {
             tracing::debug!(%error, "the other database does not show a checkpoint");

@@ -1,7 +1,12 @@
 //! Why a drain session could not be opened.
 
 use crate::{
-    drain::checkpoint::checkpoint_match::CheckpointMismatch, postgres::schema::SchemaError, state::place::Place,
+    drain::checkpoint::checkpoint_match::CheckpointMismatch,
+    postgres::{
+        connect::ConnectError,
+        schema::{SchemaError, owner::UntrustedSchema},
+    },
+    state::place::Place,
 };
 use forebay_pgwire::Error;
 
@@ -11,7 +16,10 @@ pub(crate) enum SessionError {
     /// PostgreSQL refused, or the connection was lost. Next step: by the SQLSTATE, see [`crate::postgres::remedy`].
     #[error(transparent)]
     Postgres(#[from] Error),
-    /// The schema is missing, too old or too new. Next step: migrate it, or run another release.
+    /// A stranger has power over the schema. Next step: as the text says.
+    #[error(transparent)]
+    Untrusted(UntrustedSchema),
+    /// The schema is missing, too old, too new or changed. Next step: migrate it, run another release, or take the change back.
     #[error(transparent)]
     Schema(SchemaError),
     /// The database cannot store every text. Next step: name a database with the encoding UTF8.
@@ -54,10 +62,20 @@ impl From<CheckpointMismatch> for SessionError {
     }
 }
 
+impl From<ConnectError> for SessionError {
+    fn from(error: ConnectError) -> Self {
+        match error {
+            ConnectError::Postgres(error) => Self::Postgres(error),
+            ConnectError::Untrusted(untrusted) => Self::Untrusted(untrusted),
+        }
+    }
+}
+
 impl From<SchemaError> for SessionError {
     fn from(error: SchemaError) -> Self {
         match error {
             SchemaError::Postgres(error) => Self::Postgres(error),
+            SchemaError::Untrusted(untrusted) => Self::Untrusted(untrusted),
             error => Self::Schema(error),
         }
     }

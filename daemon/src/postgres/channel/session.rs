@@ -6,7 +6,7 @@ use super::{
 };
 use crate::postgres::connect;
 use forebay_pgwire::{Connection, Error, Failure, Flight, Oid, Param, PipelineOutcome, TransactionStatus};
-use std::{collections::VecDeque, rc::Rc, sync::Arc, time::Instant};
+use std::{collections::VecDeque, rc::Rc, time::Instant};
 
 /// A session, for one pipeline at a time.
 pub(super) struct Session {
@@ -30,8 +30,7 @@ impl Session {
         config.application_name.get_or_insert_with(|| options.application_name.to_owned());
         let timeout = options.connect_timeout;
         config.connect_timeout = Some(config.connect_timeout.map_or(timeout, |own| own.min(timeout)));
-        let connected = connect::connect(&config, options.statement_timeout).await;
-        let connection = connected.map_err(|error| ChannelError::Connect(Arc::new(error)))?;
+        let connection = connect::connect(&config, &options.schema, options.statement_timeout).await?;
         Ok(Self {
             connection,
             flight: Flight::new(),

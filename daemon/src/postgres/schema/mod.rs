@@ -1,12 +1,23 @@
 //! The schema in PostgreSQL, and how it comes there.
 
+mod catalogue;
+pub mod compare;
+pub mod difference;
+mod expected;
 pub mod obstacle;
+pub mod owner;
+pub mod triggers;
 
+use difference::{Difference, listed};
 use forebay_pgwire::{Connection, Error, Param};
+use owner::UntrustedSchema;
 
 /// The migrations, oldest first; a version is the number of migrations that were carried out.
 const MIGRATIONS: [&str; 4] =
     [include_str!("001.sql"), include_str!("002.sql"), include_str!("003.sql"), include_str!("004.sql")];
+
+/// The views, which may be made again at any time.
+const VIEWS: &str = include_str!("views.sql");
 
 /// Version that this build needs.
 pub const VERSION: i32 = MIGRATIONS.len() as i32;
@@ -29,6 +40,20 @@ pub enum SchemaError {
         /// The version found; 0 for none.
         version: i32,
     },
+    /// A stranger has power over it. Next step: as the text says.
+    #[error(transparent)]
+    Untrusted(#[from] UntrustedSchema),
+    /// Somebody changed it so that messages would be lost, doubled, spoiled or refused. Next step: take the change back.
+    #[error(
+        "the schema {schema:?} differs from what this release relies on: {}; `forebay schema check` looks again",
+        listed(differences)
+    )]
+    Differs {
+        /// Its name.
+        schema: String,
+        /// What stops delivery, at least one difference.
+        differences: Vec<Difference>,
+    },
 }
 
 /// `name` as an identifier in SQL.
@@ -45,6 +70,8 @@ pub fn print(schema: &str) -> String {
     for (index, migration) in MIGRATIONS.iter().enumerate() {
         sql.push_str(&step(&schema, index as i32 + 1, migration));
     }
+    sql.push('\n');
+    sql.push_str(&create_views(&schema));
     sql
 }
 
@@ -58,6 +85,10 @@ fn create_version_table(schema: &str) -> String {
              version integer PRIMARY KEY,\n    \
              applied_at timestamptz NOT NULL DEFAULT now()\n);\n"
     )
+}
+
+fn create_views(schema: &str) -> String {
+    VIEWS.replace("{schema}", schema)
 }
 
 fn step(schema: &str, version: i32, migration: &str) -> String {
@@ -88,10 +119,11 @@ async fn apply(conn: &mut Connection, schema: &str) -> Result<(), SchemaError> {
     let name = quoted(schema);
     conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
     // Only where it is missing: making one, even IF NOT EXISTS, takes a right that is needed once. Two daemons at once: it
-    // may fail for the later one, which then tries again as for any conflict.
+    // fails for the later one, which then tries again as for any conflict. IF NOT EXISTS would take the schema of a stranger
+    // who was faster.
     let missing = conn.query_once("SELECT to_regnamespace($1) IS NULL", &[Param::Text(&name)]).await?;
     if missing.first().map_or(Ok(true), |row| row.get_bool(0))? {
-        conn.simple(&create_schema(&name)).await?;
+        conn.simple(&format!("CREATE SCHEMA {name}")).await?;
     }
     conn.simple(&create_version_table(&name)).await?;
     conn.simple(&format!("LOCK TABLE {name}.schema_version IN EXCLUSIVE MODE")).await?;
@@ -102,9 +134,31 @@ async fn apply(conn: &mut Connection, schema: &str) -> Result<(), SchemaError> {
     for version in from..VERSION {
         conn.simple(&step(&name, version + 1, MIGRATIONS[version as usize])).await?;
     }
+    conn.simple(&create_views(&name)).await?;
     conn.simple("COMMIT").await?;
     tracing::info!(schema, from, to = VERSION, "the schema was brought up to date");
     Ok(())
+}
+
+/// Makes the views of an up-to-date schema again. Users' privileges on those that are there stay.
+///
+/// # Errors
+/// Those of PostgreSQL, for example if a view that is there has other columns.
+pub async fn make_views(conn: &mut Connection, schema: &str) -> Result<(), Error> {
+    conn.simple(&create_views(&quoted(schema))).await.map(drop)
+}
+
+/// Compares the schema with what the daemon relies on, and returns what differs and does not stop delivery.
+///
+/// # Errors
+/// [`SchemaError::Differs`] if something stops delivery; those of PostgreSQL.
+pub async fn check(conn: &mut Connection, schema: &str) -> Result<Vec<Difference>, SchemaError> {
+    let (differences, others): (Vec<_>, Vec<_>) =
+        compare::differences(conn, schema).await?.into_iter().partition(Difference::stops_delivery);
+    match differences.is_empty() {
+        true => Ok(others),
+        false => Err(SchemaError::Differs { schema: schema.to_owned(), differences }),
+    }
 }
 
 /// The schema's version; 0 if it is not there.

@@ -1,6 +1,6 @@
 //! SCRAM bound to the server's certificate.
 
-use forebay_pgwire::{AuthError, ChannelBinding, Connection, Error, Host, SslMode};
+use forebay_pgwire::{AuthError, ChannelBinding, Connection, Error, Host, SearchPath, SslMode};
 use rcgen::{PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519};
 
 use super::middle::terminate;
@@ -41,16 +41,16 @@ fn whoever_requires_binding_is_not_let_in_in_another_way() {
         for role in ["by_cleartext", "by_md5", "trusted"] {
             let mut config = server.config_with_password(role);
             config.tls.channel_binding = ChannelBinding::Require;
-            let error = Connection::connect(&config).await.unwrap_err();
+            let error = Connection::connect(&config, SearchPath::Inherited).await.unwrap_err();
             assert!(matches!(error, Error::Auth(AuthError::NotBound)), "{role}: {error}");
         }
         let mut config = server.config_with_password("by_scram");
         config.tls.channel_binding = ChannelBinding::Require;
         config.tls.mode = SslMode::Disable;
-        let error = Connection::connect(&config).await.unwrap_err();
+        let error = Connection::connect(&config, SearchPath::Inherited).await.unwrap_err();
         assert!(matches!(error, Error::Auth(AuthError::NotBound)), "{error}");
         config.host = Host::Unix(server.cluster.socket_dir());
-        let error = Connection::connect(&config).await.unwrap_err();
+        let error = Connection::connect(&config, SearchPath::Inherited).await.unwrap_err();
         assert!(matches!(error, Error::Auth(AuthError::NotBound)), "{error}");
     });
 }

@@ -1,6 +1,8 @@
 //! The client's identity: passwords with each method over each kind of connection, and client certificates.
 
-use forebay_pgwire::{AuthError, ChannelBinding, Config, Connection, Error, Host, SqlClass, SslMode, TlsError};
+use forebay_pgwire::{
+    AuthError, ChannelBinding, Config, Connection, Error, Host, SearchPath, SqlClass, SslMode, TlsError,
+};
 
 use super::pki::Ca;
 use super::server::{ADDRESS, TlsServer, seen_as};
@@ -54,11 +56,11 @@ fn case_65_a_wrong_password_is_28p01_on_each_way_and_a_missing_one_is_told_from_
                 }
                 let mut config = config(&server, role, way);
                 config.password = Some("wrong".to_owned());
-                let error = Connection::connect(&config).await.unwrap_err();
+                let error = Connection::connect(&config, SearchPath::Inherited).await.unwrap_err();
                 let said = error.sqlstate().map(|state| state.to_string());
                 assert_eq!(said.as_deref(), Some("28P01"), "{role} {way:?}: {error}");
                 config.password = None;
-                let error = Connection::connect(&config).await.unwrap_err();
+                let error = Connection::connect(&config, SearchPath::Inherited).await.unwrap_err();
                 assert!(matches!(error, Error::Auth(AuthError::PasswordMissing)), "{role} {way:?}: {error}");
             }
         }
@@ -83,16 +85,16 @@ fn a_certificate_logs_in_the_role_it_is_for_and_no_other() {
             assert_eq!(seen_as(&config).await.unwrap(), (role.to_owned(), true));
 
             let another = with_certificate(&server, role, &server.ca, "somebody_else");
-            let error = Connection::connect(&another).await.unwrap_err();
+            let error = Connection::connect(&another, SearchPath::Inherited).await.unwrap_err();
             assert_eq!(error.sqlstate().unwrap().class(), SqlClass::INVALID_AUTHORIZATION, "{error}");
 
             let without = server.config_with_password(role);
-            let error = Connection::connect(&without).await.unwrap_err();
+            let error = Connection::connect(&without, SearchPath::Inherited).await.unwrap_err();
             assert_eq!(error.sqlstate().unwrap().class(), SqlClass::INVALID_AUTHORIZATION, "{error}");
         }
         let mut wrong = with_certificate(&server, "by_scram_and_cert", &server.ca, "by_scram_and_cert");
         wrong.password = Some("wrong".to_owned());
-        let error = Connection::connect(&wrong).await.unwrap_err();
+        let error = Connection::connect(&wrong, SearchPath::Inherited).await.unwrap_err();
         assert_eq!(error.sqlstate().unwrap().class(), SqlClass::INVALID_AUTHORIZATION, "{error}");
     });
 }
@@ -110,13 +112,13 @@ fn both_versions_of_tls_carry_certificates_and_bound_passwords() {
                 if role == "by_scram_and_cert" {
                     config.tls.channel_binding = ChannelBinding::Require;
                 }
-                let mut conn = Connection::connect(&config).await.unwrap();
+                let mut conn = Connection::connect(&config, SearchPath::Inherited).await.unwrap();
                 let sql = "SELECT version FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
                 let rows = conn.query_once(sql, &[]).await.unwrap();
                 assert_eq!(rows[0].get_str(0).unwrap(), version);
             }
             let stranger = with_certificate(&server, "by_cert", &Ca::new("a stranger"), "by_cert");
-            let error = Connection::connect(&stranger).await.unwrap_err();
+            let error = Connection::connect(&stranger, SearchPath::Inherited).await.unwrap_err();
             assert!(matches!(error, Error::Tls(TlsError::Alert { of_certificate: true, .. })), "{version}: {error}");
         });
     }
@@ -128,7 +130,7 @@ fn a_certificate_of_another_authority_is_refused_by_the_server_with_an_alert() {
     let stranger = Ca::new("a stranger");
     run(async {
         let config = with_certificate(&server, "by_cert", &stranger, "by_cert");
-        let error = Connection::connect(&config).await.unwrap_err();
+        let error = Connection::connect(&config, SearchPath::Inherited).await.unwrap_err();
         assert!(matches!(error, Error::Tls(TlsError::Alert { of_certificate: true, .. })), "{error}");
     });
 }
@@ -139,7 +141,7 @@ fn a_key_that_is_not_the_certificates_is_found_before_connecting() {
     run(async {
         let mut config = with_certificate(&server, "by_cert", &server.ca, "by_cert");
         config.tls.key = Some(server.files.put("other.key", &server.ca.client("by_cert").key_pem));
-        let error = Connection::connect(&config).await.unwrap_err();
+        let error = Connection::connect(&config, SearchPath::Inherited).await.unwrap_err();
         assert!(matches!(error, Error::Config(_)) && error.to_string().contains("other.key"), "{error}");
     });
 }
@@ -160,11 +162,11 @@ fn the_password_is_found_in_the_file_of_passwords() {
         use std::os::unix::fs::PermissionsExt;
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
         config.password = None;
-        let error = Connection::connect(&config).await.unwrap_err();
+        let error = Connection::connect(&config, SearchPath::Inherited).await.unwrap_err();
         assert!(matches!(error, Error::Auth(AuthError::PassFileIgnored(_))), "{error}");
         assert!(error.to_string().contains("chmod 0600"), "{error}");
         config.user = "trusted".to_owned();
-        let conn = Connection::connect(&config).await.unwrap();
+        let conn = Connection::connect(&config, SearchPath::Inherited).await.unwrap();
         assert!(conn.pass_file_warning().is_some(), "reported also if no password was needed");
     });
 }

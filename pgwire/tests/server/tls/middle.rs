@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use forebay_pgwire::{AuthError, Config, ConfigError, Connection, Error, ProtocolError, RootCert, SslMode, TlsError};
+use forebay_pgwire::{
+    AuthError, Config, ConfigError, Connection, Error, ProtocolError, RootCert, SearchPath, SslMode, TlsError,
+};
 
 use super::pki::{Ca, Files};
 use super::server::{ADDRESS, TlsServer, seen_as};
@@ -86,7 +88,7 @@ fn case_65_a_man_in_the_middle_who_answers_n_gets_nothing_from_whoever_requires_
         });
         let mut config = server.config_with_password("by_cleartext");
         (config.port, config.tls.mode) = (middle.port, mode);
-        let error = run(Connection::connect(&config)).unwrap_err();
+        let error = run(Connection::connect(&config, SearchPath::Inherited)).unwrap_err();
         assert!(matches!(error, Error::Tls(TlsError::Refused { mode: said }) if said == mode), "{error}");
         assert!(middle.saw().is_empty(), "not even the role");
     }
@@ -126,7 +128,7 @@ fn case_65_whoever_requires_binding_does_not_go_on_without_tls() {
     let mut config = server.config_with_password("by_scram");
     (config.port, config.tls.mode) = (middle.port, SslMode::Prefer);
     config.tls.channel_binding = forebay_pgwire::ChannelBinding::Require;
-    let error = run(Connection::connect(&config)).unwrap_err();
+    let error = run(Connection::connect(&config, SearchPath::Inherited)).unwrap_err();
     assert!(matches!(error, Error::Tls(TlsError::Refused { .. })), "{error}");
     assert!(middle.saw().is_empty());
 }
@@ -144,7 +146,7 @@ fn bytes_slipped_in_before_encryption_are_found_and_nothing_is_sent() {
         });
         let mut config = server.config_with_password("by_cleartext");
         (config.port, config.tls.mode) = (middle.port, SslMode::Prefer);
-        let error = run(Connection::connect(&config)).unwrap_err();
+        let error = run(Connection::connect(&config, SearchPath::Inherited)).unwrap_err();
         (error, middle.saw())
     };
     for first in [b'S', b'N'] {
@@ -170,7 +172,7 @@ fn bytes_slipped_in_a_moment_later_do_not_pass_for_tls() {
     });
     let mut config = server.config_with_password("by_cleartext");
     config.port = middle.port;
-    let error = run(Connection::connect(&config)).unwrap_err();
+    let error = run(Connection::connect(&config, SearchPath::Inherited)).unwrap_err();
     assert!(matches!(error, Error::Tls(TlsError::Failed { .. })), "{error}");
     assert!(!holds(&middle.saw(), PASSWORD));
 }
@@ -184,7 +186,7 @@ fn a_server_that_has_no_time_for_tls_is_a_connect_error_and_its_words_are_not_re
     });
     let mut config = server.config("trusted");
     config.port = middle.port;
-    let error = run(Connection::connect(&config)).unwrap_err();
+    let error = run(Connection::connect(&config, SearchPath::Inherited)).unwrap_err();
     assert!(matches!(error, Error::Connect { .. }) && error.sqlstate().is_none(), "{error}");
     middle.saw();
 }
@@ -198,13 +200,13 @@ fn a_peer_that_falls_silent_or_leaves_during_the_handshake_ends_it_in_time() {
     });
     let mut config = server.config("trusted");
     (config.port, config.connect_timeout) = (middle.port, Some(Duration::from_millis(300)));
-    let error = run(Connection::connect(&config)).unwrap_err();
+    let error = run(Connection::connect(&config, SearchPath::Inherited)).unwrap_err();
     assert!(matches!(error, Error::Timeout { .. }), "{error}");
     middle.saw();
 
     let middle = Middle::start(|mut client| client.write_all(b"S").unwrap());
     (config.port, config.connect_timeout) = (middle.port, None);
-    let error = run(Connection::connect(&config)).unwrap_err();
+    let error = run(Connection::connect(&config, SearchPath::Inherited)).unwrap_err();
     assert!(matches!(error, Error::Io { .. }), "{error}");
     middle.saw();
 }
@@ -314,7 +316,7 @@ fn case_65_a_man_in_the_middle_with_a_certificate_of_his_own_is_found_by_whoever
         let middle = terminate(&stranger.server(ADDRESS), server.cluster.port(), |bytes| bytes);
         let mut config = server.config_with_password("by_cleartext");
         (config.port, config.tls.mode) = (middle.port, mode);
-        let error = run(Connection::connect(&config)).unwrap_err();
+        let error = run(Connection::connect(&config, SearchPath::Inherited)).unwrap_err();
         assert!(matches!(error, Error::Tls(TlsError::Certificate { .. })), "{error}");
         middle.saw();
     }
@@ -325,11 +327,11 @@ fn a_client_without_anything_to_verify_by_is_refused_and_not_let_through() {
     let files = Files::new();
     let mut config = Config::new(forebay_pgwire::Host::Tcp(ADDRESS.to_owned()), "u");
     config.tls.mode = SslMode::VerifyFull;
-    let error = run(Connection::connect(&config)).unwrap_err();
+    let error = run(Connection::connect(&config, SearchPath::Inherited)).unwrap_err();
     assert!(matches!(error, Error::Config(ConfigError::RootCertMissing { .. })), "{error}");
     // A file without a valid certificate.
     config.tls.root_cert = Some(RootCert::File(files.put("junk", "-----BEGIN CERTIFICATE-----\nAAAA\n")));
-    let error = run(Connection::connect(&config)).unwrap_err();
+    let error = run(Connection::connect(&config, SearchPath::Inherited)).unwrap_err();
     assert!(matches!(error, Error::Config(ConfigError::File { .. })), "{error}");
 }
 
@@ -340,7 +342,7 @@ fn a_server_that_talks_out_of_turn_under_tls_is_out_of_step() {
     let middle = terminate(&server.ca.server(ADDRESS), server.cluster.port(), |_| b"Z\0\0\0\x05I".to_vec());
     let mut config = server.config("trusted");
     config.port = middle.port;
-    let error = run(Connection::connect(&config)).unwrap_err();
+    let error = run(Connection::connect(&config, SearchPath::Inherited)).unwrap_err();
     assert!(matches!(error, Error::Protocol(ProtocolError::Unexpected { .. })), "{error}");
     middle.saw();
 }

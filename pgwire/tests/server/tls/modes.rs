@@ -1,7 +1,7 @@
 //! What each `sslmode` accepts and refuses.
 
 use forebay_pgwire::{
-    CertificateProblem, Config, ConfigError, Connection, Error, Host, RootCert, SqlState, SslMode, TlsError,
+    CertificateProblem, Config, ConfigError, Connection, Error, Host, RootCert, SearchPath, SqlState, SslMode, TlsError,
 };
 
 use super::pki::Ca;
@@ -135,7 +135,7 @@ fn a_server_that_insists_on_encryption_gets_it_or_says_so() {
         config.tls.mode = SslMode::Prefer;
         assert!(seen_as(&config).await.unwrap().1);
         config.tls.mode = SslMode::Disable;
-        let error = Connection::connect(&config).await.unwrap_err();
+        let error = Connection::connect(&config, SearchPath::Inherited).await.unwrap_err();
         assert_eq!(error.sqlstate(), Some(SqlState::INVALID_AUTHORIZATION), "{error}");
     });
 }
@@ -174,7 +174,7 @@ fn files_that_cannot_be_used_are_named() {
     let refused = |change: &dyn Fn(&mut Config)| {
         let mut config = server.config("trusted");
         change(&mut config);
-        match run(Connection::connect(&config)) {
+        match run(Connection::connect(&config, SearchPath::Inherited)) {
             Err(Error::Config(ConfigError::File { path, reason })) => (path, reason),
             other => panic!("{other:?}"),
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, Weak};
 
 use forebay_cluster::{TestCluster, TestOptions};
-use forebay_pgwire::{Config, Connection, Error, Host, RootCert, SslMode};
+use forebay_pgwire::{Config, Connection, Error, Host, RootCert, SearchPath, SslMode};
 
 use super::pki::{Ca, Files, Identity};
 use crate::common::{PASSWORD, ROLES_SQL, SUPERUSER};
@@ -118,7 +118,7 @@ impl TlsServer {
 
 /// The role of the session, and whether it is encrypted, according to the server.
 pub(crate) async fn seen_as(config: &Config) -> Result<(String, bool), Error> {
-    let mut conn = Connection::connect(config).await?;
+    let mut conn = Connection::connect(config, SearchPath::Inherited).await?;
     let sql = "SELECT current_user::text, coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)";
     let row = conn.query_once(sql, &[]).await?.remove(0);
     let encrypted = row.get_bool(1)?;

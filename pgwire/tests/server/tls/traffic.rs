@@ -2,14 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use forebay_pgwire::{Connection, Error, Param, SqlState};
+use forebay_pgwire::{Connection, Error, Param, SearchPath, SqlState};
 
 use super::middle::terminate;
 use super::server::{ADDRESS, TlsServer};
 use crate::common::run;
 
 async fn connect(server: &TlsServer) -> Connection {
-    Connection::connect(&server.config("forebay")).await.unwrap()
+    Connection::connect(&server.config("forebay"), SearchPath::Inherited).await.unwrap()
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn case_64_answers_are_read_whatever_records_they_come_in() {
     let mut config = server.config("trusted");
     config.port = middle.port;
     run(async {
-        let mut conn = Connection::connect(&config).await.unwrap();
+        let mut conn = Connection::connect(&config, SearchPath::Inherited).await.unwrap();
         let rows = conn.query_once("SELECT repeat('z', 300000)", &[]).await.unwrap();
         assert_eq!(rows[0].get_str(0).unwrap().len(), 300_000);
     });
