@@ -118,6 +118,12 @@ pub fn check_io_uring() -> Result<(), IoUringError> {
     }
 }
 
+/// Why a ring could not be set up.
+#[must_use]
+pub fn explain(error: io::Error) -> IoUringError {
+    reason(error, Surroundings::read())
+}
+
 impl Surroundings {
     fn read() -> Self {
         // What cannot be read counts as not said: the error is explained with what is left.

@@ -13,6 +13,18 @@ pub fn raise_descriptor_limit() -> u64 {
     getrlimit(Resource::Nofile).current.map_or(u64::MAX, |limit| limit.saturating_sub(DESCRIPTORS_KEPT).max(1))
 }
 
+/// Raises the limit of locked memory as far as the process may. The rings of io_uring count against it, those of all processes
+/// of the account together, unless a process has a capability (`CAP_IPC_LOCK`), which the daemon gives up.
+pub fn raise_locked_memory_limit() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Memlock).maximum;
+    let raised = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None })
+        .or_else(|_| setrlimit(Resource::Memlock, Rlimit { current: maximum, maximum }));
+    if let Err(error) = raised {
+        tracing::debug!(%error, "the limit of locked memory could not be raised");
+    }
+}
+
 /// Makes the process's table of descriptors as large as it will be. If the table grows while there are several threads, the
 /// thread that accepts a connection stops for ten milliseconds or more, and so does all that it serves (`synchronize_rcu` in
 /// the kernel's `expand_fdtable`). To be called before there is a second thread.

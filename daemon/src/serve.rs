@@ -21,7 +21,10 @@ use crate::{
     panics::{PanicWatch, panic_if_planted},
     postgres::{channel::ChannelOptions, connect::TargetSource, schema::owner::SchemaSettings, worker::PgRequests},
     preflight::check_io_uring,
-    process::{allowed_cpus, make_room_for_descriptors, raise_descriptor_limit, survive_file_size_limit},
+    process::{
+        allowed_cpus, make_room_for_descriptors, raise_descriptor_limit, raise_locked_memory_limit,
+        survive_file_size_limit,
+    },
     state::{
         connection_count::ConnectionCount,
         database_health::HealthMonitor,
@@ -117,6 +120,7 @@ fn run_to_end(
     let text = |error: &dyn std::fmt::Display| ServeError::Setup(error.to_string());
     // Other accounts may use only what is given to them by name.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    raise_locked_memory_limit();
     // As it is later on, without capabilities.
     without_capabilities(|| check_io_uring().map_err(|error| text(&error))).map_err(setup)??;
     let connections_max = raise_descriptor_limit();

@@ -83,7 +83,8 @@ fn a_push_asks_for_memory_no_more_often_than_is_written_here() {
         ("four messages", "/api/v1/push", &four, 2),
         ("by path", "/push/q/p", &"{\"n\":1}".to_owned(), 0),
     ] {
-        let request = format!("POST {path} HTTP/1.1\r\nHost: t\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        let request =
+            format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         push(&mut stream, request.as_bytes(), TIMES / 4);
         let before = ALLOCATIONS.load(Ordering::Relaxed);
         push(&mut stream, request.as_bytes(), TIMES);

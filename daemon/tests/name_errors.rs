@@ -133,7 +133,13 @@ fn ids_of_an_earlier_schema_become_bigint_and_views_and_grants_stay() {
     cluster.psql(&format!("{earlier}{third}")).unwrap();
     cluster
         .psql(
-            "CREATE ROLE reader; GRANT SELECT ON forebay.message_log TO reader; \
+            "CREATE VIEW forebay.message_log AS \
+             SELECT q.name AS queue, p.name AS partition, m.seq, m.id, \
+                    COALESCE(m.transaction_id, m.transaction_key::text, m.id::text) AS transaction_id, \
+                    m.trace_id, m.payload, m.created_at \
+             FROM forebay.messages m JOIN forebay.partitions p ON p.id = m.partition_id \
+             JOIN forebay.queues q ON q.id = p.queue_id; \
+             CREATE ROLE reader; GRANT SELECT ON forebay.message_log TO reader; \
              CREATE VIEW public.mine AS SELECT queue, payload FROM forebay.message_log; \
              INSERT INTO forebay.queues (name) VALUES ('old'); \
              INSERT INTO forebay.partitions (queue_id, name, last_seq) SELECT id, 'Default', 1 FROM forebay.queues; \

@@ -258,7 +258,13 @@ fn an_earlier_schema_is_waited_for_and_brought_along_with_what_stands_on_it() {
     let second = "INSERT INTO \"forebay\".schema_version (version) VALUES (2);";
     let (before, _) = printed.split_once(second).unwrap();
     cluster.psql(&format!("{before}{second}")).unwrap();
-    let earlier = "INSERT INTO forebay.queues (name) VALUES ('q'); \
+    let earlier = "CREATE VIEW forebay.message_log AS \
+                   SELECT q.name AS queue, p.name AS partition, m.seq, m.id, \
+                          COALESCE(m.transaction_id, m.transaction_key::text, m.id::text) AS transaction_id, \
+                          m.trace_id, m.payload, m.created_at \
+                   FROM forebay.messages m JOIN forebay.partitions p ON p.id = m.partition_id \
+                   JOIN forebay.queues q ON q.id = p.queue_id; \
+                   INSERT INTO forebay.queues (name) VALUES ('q'); \
                    INSERT INTO forebay.partitions (queue_id, name, last_seq) VALUES (1, 'Default', 1); \
                    INSERT INTO forebay.messages VALUES (1, 1, now(), gen_random_uuid(), NULL, NULL, NULL, '{\"is\": \"old\"}'); \
                    CREATE VIEW mine AS SELECT * FROM forebay.message_log";

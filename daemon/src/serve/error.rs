@@ -3,6 +3,7 @@
 use crate::{
     connection::{CoreFailed, listener::ListenError},
     datadir::DataDirError,
+    preflight::explain,
 };
 use forebay_os::dir::Unsafe;
 use forebay_wal::error::{LogError, is_no_room};
@@ -58,6 +59,11 @@ impl From<CoreFailed> for ServeError {
     fn from(failed: CoreFailed) -> Self {
         match failed {
             CoreFailed::Log(_) => Self::Storage(failed.to_string()),
+            CoreFailed::Lane(LogError::Ring(error)) | CoreFailed::Setup(error)
+                if error.raw_os_error() == Some(libc::ENOMEM) =>
+            {
+                Self::Setup(explain(error).to_string())
+            }
             CoreFailed::Lane(_) | CoreFailed::Setup(_) => Self::Setup(failed.to_string()),
         }
     }
