@@ -14,8 +14,8 @@ pub fn raise_descriptor_limit() -> u64 {
 }
 
 /// Raises the limit of locked memory as far as the process may. The rings of io_uring count against it, those of all processes
-/// of the account together, unless a process has a capability (`CAP_IPC_LOCK`), which the daemon gives up.
-pub fn raise_locked_memory_limit() {
+/// of the account together, unless a process has the capability `CAP_IPC_LOCK`. Returns whether there is no limit any more.
+pub fn raise_locked_memory_limit() -> bool {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Memlock).maximum;
     let raised = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None })
@@ -23,6 +23,7 @@ pub fn raise_locked_memory_limit() {
     if let Err(error) = raised {
         tracing::debug!(%error, "the limit of locked memory could not be raised");
     }
+    getrlimit(Resource::Memlock).current.is_none()
 }
 
 /// Makes the process's table of descriptors as large as it will be. If the table grows while there are several threads, the

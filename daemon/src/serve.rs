@@ -40,7 +40,7 @@ use crate::{
     watchdog,
 };
 use forebay_cluster::find_binaries;
-use forebay_os::rights::{keep_only, without_capabilities};
+use forebay_os::rights::{keep_only, with_only, without_capabilities};
 use forebay_wal::{
     log::{self, Log, LogOptions},
     presence::Presence,
@@ -120,9 +120,10 @@ fn run_to_end(
     let text = |error: &dyn std::fmt::Display| ServeError::Setup(error.to_string());
     // Other accounts may use only what is given to them by name.
     rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    raise_locked_memory_limit();
-    // As it is later on, without capabilities.
-    without_capabilities(|| check_io_uring().map_err(|error| text(&error))).map_err(setup)??;
+    // Where there is a limit of locked memory, the rings need the capability to pass it.
+    let kept = if raise_locked_memory_limit() { CapabilitySet::empty() } else { CapabilitySet::IPC_LOCK };
+    // With the capabilities that it has later on.
+    with_only(kept, || check_io_uring().map_err(|error| text(&error))).map_err(setup)??;
     let connections_max = raise_descriptor_limit();
     survive_file_size_limit().map_err(setup)?;
     let gate = without_capabilities(|| Gate::open(&config).map_err(|error| text(&error))).map_err(setup)??;
@@ -137,8 +138,8 @@ fn run_to_end(
     }
     let (sockets, address) = bind_all(config.listen, usize::from(cores))?;
     let helper = is_embedded.then(|| private_postgres::start_helper(&config, &data_dir)).transpose().map_err(setup)?;
-    // Threads inherit what this one has left: nothing. As root they still may use what belongs to root.
-    keep_only(CapabilitySet::empty()).map_err(setup)?;
+    // Threads inherit what this one has left: nothing, or next to nothing. As root they still may use what belongs to root.
+    keep_only(kept).map_err(setup)?;
     let (quota_bytes, segment_bytes) = data_dir.quota(config.wal_max_bytes, config.wal_segment_bytes, cores)?;
     let disk = Disk::new(data_dir.wal().clone());
     config.sync = sync_method::resolve(config.sync, &disk)?;

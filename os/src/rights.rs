@@ -33,7 +33,15 @@ pub fn keep_only(kept: CapabilitySet) -> io::Result<()> {
 /// # Errors
 /// Those of the system.
 pub fn without_capabilities<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
-    on_a_thread(work, || keep_only(CapabilitySet::empty()))
+    with_only(CapabilitySet::empty(), work)
+}
+
+/// Runs `work` on a thread that [keeps only](keep_only) these capabilities, and waits for it.
+///
+/// # Errors
+/// Those of the system.
+pub fn with_only<T: Send>(kept: CapabilitySet, work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    on_a_thread(work, move || keep_only(kept))
 }
 
 /// Runs `work` on a thread that has the rights of another account, and waits for it. The caller needs `CAP_SETUID` and

@@ -33,7 +33,13 @@ impl LogIdentity {
     pub fn begin(wal: &Dir, origin: Uuid, id: Uuid, lanes: Vec<LaneMark>, own: LogDirectory) -> io::Result<Self> {
         let mut content = Incarnations::read(wal, origin)?;
         content.begin(id, wal, lanes)?;
-        content.write(wal)?;
+        // Where the disk has no room even for that, it is written before a checkpoint names the incarnation, or not at all.
+        match content.write(wal) {
+            Err(error) if forebay_wal::error::is_no_room(&error) => {
+                tracing::warn!(%error, "the start is not written down yet: the disk has no room");
+            }
+            written => written?,
+        }
         Ok(Self { wal: wal.clone(), own, content: Mutex::new(content), rounds: Mutex::default() })
     }
 
