@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// A kind of file system that a log is not at home on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unsuitable {
+enum Unsuitable {
     /// Its files are in memory, and gone with the machine's power.
     Memory,
     /// Another machine, or another program, decides what is durable.
@@ -14,6 +14,17 @@ pub enum Unsuitable {
     Overlay,
     /// A write needs free space even where the file has room, and old space is given back late.
     CopyOnWrite,
+}
+
+impl Unsuitable {
+    fn consequence(self) -> &'static str {
+        match self {
+            Self::Memory => "what is answered is gone when the machine stops, and answers say memory",
+            Self::Remote => "another machine or program decides what is durable; use a local disk",
+            Self::Overlay => "the log may be gone with the container; use a volume",
+            Self::CopyOnWrite => "a write needs space that the log cannot set aside; leave some free",
+        }
+    }
 }
 
 /// Magic numbers of `statfs(2)`, with the names that people know, from the kernel's `magic.h` and the file systems' own headers.
@@ -55,33 +66,13 @@ pub fn warn_if_unsuitable(dir: &Path) -> bool {
             return false;
         }
     };
-    let dir = dir.display();
-    match kind {
-        Unsuitable::Memory => tracing::warn!(
-            code = "file_system_unsuitable",
-            %dir,
-            file_system = name,
-            "the log is on a file system in memory: what is answered is gone when the machine stops, and answers say memory"
-        ),
-        Unsuitable::Remote => tracing::warn!(
-            code = "file_system_unsuitable",
-            %dir,
-            file_system = name,
-            "the log is on a file system of another machine or program, which decides what is durable; use a local disk"
-        ),
-        Unsuitable::Overlay => tracing::warn!(
-            code = "file_system_unsuitable",
-            %dir,
-            file_system = name,
-            "the log is on an overlay, as containers have it, and may be gone with the container; use a volume"
-        ),
-        Unsuitable::CopyOnWrite => tracing::warn!(
-            code = "file_system_unsuitable",
-            %dir,
-            file_system = name,
-            "the log is on a copy-on-write file system, where a write needs space that the log cannot set aside; leave some free"
-        ),
-    }
+    tracing::warn!(
+        code = "file_system_unsuitable",
+        dir = %dir.display(),
+        file_system = name,
+        consequence = kind.consequence(),
+        "the file system does not suit a log"
+    );
     kind == Unsuitable::Memory
 }
 

@@ -28,7 +28,7 @@ pub struct PanicWatch(Arc<AtomicBool>);
 
 impl PanicWatch {
     /// Calls `on_panic` at each panic from now on, on the thread that panics and before it unwinds. The process ends after the
-    /// first one: in order if the caller sees to that within `grace` and [`MARGIN`], else by force. To be called once.
+    /// first one: in order if the caller sees to that within `grace` and five seconds, else by force. To be called once.
     ///
     /// # Errors
     /// When the system gives no thread.

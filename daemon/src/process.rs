@@ -28,7 +28,7 @@ pub fn raise_locked_memory_limit() -> bool {
 
 /// Makes the process's table of descriptors as large as it will be. If the table grows while there are several threads, the
 /// thread that accepts a connection stops for ten milliseconds or more, and so does all that it serves (`synchronize_rcu` in
-/// the kernel's `expand_fdtable`). To be called before there is a second thread.
+/// the kernel's `expand_fdtable`). To be called before the cores start.
 pub fn make_room_for_descriptors(connections: u64) {
     let highest = (connections + DESCRIPTORS_KEPT).min(DESCRIPTOR_TABLE_MAX) - 1;
     let made = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC)

@@ -81,7 +81,7 @@ pub struct ServerStart {
     pub cpu: Option<usize>,
     /// Connections that the core serves at once.
     pub connections_max: u32,
-    /// Called on the core's thread when the log fails; the daemon ends then. Other failures are the result of [`run`].
+    /// Called on the core's thread when the log fails; the daemon ends then. Other failures are the result of [`run`](super::run).
     pub on_failure: Box<dyn Fn(CoreFailed)>,
     /// Receives a word once the core serves. A core that fails before that drops it.
     pub starting: Sender<()>,
