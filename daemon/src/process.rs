@@ -13,9 +13,9 @@ pub fn raise_descriptor_limit() -> u64 {
     getrlimit(Resource::Nofile).current.map_or(u64::MAX, |limit| limit.saturating_sub(DESCRIPTORS_KEPT).max(1))
 }
 
-/// Raises the limit of locked memory as far as the process may. The rings of io_uring count against it, those of all processes
-/// of the account together, unless a process has the capability `CAP_IPC_LOCK`. Returns whether there is no limit any more.
-pub fn raise_locked_memory_limit() -> bool {
+/// Raises the limit of locked memory as far as the process may: rings count against it that are made without the capability
+/// `CAP_IPC_LOCK`, those of all processes of the account together.
+pub fn raise_locked_memory_limit() {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let maximum = getrlimit(Resource::Memlock).maximum;
     let raised = setrlimit(Resource::Memlock, Rlimit { current: None, maximum: None })
@@ -23,7 +23,6 @@ pub fn raise_locked_memory_limit() -> bool {
     if let Err(error) = raised {
         tracing::debug!(%error, "the limit of locked memory could not be raised");
     }
-    getrlimit(Resource::Memlock).current.is_none()
 }
 
 /// Makes the process's table of descriptors as large as it will be. If the table grows while there are several threads, the

@@ -39,7 +39,7 @@ use crate::{
     },
     watchdog,
 };
-use forebay_cluster::find_binaries;
+use forebay_cluster::{Helper, find_binaries};
 use forebay_os::rights::{keep_only, with_only, without_capabilities};
 use forebay_wal::{
     log::{self, Log, LogOptions},
@@ -48,6 +48,8 @@ use forebay_wal::{
 };
 use rustix::{fs::Mode, thread::CapabilitySet};
 use std::{
+    net::SocketAddr,
+    os::fd::OwnedFd,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, OnceLock,
@@ -111,77 +113,32 @@ pub fn run(config: Config) -> Result<(), ServeError> {
 }
 
 fn run_to_end(
-    mut config: Config,
+    config: Config,
     known_views: &OnceLock<Arc<Views>>,
     ends: &Sender<End>,
     end: &Receiver<End>,
 ) -> Result<(), ServeError> {
-    let setup = |error: std::io::Error| ServeError::Setup(error.to_string());
-    let text = |error: &dyn std::fmt::Display| ServeError::Setup(error.to_string());
-    // Other accounts may use only what is given to them by name.
-    rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    // Where there is a limit of locked memory, the rings need the capability to pass it.
-    let kept = if raise_locked_memory_limit() { CapabilitySet::empty() } else { CapabilitySet::IPC_LOCK };
-    // With the capabilities that it has later on.
-    with_only(kept, || check_io_uring().map_err(|error| text(&error))).map_err(setup)??;
-    let connections_max = raise_descriptor_limit();
-    survive_file_size_limit().map_err(setup)?;
-    let gate = without_capabilities(|| Gate::open(&config).map_err(|error| text(&error))).map_err(setup)??;
-    let cpus = allowed_cpus();
-    let cores = config.cores.unwrap_or(cpus.len().clamp(1, usize::from(u16::MAX)) as u16);
-    make_room_for_descriptors(connections_max.min(u64::from(cores) * u64::from(CONNECTIONS_PER_CORE_MAX)));
-    // Before the address is bound: a socket that shares it would take another daemon's connections.
-    let is_embedded = matches!(config.postgres, PostgresTarget::Embedded);
-    let data_dir = DataDir::open(&config.data_dir, is_embedded)?;
-    if is_embedded {
-        find_binaries().map_err(|error| text(&error))?;
-    }
-    let (sockets, address) = bind_all(config.listen, usize::from(cores))?;
-    let helper = is_embedded.then(|| private_postgres::start_helper(&config, &data_dir)).transpose().map_err(setup)?;
-    // Threads inherit what this one has left: nothing, or next to nothing. As root they still may use what belongs to root.
-    keep_only(kept).map_err(setup)?;
-    let (quota_bytes, segment_bytes) = data_dir.quota(config.wal_max_bytes, config.wal_segment_bytes, cores)?;
-    let disk = Disk::new(data_dir.wal().clone());
-    config.sync = sync_method::resolve(config.sync, &disk)?;
-    let dir = data_dir.wal().path().to_path_buf();
-    let options = LogOptions { dir, lanes: cores, sync: config.sync.method(), segment_bytes, quota_bytes };
-    let is_volatile = warn_if_unsuitable(&options.dir);
-    let mut log = log::open_on(disk, &options)?;
-    let presence = Presence::new(&log, &[config.data_dir.clone()])?;
-    report(&log);
-    let signal = DrainSignal::new().map_err(setup)?;
-    let mailboxes = Arc::new(Mailboxes::new(cores).map_err(setup)?);
-    let pg_requests = PgRequests::new(Arc::clone(&mailboxes)).map_err(setup)?;
-    let identity = incarnation::begin(&log, &data_dir)?;
-    let drained = LocalDrainState::read(data_dir.wal(), identity.log_id().into_bytes());
-    let drain = Arc::new(DrainView::new(signal, drained.clone()));
-    let views = Arc::new(Views {
-        log: Arc::new(LogView::new(&log, drained.as_ref(), (segment_bytes, quota_bytes), is_volatile)),
-        decisions: Arc::new(Decisions::new(Arc::clone(&drain))),
-        drain,
-        health: Arc::new(HealthMonitor::new(Arc::clone(&mailboxes))),
-        mailboxes,
-        pulses: (0..cores).map(|_| Pulse::default()).collect(),
-        is_stopping: Arc::default(),
-        config: Arc::new(config),
-        gate: Arc::new(gate),
-    });
-
+    let Taken { gate, cpus, connections_max, data_dir, sockets, address, helper } = take(&config)?;
+    let cores = sockets.len() as u16;
+    let Opened { mut log, quota_bytes, segment_bytes, presence, identity, views } =
+        open(config, gate, &data_dir, cores)?;
     let known = known_views.set(Arc::clone(&views));
     assert!(known.is_ok(), "a daemon is set up once");
-    views.log.retain_drained(views.config.retain_drained);
 
-    watch_signals(ends, &views).map_err(setup)?;
+    without_capabilities(|| watch_signals(ends, &views)).and_then(|started| started).map_err(setup)?;
+    let pg_requests = PgRequests::new(Arc::clone(&views.mailboxes)).map_err(setup)?;
     let threads =
         start_cores(&views, &mut log, &pg_requests, sockets, (&cpus, connections_max), ends).map_err(setup)?;
     let threads = when_all_serve(threads, end)?;
-    let is_stopping = Arc::clone(&views.is_stopping);
-    watchdog::start(Arc::clone(&views.pulses), move || is_stopping.load(Ordering::SeqCst)).map_err(setup)?;
-    watch_presence(presence, &views, ends).map_err(setup)?;
     let cluster: Arc<OnceLock<String>> = Arc::default();
     let target = target(&views.config, &cluster);
     pg_requests.start(channel_options(&views.config, Arc::clone(&target))).map_err(setup)?;
     let drain = start_drain(&views, &log, identity, target).map_err(setup)?;
+    // All rings are made, and their threads have given the capability up that this took.
+    keep_only(CapabilitySet::empty()).map_err(setup)?;
+    let is_stopping = Arc::clone(&views.is_stopping);
+    watchdog::start(Arc::clone(&views.pulses), move || is_stopping.load(Ordering::SeqCst)).map_err(setup)?;
+    watch_presence(presence, &views, ends).map_err(setup)?;
     let _control = start_control(&views);
     tracing::info!(%address, cores, quota_bytes, segment_bytes, "listening");
     let postgres = helper.map(|helper| private_postgres::open(helper, &cluster)).transpose()?;
@@ -205,6 +162,91 @@ fn run_to_end(
     }
     log.keeper.stop();
     outcome
+}
+
+/// What the daemon takes of the system while it has all its capabilities.
+struct Taken {
+    gate: Gate,
+    /// The processors that it may use.
+    cpus: Vec<usize>,
+    connections_max: u64,
+    data_dir: DataDir,
+    /// One for each core.
+    sockets: Vec<OwnedFd>,
+    address: SocketAddr,
+    helper: Option<Helper>,
+}
+
+/// Takes it, and gives all capabilities up but the one that rings need. As root the daemon still may use what belongs to root.
+fn take(config: &Config) -> Result<Taken, ServeError> {
+    // Other accounts may use only what is given to them by name.
+    rustix::process::umask(Mode::RWXG | Mode::RWXO);
+    raise_locked_memory_limit();
+    // With the capabilities that there are when rings are made.
+    with_only(CapabilitySet::IPC_LOCK, || check_io_uring().map_err(setup)).map_err(setup)??;
+    let connections_max = raise_descriptor_limit();
+    survive_file_size_limit().map_err(setup)?;
+    let gate = without_capabilities(|| Gate::open(config).map_err(setup)).map_err(setup)??;
+    let cpus = allowed_cpus();
+    let cores = config.cores.unwrap_or(cpus.len().clamp(1, usize::from(u16::MAX)) as u16);
+    make_room_for_descriptors(connections_max.min(u64::from(cores) * u64::from(CONNECTIONS_PER_CORE_MAX)));
+    // Before the address is bound: a socket that shares it would take another daemon's connections.
+    let is_embedded = matches!(config.postgres, PostgresTarget::Embedded);
+    let data_dir = DataDir::open(&config.data_dir, is_embedded)?;
+    if is_embedded {
+        find_binaries().map_err(setup)?;
+    }
+    let (sockets, address) = bind_all(config.listen, usize::from(cores))?;
+    let helper = is_embedded.then(|| private_postgres::start_helper(config, &data_dir)).transpose().map_err(setup)?;
+    // Memory of rings counts against the limit of locked memory, of all processes of the account together, unless they were made
+    // with this.
+    keep_only(CapabilitySet::IPC_LOCK).map_err(setup)?;
+    Ok(Taken { gate, cpus, connections_max, data_dir, sockets, address, helper })
+}
+
+/// The open log, and the views of it.
+struct Opened {
+    log: Log,
+    quota_bytes: u64,
+    segment_bytes: u64,
+    presence: Presence,
+    identity: LogIdentity,
+    views: Arc<Views>,
+}
+
+/// Opens the log of so many cores.
+fn open(mut config: Config, gate: Gate, data_dir: &DataDir, cores: u16) -> Result<Opened, ServeError> {
+    let (quota_bytes, segment_bytes) = data_dir.quota(config.wal_max_bytes, config.wal_segment_bytes, cores)?;
+    let disk = Disk::new(data_dir.wal().clone());
+    config.sync = sync_method::resolve(config.sync, &disk)?;
+    let dir = data_dir.wal().path().to_path_buf();
+    let options = LogOptions { dir, lanes: cores, sync: config.sync.method(), segment_bytes, quota_bytes };
+    let is_volatile = warn_if_unsuitable(&options.dir);
+    let log = without_capabilities(|| log::open_on(disk, &options)).map_err(setup)??;
+    let presence = Presence::new(&log, &[config.data_dir.clone()])?;
+    report(&log);
+    let signal = DrainSignal::new().map_err(setup)?;
+    let mailboxes = Arc::new(Mailboxes::new(cores).map_err(setup)?);
+    let identity = incarnation::begin(&log, data_dir)?;
+    let drained = LocalDrainState::read(data_dir.wal(), identity.log_id().into_bytes());
+    let drain = Arc::new(DrainView::new(signal, drained.clone()));
+    let views = Arc::new(Views {
+        log: Arc::new(LogView::new(&log, drained.as_ref(), (segment_bytes, quota_bytes), is_volatile)),
+        decisions: Arc::new(Decisions::new(Arc::clone(&drain))),
+        drain,
+        health: Arc::new(HealthMonitor::new(Arc::clone(&mailboxes))),
+        mailboxes,
+        pulses: (0..cores).map(|_| Pulse::default()).collect(),
+        is_stopping: Arc::default(),
+        config: Arc::new(config),
+        gate: Arc::new(gate),
+    });
+    views.log.retain_drained(views.config.retain_drained);
+    Ok(Opened { log, quota_bytes, segment_bytes, presence, identity, views })
+}
+
+fn setup(error: impl std::fmt::Display) -> ServeError {
+    ServeError::Setup(error.to_string())
 }
 
 /// What stands durable in the log, in the other lanes and as far as it can be read in the failed one, is drained before the
@@ -271,7 +313,7 @@ fn start_cores(
     views: &Arc<Views>,
     log: &mut Log,
     pg_requests: &PgRequests,
-    sockets: Vec<std::os::fd::OwnedFd>,
+    sockets: Vec<OwnedFd>,
     (cpus, connections_max): (&[usize], u64),
     ends: &Sender<End>,
 ) -> std::io::Result<Cores> {

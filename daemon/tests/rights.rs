@@ -39,14 +39,6 @@ fn capabilities(pid: u32, set: &str) -> u64 {
     u64::from_str_radix(&status(&format!("/proc/{pid}/status"), set), 16).unwrap()
 }
 
-/// What the daemon may keep: `CAP_IPC_LOCK`, if root, and where it may not lift the limit of locked memory, as in many containers.
-fn kept_by(daemon: &Daemon) -> u64 {
-    const IPC_LOCK: u64 = 1 << 14;
-    let limits = fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
-    let locked = limits.lines().find(|line| line.starts_with("Max locked memory")).unwrap();
-    if is_root() && !locked.contains("unlimited") { IPC_LOCK } else { 0 }
-}
-
 /// Checks every thread of a daemon.
 fn assert_no_rights(daemon: &Daemon) {
     let threads = fs::read_dir(format!("/proc/{}/task", daemon.pid())).unwrap();
@@ -56,10 +48,9 @@ fn assert_no_rights(daemon: &Daemon) {
         // Threads for one connection come and go.
         let Ok(text) = fs::read_to_string(&file) else { continue };
         let value = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
-        for (set, most) in [("CapInh:", 0), ("CapPrm:", kept_by(daemon)), ("CapEff:", kept_by(daemon)), ("CapAmb:", 0)]
-        {
+        for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
             let has = u64::from_str_radix(&value(set), 16).unwrap();
-            assert_eq!(has & !most, 0, "{set} of the thread {}: {has:x}", value("Name:"));
+            assert_eq!(has, 0, "{set} of the thread {}: {has:x}", value("Name:"));
         }
         assert_eq!(value("NoNewPrivs:"), "1", "of the thread {}", value("Name:"));
         names.push(value("Name:"));

@@ -95,7 +95,7 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
                         Answered::All => self.exchange.keep(0),
                         Answered::UpToLarge(bytes) => {
                             self.exchange.write().await?;
-                            self.leave = Some(Box::pin(self.exchange.hold_reply(bytes)).await);
+                            self.leave = Some(Box::pin(self.exchange.hold_reply(bytes)).await?);
                         }
                         Answered::UpToWaiting => {
                             self.exchange.write().await?;

@@ -2,7 +2,7 @@
 
 use super::{
     server::Server,
-    watch::{Phase, Watch},
+    watch::{HungUp, Phase, Watch},
 };
 use crate::{
     http::{
@@ -237,33 +237,41 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
     }
 
     /// Waits until a reply of so many bytes may be written to `out`, which is empty.
-    pub(super) async fn hold_reply(&mut self, bytes: usize) -> Grow {
+    ///
+    /// # Errors
+    /// When the client hangs up meanwhile.
+    pub(super) async fn hold_reply(&mut self, bytes: usize) -> io::Result<Grow> {
         let total = self.buffer.capacity() + self.kept_bytes + bytes;
-        match self.held.grow_to(total, Need::Answer).await {
-            Ok(leave) => leave,
-            Err(Overloaded) => unreachable!("an answer waits as long as it takes"),
+        match self.watch.park(self.held.grow_to(total, Need::Answer)).await {
+            Ok(Ok(leave)) => Ok(leave),
+            Ok(Err(Overloaded)) => unreachable!("an answer waits as long as it takes"),
+            Err(HungUp) => Err(io::ErrorKind::ConnectionAborted.into()),
         }
     }
 
     /// Waits until the connection may have so many bytes beside `out`.
     async fn hold(&mut self, bytes: usize) -> Result<Grow, Refusal> {
         let total = bytes + self.out.capacity();
-        let has_to_wait = !self.held.covers(total);
+        if self.held.covers(total) {
+            return Ok(self.held.covered(total));
+        }
         let paused_ms = self.server.now_ms();
-        if has_to_wait {
-            self.watch.go_on(Phase::Busy);
-        }
-        let leave = self.held.grow_to(total, Need::Body).await.map_err(|Overloaded| {
+        // Its own memory, since hardly any conversation waits here.
+        let leave = match Box::pin(self.watch.park(self.held.grow_to(total, Need::Body))).await {
+            Ok(Ok(leave)) => leave,
             // One that is slow is told so. The daemon is ready for others all the same.
-            if self.watch.is_late() {
-                return self.too_slow();
+            Ok(Err(Overloaded)) if self.watch.is_late() => return Err(self.too_slow()),
+            Ok(Err(Overloaded)) => {
+                self.server.memory.refuse_push();
+                let why = "others hold all memory that there is for requests";
+                return Err(Refusal::new(ErrorCode::Overloaded, why).closing());
             }
-            self.server.memory.refuse_push();
-            Refusal::new(ErrorCode::Overloaded, "others hold all memory that there is for requests").closing()
-        })?;
-        if has_to_wait {
-            self.go_on_with_body(paused_ms);
-        }
+            Err(HungUp) => {
+                let why = "the client closed its side of the connection while the request waited for memory";
+                return Err(Refusal::new(ErrorCode::Overloaded, why).closing());
+            }
+        };
+        self.go_on_with_body(paused_ms);
         Ok(leave)
     }
 

@@ -15,6 +15,8 @@ use crate::{
     rt,
     state::pulse::Pulse,
 };
+use forebay_os::rights::keep_only;
+use rustix::thread::CapabilitySet;
 use std::{rc::Rc, sync::Arc, time::Instant};
 
 /// Runs a core on the calling thread until the daemon shuts down.
@@ -39,6 +41,8 @@ pub fn run(start: ServerStart) -> Result<(), CoreFailed> {
         let timeouts = Timeouts::new(config.idle_timeout, config.request_timeout);
         rt::spawn(sweep(Rc::clone(&server), timeouts, pulses, core));
         rt::spawn(listener::accept_all(Rc::clone(&server)));
+        // Its rings are made.
+        keep_only(CapabilitySet::empty())?;
         if starting.send(()).is_err() {
             tracing::debug!("nobody waits for the core to serve");
         }

@@ -31,7 +31,7 @@ pub(crate) enum Phase {
     Body,
     /// The daemon, or its disk, is at work: the time is not the client's.
     Busy,
-    /// It waits for PostgreSQL; the sweep looks whether its client hangs up.
+    /// It waits for PostgreSQL, or for memory; the sweep looks whether its client hangs up.
     Parked,
     /// A reply is being written.
     Writing,

@@ -5,6 +5,8 @@ use super::{
     start::DrainStart,
 };
 use crate::{rt, state::drain_view::DrainView};
+use forebay_os::rights::keep_only;
+use rustix::thread::CapabilitySet;
 use std::{
     io,
     sync::{
@@ -60,7 +62,8 @@ impl DrainThread {
 
 /// Runs the drainers to their end. Tells `set_up` once whether the thread has all that it needs.
 fn run(start: DrainStart, finish_by: FinishBy, set_up: &Sender<io::Result<()>>) {
-    let mut runtime = match rt::runtime(RING_OPERATIONS) {
+    let runtime = rt::runtime(RING_OPERATIONS);
+    let mut runtime = match runtime.and_then(|made| keep_only(CapabilitySet::empty()).map(|()| made)) {
         Ok(runtime) => runtime,
         Err(error) => {
             tell(set_up, Err(error));

@@ -193,6 +193,15 @@ impl Held<'_> {
         counted(total_bytes) <= self.holding.bytes.get()
     }
 
+    /// Leave for so many bytes in all, which [it holds](Self::covers).
+    ///
+    /// # Panics
+    /// If it does not.
+    pub fn covered(&self, total_bytes: usize) -> Grow {
+        assert!(self.covers(total_bytes), "{total_bytes} bytes need leave");
+        Grow { total_bytes: total_bytes.max(CONNECTION_FREE_BYTES) }
+    }
+
     /// The connection has so many bytes in all: fewer than before, or such that are allocated already.
     pub fn note(&mut self, total_bytes: usize) {
         let bytes = counted(total_bytes);
@@ -212,10 +221,10 @@ impl Held<'_> {
     /// # Errors
     /// [`Overloaded`], for a body; it holds the same as before.
     pub async fn grow_to(&mut self, total_bytes: usize, need: Need) -> Result<Grow, Overloaded> {
-        let leave = Ok(Grow { total_bytes: total_bytes.max(CONNECTION_FREE_BYTES) });
         if self.covers(total_bytes) {
-            return leave;
+            return Ok(self.covered(total_bytes));
         }
+        let leave = Ok(Grow { total_bytes: total_bytes.max(CONNECTION_FREE_BYTES) });
         let budget = self.budget;
         let share = budget.share_of(counted(total_bytes), need);
         // More than there is can only be had as far as there is some.

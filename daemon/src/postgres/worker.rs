@@ -19,6 +19,8 @@ use crate::{
         pg_answer::PgAnswer,
     },
 };
+use forebay_os::rights::keep_only;
+use rustix::thread::CapabilitySet;
 use std::{
     future::Future,
     io,
@@ -118,6 +120,7 @@ impl PgRequests {
 /// Runs the thread: it returns only where it cannot begin.
 fn run(inbox: &Arc<Inbox>, options: &ChannelOptions, starting: &Sender<io::Result<()>>) {
     let started = rt::runtime(RING_OPERATIONS).and_then(|mut runtime| {
+        keep_only(CapabilitySet::empty())?;
         runtime.block_on(async {
             let pool = Rc::new(Pool::new(options));
             let requests = Arc::clone(inbox);

@@ -4,11 +4,12 @@
 //! recognised: its own list does not have that name. Each entry says where the lanes ended when the incarnation began. From the
 //! lists of two copies it follows which records both have: those before the first incarnation that only one of them has.
 //!
-//! The file is replaced as a whole, and always written into blocks that the disk has already given, so that a full disk does not
-//! keep the daemon from starting.
+//! The file is replaced as a whole, and always written into blocks that the disk has already given, or that were freed for it, so
+//! that a full disk does not keep the daemon from starting.
 
 use super::{checked_file, mark::LaneMark};
 use forebay_os::dir::Dir;
+use forebay_wal::error::is_no_room;
 use rustix::fs::{OFlags, RenameFlags, renameat_with};
 use serde::{Deserialize, Serialize};
 use std::{fs, io, os::unix::fs::FileExt, path::Path};
@@ -131,7 +132,15 @@ impl Incarnations {
     pub fn write(&self, wal: &Dir) -> io::Result<()> {
         let mut bytes = checked_file::render(self)?.into_bytes();
         bytes.resize(bytes.len().next_multiple_of(FILE_STEP_BYTES), b' ');
-        write_over(wal, SPARE_FILE, &bytes)?;
+        match write_over(wal, SPARE_FILE, &bytes) {
+            // Where the file system copies on write, the spare file's blocks are no room for its new content until they are free.
+            Err(error) if is_no_room(&error) => {
+                wal.remove_if_there(SPARE_FILE)?;
+                rustix::fs::syncfs(wal)?;
+                write_over(wal, SPARE_FILE, &bytes)?;
+            }
+            written => written?,
+        }
         if wal.stat(FILE).is_err() {
             wal.rename(SPARE_FILE, FILE)?;
             // The next write finds its room taken already.
