@@ -156,14 +156,14 @@ async fn make_room<S: Transport>(
         enough if enough >= least => enough,
         capacity => (2 * capacity).min(most).max(least),
     };
-    let held = if capacity <= DOUBLED_BYTES_MAX {
+    let capacity = if capacity <= DOUBLED_BYTES_MAX {
         capacity
     } else if capacity <= ONE_STEP_BYTES {
         ONE_STEP_BYTES
     } else {
-        most
+        most.max(capacity)
     };
-    let leave = exchange.keep_more(incoming.memory_bytes() + held.max(capacity) + other_bytes).await?;
+    let leave = exchange.keep_more(incoming.memory_bytes() + capacity + other_bytes).await?;
     bytes.grow_to(capacity, leave);
     Ok(())
 }

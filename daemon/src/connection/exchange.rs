@@ -98,8 +98,9 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
         Ok(ReadOutcome::More)
     }
 
-    /// An announced length is believed only as far as it came: the buffer doubles. What is to be more than small is held at once,
-    /// though: of those who wait for more, none keeps memory from others that is of no use without it.
+    /// An announced length is believed only as far as it came: the buffer doubles. What is to be more than small is had at once,
+    /// though: of those who wait for more, none keeps memory from others that is of no use without it, and nothing is copied. Pages
+    /// that nothing was written to take no memory.
     async fn make_room_for(&mut self, needed: usize) -> Result<(), Refusal> {
         let (length, missing) = (self.buffer.len(), needed - self.buffer.len());
         let room = missing.min(length.max(CONNECTION_FREE_BYTES)).max(READ_ROOM_BYTES);
@@ -109,8 +110,8 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
         // What is known to be enough is enough.
         let enough = needed.max(length + READ_ROOM_BYTES);
         let capacity = (length + room).max(self.buffer.capacity() * 2).min(enough);
-        let held = if capacity > SMALL_HELD_BYTES { enough } else { capacity };
-        let leave = self.hold(held + self.kept_bytes).await?;
+        let capacity = if capacity > SMALL_HELD_BYTES { enough } else { capacity };
+        let leave = self.hold(capacity + self.kept_bytes).await?;
         self.buffer.grow_to(capacity, leave);
         Ok(())
     }
@@ -272,6 +273,10 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
             }
         };
         self.go_on_with_body(paused_ms);
+        if total > SMALL_HELD_BYTES {
+            // What others gave up for it: the allocator keeps it for a while, and as likely as not takes new memory.
+            rt::give_free_memory_back();
+        }
         Ok(leave)
     }
 
