@@ -44,7 +44,7 @@ pub enum Completion {
     ShortWrite(Group),
     /// The group is durable.
     Durable,
-    /// There was no room for the group. The lane has [given its segment up](GroupCommit::give_up_segment).
+    /// There was no room for the group. The lane has given its segment up.
     NoRoom(WriteError),
 }
 
@@ -92,7 +92,7 @@ pub struct LaneStart {
 /// - The open group collects records at `tail`.
 ///
 /// Each ordinal is the one behind the last record before the position of that name; `next_ordinal` is behind the open group.
-/// Nothing of it goes back, but what is not durable when the lane [gives a segment up](GroupCommit::give_up_segment).
+/// Nothing of it goes back, but what is not durable when the lane gives a segment up.
 /// `assert_order` checks the invariant after each change. The test
 /// `durable_stays_behind_in_flight_behind_closed_behind_appended_whatever_happens` holds it for random operations.
 pub struct GroupCommit {
