@@ -44,7 +44,8 @@ pub(crate) enum Answer {
 /// possible name of a role.
 pub(crate) fn ping(layout: &Layout, user: &str) -> Result<Answer, ClusterError> {
     let config = config(layout, user, MAINTENANCE_DATABASE, PING_TIMEOUT);
-    match run(layout, async || Connection::connect(&config, SearchPath::System).await.map(drop))? {
+    // No statement follows whose names could be found somewhere else.
+    match run(layout, async || Connection::connect(&config, SearchPath::Inherited).await.map(drop))? {
         Ok(()) => Ok(Answer::Ready),
         Err(error) if error.sqlstate() == Some(SqlState::CANNOT_CONNECT_NOW) => Ok(Answer::Starting),
         // A server that asks for a password accepts connections.

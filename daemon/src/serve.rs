@@ -1,8 +1,10 @@
 //! The daemon from start to end.
 
+mod cores;
 mod error;
 mod incarnation;
 mod private_postgres;
+mod system;
 
 pub use error::ServeError;
 pub use private_postgres::keep as keep_private_postgres;
@@ -11,22 +13,15 @@ use crate::{
     access::Gate,
     banner,
     config::{Config, PostgresTarget, ProbeDuplicates, sync_method},
-    connection::{self, ServerStart, listener::bind_all},
     control::{Commands, ControlServer},
     datadir::DataDir,
     drain::{Decisions, DrainSettings, DrainStart, DrainThread},
     file_system::warn_if_unsuitable,
     ignore::ignore,
-    limits::{CONNECTIONS_PER_CORE_MAX, PG_REQUEST_DEADLINE, PG_REQUEST_STATEMENT_TIMEOUT},
+    limits::{PG_REQUEST_DEADLINE, PG_REQUEST_STATEMENT_TIMEOUT},
     panics::{PanicWatch, panic_if_planted},
     postgres::{channel::ChannelOptions, connect::TargetSource, schema::owner::SchemaSettings, worker::PgRequests},
-    preflight::check_io_uring,
-    process::{
-        allowed_cpus, make_room_for_descriptors, raise_descriptor_limit, raise_locked_memory_limit,
-        survive_file_size_limit,
-    },
     state::{
-        connection_count::ConnectionCount,
         database_health::HealthMonitor,
         drain_signal::DrainSignal,
         drain_view::DrainView,
@@ -34,22 +29,19 @@ use crate::{
         log_identity::LogIdentity,
         log_view::{LogFailure, LogView},
         mailbox::{Letter, Mailboxes},
-        memory_shortage::MemoryShortage,
         pulse::Pulse,
     },
     watchdog,
 };
-use forebay_cluster::{Helper, find_binaries};
-use forebay_os::rights::{keep_only, with_only, without_capabilities};
+use cores::{start_cores, when_all_serve};
+use forebay_os::rights::{keep_only, without_capabilities};
 use forebay_wal::{
     log::{self, Log, LogOptions},
     presence::Presence,
     storage::Disk,
 };
-use rustix::{fs::Mode, thread::CapabilitySet};
+use rustix::thread::CapabilitySet;
 use std::{
-    net::SocketAddr,
-    os::fd::OwnedFd,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, OnceLock,
@@ -59,6 +51,7 @@ use std::{
     thread::JoinHandle,
     time::Duration,
 };
+use system::{Taken, take};
 
 /// Time for the last answers to leave when the log has failed.
 const FAILURE_GRACE: Duration = Duration::from_millis(300);
@@ -164,46 +157,6 @@ fn run_to_end(
     outcome
 }
 
-/// What the daemon takes of the system while it has all its capabilities.
-struct Taken {
-    gate: Gate,
-    /// The processors that it may use.
-    cpus: Vec<usize>,
-    connections_max: u64,
-    data_dir: DataDir,
-    /// One for each core.
-    sockets: Vec<OwnedFd>,
-    address: SocketAddr,
-    helper: Option<Helper>,
-}
-
-/// Takes it, and gives all capabilities up but the one that rings need. As root the daemon still may use what belongs to root.
-fn take(config: &Config) -> Result<Taken, ServeError> {
-    // Other accounts may use only what is given to them by name.
-    rustix::process::umask(Mode::RWXG | Mode::RWXO);
-    raise_locked_memory_limit();
-    // With the capabilities that there are when rings are made.
-    with_only(CapabilitySet::IPC_LOCK, || check_io_uring().map_err(setup)).map_err(setup)??;
-    let connections_max = raise_descriptor_limit();
-    survive_file_size_limit().map_err(setup)?;
-    let gate = without_capabilities(|| Gate::open(config).map_err(setup)).map_err(setup)??;
-    let cpus = allowed_cpus();
-    let cores = config.cores.unwrap_or(cpus.len().clamp(1, usize::from(u16::MAX)) as u16);
-    make_room_for_descriptors(connections_max.min(u64::from(cores) * u64::from(CONNECTIONS_PER_CORE_MAX)));
-    // Before the address is bound: a socket that shares it would take another daemon's connections.
-    let is_embedded = matches!(config.postgres, PostgresTarget::Embedded);
-    let data_dir = DataDir::open(&config.data_dir, is_embedded)?;
-    if is_embedded {
-        find_binaries().map_err(setup)?;
-    }
-    let (sockets, address) = bind_all(config.listen, usize::from(cores))?;
-    let helper = is_embedded.then(|| private_postgres::start_helper(config, &data_dir)).transpose().map_err(setup)?;
-    // Memory of rings counts against the limit of locked memory, of all processes of the account together, unless they were made
-    // with this.
-    keep_only(CapabilitySet::IPC_LOCK).map_err(setup)?;
-    Ok(Taken { gate, cpus, connections_max, data_dir, sockets, address, helper })
-}
-
 /// The open log, and the views of it.
 struct Opened {
     log: Log,
@@ -301,71 +254,6 @@ fn report(log: &Log) {
     }
     let records: u64 = log.all_lanes.iter().map(|lane| lane.records).sum();
     tracing::info!(records, lanes = log.all_lanes.len(), "the log is recovered");
-}
-
-/// The cores' threads, and a word from each that serves.
-struct Cores {
-    threads: Vec<JoinHandle<()>>,
-    started: Receiver<()>,
-}
-
-fn start_cores(
-    views: &Arc<Views>,
-    log: &mut Log,
-    pg_requests: &PgRequests,
-    sockets: Vec<OwnedFd>,
-    (cpus, connections_max): (&[usize], u64),
-    ends: &Sender<End>,
-) -> std::io::Result<Cores> {
-    let pinned = sockets.len() <= cpus.len();
-    let share = connections_max / sockets.len().max(1) as u64;
-    let connections_max = share.clamp(1, CONNECTIONS_PER_CORE_MAX.into()) as u32;
-    let mut threads = Vec::new();
-    let (starting, started) = channel();
-    let connections = Arc::new(ConnectionCount::default());
-    let memory = Arc::new(MemoryShortage::default());
-    for (index, (lane, socket)) in log.lanes.drain(..).zip(sockets).enumerate() {
-        let cpu = pinned.then(|| cpus[index]);
-        let pg_requests = pg_requests.clone();
-        let (views, connections, memory) = (Arc::clone(views), Arc::clone(&connections), Arc::clone(&memory));
-        let (ends, failing, starting) = (ends.clone(), ends.clone(), starting.clone());
-        threads.push(std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
-            let start = ServerStart {
-                config: Arc::clone(&views.config),
-                gate: Arc::clone(&views.gate),
-                log: Arc::clone(&views.log),
-                drain: Arc::clone(&views.drain),
-                health: Arc::clone(&views.health),
-                mailboxes: Arc::clone(&views.mailboxes),
-                pulses: Arc::clone(&views.pulses),
-                pg_requests,
-                connections,
-                memory,
-                lane,
-                socket,
-                cpu,
-                connections_max,
-                on_failure: Box::new(move |failed| tell(&failing, End::Failed(failed.into()))),
-                starting,
-            };
-            if let Err(failed) = connection::run(start) {
-                tell(&ends, End::Failed(failed.into()));
-            }
-        })?);
-    }
-    Ok(Cores { threads, started })
-}
-
-/// Waits until all cores serve, so that nobody is told of the address before they have what they need of the system.
-fn when_all_serve(cores: Cores, end: &Receiver<End>) -> Result<Vec<JoinHandle<()>>, ServeError> {
-    let serving = cores.started.iter().count();
-    // One that does not says why.
-    if serving < cores.threads.len()
-        && let Ok(End::Failed(error)) = end.recv()
-    {
-        return Err(error);
-    }
-    Ok(cores.threads)
 }
 
 /// Where PostgreSQL is, once that is known.

@@ -239,6 +239,7 @@ fn recover_and_check(script: &mut Script, before: &[Before]) -> BTreeMap<FileId,
 /// The log continues, is drained and released. Damaged segments are set aside and never deleted.
 fn go_on(script: &mut Script, told: &BTreeMap<FileId, PathBuf>) {
     script.options.quota_bytes = u64::MAX;
+    script.disk.set_room(None);
     script.disk.set_capacity(1000 * SEGMENT, ENOSPC);
     script.kill();
     script.open();

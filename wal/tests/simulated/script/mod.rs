@@ -326,7 +326,7 @@ impl Script {
         let records = loop {
             match self.append(lane, sizes) {
                 Ok(records) => break records,
-                Err(AppendRefusal::Busy) => {
+                Err(AppendRefusal::Busy) if !self.has_given_up(lane) => {
                     self.write(lane).unwrap();
                     self.keep().unwrap();
                 }
