@@ -1,7 +1,7 @@
 # Every target works as root, as in a container, and as an ordinary user with sudo.
 .POSIX:
 .NOTPARALLEL:
-.PHONY: help run test test-copies lint fmt lint-source clippy doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain bench-channel bench-instructions bench-waiting bench-slow-clients fuzz soak-log mutate-log deps deps-test oha clean
+.PHONY: help run test test-copies lint fmt lint-source clippy fuzz-check doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain bench-channel bench-instructions bench-waiting bench-slow-clients fuzz soak-log mutate-log deps deps-test oha clean
 
 # Arguments for the daemon: make run ARGS='--listen 127.0.0.1:7000'
 ARGS =
@@ -42,7 +42,7 @@ test: deps-test
 test-copies: deps-test
 	FOREBAY_COPY_TRIALS=50 cargo test -p forebay --locked --test copies live:: -- --nocapture
 
-lint: fmt lint-source clippy doc deny-quick
+lint: fmt lint-source clippy fuzz-check doc deny-quick
 
 fmt:
 	cargo fmt --all --check
@@ -55,6 +55,11 @@ lint-source: deps
 
 clippy: deps
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+# The fuzz targets are a workspace of their own, which no other target compiles.
+fuzz-check:
+	@scripts/install-deps.sh c++
+	cargo check --manifest-path fuzz/Cargo.toml --target-dir target/fuzz --locked
 
 doc: deps
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps --locked

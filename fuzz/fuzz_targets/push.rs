@@ -72,10 +72,10 @@ fuzz_target!(|input: Input<'_>| {
     match (found.route.is_push(), found.route.body) {
         (true, BodyKind::Json) => items(&content),
         (true, BodyKind::PayloadOrLines) => {
-            let (queue, partition) = (found.value("queue"), found.get("partition").map(Cow::as_ref));
+            let (queue, partition) = (found.param("queue").expect("the pattern has it"), found.param("partition"));
             match &input.target {
-                Target::Path(sent) | Target::Lines(sent) => assert_eq!((queue.as_ref(), partition), (*sent, None)),
-                Target::PathAndPartition(sent, other) => assert_eq!((queue.as_ref(), partition), (*sent, Some(*other))),
+                Target::Path(sent) | Target::Lines(sent) => assert_eq!((queue, partition), (*sent, None)),
+                Target::PathAndPartition(sent, other) => assert_eq!((queue, partition), (*sent, Some(*other))),
                 Target::Items | Target::Raw(_) => {}
             }
             by_path(&head, queue, partition, &content);

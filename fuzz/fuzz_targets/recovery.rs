@@ -163,6 +163,9 @@ impl Storage for Memory {
     fn write_small(&self, _path: &Path, _content: &[u8]) -> io::Result<()> {
         read_only()
     }
+    fn create_sparse(&self, _path: &Path, _length: u64) -> io::Result<()> {
+        read_only()
+    }
     fn read_small(&self, _path: &Path) -> io::Result<Vec<u8>> {
         read_only()
     }

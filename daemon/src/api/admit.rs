@@ -39,7 +39,7 @@ pub(super) fn admit(
     if !route.is_push() {
         return Ok(grant);
     }
-    if let Some(queue) = found.queue() {
+    if let Some(queue) = found.param("queue") {
         check_queue(&grant, queue)?;
     }
     if let Some(code) = endpoints.log.refusal() {

@@ -169,10 +169,10 @@ impl<'a> RouteMatch<'a> {
         self.route.method == Method::Options
     }
 
-    /// The queue that the path names.
+    /// The value of a name in the pattern; `None` if the pattern does not have it.
     #[must_use]
-    pub fn queue(&self) -> Option<&str> {
-        self.params.get("queue").map(Cow::as_ref)
+    pub fn param(&self, name: &str) -> Option<&str> {
+        self.params.get(name).map(Cow::as_ref)
     }
 
     /// Whether its body is lines that are pushed one by one, as they come.
@@ -296,7 +296,7 @@ mod tests {
             assert_eq!((found.route.pattern.text(), found.route.access), (pattern, access), "{path}");
         }
         let found = find(Method::Post, "/push/a%2Fb/p").unwrap();
-        assert_eq!((found.queue(), found.params.get("partition").unwrap().as_ref()), (Some("a/b"), "p"));
+        assert_eq!((found.param("queue"), found.param("partition")), (Some("a/b"), Some("p")));
     }
 
     #[test]
@@ -335,11 +335,11 @@ mod tests {
     fn in_a_table_with_greedy_names_the_longer_pattern_stands_first_and_each_path_finds_its_own() {
         let find = |method, path| find_in(GREEDY, method, path).map_err(|refusal| refusal.status);
         let found = find(Method::Get, "/pop/queue/a/b/partition/c").unwrap();
-        assert_eq!((found.queue(), found.params.get("partition").unwrap().as_ref()), (Some("a/b"), "c"));
+        assert_eq!((found.param("queue"), found.param("partition")), (Some("a/b"), Some("c")));
         let found = find(Method::Head, "/pop/queue/a/partition").unwrap();
-        assert_eq!((found.queue(), found.params.get("partition")), (Some("a/partition"), None));
+        assert_eq!((found.param("queue"), found.param("partition")), (Some("a/partition"), None));
         assert_eq!(
-            find(Method::Delete, "/pop/queue/a/b/c/d/e/f/g/h/i/j").unwrap().queue(),
+            find(Method::Delete, "/pop/queue/a/b/c/d/e/f/g/h/i/j").unwrap().param("queue"),
             Some("a/b/c/d/e/f/g/h/i/j")
         );
         assert_eq!(find(Method::Delete, "/pop/queue/a/partition/b").map(drop), Err(405));
