@@ -44,7 +44,7 @@ make_scratch
 port=$(free_port)
 token=$("$FOREBAY" token new --tokens-file "$scratch/tokens.toml" --scopes push,admin)
 "$FOREBAY" serve --listen "127.0.0.1:$port" --data-dir "$scratch/data" --cores "$CORES" --tokens-file "$scratch/tokens.toml" \
-  --wal-max-bytes 4GiB --postgres postgres://nobody@127.0.0.1:1/nowhere >"$scratch/log" 2>&1 &
+  --wal-max-bytes 16GiB --postgres postgres://nobody@127.0.0.1:1/nowhere >"$scratch/log" 2>&1 &
 pid=$!
 deadline=$((SECONDS + START_SECONDS))
 until curl -fsm 5 "http://127.0.0.1:$port/health" >/dev/null 2>&1; do
