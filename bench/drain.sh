@@ -14,7 +14,7 @@
 # TMPDIR     directory of logs and clusters (logs: the disk with the build; clusters: /tmp). A directory in memory, such as one in
 #            /dev/shm that all accounts may write to, shows what plain pushes cost without the disk
 #
-# Scenarios: small wide kib few-duplicates half-duplicates no-ids plain. The scenario `plain` also reports the CPU time of each
+# Scenarios: small wide kib few-duplicates half-duplicates no-ids refused plain. The scenario `plain` also reports the CPU time of each
 # thread and process, and the duration of PostgreSQL's syncs.
 #
 # The benchmark needs 8 GiB on the disk with the build. It uses loopback and a unix socket only, and is bounded in time.

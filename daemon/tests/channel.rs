@@ -124,9 +124,9 @@ async fn other_session(cluster: &TestCluster) -> Connection {
 #[test]
 fn a_unit_is_one_transaction_and_each_of_its_statements_sees_what_was_committed_before_it() {
     with_channel(async |channel, cluster| {
-        // A database's own defaults do not reach the channel.
+        // Neither a database's default nor the role's own setting reaches the channel.
         cluster.psql("ALTER DATABASE forebay SET default_transaction_isolation TO serializable").unwrap();
-        cluster.psql("ALTER DATABASE forebay SET default_transaction_read_only TO on").unwrap();
+        cluster.psql("ALTER ROLE CURRENT_USER SET default_transaction_read_only TO on").unwrap();
         let mut other = other_session(cluster).await;
         other.simple("BEGIN READ WRITE; INSERT INTO public.t VALUES (1, 'locked')").await.unwrap();
         other.simple("COMMIT; BEGIN READ WRITE; UPDATE public.t SET who = 'held' WHERE n = 1").await.unwrap();

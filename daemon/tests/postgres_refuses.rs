@@ -239,6 +239,49 @@ fn case_56_a_lock_that_somebody_holds_is_waited_for_and_nothing_goes_to_dead_let
 }
 
 #[test]
+fn case_56_while_server_or_database_are_read_only_by_default_delivery_waits_and_a_role_s_setting_does_not_count() {
+    const END_SESSIONS: &str = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                                WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'";
+    let stage = Stage::start(&[]);
+    let psql = |sql: &str| stage.cluster.psql(sql).unwrap();
+    let rows = || stage.rows("SELECT count(*) FROM forebay.messages");
+    let load = Load::start(&SPEC, stage.daemon.address);
+    load.wait_for(100);
+    // So that nothing is written to a server behind the dump that is taken of it.
+    for (on, off, then) in [
+        (
+            "ALTER SYSTEM SET default_transaction_read_only = on",
+            "ALTER SYSTEM RESET default_transaction_read_only",
+            "SELECT pg_reload_conf()",
+        ),
+        (
+            "ALTER DATABASE forebay SET default_transaction_read_only = on",
+            "BEGIN READ WRITE; ALTER DATABASE forebay RESET default_transaction_read_only; COMMIT",
+            END_SESSIONS,
+        ),
+    ] {
+        psql(on);
+        psql(then);
+        wait_until("it is told", || database(&stage.daemon) == "disconnected");
+        let before = rows();
+        load.wait_for(100);
+        assert_eq!(rows(), before, "{on}");
+        assert!(stage.daemon.log().contains("25006"), "{on}");
+        psql(off);
+        psql(then);
+        wait_until("the drain goes on by itself", || database(&stage.daemon) == "connected");
+        load.wait_for(100);
+    }
+    psql("ALTER ROLE CURRENT_USER SET default_transaction_read_only = on");
+    psql(END_SESSIONS);
+    load.wait_for(100);
+    let sent = load.stop();
+    stage.daemon.wait_until_drained();
+    assert!(load::check(&stage.cluster, &sent) >= 500);
+    assert_eq!(stage.daemon.figure("failed"), 0);
+}
+
+#[test]
 fn case_59_every_other_message_a_duplicate_within_batches_and_across_daemons() {
     let cluster = TestCluster::start_without_fsync().unwrap();
     cluster.psql("ALTER DATABASE forebay SET default_transaction_isolation = 'repeatable read'").unwrap();

@@ -4,6 +4,7 @@
 //!   backlog   a log of messages that were pushed while PostgreSQL was down
 //!   drain     the daemon with a copy of that log: rows/s, CPU and memory
 //!   bare      a client that COPYs the rows that the daemon stored, batch by batch
+//!   refused   rows that PostgreSQL does not take, beside as many that it takes
 //!   plain     pushes that wait for their commit; split   where the CPU time goes meanwhile
 //! ```
 //!
@@ -15,6 +16,7 @@ mod backlog;
 mod bare;
 mod drain;
 mod plain;
+mod refused;
 mod scenario;
 mod split;
 
@@ -55,11 +57,18 @@ fn main() {
     let wanted = |name: &str| settings.only.as_ref().is_none_or(|only| only.iter().any(|wanted| wanted == name));
     let scenarios: Vec<&Scenario> = SCENARIOS.iter().filter(|scenario| wanted(scenario.name)).collect();
     let names = SCENARIOS.map(|scenario| scenario.name);
-    assert!(!scenarios.is_empty() || wanted(plain::NAME), "no such scenario; there are {names:?} and {}", plain::NAME);
+    let others = [plain::NAME, refused::NAME];
+    assert!(
+        !scenarios.is_empty() || others.into_iter().any(wanted),
+        "no such scenario; there are {names:?} and {others:?}"
+    );
     let report: Vec<String> = scenarios.iter().map(|scenario| scenario.run(&settings)).collect();
     if !report.is_empty() {
         println!("{}", scenario::HEAD);
         report.iter().for_each(|line| println!("{line}"));
+    }
+    if wanted(refused::NAME) {
+        println!("\n{}", refused::run(&settings));
     }
     if wanted(plain::NAME) {
         println!("\n{}", plain::run(&settings));

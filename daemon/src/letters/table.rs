@@ -1,7 +1,8 @@
 //! PostgreSQL's table of dead letters as the drain uses it, on its own connection and in its own transactions.
 
 use super::{DeadLetter, Payload};
-use forebay_pgwire::{Connection, Error, Param};
+use crate::limits::COPY_CHUNK_BYTES;
+use forebay_pgwire::{BinaryCopy, Connection, Error, Param};
 use uuid::Uuid;
 
 /// Counts the letters in `schema`, which is quoted.
@@ -11,6 +12,65 @@ use uuid::Uuid;
 pub async fn count(conn: &mut Connection, schema: &str) -> Result<u64, Error> {
     let rows = conn.query_once(&format!("SELECT count(*) FROM {schema}.dead_letters"), &[]).await?;
     Ok(rows.first().map_or(Ok(0), |row| row.get_i64(0))? as u64)
+}
+
+/// Copies letters of the log `log_id` into the table, all or none, and returns how many PostgreSQL says that it took. It costs
+/// half of what [`add`] does. A table that has row security takes no COPY, and rewrite rules are passed over.
+///
+/// # Errors
+/// As [`count`].
+pub async fn copy(conn: &mut Connection, schema: &str, log_id: [u8; 16], letters: &[DeadLetter]) -> Result<u64, Error> {
+    let sql = format!(
+        "COPY {schema}.dead_letters (queue, partition, message_id, transaction_id, trace_id, namespace, task, payload_text, \
+         payload_bytes, record_kind, sqlstate, error, source, created_at, log_id, number, producer_sub) \
+         FROM STDIN WITH (FORMAT binary)"
+    );
+    let mut copy = conn.copy_in(&sql).await?;
+    let mut rows = BinaryCopy::start();
+    for letter in letters {
+        encode(letter, log_id, &mut rows);
+        if rows.bytes().len() >= COPY_CHUNK_BYTES {
+            copy.write(rows.bytes()).await?;
+            rows.clear();
+        }
+    }
+    rows.finish()?;
+    copy.write(rows.bytes()).await?;
+    copy.finish().await
+}
+
+fn encode(letter: &DeadLetter, log_id: [u8; 16], rows: &mut BinaryCopy) {
+    fn field<T>(rows: &mut BinaryCopy, value: Option<T>, write: impl FnOnce(&mut BinaryCopy, T)) {
+        match value {
+            Some(value) => write(rows, value),
+            None => rows.null(),
+        }
+    }
+    let text = |rows: &mut BinaryCopy, text| field(rows, text, |rows, text: &str| rows.text(text));
+    let uuid = |rows: &mut BinaryCopy, id| field(rows, id, |rows, id: Uuid| rows.uuid(id.as_bytes()));
+    // Text where the bytes are text, and the bytes beside it where they are not.
+    let bytes = match &letter.payload {
+        Payload::Text(_) => None,
+        Payload::Hex(_) => letter.payload.bytes(),
+    };
+    rows.row(17);
+    rows.text(&letter.queue);
+    rows.text(&letter.partition);
+    uuid(rows, letter.message_id);
+    text(rows, letter.transaction_id.as_deref());
+    uuid(rows, letter.trace_id);
+    text(rows, Some(letter.namespace.as_str()).filter(|name| !name.is_empty()));
+    text(rows, Some(letter.task.as_str()).filter(|name| !name.is_empty()));
+    rows.text(&letter.payload.shown());
+    field(rows, bytes, |rows, bytes| rows.bytea(&bytes));
+    field(rows, letter.record_kind, |rows, kind| rows.i32(kind.into()));
+    rows.text(&letter.sqlstate);
+    rows.text(&letter.error);
+    rows.text("drain");
+    rows.timestamptz_us(letter.accepted_us);
+    rows.uuid(&log_id);
+    field(rows, letter.number, |rows, number| rows.i64(number as i64));
+    text(rows, letter.producer_sub.as_deref());
 }
 
 /// Adds letters of the log `log_id` with one statement, all or none, and returns how many PostgreSQL says that it added.

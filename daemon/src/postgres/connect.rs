@@ -59,7 +59,7 @@ pub async fn connect(
 }
 
 /// Settings that bound the life of a session whose daemon was lost, and plans that do not depend on statistics.
-fn settings(statement_timeout: Duration) -> [(String, String); 10] {
+fn settings(statement_timeout: Duration) -> [(String, String); 9] {
     let ms = |timeout: Duration| format!("{}ms", timeout.as_millis());
     [
         ("lock_timeout", ms(LOCK_TIMEOUT_MAX.min(statement_timeout))),
@@ -72,10 +72,15 @@ fn settings(statement_timeout: Duration) -> [(String, String); 10] {
         ("plan_cache_mode", "force_generic_plan".to_owned()),
         // Of the transactions that have no BEGIN to say so: the units of a channel.
         ("default_transaction_isolation", "read committed".to_owned()),
-        ("default_transaction_read_only", "off".to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
 }
+
+/// A server or database whose transactions are read-only by default is kept from writes on purpose, for example while it is dumped,
+/// and takes none of ours. A role whose setting that is has it for the sessions of people.
+const WRITES_IN_SPITE_OF_ROLE: &str = "SELECT set_config('default_transaction_read_only', 'off', false) \
+     FROM pg_db_role_setting WHERE setrole = (SELECT oid FROM pg_roles WHERE rolname = current_user) \
+     AND EXISTS (SELECT FROM unnest(setconfig) s WHERE s LIKE 'default\\_transaction\\_read\\_only=%')";
 
 /// Sets what depends on the server, and asks whom the schema belongs to, in one round trip.
 async fn settle(conn: &mut Connection, schema: &SchemaSettings) -> Result<(), ConnectError> {
@@ -86,6 +91,7 @@ async fn settle(conn: &mut Connection, schema: &SchemaSettings) -> Result<(), Co
     let durable =
         "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') = 'off'";
     flight.once(durable, &[])?;
+    flight.once(WRITES_IN_SPITE_OF_ROLE, &[])?;
     flight.sync();
     let (question, params) = schema.question();
     flight.once(question, &params)?;

@@ -173,7 +173,7 @@ pub async fn decide(
         Place::Database => point_of_rows(log, &state)?,
     };
     if to != Place::Database {
-        conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
+        conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
         replace(conn, &schema, (log, &log.owner()), &state, &point, round).await?;
         conn.simple("COMMIT").await?;
     }

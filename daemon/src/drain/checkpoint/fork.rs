@@ -51,7 +51,7 @@ pub async fn fork(
 ) -> Result<Decided, DecisionError> {
     schema::ensure(conn, schema_name, migrate).await?;
     let schema = quoted(schema_name);
-    conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
+    conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
     let relatives = lock_relatives(conn, &schema, log.incarnations.origin).await?;
     let state = DatabaseState::read(conn, schema_name, log.log_id()).await?;
     match log.judge(&state) {

@@ -158,25 +158,39 @@ impl DeadLetterKeeper {
 
     /// Adds letters to the table. Returns the letters that it refuses, and why.
     async fn add(&self, conn: &mut Connection, letters: Vec<DeadLetter>) -> Result<Vec<(DeadLetter, String)>, Error> {
-        let Some(refusal) = self.try_add(conn, &letters).await? else { return Ok(Vec::new()) };
+        if letters.len() > 1 && self.try_add(conn, &letters, true).await?.is_none() {
+            return Ok(Vec::new());
+        }
+        let Some(refusal) = self.try_add(conn, &letters, false).await? else { return Ok(Vec::new()) };
         if letters.len() == 1 || refusal.is_for_all {
             return Ok(letters.into_iter().map(|letter| (letter, refusal.reason.clone())).collect());
         }
         let mut refused = Vec::new();
         for letter in letters {
-            if let Some(refusal) = self.try_add(conn, std::slice::from_ref(&letter)).await? {
+            if let Some(refusal) = self.try_add(conn, std::slice::from_ref(&letter), false).await? {
                 refused.push((letter, refusal.reason));
             }
         }
         Ok(refused)
     }
 
-    /// Adds letters to the table, all or none. Returns PostgreSQL's refusal, which leaves the transaction as it was.
-    async fn try_add(&self, conn: &mut Connection, letters: &[DeadLetter]) -> Result<Option<Refusal>, Error> {
+    /// Adds letters to the table, all or none, by COPY or by INSERT. Returns PostgreSQL's refusal, which leaves the transaction
+    /// as it was.
+    async fn try_add(
+        &self,
+        conn: &mut Connection,
+        letters: &[DeadLetter],
+        is_copied: bool,
+    ) -> Result<Option<Refusal>, Error> {
         /// Raises the errors of deferred checks here. At COMMIT they would pass for the refusal of a row.
         const CHECK: &str = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED";
         conn.simple("SAVEPOINT letters").await?;
-        let added = match table::add(conn, &self.schema, self.log_id.into_bytes(), letters).await {
+        let log_id = self.log_id.into_bytes();
+        let added = match is_copied {
+            true => table::copy(conn, &self.schema, log_id, letters).await,
+            false => table::add(conn, &self.schema, log_id, letters).await,
+        };
+        let added = match added {
             Ok(added) => conn.simple(CHECK).await.map(|_| added),
             refused => refused,
         };

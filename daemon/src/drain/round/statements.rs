@@ -45,7 +45,7 @@ impl Statements {
             )
         };
         Ok(Self {
-            begin: conn.prepare("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE", &[]).await?,
+            begin: conn.prepare("BEGIN ISOLATION LEVEL READ COMMITTED", &[]).await?,
             lock_partitions: conn.prepare(&lock_partitions, &[oid::INT8_ARRAY]).await?,
             read_partitions: conn.prepare(&read_partitions, &[oid::INT8_ARRAY]).await?,
             probe: conn.prepare(&probe, &[oid::INT8_ARRAY, oid::UUID_ARRAY, oid::INT4_ARRAY]).await?,

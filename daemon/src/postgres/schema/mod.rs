@@ -117,7 +117,7 @@ pub async fn ensure(conn: &mut Connection, schema: &str, migrate: bool) -> Resul
 
 async fn apply(conn: &mut Connection, schema: &str) -> Result<(), SchemaError> {
     let name = quoted(schema);
-    conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE").await?;
+    conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
     // Only where it is missing: making one, even IF NOT EXISTS, takes a right that is needed once. Two daemons at once: it
     // fails for the later one, which then tries again as for any conflict. IF NOT EXISTS would take the schema of a stranger
     // who was faster.
