@@ -139,8 +139,12 @@ fn an_interrupted_initdb_is_repeated() {
     };
     wait_for("initdb to have begun", || unfinished().is_some_and(|dir| dir.join("PG_VERSION").exists()));
     let left_behind = unfinished().unwrap();
-    for pid in descendants(owner.id()) {
-        signal(pid.cast_signed(), Signal::KILL);
+    // It must start no further process that works on the directory, so it is stopped before its children are counted.
+    signal(owner.id().cast_signed(), Signal::STOP);
+    for _ in 0..3 {
+        for pid in descendants(owner.id()) {
+            signal(pid.cast_signed(), Signal::KILL);
+        }
     }
     owner.kill().unwrap();
     owner.wait().unwrap();

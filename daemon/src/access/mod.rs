@@ -151,9 +151,11 @@ impl Access {
         let before = self.state();
         match State::load(&self.config, Some(&before)) {
             Ok(state) => {
-                state.log("tokens and keys were read again");
-                *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(state);
+                let state = Arc::new(state);
+                *self.state.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&state);
                 self.generation.fetch_add(1, Ordering::Release);
+                // It is told once it counts.
+                state.log("tokens and keys were read again");
             }
             Err(error) => {
                 tracing::error!(code = "access_not_reloaded", %error, "tokens and keys stay as they were");
