@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs the dependencies that cargo does not: PostgreSQL's server binaries, a C compiler, curl, ip and python3. If all are
 # there, it does nothing and is fast. The argument `c++` adds a C++ compiler, which fuzzing needs. The argument `tests` adds
-# the clients that the tests push with, and Chromium if it can be installed.
+# the clients that the tests push with, and Chromium and mkfs.btrfs if they can be installed.
 set -eu
 
 # The same as in cluster/src/limits.rs.
@@ -98,17 +98,23 @@ install_as_root() {
     fi
 }
 
-# The browser of one test, which says so if it does not run. Not every distribution has a package of it.
-install_chromium() {
-    has chromium && return
+# What only a few tests need, which say so if they do not run: a browser, and a file system that copies on write. Not every
+# distribution has packages of them.
+install_optional() {
+    optional=
+    has chromium || optional=chromium
+    has mkfs.btrfs || [ -x /usr/sbin/mkfs.btrfs ] || optional="$optional btrfs-progs"
+    [ -n "$optional" ] || return 0
     has apt-get && { [ "$(id -u)" -eq 0 ] || has sudo; } || return 0
-    say "installing chromium"
-    install_as_root chromium || say "chromium cannot be installed; its test will say that it did not run"
+    for package in $optional; do
+        say "installing $package"
+        install_as_root "$package" || say "$package cannot be installed; its tests will say that they did not run"
+    done
 }
 
 missing=$(missing_packages "${1:-}")
 if [ -z "$missing" ]; then
-    [ "${1:-}" != tests ] || install_chromium
+    [ "${1:-}" != tests ] || install_optional
     exit 0
 fi
 
@@ -133,4 +139,4 @@ if [ -n "$missing" ]; then
     say "PostgreSQL $MIN_MAJOR to $MAX_MAJOR is needed"
     exit 1
 fi
-[ "${1:-}" != tests ] || install_chromium
+[ "${1:-}" != tests ] || install_optional
