@@ -135,6 +135,30 @@ fn a_directory_full_of_links_is_refused() {
 }
 
 #[test]
+fn a_hard_link_in_place_of_a_file_of_the_log_is_refused_and_so_is_a_file_in_place_of_a_directory() {
+    for name in ["wal/incarnations", "wal/lane-00/00000000000000000001.seg", "wal/drained", "lock"] {
+        let places = Places::new();
+        let path = places.data.join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::hard_link(places.outside.join("file"), &path).unwrap();
+        assert!(places.refusal(name).contains("hard link"), "{name}");
+    }
+    for name in ["wal", "wal/lane-00", "wal/set-aside", "wal/dead-letters"] {
+        let places = Places::new();
+        fs::create_dir_all(places.data.join(name).parent().unwrap()).unwrap();
+        fs::write(places.data.join(name), "").unwrap();
+        assert!(places.refusal(name).contains("not a directory"), "{name}");
+        assert!(!places.data.join("lock").exists(), "nothing is made");
+    }
+    for name in ["wal/log-id", "wal/incarnations", "wal/drained"] {
+        let places = Places::new();
+        fs::create_dir_all(places.data.join(name)).unwrap();
+        assert!(places.refusal(name).contains("not a regular file"), "{name}");
+        assert!(!places.data.join("lock").exists(), "nothing is made");
+    }
+}
+
+#[test]
 fn a_fifo_or_a_device_in_place_of_a_file_is_refused_and_nobody_waits_for_it() {
     for name in ["lock", "wal/log-id", "wal/drained", "postgres/start.lock", "postgres/server.log"] {
         let places = Places::new();

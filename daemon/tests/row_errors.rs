@@ -77,6 +77,44 @@ fn case_56_a_row_that_raises_what_a_server_in_trouble_says_is_set_aside_and_all_
     assert!(!complaints.iter().any(|line| line.contains("is held up")), "{}", complaints.join("\n"));
 }
 
+/// A trigger meets a constraint of its own that is called as one of ours, or names one: it is the row's fault all the same.
+#[test]
+fn case_56_a_row_that_violates_a_constraint_of_the_user_s_is_set_aside_whatever_that_is_called() {
+    let stage = Stage::start(&[]);
+    push(&stage, "/push/a?wait=postgres", &json!(0));
+    let trigger = |body: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION public.archive() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN \
+             IF NEW.payload = '\"bad\"' THEN {body}; END IF; RETURN NEW; END$$"
+        )
+    };
+    let makes = "CREATE SCHEMA archive; CREATE TABLE archive.messages (id int PRIMARY KEY); \
+                 CREATE TABLE archive.others (id int CONSTRAINT messages_transaction UNIQUE); \
+                 INSERT INTO archive.messages VALUES (1); INSERT INTO archive.others VALUES (1)";
+    stage.cluster.psql(makes).unwrap();
+    let bodies = [
+        "INSERT INTO archive.messages VALUES (1)",
+        "INSERT INTO archive.others VALUES (1)",
+        "RAISE unique_violation USING CONSTRAINT = 'messages_transaction', TABLE = 'messages', SCHEMA = 'forebay'",
+        "RAISE unique_violation USING CONSTRAINT = 'messages_pkey', TABLE = 'messages', SCHEMA = 'forebay'",
+    ];
+    for (body, n) in bodies.into_iter().zip(1_u64..) {
+        stage.cluster.psql(&trigger(body)).unwrap();
+        if n == 1 {
+            let set = "CREATE TRIGGER archive BEFORE INSERT ON forebay.messages FOR EACH ROW EXECUTE FUNCTION public.archive()";
+            stage.cluster.psql(set).unwrap();
+        }
+        push(&stage, "/push/a", &json!("bad"));
+        push(&stage, "/push/a", &json!(n));
+        push(&stage, "/push/other", &json!(n));
+        wait_until("it is a dead letter", || stage.daemon.figure("failed") == n);
+        stage.daemon.wait_until_drained();
+    }
+    assert_eq!(payloads(&stage, "a"), ["0", "1", "2", "3", "4"]);
+    assert_eq!(payloads(&stage, "other"), ["1", "2", "3", "4"]);
+    assert!(letters(&stage).iter().all(|letter| letter == &["23505", "\"bad\""]));
+}
+
 #[test]
 fn case_56_a_row_that_waits_alone_is_set_aside_once_a_neighbour_commits_and_not_before() {
     let stage = Stage::start(&[]);

@@ -221,6 +221,31 @@ fn bodies_of_every_coding_with_and_without_line_ends_stay_within_the_budget() {
     }
 }
 
+/// What their answers are made of is held while they are written, and there is not room for two of them as a whole.
+#[test]
+fn pushes_with_long_answers_are_all_answered_at_once_and_read_whole() {
+    const ITEMS: usize = 100_000;
+    let dir = data_dir();
+    let daemon = Daemon::start(dir.path(), NOWHERE, &["--cores", "1"]);
+    let items = r#"{"queue":"q","payload":1},"#.repeat(ITEMS - 1);
+    let body = format!(r#"{{"bufferMs":10,"items":[{items}{{"queue":"q","payload":1}}]}}"#);
+    thread::scope(|scope| {
+        for _ in 0..6 {
+            scope.spawn(|| {
+                let response = daemon.connect().post("/api/v1/push", body.as_bytes()).unwrap();
+                assert_eq!(response.status, 201);
+                assert_eq!(response.json()["messages"].as_array().unwrap().len(), ITEMS);
+            });
+        }
+    });
+    // The connection is good for more behind such an answer.
+    let mut client = daemon.connect();
+    for _ in 0..2 {
+        assert_eq!(client.post("/api/v1/push", body.as_bytes()).unwrap().status, 201);
+    }
+    assert_eq!(daemon.figure("pushedMessages"), 8 * ITEMS as u64);
+}
+
 #[test]
 fn readers_that_take_no_answers_are_cut_when_others_need_their_memory() {
     const DEAF: usize = 24;

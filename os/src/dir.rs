@@ -31,6 +31,9 @@ pub enum Unsafe {
     /// It is a fifo, a device, a socket or a directory.
     #[error("it is not a regular file")]
     NotAFile,
+    /// It is something else.
+    #[error("it is not a directory")]
+    NotADirectory,
     /// The file has another name as well, which may be in another directory.
     #[error("it is a hard link: the file has another name")]
     HardLink,

@@ -14,6 +14,7 @@ mod admit;
 mod dead_letters;
 mod letter_lines;
 mod letter_requests;
+mod parts;
 mod pattern;
 mod push;
 mod pushed;
@@ -26,6 +27,7 @@ mod stream;
 mod writer;
 
 pub use admit::storage_failed_meanwhile;
+pub use parts::ReplyParts;
 pub use pattern::Pattern;
 pub use push::Lines;
 pub use reply::Reply;
@@ -183,6 +185,12 @@ impl Api {
     ) -> bool {
         let is_small = reply.written_bytes() <= REPLY_SMALL_BYTES;
         (is_small || leave.is_some()) && reply.write(&self.endpoints.writer, options, out)
+    }
+
+    /// Appends the head of a large reply to `out`; its body follows in parts.
+    #[must_use]
+    pub fn start_parts(&self, reply: Reply<'static>, options: ResponseOptions, out: &mut Vec<u8>) -> ReplyParts {
+        ReplyParts::start(reply, &self.endpoints.writer, options, out)
     }
 
     /// Appends what stands before the body of a streamed reply to `out`.

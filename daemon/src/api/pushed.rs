@@ -203,25 +203,45 @@ impl<'a> Pushed<'a> {
         writer.bodies.give_back(body);
     }
 
+    /// Appends the head of the reply, whose body has `length` bytes and follows.
+    pub(super) fn write_head(&self, writer: &ReplyWriter, length: usize, options: ResponseOptions, out: &mut Vec<u8>) {
+        writer.head(201, JSON, writer.durability_line(self.is_committed()), length, options, out);
+    }
+
     fn write_body(&self, database_is_healthy: bool, out: &mut Vec<u8>) {
+        let all = self.write_part(0, database_is_healthy, usize::MAX, out);
+        assert_eq!(all, None, "all of it is one part");
+    }
+
+    /// Appends the body from the item `from` on: `most` bytes, and what is left of the last item. Returns the item that follows;
+    /// `None`: that was the end.
+    pub(super) fn write_part(
+        &self,
+        from: usize,
+        database_is_healthy: bool,
+        most: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<usize> {
         let healthy: &[u8] = if database_is_healthy { b"true" } else { b"false" };
+        let start = out.len();
         match self.form {
-            Form::Array => {
-                out.push(b'[');
-                let mut deliveries = self.deliveries().chain(std::iter::repeat(None));
-                for (index, item) in self.items.iter().enumerate() {
-                    item.write(index, deliveries.next().flatten().as_ref(), true, out);
+            Form::Array | Form::Object => {
+                let is_array = self.form == Form::Array;
+                if from == 0 && is_array {
+                    out.push(b'[');
+                } else if from == 0 {
+                    out.extend_from_slice(br#"{"pushed":true,"qos0":true,"dbHealthy":"#);
+                    out.extend_from_slice(healthy);
+                    out.extend_from_slice(br#","messages":["#);
                 }
-                out.push(b']');
-            }
-            Form::Object => {
-                out.extend_from_slice(br#"{"pushed":true,"qos0":true,"dbHealthy":"#);
-                out.extend_from_slice(healthy);
-                out.extend_from_slice(br#","messages":["#);
-                for (index, item) in self.items.iter().enumerate() {
-                    item.write(index, None, false, out);
+                let mut deliveries = self.deliveries_from(if is_array { from } else { usize::MAX });
+                for (index, item) in self.items.iter().enumerate().skip(from) {
+                    item.write(index, deliveries.next().flatten().as_ref(), is_array, out);
+                    if out.len() - start >= most && index + 1 < self.items.len() {
+                        return Some(index + 1);
+                    }
                 }
-                out.extend_from_slice(b"]}");
+                out.extend_from_slice(if is_array { b"]" } else { b"]}" });
             }
             Form::Minimal => {
                 out.extend_from_slice(br#"{"pushed":true,"count":"#);
@@ -239,6 +259,16 @@ impl<'a> Pushed<'a> {
             }
         }
         out.push(b'\n');
+        None
+    }
+
+    /// What became of the messages from this one on.
+    fn deliveries_from(&self, mut first: usize) -> impl Iterator<Item = Option<Delivery>> {
+        self.commits.iter().flat_map(move |commit| {
+            let skipped = first.min(commit.count());
+            first -= skipped;
+            (skipped..commit.count()).map(|index| commit.delivery(index))
+        })
     }
 
     fn deliveries(&self) -> impl Iterator<Item = Option<Delivery>> {

@@ -157,4 +157,46 @@ impl<'a> Reply<'a> {
         }
         true
     }
+
+    /// Whether it can be written in parts: its body is a list, or bytes.
+    #[must_use]
+    pub fn has_parts(&self) -> bool {
+        match self {
+            Self::Whole(_) => true,
+            Self::Pushed(pushed) => pushed.ended_by.is_none(),
+            Self::Refused(_) | Self::Postgres(_) | Self::Stream(_) => false,
+        }
+    }
+
+    /// Appends what stands before a body of `length` bytes, which follows in parts.
+    pub(super) fn write_head(&self, writer: &ReplyWriter, length: usize, options: ResponseOptions, out: &mut Vec<u8>) {
+        match self {
+            Self::Whole(whole) => {
+                let ReplyHead { status, content_type, lines } = &whole.head;
+                writer.head(*status, content_type, lines, length, options, out);
+            }
+            Self::Pushed(pushed) => pushed.write_head(writer, length, options, out),
+            Self::Refused(_) | Self::Postgres(_) | Self::Stream(_) => unreachable!("it has parts"),
+        }
+    }
+
+    /// Appends the part of the body from the place `from` on, of `most` bytes and what is left of an item. Returns where the next
+    /// one begins.
+    pub(super) fn write_part(
+        &self,
+        from: usize,
+        database_is_healthy: bool,
+        most: usize,
+        out: &mut Vec<u8>,
+    ) -> Option<usize> {
+        match self {
+            Self::Whole(whole) => {
+                let end = whole.body.len().min(from.saturating_add(most));
+                out.extend_from_slice(&whole.body[from..end]);
+                (end < whole.body.len()).then_some(end)
+            }
+            Self::Pushed(pushed) => pushed.write_part(from, database_is_healthy, most, out),
+            Self::Refused(_) | Self::Postgres(_) | Self::Stream(_) => unreachable!("it has parts"),
+        }
+    }
 }

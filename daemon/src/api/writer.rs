@@ -77,6 +77,20 @@ impl ReplyWriter {
         self.finish_head(response, status, lines, options);
     }
 
+    /// Appends what stands before a body of `length` bytes that follows.
+    pub(super) fn head(
+        &self,
+        status: u16,
+        content_type: &'static str,
+        lines: &[u8],
+        length: usize,
+        options: ResponseOptions,
+        out: &mut Vec<u8>,
+    ) {
+        let response = Response::start_sized(out, status, content_type, length);
+        self.finish_head(response, status, lines, options);
+    }
+
     /// Appends what stands before a body that follows in pieces.
     pub(super) fn stream_head(
         &self,

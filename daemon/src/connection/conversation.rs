@@ -95,7 +95,10 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
                         Answered::All => self.exchange.keep(0),
                         Answered::UpToLarge(bytes) => {
                             self.exchange.write().await?;
-                            self.leave = Some(Box::pin(self.exchange.hold_reply(bytes)).await?);
+                            self.leave = self.exchange.try_hold_reply(bytes);
+                            if self.leave.is_none() {
+                                Box::pin(self.send_in_parts()).await?;
+                            }
                         }
                         Answered::UpToWaiting => {
                             self.exchange.write().await?;
@@ -335,8 +338,23 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
 
     /// Whether what is to be written has to leave before this reply is, or the reply is large and there is no leave for it.
     fn has_to_leave_first(&self, reply: &Reply<'_>) -> bool {
-        self.exchange.out.len() >= REPLY_SMALL_BYTES
-            || reply.written_bytes() > REPLY_SMALL_BYTES && self.leave.is_none()
+        self.exchange.out.len() >= REPLY_SMALL_BYTES || is_large(reply) && self.leave.is_none()
+    }
+
+    /// Sends the next reply part by part.
+    async fn send_in_parts(&mut self) -> io::Result<()> {
+        let Some((reply, options)) = self.replies.pop() else { return Ok(()) };
+        let options = self.requests.current(options);
+        let closes = reply.closes(options);
+        let mut parts = self.server.api.start_parts(reply, options, &mut self.exchange.out);
+        self.exchange.keep(self.reply_bytes() + parts.memory_bytes());
+        while parts.write(&mut self.exchange.out) {
+            self.exchange.write().await?;
+        }
+        if closes {
+            self.close_after_this();
+        }
+        Ok(())
     }
 
     async fn send_stream(&mut self, stream: Box<StreamReply>, options: ResponseOptions) -> io::Result<()> {
@@ -376,6 +394,11 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
         self.exchange.request_ended();
         self.requests.linger()
     }
+}
+
+/// Whether a reply needs leave to be written as a whole.
+fn is_large(reply: &Reply<'_>) -> bool {
+    reply.written_bytes() > REPLY_SMALL_BYTES && reply.has_parts()
 }
 
 /// The replies in reverse order, borrowing nothing, in no more memory than they need.

@@ -14,7 +14,7 @@ use crate::{
         BODY_READ_BYTES, BUFFERED_IDLE_PER_CORE_MAX, CONNECTION_FREE_BYTES, READ_BUFFER_BYTES, READ_BUFFER_KEPT_BYTES,
         READ_ROOM_BYTES, REPLY_SMALL_BYTES, SMALL_HELD_BYTES,
     },
-    memory::{Buffer, Grow, Held, Need, Overloaded},
+    memory::{Buffer, Grow, Held, Overloaded},
     rt,
     rt::Transport,
 };
@@ -237,17 +237,10 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
         Ok(leave)
     }
 
-    /// Waits until a reply of so many bytes may be written to `out`, which is empty.
-    ///
-    /// # Errors
-    /// When the client hangs up meanwhile.
-    pub(super) async fn hold_reply(&mut self, bytes: usize) -> io::Result<Grow> {
-        let total = self.buffer.capacity() + self.kept_bytes + bytes;
-        match self.watch.park(self.held.grow_to(total, Need::Answer)).await {
-            Ok(Ok(leave)) => Ok(leave),
-            Ok(Err(Overloaded)) => unreachable!("an answer waits as long as it takes"),
-            Err(HungUp) => Err(io::ErrorKind::ConnectionAborted.into()),
-        }
+    /// Leave to write a reply of so many bytes to `out`, which is empty, if there is memory for it. Nobody waits for that: what the
+    /// reply is made of is held meanwhile, and all who wait could hold what the others wait for.
+    pub(super) fn try_hold_reply(&mut self, bytes: usize) -> Option<Grow> {
+        self.held.try_grow_to(self.buffer.capacity() + self.kept_bytes + bytes)
     }
 
     /// Waits until the connection may have so many bytes beside `out`.
@@ -258,7 +251,7 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
         }
         let paused_ms = self.server.now_ms();
         // Its own memory, since hardly any conversation waits here.
-        let leave = match Box::pin(self.watch.park(self.held.grow_to(total, Need::Body))).await {
+        let leave = match Box::pin(self.watch.park(self.held.grow_to(total))).await {
             Ok(Ok(leave)) => leave,
             // One that is slow is told so. The daemon is ready for others all the same.
             Ok(Err(Overloaded)) if self.watch.is_late() => return Err(self.too_slow()),

@@ -15,7 +15,17 @@ const OTHERS_WRITE: u32 = 0o022;
 const STICKY: u32 = 0o1000;
 
 /// Names in the data directory that the daemon uses. Other files there are not its affair.
-const OWN_NAMES: [&str; 4] = [LOCK_FILE, "control.sock", WAL_DIR, POSTGRES_DIR];
+const OWN_NAMES: [&str; 4] = [LOCK_FILE, CONTROL_SOCKET, WAL_DIR, POSTGRES_DIR];
+
+const CONTROL_SOCKET: &str = "control.sock";
+
+/// What the log has directories for; each lane's name begins with [`LANE`].
+const LOG_DIRS: [&str; 3] = ["free", "set-aside", "dead-letters"];
+
+const LANE: &str = "lane-";
+
+/// What the log keeps in files.
+const LOG_FILES: [&str; 5] = ["log-id", "drained", "incarnations", "incarnations.spare", "sync-method"];
 
 /// Names in the private PostgreSQL's directory that belong to its account, and so does all below them. A name that begins with
 /// the second one is a directory that `initdb` has not finished.
@@ -64,16 +74,29 @@ pub(super) fn check_below(dir: &Dir) -> Result<(), DataDirError> {
     for name in OWN_NAMES {
         let Some(is_dir) = check(dir, name)? else { continue };
         match name {
-            WAL_DIR if is_dir => check_tree(&below(dir, name)?)?,
-            POSTGRES_DIR if is_dir => check_postgres(&below(dir, name)?)?,
-            WAL_DIR | POSTGRES_DIR => return Err(DataDirError::io("open", dir.path().join(name))(not_a_directory())),
-            _ if is_dir => {
-                return Err(DataDirError::Unsafe { path: dir.path().join(name), reason: Unsafe::NotAFile });
-            }
+            WAL_DIR | POSTGRES_DIR if !is_dir => return Err(refused(dir, name, Unsafe::NotADirectory)),
+            WAL_DIR => check_log(&below(dir, name)?)?,
+            POSTGRES_DIR => check_postgres(&below(dir, name)?)?,
+            _ if is_dir => return Err(refused(dir, name, Unsafe::NotAFile)),
             _ => {}
         }
     }
     Ok(())
+}
+
+/// Looks at the log's directory: what the log has directories for, and what it keeps in files.
+fn check_log(dir: &Dir) -> Result<(), DataDirError> {
+    for name in dir.names().map_err(DataDirError::io("list", dir.path()))? {
+        let text = name.to_string_lossy();
+        let Some(is_dir) = check(dir, &name)? else { continue };
+        if !is_dir && (LOG_DIRS.contains(&&*text) || text.starts_with(LANE)) {
+            return Err(refused(dir, &name, Unsafe::NotADirectory));
+        }
+        if is_dir && LOG_FILES.contains(&&*text) {
+            return Err(refused(dir, &name, Unsafe::NotAFile));
+        }
+    }
+    check_tree(dir)
 }
 
 fn check_tree(dir: &Dir) -> Result<(), DataDirError> {
@@ -113,15 +136,18 @@ fn below(dir: &Dir, name: impl AsRef<Path>) -> Result<Dir, DataDirError> {
 /// Looks at one name. Returns whether it is a directory; `None` if there is nothing.
 fn check(dir: &Dir, name: impl AsRef<Path>) -> Result<Option<bool>, DataDirError> {
     let path = || dir.path().join(name.as_ref());
-    let Stat { st_mode, st_uid, .. } = match dir.stat(&name) {
+    let Stat { st_mode, st_uid, st_nlink, .. } = match dir.stat(&name) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         stat => stat.map_err(DataDirError::io("look at", path()))?,
     };
     let is_dir = match FileType::from_raw_mode(st_mode) {
-        FileType::Symlink => return Err(DataDirError::Unsafe { path: path(), reason: Unsafe::Link }),
+        FileType::Symlink => return Err(refused(dir, name, Unsafe::Link)),
         FileType::Directory => true,
-        FileType::RegularFile | FileType::Socket => false,
-        _ => return Err(DataDirError::Unsafe { path: path(), reason: Unsafe::NotAFile }),
+        // What is written to it would be written elsewhere as well.
+        FileType::RegularFile if st_nlink > 1 => return Err(refused(dir, name, Unsafe::HardLink)),
+        FileType::RegularFile => false,
+        FileType::Socket if name.as_ref() == Path::new(CONTROL_SOCKET) => false,
+        _ => return Err(refused(dir, name, Unsafe::NotAFile)),
     };
     if !is_trusted(st_uid) {
         let user = rustix::process::geteuid().as_raw();
@@ -146,6 +172,6 @@ fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == rustix::process::geteuid().as_raw()
 }
 
-fn not_a_directory() -> io::Error {
-    io::ErrorKind::NotADirectory.into()
+fn refused(dir: &Dir, name: impl AsRef<Path>, reason: Unsafe) -> DataDirError {
+    DataDirError::Unsafe { path: dir.path().join(name.as_ref()), reason }
 }

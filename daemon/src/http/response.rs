@@ -32,18 +32,25 @@ impl<'o, 'b> Response<'o, 'b> {
     pub fn start(out: &'o mut Vec<u8>, status: u16, content_type: &'static str, body: &'b [u8]) -> Self {
         let body = (!matches!(status, 204 | 304)).then_some(body);
         out.reserve(HEAD_BYTES_LIKELY + body.map_or(0, <[u8]>::len));
+        let Some(body) = body else {
+            push_status_line(out, status);
+            return Self { out, body: None };
+        };
+        Self { body: Some(body), ..Self::start_sized(out, status, content_type, body.len()) }
+    }
+
+    /// Appends the start of a response whose body has `length` bytes and follows.
+    pub fn start_sized(out: &'o mut Vec<u8>, status: u16, content_type: &'static str, length: usize) -> Self {
         push_status_line(out, status);
-        let mut response = Self { out, body };
-        if let Some(body) = body {
-            if !content_type.is_empty() {
-                response.lines(b"Content-Type: ");
-                response.lines(content_type.as_bytes());
-                response.lines(b"\r\n");
-            }
-            response.lines(b"Content-Length: ");
-            push_number(response.out, body.len() as u64);
+        let mut response = Self { out, body: None };
+        if !content_type.is_empty() {
+            response.lines(b"Content-Type: ");
+            response.lines(content_type.as_bytes());
             response.lines(b"\r\n");
         }
+        response.lines(b"Content-Length: ");
+        push_number(response.out, length as u64);
+        response.lines(b"\r\n");
         response
     }
 

@@ -35,15 +35,6 @@ pub struct Budget {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Overloaded;
 
-/// What the memory is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Need {
-    /// The body of a request. It can be refused.
-    Body,
-    /// The answer to a request whose effect is there already. It waits as long as it takes.
-    Answer,
-}
-
 /// Leave to have more memory.
 #[must_use]
 #[derive(Debug)]
@@ -148,11 +139,10 @@ impl Budget {
         }
     }
 
-    /// Answers are no business of those who push small bodies: they compete with large ones.
-    fn share_of(&self, bytes: usize, need: Need) -> Share {
+    fn share_of(&self, bytes: usize) -> Share {
         if bytes <= SMALL_HELD_BYTES {
             Share::Small
-        } else if need == Need::Body && bytes <= MEDIUM_HELD_BYTES.min(self.max_bytes / MEDIUM_SHARE) {
+        } else if bytes <= MEDIUM_HELD_BYTES.min(self.max_bytes / MEDIUM_SHARE) {
             Share::Medium
         } else {
             Share::Large
@@ -216,29 +206,36 @@ impl Held<'_> {
         }
     }
 
-    /// Waits until the connection may have so many bytes in all.
+    /// Leave to have so many bytes in all for an answer, if there is room now. Answers are no business of those who push small
+    /// bodies: they compete with large ones.
+    pub fn try_grow_to(&mut self, total_bytes: usize) -> Option<Grow> {
+        let has_room = self.try_grow(counted(total_bytes), Share::Large, None) == Attempt::Done;
+        has_room.then(|| self.covered(total_bytes))
+    }
+
+    /// Waits until the connection may have so many bytes in all, for a body.
     ///
     /// # Errors
-    /// [`Overloaded`], for a body; it holds the same as before.
-    pub async fn grow_to(&mut self, total_bytes: usize, need: Need) -> Result<Grow, Overloaded> {
+    /// [`Overloaded`]; it holds the same as before.
+    pub async fn grow_to(&mut self, total_bytes: usize) -> Result<Grow, Overloaded> {
         if self.covers(total_bytes) {
             return Ok(self.covered(total_bytes));
         }
         let leave = Ok(Grow { total_bytes: total_bytes.max(CONNECTION_FREE_BYTES) });
         let budget = self.budget;
-        let share = budget.share_of(counted(total_bytes), need);
+        let share = budget.share_of(counted(total_bytes));
         // More than there is can only be had as far as there is some.
         let bytes = counted(total_bytes).min(budget.ceiling(share));
-        if self.try_grow_to(bytes, share, None) == Attempt::Done {
+        if self.try_grow(bytes, share, None) == Attempt::Done {
             return leave;
         }
         let since_ms = budget.now_ms.get();
-        let place = Place::take(budget, self.holding, need);
+        let place = Place::take(budget, self.holding);
         poll_fn(|cx| {
-            if need == Need::Body && self.holding.is_refused.get() {
+            if self.holding.is_refused.get() {
                 return Poll::Ready(Err(Overloaded));
             }
-            let is_held_back = match self.try_grow_to(bytes, share, Some(place.ticket)) {
+            let is_held_back = match self.try_grow(bytes, share, Some(place.ticket)) {
                 Attempt::Done => {
                     budget.granted_ms[share as usize].set(budget.now_ms.get());
                     return Poll::Ready(Ok(()));
@@ -246,7 +243,7 @@ impl Held<'_> {
                 Attempt::HeldBack => true,
                 Attempt::NoRoom => false,
             };
-            if need == Need::Body && budget.now_ms.get() >= since_ms + budget.wait_max_ms {
+            if budget.now_ms.get() >= since_ms + budget.wait_max_ms {
                 return Poll::Ready(Err(Overloaded));
             }
             let owner = self.holding.owner.get();
@@ -259,7 +256,7 @@ impl Held<'_> {
         leave
     }
 
-    fn try_grow_to(&mut self, bytes: usize, share: Share, ticket: Option<u64>) -> Attempt {
+    fn try_grow(&mut self, bytes: usize, share: Share, ticket: Option<u64>) -> Attempt {
         let before = self.holding.bytes.get();
         if bytes <= before {
             return Attempt::Done;
@@ -354,8 +351,8 @@ struct Place<'b> {
 }
 
 impl<'b> Place<'b> {
-    fn take(budget: &'b Budget, holding: &'b Holding, need: Need) -> Self {
-        holding.waits_for_body.set(need == Need::Body);
+    fn take(budget: &'b Budget, holding: &'b Holding) -> Self {
+        holding.waits_for_body.set(true);
         Self { budget, holding, ticket: budget.waiters.borrow_mut().ticket() }
     }
 }

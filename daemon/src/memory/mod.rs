@@ -16,5 +16,5 @@ mod budget;
 mod buffer;
 mod waiting;
 
-pub use budget::{Budget, Grow, Held, Holding, Need, Overloaded, Shortage};
+pub use budget::{Budget, Grow, Held, Holding, Overloaded, Shortage};
 pub use buffer::Buffer;

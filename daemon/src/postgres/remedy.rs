@@ -110,7 +110,7 @@ pub fn remedy(error: &Error) -> Remedy {
             _ => Remedy::BackOff,
         };
     };
-    if db.sqlstate == SqlState::UNIQUE_VIOLATION && db.constraint.as_deref() == Some(UNIQUE_TRANSACTION) {
+    if db.sqlstate == SqlState::UNIQUE_VIOLATION && is_own_constraint(db, UNIQUE_TRANSACTION) {
         return Remedy::Probe;
     }
     let find = |code: &str| TABLE.iter().find(|(of, _)| *of == code).map(|(_, remedy)| *remedy);
@@ -121,8 +121,15 @@ pub fn remedy(error: &Error) -> Remedy {
 /// tell: a trigger raises whatever it likes.
 #[must_use]
 pub fn may_be_about_a_row(error: &Error) -> bool {
-    let is_about_rows = |db: &DbError| db.constraint.as_deref() != Some(PRIMARY_KEY);
+    let is_about_rows = |db: &DbError| !is_own_constraint(db, PRIMARY_KEY);
     error.db_error().is_some_and(is_about_rows) && !error.ends_connection() && remedy(error) != Remedy::Probe
+}
+
+/// Whether a statement itself violated this constraint of ours. A trigger can meet one of the same name in another table, or raise
+/// what it likes; but then its function comes first in the context.
+fn is_own_constraint(db: &DbError, name: &str) -> bool {
+    let is_direct = db.context.as_deref().is_none_or(|context| context.starts_with("COPY messages,"));
+    is_direct && db.constraint.as_deref() == Some(name)
 }
 
 /// Certificates are mended by a person, and so is a server that has no TLS, or none that we have; the rest is the way's.

@@ -126,5 +126,8 @@ async fn create(
 fn is_id_taken(error: &Error) -> bool {
     let is_primary_key = |name: &str| matches!(name, "queues_pkey" | "partitions_pkey");
     error.sqlstate() == Some(SqlState::UNIQUE_VIOLATION)
-        && error.db_error().and_then(|db| db.constraint.as_deref()).is_some_and(is_primary_key)
+        && error.db_error().filter(|db| db.context.is_none()).is_some_and(|db| {
+            // With a context it is that of a trigger's function.
+            db.constraint.as_deref().is_some_and(is_primary_key)
+        })
 }
