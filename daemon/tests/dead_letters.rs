@@ -103,6 +103,27 @@ fn case_58_a_row_that_a_deferred_constraint_refuses_at_commit_is_found_by_halvin
 }
 
 #[test]
+fn a_letter_that_meets_again_and_again_what_a_server_in_trouble_says_goes_to_a_file_and_holds_nobody_up() {
+    let stage = Stage::start(&[]);
+    stage.cluster.psql(RULE).unwrap();
+    let refuse = "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS \
+                  $$BEGIN RAISE EXCEPTION 'no' USING ERRCODE = NEW.transaction_id; END$$; \
+                  CREATE TRIGGER refuse BEFORE INSERT ON forebay.dead_letters FOR EACH ROW EXECUTE FUNCTION public.refuse()";
+    push(&stage.daemon, &[good(0)]);
+    stage.cluster.psql(refuse).unwrap();
+    for (code, n) in ["XX000", "55000", "40001", "57014"].into_iter().zip(1_u64..) {
+        let mut item = bad(100 + n);
+        item["transactionId"] = json!(code);
+        let body = json!({"items": [item, good(n)], "qos0": true});
+        assert_eq!(stage.daemon.connect().push(&body).unwrap().status, 201);
+        wait_until("it is kept in a file", || stage.daemon.figure("failed") == n);
+        stage.daemon.wait_until_drained();
+    }
+    assert_eq!(numbers(&stage), ["0", "1", "2", "3", "4"]);
+    assert_eq!(lines(&stage.daemon).len(), 4);
+}
+
+#[test]
 fn what_the_table_of_dead_letters_refuses_too_is_kept_in_a_file_and_counted() {
     let stage = Stage::start(&[]);
     stage.cluster.psql(RULE).unwrap();

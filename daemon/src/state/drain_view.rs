@@ -5,7 +5,7 @@ use std::{
     collections::HashSet,
     sync::{
         Mutex, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
 };
 
@@ -34,6 +34,8 @@ pub struct DrainView {
     pub counters: Counters,
     /// Messages in dead letters that wait for a person.
     pub dead_letters: AtomicU64,
+    /// Attempts in a row to keep dead letters that met what may be PostgreSQL's own trouble. They go on when the session is new.
+    pub letter_failures: AtomicU32,
     /// When the oldest message not yet in PostgreSQL was accepted, in microseconds since 1970; 0: not known.
     pub oldest_pending_us: AtomicU64,
     /// Bytes a second that the drain takes out of the log, over the last rounds; 0: not known.
@@ -54,6 +56,7 @@ impl DrainView {
             delivery: DeliveryState::default(),
             counters: Counters::default(),
             dead_letters: AtomicU64::new(0),
+            letter_failures: AtomicU32::new(0),
             oldest_pending_us: AtomicU64::new(0),
             bytes_per_s: AtomicU64::new(0),
             has_checkpoint: AtomicBool::new(false),

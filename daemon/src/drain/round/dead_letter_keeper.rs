@@ -8,6 +8,7 @@ use crate::{
         files::{FileName, LetterFiles},
         table,
     },
+    limits::LONE_FAILURES,
     postgres::remedy::{Remedy, remedy},
     state::{drain_view::DrainView, log_view::LogView},
 };
@@ -105,6 +106,7 @@ impl DeadLetterKeeper {
         let (letters, name) = self.letters_of(batch);
         let Some(name) = name else { return Ok(()) };
         let refused = self.add(conn, letters).await?;
+        self.drain.letter_failures.store(0, Ordering::Relaxed);
         let Some((_, error)) = refused.first() else { return Ok(()) };
         if !std::mem::replace(&mut self.is_refusal_logged, true) {
             tracing::error!(
@@ -202,6 +204,13 @@ impl DeadLetterKeeper {
             },
             Err(error) if is_refusal(&error) => {
                 Refusal { reason: error.to_string(), is_for_all: remedy(&error) == Remedy::Pause }
+            }
+            // As with rows: the code does not tell, and what repeats is no passing trouble.
+            Err(error) if error.db_error().is_some() && !error.ends_connection() => {
+                if self.drain.letter_failures.fetch_add(1, Ordering::Relaxed) + 1 < LONE_FAILURES {
+                    return Err(error);
+                }
+                Refusal { reason: error.to_string(), is_for_all: false }
             }
             Err(error) => return Err(error),
         };
