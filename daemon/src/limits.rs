@@ -292,6 +292,9 @@ pub const SIFT_PATIENCE: Duration = Duration::from_secs(2);
 /// Lost sessions in a row, each with rows under way, after which single rows are suspected.
 pub const SUSPICIOUS_LOSSES: u32 = 2;
 
+/// Lost sessions in a row up to which the search for such rows goes on without a longer and longer wait: some ten for each of them.
+pub const SEARCH_LOSSES_MAX: u32 = 200;
+
 /// Messages refused in a row, with none accepted, after which the schema is looked at again, and after which a rule is taken to
 /// refuse all of them.
 pub const REFUSED_IN_A_ROW: u64 = 1000;

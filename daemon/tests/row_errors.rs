@@ -167,13 +167,22 @@ fn case_56_a_row_that_ends_its_session_is_set_aside_and_its_neighbours_are_deliv
                 RETURN NEW; END$$; \
                 CREATE TRIGGER kill BEFORE INSERT ON forebay.messages FOR EACH ROW EXECUTE FUNCTION kill()";
     stage.cluster.psql(rule).unwrap();
-    let lines: String = (1..500).map(|n| if n == 300 { "\"kill\"\n".to_owned() } else { format!("{n}\n") }).collect();
-    let mut client = stage.daemon.connect();
-    assert_eq!(client.post_ndjson("/push/a", lines.as_bytes()).unwrap().status, 201);
-    stage.daemon.wait_until_drained();
-    let expected: Vec<String> = (0..500).filter(|n| *n != 300).map(|n| n.to_string()).collect();
+    let deliver = |killing: &[u64], letters_before: usize, first: u64| {
+        let line = |n: u64| if killing.contains(&n) { "\"kill\"\n".to_owned() } else { format!("{n}\n") };
+        let lines: String = (first..first + 500).map(line).collect();
+        let start = Instant::now();
+        assert_eq!(stage.daemon.connect().post_ndjson("/push/a", lines.as_bytes()).unwrap().status, 201);
+        stage.daemon.wait_until_drained();
+        assert!(start.elapsed() < LETTER_PATIENCE, "{killing:?}: {:?}", start.elapsed());
+        assert_eq!(letters(&stage).len(), letters_before + killing.len());
+    };
+    deliver(&[300], 0, 1);
+    // Each session that is lost says more of which rows it is.
+    deliver(&[550, 700, 701, 800, 999], 1, 501);
+    let expected: Vec<String> =
+        (0..1001).filter(|n| ![300, 550, 700, 701, 800, 999].contains(n)).map(|n: u64| n.to_string()).collect();
     assert_eq!(payloads(&stage, "a"), expected);
-    assert_eq!(letters(&stage), [["57P01", "\"kill\""]]);
+    assert!(letters(&stage).iter().all(|letter| letter == &["57P01", "\"kill\""]));
 }
 
 /// Pushes so many lines, and returns how long it took until PostgreSQL had them.

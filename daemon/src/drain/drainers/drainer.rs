@@ -357,7 +357,11 @@ impl Drainer {
         if is_undefined || error.ends_connection() || open(&mut self.session).is_lost() {
             self.end_session();
             let response = self.retry.respond(error, self.pipeline.first_mut(), false);
-            return Some(self.carry_out(response));
+            return Some(match self.carry_out(response) {
+                // Each lost session says more about which row it was, and all others wait for that.
+                NextStep::BackOff if self.retry.is_searching() => NextStep::Soon,
+                next => next,
+            });
         }
         self.failure = Some(error);
         self.pipeline.on(Event::Failed);

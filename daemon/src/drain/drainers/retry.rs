@@ -7,7 +7,10 @@ use crate::{
         obstacle::Obstacle,
         round_error::RoundError,
     },
-    limits::{PROBE_ROUNDS, REPEATS_AT_ONCE, ROUND_ROWS_MAX, SIFT_ROWS_MAX, SIFT_SAMPLES_MAX, SUSPICIOUS_LOSSES},
+    limits::{
+        PROBE_ROUNDS, REPEATS_AT_ONCE, ROUND_ROWS_MAX, SEARCH_LOSSES_MAX, SIFT_ROWS_MAX, SIFT_SAMPLES_MAX,
+        SUSPICIOUS_LOSSES,
+    },
     postgres::remedy::{Remedy, remedy},
 };
 use forebay_pgwire::{Error, SqlState};
@@ -80,6 +83,11 @@ impl RetryPolicy {
     /// Whether the next round looks first for the rows that PostgreSQL does not take.
     pub(super) fn is_sifting(&self) -> bool {
         self.is_sifting
+    }
+
+    /// Whether rows are searched for with which sessions are lost. That ends: a server that ends all sessions is backed off from.
+    pub(super) fn is_searching(&self) -> bool {
+        self.is_sifting && (SUSPICIOUS_LOSSES..SEARCH_LOSSES_MAX).contains(&self.losses)
     }
 
     /// A round is committed, and so many of its messages are dead letters. As long as there are some, more are expected.
