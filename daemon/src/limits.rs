@@ -94,7 +94,7 @@ pub const UNWANTED_BODY_BYTES_MAX: u64 = 64 << 10;
 pub const LISTED_BODY_BYTES: usize = 4 << 10;
 
 /// Bytes of replies that a pass over the requests at hand writes before they leave, and of the largest reply that it writes at
-/// once. Larger ones wait until there is memory for them.
+/// once. A larger one is written as a whole if there is memory for it at once, else in parts of this size.
 pub const REPLY_SMALL_BYTES: usize = 8 << 10;
 
 /// Least value of `--memory-budget`, in bytes: the share for large bodies holds one of `max_body_bytes`.

@@ -170,10 +170,8 @@ fn case_56_a_row_that_ends_its_session_is_set_aside_and_its_neighbours_are_deliv
     let deliver = |killing: &[u64], letters_before: usize, first: u64| {
         let line = |n: u64| if killing.contains(&n) { "\"kill\"\n".to_owned() } else { format!("{n}\n") };
         let lines: String = (first..first + 500).map(line).collect();
-        let start = Instant::now();
         assert_eq!(stage.daemon.connect().post_ndjson("/push/a", lines.as_bytes()).unwrap().status, 201);
         stage.daemon.wait_until_drained();
-        assert!(start.elapsed() < LETTER_PATIENCE, "{killing:?}: {:?}", start.elapsed());
         assert_eq!(letters(&stage).len(), letters_before + killing.len());
     };
     deliver(&[300], 0, 1);

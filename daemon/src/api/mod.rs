@@ -41,7 +41,6 @@ use crate::{
     http::{Head, Method, Refusal, ResponseOptions},
     ingest::{LaneWriter, PendingCommits, PendingReplies},
     letters::files::LetterFiles,
-    limits::REPLY_SMALL_BYTES,
     memory::Grow,
     postgres::worker::PgRequests,
     state::{
@@ -174,7 +173,7 @@ impl Api {
         self.endpoints.writer.refusal(refusal, None, options, out);
     }
 
-    /// Appends what is known of a reply to `out`; see [`Reply::is_settled`]. A large one needs `leave` for
+    /// Appends what is known of a reply to `out`; see [`Reply::is_settled`]. A [large](Reply::is_large) one needs `leave` for
     /// [`Reply::written_bytes`]. Returns whether anything is known and there is leave for it; otherwise nothing was written.
     pub fn write_reply(
         &self,
@@ -183,8 +182,7 @@ impl Api {
         leave: Option<Grow>,
         out: &mut Vec<u8>,
     ) -> bool {
-        let is_small = reply.written_bytes() <= REPLY_SMALL_BYTES;
-        (is_small || leave.is_some()) && reply.write(&self.endpoints.writer, options, out)
+        (leave.is_some() || !reply.is_large()) && reply.write(&self.endpoints.writer, options, out)
     }
 
     /// Appends the head of a large reply to `out`; its body follows in parts.

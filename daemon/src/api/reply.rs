@@ -8,6 +8,7 @@ use super::{
 use crate::{
     http::{Refusal, ResponseOptions, cors, response::JSON},
     ingest::{PendingReply, Ticket},
+    limits::REPLY_SMALL_BYTES,
     state::pg_answer::PgAnswer,
 };
 use std::{
@@ -158,14 +159,15 @@ impl<'a> Reply<'a> {
         true
     }
 
-    /// Whether it can be written in parts: its body is a list, or bytes.
+    /// Whether it needs leave to be written as a whole, or is written in parts. A refusal never does: its text is bounded.
     #[must_use]
-    pub fn has_parts(&self) -> bool {
-        match self {
+    pub fn is_large(&self) -> bool {
+        let has_parts = match self {
             Self::Whole(_) => true,
             Self::Pushed(pushed) => pushed.ended_by.is_none(),
             Self::Refused(_) | Self::Postgres(_) | Self::Stream(_) => false,
-        }
+        };
+        has_parts && self.written_bytes() > REPLY_SMALL_BYTES
     }
 
     /// Appends what stands before a body of `length` bytes, which follows in parts.
@@ -176,7 +178,7 @@ impl<'a> Reply<'a> {
                 writer.head(*status, content_type, lines, length, options, out);
             }
             Self::Pushed(pushed) => pushed.write_head(writer, length, options, out),
-            Self::Refused(_) | Self::Postgres(_) | Self::Stream(_) => unreachable!("it has parts"),
+            Self::Refused(_) | Self::Postgres(_) | Self::Stream(_) => unreachable!("only a large reply has parts"),
         }
     }
 
@@ -196,7 +198,21 @@ impl<'a> Reply<'a> {
                 (end < whole.body.len()).then_some(end)
             }
             Self::Pushed(pushed) => pushed.write_part(from, database_is_healthy, most, out),
-            Self::Refused(_) | Self::Postgres(_) | Self::Stream(_) => unreachable!("it has parts"),
+            Self::Refused(_) | Self::Postgres(_) | Self::Stream(_) => unreachable!("only a large reply has parts"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::ErrorCode;
+
+    #[test]
+    fn a_long_document_needs_leave_and_a_long_refusal_is_written_all_the_same() {
+        assert!(!Reply::json(200, Vec::new()).is_large());
+        assert!(Reply::json(200, vec![b' '; REPLY_SMALL_BYTES]).is_large());
+        let why = "x".repeat(2 * REPLY_SMALL_BYTES);
+        assert!(!Reply::Refused(Refusal::new(ErrorCode::InvalidRequest, why)).is_large());
     }
 }

@@ -338,7 +338,7 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
 
     /// Whether what is to be written has to leave before this reply is, or the reply is large and there is no leave for it.
     fn has_to_leave_first(&self, reply: &Reply<'_>) -> bool {
-        self.exchange.out.len() >= REPLY_SMALL_BYTES || is_large(reply) && self.leave.is_none()
+        self.exchange.out.len() >= REPLY_SMALL_BYTES || reply.is_large() && self.leave.is_none()
     }
 
     /// Sends the next reply part by part.
@@ -394,11 +394,6 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
         self.exchange.request_ended();
         self.requests.linger()
     }
-}
-
-/// Whether a reply needs leave to be written as a whole.
-fn is_large(reply: &Reply<'_>) -> bool {
-    reply.written_bytes() > REPLY_SMALL_BYTES && reply.has_parts()
 }
 
 /// The replies in reverse order, borrowing nothing, in no more memory than they need.

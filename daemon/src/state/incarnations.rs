@@ -4,8 +4,8 @@
 //! recognised: its own list does not have that name. Each entry says where the lanes ended when the incarnation began. From the
 //! lists of two copies it follows which records both have: those before the first incarnation that only one of them has.
 //!
-//! The file is replaced as a whole, and always written into blocks that the disk has already given, or that were freed for it, so
-//! that a full disk does not keep the daemon from starting.
+//! The file is replaced as a whole. It is written into blocks that the disk has already given, or that were freed for it: a full
+//! disk does not keep the daemon from starting.
 
 use super::{checked_file, mark::LaneMark};
 use forebay_os::dir::Dir;
