@@ -16,7 +16,7 @@ use forebay::{
     http::Method,
 };
 use serde_json::{Value, json};
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf, time::Duration};
 
 /// A daemon with a tokens file.
 struct Guarded {
@@ -279,6 +279,38 @@ fn a_stream_whose_token_is_removed_ends_with_401_and_what_it_accepted() {
     assert_eq!((response.status, response.code(), accepted), (401, "unauthorized".into(), Some(3)));
     assert!(removed.is_closed() && narrowed.is_closed());
     assert_eq!(guarded.appended(), 6);
+}
+
+#[test]
+fn a_body_whose_token_is_removed_before_its_end_is_not_kept() {
+    let guarded = Guarded::start(&["--cores", "1"]);
+    let token = guarded.token(&["--scopes", "push"]);
+    // The first two wait with their heads, one of them for a long body; the third sends a chunk.
+    let begun = [
+        "Content-Length: 3\r\n\r\n1",
+        "Content-Length: 100000\r\n\r\n1",
+        "Transfer-Encoding: chunked\r\n\r\n1\r\n1\r\n",
+    ];
+    let rest = ["23".to_owned(), "2".repeat(99_999), "2\r\n23\r\n0\r\n\r\n".to_owned()];
+    let mut clients: Vec<Client> = begun
+        .iter()
+        .map(|begun| {
+            let mut client = guarded.daemon.connect();
+            let head = format!("POST /push/q HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer {token}\r\n{begun}");
+            client.send(head.as_bytes()).unwrap();
+            client
+        })
+        .collect();
+    std::thread::sleep(Duration::from_millis(200));
+    let kept = fs::read_to_string(&guarded.tokens_file).unwrap();
+    let admin_only = kept.split("[[token]]").nth(1).unwrap();
+    fs::write(&guarded.tokens_file, format!("[[token]]{admin_only}")).unwrap();
+    guarded.reload();
+    for (client, rest) in clients.iter_mut().zip(&rest) {
+        client.send(rest.as_bytes()).unwrap();
+        assert_eq!(client.receive(false).unwrap().status, 401);
+    }
+    assert_eq!(guarded.appended(), 0);
 }
 
 #[test]

@@ -192,14 +192,24 @@ impl Access {
     /// # Errors
     /// As [`check`](Self::check).
     pub fn renew(&self, grant: &mut Grant, request: AccessRequest) -> Result<(), Refusal> {
+        if let Some(renewed) = self.renewed(grant, request)? {
+            *grant = renewed;
+        }
+        Ok(())
+    }
+
+    /// As [`renew`](Self::renew). Returns what is granted now, if it was looked for.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn renewed(&self, grant: &Grant, request: AccessRequest) -> Result<Option<Grant>, Refusal> {
         if grant.is_current(self.generation.load(Ordering::Acquire)) {
-            return Ok(());
+            return Ok(None);
         }
         let authorization = grant.authorization().ok_or(TokenError::Missing)?;
         let renewed = self.grant(&mut Cache::default(), authorization)?;
         check_scope(&renewed, request)?;
-        *grant = renewed;
-        Ok(())
+        Ok(Some(renewed))
     }
 
     /// Whether this `Authorization` shows a valid token. A page of a stranger cannot show one. It can make a browser send Basic

@@ -52,7 +52,7 @@ use letter_requests::LetterRequests;
 use push::{Prepared, Pushes};
 use request::{Endpoints, Request};
 use routes::Handler;
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
 use writer::ReplyWriter;
 
 /// The endpoints of one core.
@@ -228,11 +228,13 @@ impl Api {
         grant: &Grant,
         body: &'a [u8],
     ) -> Option<Reply<'a>> {
-        let request = self.request(head, found, grant, body);
-        let reply = match found.route.handler {
-            Handler::Answer(answer) => answer(&request).map(Some),
-            Handler::Push(prepare) => prepare(&request).and_then(Prepared::append_now),
-        };
+        let reply = self.current(found, grant).and_then(|grant| {
+            let request = self.request(head, found, &grant, body);
+            match found.route.handler {
+                Handler::Answer(answer) => answer(&request).map(Some),
+                Handler::Push(prepare) => prepare(&request).and_then(Prepared::append_now),
+            }
+        });
         reply.unwrap_or_else(|refusal| Some(Reply::Refused(refusal)))
     }
 
@@ -244,7 +246,11 @@ impl Api {
         grant: &Grant,
         body: &'a [u8],
     ) -> Reply<'a> {
-        let request = self.request(head, found, grant, body);
+        let grant = match self.current(found, grant) {
+            Ok(grant) => grant,
+            Err(refusal) => return Reply::Refused(refusal),
+        };
+        let request = self.request(head, found, &grant, body);
         let reply = match found.route.handler {
             Handler::Answer(answer) => answer(&request),
             Handler::Push(prepare) => match prepare(&request) {
@@ -253,6 +259,17 @@ impl Api {
             },
         };
         reply.unwrap_or_else(Reply::Refused)
+    }
+
+    /// What the sender may do now: a body may come for long after its head.
+    fn current<'g>(&self, found: &RouteMatch<'_>, grant: &'g Grant) -> Result<Cow<'g, Grant>, Refusal> {
+        let Some(renewed) = self.endpoints.gate.access.renewed(grant, found.route.access)? else {
+            return Ok(Cow::Borrowed(grant));
+        };
+        if let Some(queue) = found.param("queue").filter(|_| found.route.is_push()) {
+            push::check_queue(&renewed, queue)?;
+        }
+        Ok(Cow::Owned(renewed))
     }
 
     fn request<'r, 'c, 'a>(
