@@ -285,9 +285,25 @@ pub const LONE_FAILURE_PAUSE: Duration = Duration::from_millis(100);
 /// Rows that are tried alone before the trouble is taken for PostgreSQL's, where none is accepted.
 pub const SIFT_SAMPLES_MAX: usize = 64;
 
-/// Time after which no further row is tried in a transaction in which none was accepted: each try waits for a lock, or for the
-/// statement's timeout.
+/// Time after which few further rows are tried in a transaction in which none was accepted: each try waits for a lock, or for
+/// [`trial_timeout`].
 pub const SIFT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Rows that are tried alone in such a transaction at least: one of them may be the only one that waits.
+pub const SIFT_LATE_SAMPLES: usize = 3;
+
+/// PostgreSQL's time for a statement that tries rows or names, with `statement_timeout` for all others. Everybody waits while a
+/// row is tried whose trigger sleeps. No row takes so long by itself.
+#[must_use]
+pub fn trial_timeout(statement_timeout: Duration) -> Duration {
+    const PART: u32 = 20;
+    const LEAST: Duration = Duration::from_secs(1);
+    (statement_timeout / PART).max(LEAST).min(statement_timeout)
+}
+
+/// Rounds that are sifted after a row was set aside that took too long: the next such row costs seconds then, not the whole
+/// `statement_timeout`.
+pub const SIFTS_AFTER_TIMEOUT: u32 = 64;
 
 /// Lost sessions in a row, each with rows under way, after which single rows are suspected.
 pub const SUSPICIOUS_LOSSES: u32 = 2;
@@ -311,6 +327,9 @@ pub const IDS_PASSED_MAX: usize = 1 << 17;
 
 /// Time between attempts to create a queue or partition that PostgreSQL did not create.
 pub const NAME_RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How often that time doubles where an attempt costs the session, or seconds: to a good minute.
+pub const NAME_RETRY_DOUBLINGS: u32 = 6;
 
 /// First wait between attempts to reach PostgreSQL.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(50);

@@ -23,6 +23,10 @@ fn push(stage: &Stage, queue: &str, partition: &str, payload: &Value) -> String 
     answer.json()[0]["status"].as_str().unwrap().to_owned()
 }
 
+fn messages(stage: &Stage) -> u64 {
+    stage.rows("SELECT count(*) FROM forebay.messages")[0][0].parse().unwrap()
+}
+
 fn last_value(stage: &Stage, table: &str) -> u64 {
     stage.rows(&format!("SELECT last_value FROM forebay.{table}_id_seq"))[0][0].parse().unwrap()
 }
@@ -104,6 +108,69 @@ fn a_queue_that_cannot_be_created_holds_up_its_own_messages_only() {
     let output = forebay(&retry);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(stage.rows("SELECT count(*) FROM forebay.dead_letters"), [["0"]]);
+}
+
+#[test]
+fn a_name_that_ends_its_session_or_takes_too_long_holds_up_its_own_messages_only() {
+    let stage = Stage::start(&["--postgres-timeout-ms", "5000"]);
+    assert_eq!(push(&stage, "known", "p", &json!(0)), "queued");
+    let rule = "CREATE FUNCTION judge() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN \
+                IF NEW.name LIKE 'kill%' THEN PERFORM pg_terminate_backend(pg_backend_pid()); \
+                ELSIF NEW.name LIKE 'sleep%' THEN PERFORM pg_sleep(100); END IF; RETURN NEW; END$$; \
+                CREATE TRIGGER judge BEFORE INSERT ON forebay.queues FOR EACH ROW EXECUTE FUNCTION judge(); \
+                CREATE TRIGGER judge BEFORE INSERT ON forebay.partitions FOR EACH ROW EXECUTE FUNCTION judge()";
+    stage.cluster.psql(rule).unwrap();
+    let deliver = |names: &[(&str, &str)], round: usize| {
+        let (rows, letters) = (messages(&stage), stage.daemon.figure("failed"));
+        let bad =
+            names.iter().map(|(queue, partition)| json!({"queue": queue, "partition": partition, "payload": round}));
+        let new = (0..200)
+            .map(|n| json!({"queue": format!("new{round}-{}", n % 20), "partition": n.to_string(), "payload": n}));
+        let known = std::iter::once(json!({"queue": "known", "partition": "p", "payload": round}));
+        let items: Vec<Value> = bad.chain(new).chain(known).collect();
+        let start = Instant::now();
+        assert_eq!(stage.daemon.connect().push(&json!({"items": items})).unwrap().status, 201);
+        stage.daemon.wait_until_drained();
+        assert_eq!(stage.daemon.figure("failed"), letters + names.len() as u64, "{names:?}");
+        assert_eq!(messages(&stage), rows + 201);
+        assert!(start.elapsed() < HOLD_UP_PATIENCE, "{names:?}: {:?}", start.elapsed());
+    };
+    deliver(&[("kill", "p")], 1);
+    deliver(&[("known", "kill"), ("kill", "p"), ("kill2", "p")], 2);
+    deliver(&[("sleep", "p")], 3);
+    deliver(&[("known", "sleep"), ("sleep", "p"), ("kill", "q")], 4);
+    // What is known of them is not found out again with each round.
+    let before = stage.daemon.log().matches("the drain is held up").count();
+    for round in 5..15 {
+        deliver(&[("kill", "p"), ("known", "kill"), ("sleep", "p")], round);
+    }
+    let lost = stage.daemon.log().matches("the drain is held up").count() - before;
+    assert!(lost <= 6, "{lost} sessions for ten rounds");
+    let codes = stage.rows("SELECT DISTINCT sqlstate FROM forebay.dead_letters ORDER BY 1");
+    assert_eq!(codes, [["57014"], ["57P01"]]);
+    stage.cluster.psql("DROP TRIGGER judge ON forebay.queues; DROP TRIGGER judge ON forebay.partitions").unwrap();
+    wait_until("a new message arrives", || push(&stage, "kill", "p", &json!(1)) == "queued");
+}
+
+#[test]
+fn a_lock_on_the_table_of_queues_is_held_against_no_name() {
+    let stage = Stage::start(&["--postgres-timeout-ms", "1000", "--commit-wait-ms", "100"]);
+    assert_eq!(push(&stage, "known", "p", &json!(0)), "queued");
+    let lock = "BEGIN; LOCK TABLE forebay.queues IN SHARE ROW EXCLUSIVE MODE; SELECT pg_sleep(10); COMMIT";
+    std::thread::scope(|scope| {
+        let locking = scope.spawn(|| stage.cluster.psql(lock).unwrap());
+        wait_until("the table is locked", || {
+            stage.rows("SELECT count(*) FROM pg_locks WHERE mode = 'ShareRowExclusiveLock'") == [["1"]]
+        });
+        for n in 0..3 {
+            assert_eq!(push(&stage, &format!("new{n}"), "p", &json!(n)), "buffered");
+            assert_eq!(push(&stage, "known", "p", &json!(n)), "buffered");
+        }
+        locking.join().unwrap();
+    });
+    stage.daemon.wait_until_drained();
+    assert_eq!(stage.daemon.figure("failed"), 0);
+    assert_eq!(stage.payload_texts("new2", 1), ["2"]);
 }
 
 #[test]

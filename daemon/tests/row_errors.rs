@@ -183,6 +183,35 @@ fn case_56_a_row_that_ends_its_session_is_set_aside_and_its_neighbours_are_deliv
     assert!(letters(&stage).iter().all(|letter| letter == &["57P01", "\"kill\""]));
 }
 
+#[test]
+fn case_56_a_row_that_takes_too_long_is_set_aside_soon_and_its_neighbours_are_delivered() {
+    let stage = Stage::start(&["--postgres-timeout-ms", "6000"]);
+    push(&stage, "/push/a?wait=postgres", &json!(0));
+    let rule = "CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN \
+                IF NEW.payload = '\"wait\"' THEN PERFORM pg_sleep(100); END IF; RETURN NEW; END$$; \
+                CREATE TRIGGER wait BEFORE INSERT ON forebay.messages FOR EACH ROW EXECUTE FUNCTION wait()";
+    stage.cluster.psql(rule).unwrap();
+    let deliver = |waiting: &[u64], first: u64, count: u64| {
+        let line = |n: u64| if waiting.contains(&n) { "\"wait\"\n".to_owned() } else { format!("{n}\n") };
+        let lines: String = (first..first + count).map(line).collect();
+        assert_eq!(stage.daemon.connect().post_ndjson("/push/a", lines.as_bytes()).unwrap().status, 201);
+        let start = Instant::now();
+        wait_until("its age is told", || stage.daemon.figure("oldestPendingMs") > 1000);
+        stage.daemon.wait_until_drained();
+        start.elapsed()
+    };
+    // The first row as well as one in the middle, and one of two.
+    let first = deliver(&[1], 1, 2);
+    let second = deliver(&[300], 3, 3000);
+    assert!(first < Duration::from_secs(20), "{first:?}");
+    // The statement's whole time is not spent again.
+    assert!(second < Duration::from_secs(12), "{second:?}");
+    assert_eq!(letters(&stage), [["57014", "\"wait\""]; 2]);
+    assert_eq!(payloads(&stage, "a").len(), 3001);
+    let errors = complaints(&stage);
+    assert!(errors.iter().any(|line| line.contains("rows_timed_out")), "{errors:?}");
+}
+
 /// Pushes so many lines, and returns how long it took until PostgreSQL had them.
 fn deliver(stage: &Stage, queue: &str, line: &str, count: usize) -> Duration {
     let lines: String = std::iter::repeat_n(line, count).flat_map(|line| [line, "\n"]).collect();

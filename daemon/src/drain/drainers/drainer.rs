@@ -17,7 +17,7 @@ use super::{
 use crate::{
     drain::{
         checkpoint::remembered::remember,
-        round::{batch::Batch, round_error::RoundError, transaction::SendMode},
+        round::{batch::Batch, round_error::RoundError, transaction::SendMode, uncreated_names::UncreatedNames},
         session::{Begun, Session, SessionContext},
         settings::DrainSettings,
         source::{lane_source::TakeError, partition_share::PartitionShare},
@@ -57,6 +57,7 @@ pub(super) struct Drainer {
     session: Option<Session>,
     pipeline: CommitPipeline<Batch>,
     retry: RetryPolicy,
+    uncreated: UncreatedNames,
     /// Why the first round failed, until that is decided about.
     failure: Option<RoundError>,
     hold_ups: HoldUpLog,
@@ -110,6 +111,7 @@ impl Drainer {
             session: None,
             pipeline: CommitPipeline::new(),
             retry: RetryPolicy::new(),
+            uncreated: UncreatedNames::default(),
             failure: None,
             hold_ups: HoldUpLog::default(),
             refusals: RefusalLog::default(),
@@ -266,6 +268,8 @@ impl Drainer {
         match self.taker.take(self.retry.rows_max(), policy) {
             Ok(Some(batch)) => {
                 self.pipeline.on(Event::RoundTaken(batch));
+                // PostgreSQL may take its time.
+                self.update_oldest();
                 None
             }
             Ok(None) if self.taker.is_more_left() => {
@@ -302,7 +306,7 @@ impl Drainer {
             is_probing: self.settings.always_probe || self.retry.is_probing(),
             is_sifting: self.retry.is_sifting(),
         };
-        open(&mut self.session).send(self.pipeline.round_to_send(), mode).await?;
+        open(&mut self.session).send(self.pipeline.round_to_send(), &mut self.uncreated, mode).await?;
         self.pipeline.on(Event::RoundSent);
         Ok(())
     }

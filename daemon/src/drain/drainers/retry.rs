@@ -9,7 +9,7 @@ use crate::{
     },
     limits::{
         PROBE_ROUNDS, REPEATS_AT_ONCE, ROUND_ROWS_MAX, SEARCH_LOSSES_MAX, SIFT_ROWS_MAX, SIFT_SAMPLES_MAX,
-        SUSPICIOUS_LOSSES,
+        SIFTS_AFTER_TIMEOUT, SUSPICIOUS_LOSSES,
     },
     postgres::remedy::{Remedy, remedy},
 };
@@ -62,12 +62,25 @@ pub(super) struct RetryPolicy {
     losses: u32,
     /// Whether rounds are sifted: they look first for the rows that PostgreSQL does not take.
     is_sifting: bool,
+    /// Whether a statement with rows took too long since a round committed.
+    is_timed_out: bool,
+    /// Rounds that are still sifted although no row was refused.
+    sifts_left: u32,
 }
 
 impl RetryPolicy {
     /// Nothing has failed.
     pub(super) fn new() -> Self {
-        Self { rows_max: ROUND_ROWS_MAX, probes_left: 0, repeats: 0, row_failures: 0, losses: 0, is_sifting: false }
+        Self {
+            rows_max: ROUND_ROWS_MAX,
+            probes_left: 0,
+            repeats: 0,
+            row_failures: 0,
+            losses: 0,
+            is_sifting: false,
+            is_timed_out: false,
+            sifts_left: 0,
+        }
     }
 
     /// Rows of the next round at most.
@@ -94,7 +107,10 @@ impl RetryPolicy {
     pub(super) fn committed(&mut self, refused: usize) {
         self.probes_left = self.probes_left.saturating_sub(1);
         (self.repeats, self.row_failures, self.losses) = (0, 0, 0);
-        self.is_sifting &= refused > 0;
+        let are_slow = std::mem::take(&mut self.is_timed_out) || self.sifts_left > 0;
+        let is_renewed = are_slow && refused > 0;
+        self.sifts_left = if is_renewed { SIFTS_AFTER_TIMEOUT } else { self.sifts_left.saturating_sub(1) };
+        self.is_sifting &= refused > 0 || self.sifts_left > 0;
         self.rows_max = if self.is_sifting { SIFT_ROWS_MAX } else { (self.rows_max * 2).min(ROUND_ROWS_MAX) };
     }
 
@@ -148,7 +164,7 @@ impl RetryPolicy {
             }
             Remedy::Again if is_open => {
                 self.tell_repeat(error);
-                self.repeat()
+                self.repeat_after(error)
             }
             _ => {
                 if error.ends_connection() {
@@ -168,6 +184,14 @@ impl RetryPolicy {
             tracing::warn!(%error, "a drain transaction is repeated");
         } else {
             tracing::debug!(%error, "a drain transaction is repeated");
+        }
+    }
+
+    /// As long as it passes by itself.
+    fn repeat_after(&mut self, error: &Error) -> Response {
+        match self.repeat() {
+            Response::Repeat(Wait::BackOff) => Response::GiveUp(HoldUp::by_postgres(error)),
+            response => response,
         }
     }
 
@@ -194,11 +218,21 @@ impl RetryPolicy {
                 _ => Response::GiveBack(HoldUp::by_obstacle(&obstacle)),
             };
         }
+        if obstacle.sqlstate == Some(SqlState::QUERY_CANCELED) {
+            // Most likely the statement's timeout. Everybody waited for it already, and would again.
+            if !std::mem::replace(&mut self.is_timed_out, true) {
+                tracing::error!(
+                    code = "rows_timed_out",
+                    %error,
+                    "PostgreSQL cancelled a statement with rows; looking for the row that takes too long"
+                );
+            }
+            return self.sift(batch);
+        }
         if obstacle.is_own() || self.row_failures > 1 {
             return self.sift(batch);
         }
         match obstacle.remedy {
-            _ if obstacle.sqlstate == Some(SqlState::QUERY_CANCELED) => self.cancelled(error, batch),
             Remedy::Again => {
                 self.tell_repeat(error);
                 Response::Repeat(Wait::No)
@@ -215,7 +249,7 @@ impl RetryPolicy {
         let rows = batch.records().len();
         if rows <= SIFT_SAMPLES_MAX {
             self.tell_repeat(error);
-            return self.repeat();
+            return self.repeat_after(error);
         }
         tracing::warn!(%error, rows, "a drain transaction is repeated with fewer rows");
         self.take_fewer(batch, false)

@@ -78,6 +78,8 @@ pub(crate) struct Batch {
     letters_file: Option<FileName>,
     /// What is known of its rows, if PostgreSQL did not take them as they were.
     sift: Option<Sift>,
+    /// What is known of its partitions, each by its first record, if PostgreSQL did not create them as they were.
+    name_sift: Option<Sift>,
 }
 
 /// Bytes that a batch holds for a record besides its payload and its partition: itself, what becomes of it, its key, its
@@ -121,6 +123,7 @@ impl Batch {
             taken_at: Instant::now(),
             letters_file: None,
             sift: None,
+            name_sift: None,
         }
     }
 
@@ -184,12 +187,28 @@ impl Batch {
 
     /// What is known of its rows. It is the caller's to [set](Self::set_sift) again.
     pub(crate) fn take_sift(&mut self) -> Sift {
-        self.sift.take().unwrap_or_else(|| Sift::new(self.records.len()))
+        self.sift.take().unwrap_or_else(|| self.new_sift())
     }
 
     /// Keeps what is known of its rows, for a repeated transaction.
     pub(crate) fn set_sift(&mut self, sift: Sift) {
         self.sift = Some(sift);
+    }
+
+    /// What is known of its partitions. It is the caller's to [set](Self::set_name_sift) again.
+    pub(crate) fn take_name_sift(&mut self) -> Option<Sift> {
+        self.name_sift.take()
+    }
+
+    /// Keeps what is known of its partitions, for another attempt to create them.
+    pub(crate) fn set_name_sift(&mut self, sift: Option<Sift>) {
+        self.name_sift = sift;
+    }
+
+    /// Knows nothing of its records.
+    pub(crate) fn new_sift(&self) -> Sift {
+        let [seed, ..] = self.id.into_bytes();
+        Sift::new(self.records.len(), seed)
     }
 
     /// The partitions and their names.
@@ -202,10 +221,11 @@ impl Batch {
         &mut self.groups
     }
 
-    /// The first message of a partition. Its labels go to a queue that is created for it.
-    pub(crate) fn first_of(&self, partition: &BatchPartition) -> CheckedMessage<'_> {
+    /// The first message of a partition, and the index of its record. Its labels go to a queue that is created for it.
+    pub(crate) fn first_of(&self, partition: &BatchPartition) -> (usize, CheckedMessage<'_>) {
         let first = self.groups.members(partition).next();
-        self.message_at(first.unwrap_or_else(|| unreachable!("a partition of a batch has a message")))
+        let first = first.unwrap_or_else(|| unreachable!("a partition of a batch has a message"));
+        (first, self.message_at(first))
     }
 
     /// The messages of a partition that become rows, in the order of the log.

@@ -15,3 +15,4 @@ mod statements;
 pub(super) mod test_records;
 pub(super) mod transaction;
 mod trial;
+pub(super) mod uncreated_names;

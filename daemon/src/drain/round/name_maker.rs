@@ -1,13 +1,12 @@
-//! Creates queues and partitions. A name that cannot be created does not keep the others from it.
+//! Creates queues and partitions.
 
-use super::obstacle::Obstacle;
 use crate::{
-    limits::{IDS_PASSED_MAX, REPEATS_AT_ONCE, SIFT_PATIENCE, SIFT_SAMPLES_MAX},
+    ids,
+    limits::IDS_PASSED_MAX,
     message::Labels,
-    postgres::remedy::Remedy,
+    postgres::remedy::{Remedy, remedy},
 };
 use forebay_pgwire::{Connection, Error, Param, SqlState};
-use std::{ops::Range, time::Instant};
 
 /// How often the ids of a table are passed over for each name, one statement after the other, until the names have ids.
 const PASSES: [usize; 3] = [64, 4096, IDS_PASSED_MAX];
@@ -52,41 +51,11 @@ impl NameMaker {
         }
     }
 
-    /// Creates `names`, and for each that fails tells why. They stay whether or not the round that needs them commits.
+    /// Creates `names`. They stay whether or not the round that needs them commits.
     ///
     /// # Errors
-    /// Those that end the connection.
-    pub(super) async fn make(
-        &self,
-        conn: &mut Connection,
-        names: &[Labels<'_>],
-    ) -> Result<Vec<Option<Obstacle>>, Error> {
-        let start = Instant::now();
-        let mut obstacles = vec![None; names.len()];
-        let (mut repeats, mut failures) = (0, 0);
-        let mut untried: Vec<Range<usize>> = std::iter::once(0..names.len()).collect();
-        while let Some(range) = untried.pop() {
-            let Err(error) = self.try_make(conn, &names[range.clone()]).await else { continue };
-            if error.db_error().is_none() || error.ends_connection() {
-                return Err(error);
-            }
-            let obstacle = Obstacle::of(&error);
-            let is_late = failures >= SIFT_SAMPLES_MAX || start.elapsed() >= SIFT_PATIENCE;
-            if obstacle.remedy == Remedy::Again && repeats < REPEATS_AT_ONCE && !is_late {
-                repeats += 1;
-                untried.push(range);
-            } else if range.len() == 1 || is_late {
-                failures += range.len();
-                obstacles[range].fill(Some(obstacle));
-            } else {
-                let middle = range.start + range.len() / 2;
-                untried.extend([middle..range.end, range.start..middle]);
-            }
-        }
-        Ok(obstacles)
-    }
-
-    async fn try_make<'a>(&self, conn: &mut Connection, names: &'a [Labels<'a>]) -> Result<(), Error> {
+    /// Those of PostgreSQL. Any of the names may be at fault.
+    pub(super) async fn make<'a>(&self, conn: &mut Connection, names: &'a [Labels<'a>]) -> Result<(), Error> {
         let texts = |of: fn(&'a Labels<'a>) -> &'a str| names.iter().map(of).collect::<Vec<_>>();
         let (queues, partitions) = (texts(|labels| labels.queue), texts(|labels| labels.partition));
         let (namespaces, tasks) = (texts(|labels| labels.namespace), texts(|labels| labels.task));
@@ -94,6 +63,25 @@ impl NameMaker {
         create(conn, &self.create_queues, &self.pass_queues, &labels, names.len()).await?;
         let both = [Param::TextArray(&queues), Param::TextArray(&partitions)];
         create(conn, &self.create_partitions, &self.pass_partitions, &both, names.len()).await
+    }
+
+    /// Whether PostgreSQL creates a name that nobody has, which is then rolled back. A refusal that is about that name says that
+    /// it would create others.
+    ///
+    /// # Errors
+    /// Those that end the connection.
+    pub(super) async fn can_make(&self, conn: &mut Connection) -> Result<bool, Error> {
+        let queue = format!("forebay-probe-{}", ids::random());
+        let labels = Labels { queue: &queue, partition: &queue, namespace: "", task: "" };
+        conn.simple("BEGIN").await?;
+        let made = self.make(conn, &[labels]).await;
+        if let Err(error) = &made
+            && (error.db_error().is_none() || error.ends_connection())
+        {
+            return made.map(|()| false);
+        }
+        conn.simple("ROLLBACK").await?;
+        Ok(made.as_ref().err().is_none_or(|error| remedy(error) == Remedy::SetAside))
     }
 }
 

@@ -14,7 +14,7 @@
 //! What is known of a row stays known when the transaction is repeated.
 
 use super::{batch::RowRefusal, obstacle::Obstacle};
-use crate::limits::{LONE_FAILURES, SIFT_GROUPS_MAX, SIFT_SAMPLES_MAX};
+use crate::limits::{LONE_FAILURES, SIFT_GROUPS_MAX, SIFT_LATE_SAMPLES, SIFT_SAMPLES_MAX};
 use std::{
     collections::{HashSet, VecDeque},
     ops::Range,
@@ -88,13 +88,14 @@ pub(crate) struct Sift {
     is_witness_due: bool,
     /// Rows that failed alone in this transaction for a reason that may be PostgreSQL's.
     lone_failures: usize,
-    /// Rows that were picked from all over the batch, over all transactions.
+    /// Rows that were picked from all over the batch, over all transactions, beyond the seed.
     picked: usize,
 }
 
 impl Sift {
-    /// Of a batch with so many records, nothing is known.
-    pub(crate) fn new(records: usize) -> Self {
+    /// Of a batch with so many records, nothing is known. `seed` settles which rows are picked first: others in each batch, so
+    /// that rows that are taken again after no picked one was accepted have another chance.
+    pub(crate) fn new(records: usize, seed: u8) -> Self {
         Self {
             verdicts: vec![Verdict::Unknown; records],
             accepted: 0,
@@ -106,7 +107,7 @@ impl Sift {
             are_most_refused: false,
             is_witness_due: false,
             lone_failures: 0,
-            picked: 0,
+            picked: seed.into(),
         }
     }
 
@@ -146,6 +147,22 @@ impl Sift {
         self.lone_failures = 0;
     }
 
+    /// Whether nothing was tried yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// Something was accepted beside the rows.
+    pub(crate) fn has_witness(&mut self) {
+        self.accepted += 1;
+    }
+
+    /// All rows that are left, as one group.
+    pub(crate) fn all(&mut self) -> Option<Range<usize>> {
+        self.untried.clear();
+        (!self.rows.is_empty()).then_some(0..self.rows.len())
+    }
+
     /// The groups to be sent next, in this order; none: nothing is left to be tried. `is_late`: this transaction has taken
     /// long already. `singles_max`: groups at most, if each is a single row.
     ///
@@ -160,7 +177,8 @@ impl Sift {
         if std::mem::take(&mut self.is_witness_due) {
             return self.cut(1, 1, 1);
         }
-        let is_hopeless = self.lone_failures >= SIFT_SAMPLES_MAX || is_late && self.lone_failures > 0;
+        let samples_max = if is_late { SIFT_LATE_SAMPLES } else { SIFT_SAMPLES_MAX };
+        let is_hopeless = self.lone_failures >= samples_max;
         if self.accepted == 0 && is_hopeless {
             return Vec::new();
         }
@@ -168,7 +186,7 @@ impl Sift {
             let groups_max = if self.group_rows == 1 { singles_max } else { SIFT_GROUPS_MAX };
             return self.cut(self.group_rows, groups_max, usize::MAX);
         }
-        let count = (self.lone_failures + 1).min(SIFT_SAMPLES_MAX - self.lone_failures);
+        let count = (self.lone_failures + 1).min(samples_max - self.lone_failures);
         (0..count).map_while(|_| self.pick()).collect()
     }
 
@@ -320,8 +338,16 @@ impl Sift {
         undecided.map_or(Finding::Refused(refused), Finding::Undecided)
     }
 
+    /// What the rows met that are suspected.
+    pub(crate) fn suspicions(&self) -> impl Iterator<Item = &Obstacle> {
+        self.verdicts.iter().filter_map(|verdict| match verdict {
+            Verdict::Suspect { obstacle, .. } => Some(obstacle),
+            _ => None,
+        })
+    }
+
     /// Holds nothing against the rows that are suspected. Returns what the last of them met.
-    fn acquit(&mut self) -> Option<Obstacle> {
+    pub(crate) fn acquit(&mut self) -> Option<Obstacle> {
         let suspects = self.verdicts.iter_mut().filter(|verdict| matches!(verdict, Verdict::Suspect { .. }));
         let obstacles = suspects.filter_map(|verdict| match std::mem::replace(verdict, Verdict::Unknown) {
             Verdict::Suspect { obstacle, .. } => Some(obstacle),

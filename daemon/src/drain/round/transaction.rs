@@ -27,6 +27,7 @@ use crate::{
     postgres::remedy::may_be_about_a_row,
 };
 use forebay_pgwire::{BinaryCopy, Connection, Error, Flight, Param, PipelineOutcome, Row};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// Places of statements in the first section of a round.
@@ -84,6 +85,7 @@ pub(crate) enum FirstAnswer {
 pub(crate) struct RoundTransaction {
     /// Quoted.
     schema: String,
+    statement_timeout: Duration,
     statements: Statements,
     /// All that is under way.
     flight: Flight,
@@ -97,12 +99,17 @@ pub(crate) struct RoundTransaction {
 }
 
 impl RoundTransaction {
-    /// Prepares the statements of rounds for the quoted `schema`.
-    pub(crate) async fn prepare(conn: &mut Connection, schema: &str) -> Result<Self, Error> {
+    /// Prepares the statements of rounds for the quoted `schema`. `statement_timeout` is that of the session.
+    pub(crate) async fn prepare(
+        conn: &mut Connection,
+        schema: &str,
+        statement_timeout: Duration,
+    ) -> Result<Self, Error> {
         let statements = Statements::prepare(conn, schema).await?;
         let schema = schema.to_owned();
         Ok(Self {
             schema,
+            statement_timeout,
             statements,
             flight: Flight::new(),
             sent: None,
@@ -177,7 +184,7 @@ impl RoundTransaction {
     ) -> Result<(), Error> {
         let mut trial = match self.trial.take() {
             Some(trial) => trial,
-            None => Trial::prepare(conn, &self.schema).await?,
+            None => Trial::prepare(conn, &self.schema, self.statement_timeout).await?,
         };
         let outcome = trial.run(conn, &self.statements, batch, sift).await;
         self.trial = Some(trial);

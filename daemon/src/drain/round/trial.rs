@@ -1,7 +1,7 @@
 //! Tries the rows of a batch in its open transaction, and leaves that as it was: what [`Sift`] asks for.
 //!
 //! ```text
-//!   SAVEPOINT sift; SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT kept
+//!   SAVEPOINT sift; SET LOCAL statement_timeout; SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT kept
 //!   for each group, one section   ROLLBACK TO kept, COPY, RELEASE kept, SAVEPOINT kept
 //!   or for many single rows       ROLLBACK TO kept; SELECT … FROM try_messages(…); RELEASE kept; SAVEPOINT kept
 //!   ROLLBACK TO sift; RELEASE sift
@@ -19,11 +19,15 @@ use super::{
     statements::{MESSAGES, Statements},
 };
 use crate::{
-    limits::{SIFT_BULK_BYTES, SIFT_BULK_ROWS_MAX, SIFT_FLIGHT_BYTES, SIFT_GROUPS_MAX, SIFT_PATIENCE},
+    limits::{SIFT_BULK_BYTES, SIFT_BULK_ROWS_MAX, SIFT_FLIGHT_BYTES, SIFT_GROUPS_MAX, SIFT_PATIENCE, trial_timeout},
     postgres::remedy::{Remedy, may_be_about_a_row, remedy},
 };
 use forebay_pgwire::{BinaryCopy, Connection, Error, Flight, PipelineOutcome, Statement};
-use std::{collections::HashMap, ops::Range, time::Instant};
+use std::{
+    collections::HashMap,
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 /// Place of the COPY in a section.
 const COPY_AT: usize = 1;
@@ -33,6 +37,8 @@ const BULK_ROWS_MIN: usize = 8;
 
 /// What a session needs to try rows.
 pub(super) struct Trial {
+    /// The statements with which a trial begins.
+    begin: String,
     roll_back: Statement,
     release: Statement,
     savepoint: Statement,
@@ -49,8 +55,12 @@ struct Rows<'a> {
 }
 
 impl Trial {
-    /// Prepares the statements, for the quoted `schema`. A transaction is open.
-    pub(super) async fn prepare(conn: &mut Connection, schema: &str) -> Result<Self, Error> {
+    /// Prepares the statements, for the quoted `schema`. `statement_timeout` is that of the session. A transaction is open.
+    pub(super) async fn prepare(
+        conn: &mut Connection,
+        schema: &str,
+        statement_timeout: Duration,
+    ) -> Result<Self, Error> {
         let roll_back = conn.prepare("ROLLBACK TO SAVEPOINT kept", &[]).await?;
         let release = conn.prepare("RELEASE SAVEPOINT kept", &[]).await?;
         let savepoint = conn.prepare("SAVEPOINT kept", &[]).await?;
@@ -64,7 +74,11 @@ impl Trial {
             }
         };
         conn.simple("ROLLBACK TO SAVEPOINT kept; RELEASE SAVEPOINT kept").await?;
-        Ok(Self { roll_back, release, savepoint, bulk, are_most_refused: false })
+        let begin = format!(
+            "SAVEPOINT sift; SET LOCAL statement_timeout = {}; SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT kept",
+            trial_timeout(statement_timeout).as_millis()
+        );
+        Ok(Self { begin, roll_back, release, savepoint, bulk, are_most_refused: false })
     }
 
     /// Tries the rows of `batch` that `sift` does not know. Its partitions are locked, and their numbers known.
@@ -87,7 +101,7 @@ impl Trial {
                 break;
             }
             if !std::mem::replace(&mut is_begun, true) {
-                conn.simple("SAVEPOINT sift; SET CONSTRAINTS ALL IMMEDIATE; SAVEPOINT kept").await?;
+                conn.simple(&self.begin).await?;
             }
             let are_many_singles = groups.len() >= BULK_ROWS_MIN && groups.iter().all(|group| group.len() == 1);
             if are_many_singles && self.bulk.is_some() && !sift.needs_separate_answers() {

@@ -30,6 +30,7 @@ use crate::{
             round_error::RoundError,
             sift::Finding,
             transaction::{FirstAnswer, RoundTransaction, SendMode},
+            uncreated_names::UncreatedNames,
         },
         settings::DrainSettings,
     },
@@ -123,7 +124,7 @@ impl Session {
         let remarks = Remarks::find(&mut conn, name, settings.migrate).await?;
         let schema = quoted(name);
         let checkpoint = CheckpointStore::prepare(&mut conn, &schema, identity.log_id(), drainer).await?;
-        let round = RoundTransaction::prepare(&mut conn, &schema).await?;
+        let round = RoundTransaction::prepare(&mut conn, &schema, settings.statement_timeout).await?;
         let is_list_needed = !settings.auto_create_queues;
         let mut queues = QueueList::new(Arc::clone(drain), &schema, is_list_needed);
         queues.update(&mut conn).await?;
@@ -134,7 +135,7 @@ impl Session {
             database,
             checkpoint,
             ownership: Ownership::new(Arc::clone(identity), Arc::clone(log), layout.clone(), &schema),
-            partitions: PartitionRegistry::new(&schema),
+            partitions: PartitionRegistry::new(&schema, settings.statement_timeout),
             letters: DeadLetterKeeper::new(Arc::clone(log), identity.log_id(), Arc::clone(drain), &schema, drainer),
             queues,
             local_state: LocalStateKeeper::new(context, database),
@@ -277,16 +278,21 @@ impl Session {
             || self.local_state.is_due(false)
     }
 
-    /// Sends the round of `batch`.
+    /// Sends the round of `batch`. `uncreated` are names that PostgreSQL does not create.
     ///
     /// # Errors
     /// See [`RoundError`].
-    pub(crate) async fn send(&mut self, batch: &mut Batch, mode: SendMode) -> Result<(), RoundError> {
+    pub(crate) async fn send(
+        &mut self,
+        batch: &mut Batch,
+        uncreated: &mut UncreatedNames,
+        mode: SendMode,
+    ) -> Result<(), RoundError> {
         if !mode.is_behind_commit {
             self.queues.update(&mut self.conn).await?;
             self.letters.count(&mut self.conn).await?;
         }
-        self.partitions.identify(&mut self.conn, batch).await?;
+        self.partitions.identify(&mut self.conn, batch, uncreated).await?;
         batch.forget_duplicates();
         // If the first of several is refused, the next one is no repeat.
         if !mode.is_sifting {

@@ -62,7 +62,7 @@ fn rows_of_which_each_was_accepted_alone_are_set_aside_or_taken_apart() {
 
 #[test]
 fn rows_are_suspected_of_an_error_that_may_be_the_server_s_only_when_it_comes_again() {
-    for sqlstate in ["XX000", "55000", "53400", "0A000", "42P01", "40001", "57014"] {
+    for sqlstate in ["XX000", "55000", "53400", "0A000", "42P01", "40001"] {
         let mut retry = RetryPolicy::new();
         for attempt in 0..2 {
             let response = retry.respond(row(sqlstate, Some(0)), &batch(2), true);
@@ -73,11 +73,28 @@ fn rows_are_suspected_of_an_error_that_may_be_the_server_s_only_when_it_comes_ag
         retry.respond(row(sqlstate, Some(0)), &batch(2), true);
         assert!(!retry.is_sifting(), "after a commit it is the first one again");
     }
+}
+
+#[test]
+fn rows_that_take_too_long_are_suspected_at_once_and_for_some_rounds_after_one_was_set_aside() {
     let mut retry = RetryPolicy::new();
-    let response = retry.respond(row("57014", None), &batch(100), true);
-    assert_eq!((response, retry.rows_max()), (Response::TakeFewer(Wait::BackOff), 50));
-    retry.respond(row("57014", None), &batch(50), true);
+    let response = retry.respond(row("57014", None), &batch(2 * SIFT_ROWS_MAX), true);
+    assert_eq!((response, retry.rows_max()), (Response::TakeFewer(Wait::No), SIFT_ROWS_MAX));
     assert!(retry.is_sifting());
+    retry.committed(0);
+    assert!(!retry.is_sifting(), "none was refused");
+    for is_first in [true, false] {
+        if is_first {
+            retry.respond(row("57014", None), &batch(2), true);
+        }
+        retry.committed(1);
+        for _ in 1..SIFTS_AFTER_TIMEOUT {
+            retry.committed(0);
+            assert!(retry.is_sifting());
+        }
+    }
+    retry.committed(0);
+    assert!(!retry.is_sifting());
 }
 
 #[test]
@@ -103,14 +120,21 @@ fn what_fails_alone_is_tried_again_soon_and_where_nothing_is_accepted_more_rows_
 
 #[test]
 fn what_passes_by_itself_is_repeated_at_once_a_few_times_and_then_after_a_pause() {
-    for error in
-        [|| RoundError::NumberingChanged, || RoundError::PartitionGone, || RoundError::Postgres(server("40P01"))]
+    let postgres: fn() -> RoundError = || RoundError::Postgres(server("40P01"));
+    for (error, is_told) in [(|| RoundError::NumberingChanged) as fn() -> _, || RoundError::PartitionGone, postgres]
+        .into_iter()
+        .zip([false, false, true])
     {
         let mut retry = RetryPolicy::new();
         for _ in 0..REPEATS_AT_ONCE {
             assert_eq!(retry.respond(error(), &batch(1), true), Response::Repeat(Wait::No));
         }
-        assert_eq!(retry.respond(error(), &batch(1), true), Response::Repeat(Wait::BackOff));
+        let response = retry.respond(error(), &batch(1), true);
+        if is_told {
+            assert_eq!(code(response), ("postgres_away", WaitFor::Postgres));
+        } else {
+            assert_eq!(response, Response::Repeat(Wait::BackOff));
+        }
         retry.committed(0);
         assert_eq!(retry.respond(error(), &batch(1), true), Response::Repeat(Wait::No));
     }

@@ -56,10 +56,10 @@ fn records_stand_by_partition_however_they_are_mixed_and_names_do_not_run_togeth
     let name_of = |n: u64| names[(n * n % 7) as usize % names.len()];
     let batch = batch((0..100).map(|n| record(n, name_of(n), None, false)).collect());
     let partitions = batch.groups().partitions();
-    let met: Vec<&[u8]> = partitions.iter().map(|partition| batch.first_of(partition).partition()).collect();
+    let met: Vec<&[u8]> = partitions.iter().map(|partition| batch.first_of(partition).1.partition()).collect();
     assert_eq!(met, [&b"a"[..], b"", b"a b", b"ab"], "in the order of their first messages");
     for partition in partitions {
-        let name = batch.first_of(partition).partition();
+        let name = batch.first_of(partition).1.partition();
         let expected: Vec<usize> = (0..100).filter(|&n| name_of(n as u64).as_bytes() == name).collect();
         assert_eq!(batch.rows(partition).map(|row| row.index).collect::<Vec<_>>(), expected);
         assert_eq!(batch.groups().name(partition), [b"q\xff", name].concat());

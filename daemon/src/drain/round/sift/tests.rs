@@ -97,7 +97,7 @@ impl Server {
 
     /// Transactions until there is a finding that is final.
     fn find(&mut self) -> Finding {
-        let mut sift = Sift::new(self.rows.len());
+        let mut sift = Sift::new(self.rows.len(), 0);
         loop {
             assert!(self.transactions < 1000, "it comes to an end");
             if self.transaction(&mut sift) {
@@ -154,19 +154,27 @@ fn while_none_is_accepted_few_rows_are_tried_and_none_is_set_aside() {
     let mut server = Server::new(vec![Row::Foreign(ALWAYS); 5000], true);
     assert!(matches!(server.find(), Finding::NoneAccepted(_)));
     assert!(server.groups <= SIFT_SAMPLES_MAX, "{}", server.groups);
-    let mut sift = Sift::new(100);
+    let mut sift = Sift::new(100, 0);
     sift.start(0..100, false);
-    let group = sift.next_groups(false, SIFT_GROUPS_MAX).remove(0);
-    assert_eq!(group.len(), 1);
-    sift.tried(group, Tried::Failed { row: None, obstacle: obstacle("55P03") });
-    assert!(sift.next_groups(true, SIFT_GROUPS_MAX).is_empty(), "one that waited for long is enough");
+    let mut tried = 0;
+    loop {
+        let groups = sift.next_groups(true, SIFT_GROUPS_MAX);
+        if groups.is_empty() {
+            break;
+        }
+        tried += groups.iter().map(Range::len).sum::<usize>();
+        groups
+            .into_iter()
+            .for_each(|group| sift.tried(group, Tried::Failed { row: None, obstacle: obstacle("57014") }));
+    }
+    assert_eq!(tried, SIFT_LATE_SAMPLES, "few that waited for long are enough");
     assert!(matches!(sift.finding(), Finding::NoneAccepted(_)));
 }
 
 #[test]
 fn an_outage_that_begins_between_the_attempts_is_not_held_against_a_row() {
     let mut server = Server::new(vec![Row::Foreign(1), Row::Good, Row::Good], true);
-    let mut sift = Sift::new(3);
+    let mut sift = Sift::new(3, 0);
     assert!(server.transaction(&mut sift));
     assert!(matches!(sift.finding(), Finding::Undecided(_)));
     server.rows = vec![Row::Foreign(ALWAYS); 3];
@@ -189,13 +197,35 @@ fn a_row_that_ends_its_session_is_found_with_few_sessions_and_alone() {
         assert!(server.transactions <= 8, "{}", server.transactions);
     }
     let mut alone = Server::new(vec![Row::Kills], true);
-    let mut sift = Sift::new(1);
+    let mut sift = Sift::new(1, 0);
     for attempt in 1..20 {
         let is_left_out = attempt % (LONE_FAILURES + 1) == 0;
         assert_eq!(alone.transaction(&mut sift), is_left_out);
         if is_left_out {
             assert!(matches!(sift.finding(), Finding::NoneAccepted(_)));
         }
+    }
+}
+
+#[test]
+fn one_row_that_takes_long_is_found_wherever_the_first_picks_fall() {
+    for seed in 0..64 {
+        let mut sift = Sift::new(2, seed);
+        sift.start(0..2, false);
+        loop {
+            let groups = sift.next_groups(true, SIFT_GROUPS_MAX);
+            if groups.is_empty() {
+                break;
+            }
+            for group in groups {
+                let tried = match sift.group(&group) {
+                    [0] => Tried::Failed { row: None, obstacle: obstacle("57014") },
+                    _ => Tried::Accepted,
+                };
+                sift.tried(group, tried);
+            }
+        }
+        assert!(matches!(sift.finding(), Finding::Undecided(_)), "{seed}");
     }
 }
 
