@@ -364,8 +364,18 @@ pub const CHANNEL_BACKOFF_MAX: Duration = Duration::from_secs(1);
 pub const POOL_CHANNELS: usize = 2;
 
 /// Requests that the cores may have made of that thread, and that are not answered; more are refused. Only people make them.
-/// A page of 1,000 dead letters occupies about a megabyte.
+/// Those of them that work on large values take room for that first; each of the others has [`PG_WORK_FREE_BYTES`].
 pub const PG_REQUESTS_MAX: usize = 64;
+
+/// Bytes of large values that these requests work on together: the largest dead letter, or several smaller ones. While it is
+/// worked on, a value is in memory about four times.
+pub const PG_WORK_BYTES_MAX: usize = 32 << 20;
+
+/// Up to so many bytes a value is not large: a page of 100 dead letters.
+pub const PG_WORK_FREE_BYTES: usize = STREAM_PIECE_BYTES;
+
+/// Bytes in the budget for what is said of a dead letter that was put back: PostgreSQL's reason has 16 KiB at most.
+pub const RETRY_ANSWER_BYTES: usize = 64 << 10;
 
 /// How long each unit of such a request may take, the wait for its turn and for a connection included.
 pub const PG_REQUEST_DEADLINE: Duration = Duration::from_secs(10);

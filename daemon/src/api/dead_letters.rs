@@ -1,14 +1,16 @@
 //! What PostgreSQL refused: listed, shown, put back, dropped. The thread `postgres` does the work.
 
-use super::{letter_lines::LetterLines, letter_requests::Letters, reply::Reply, request::Request, stream::StreamReply};
+use super::{
+    asked::Asked, letter_lines::LetterLines, letter_requests::LetterAsk, reply::Reply, request::Request,
+    stream::StreamReply,
+};
 use crate::{
     http::{ErrorCode, Refusal, path, response::NDJSON},
     json::push,
     letters::{
         id::{InvalidLetterId, LetterId},
-        store::{PAGE_MAX, StoreError},
+        page::PAGE_MAX,
     },
-    state::pg_answer::PgAnswer,
 };
 use serde::Deserialize;
 
@@ -42,25 +44,22 @@ pub(super) fn list<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refus
         return Ok(Reply::Stream(Box::new(StreamReply::new(NDJSON, lines, request.grant.clone(), access))));
     }
     let limit = limit.unwrap_or(PAGE_DEFAULT);
-    ask(request, async move |letters| letters.list(queue.as_deref(), after, limit).await)
+    Ok(ask(request, LetterAsk::List { queue, after, limit }))
 }
 
 /// `GET /api/v1/dead-letters/{id}`
 pub(super) fn show<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    let id = id(request)?;
-    ask(request, async move |letters| letters.show(id).await)
+    Ok(ask(request, LetterAsk::Show(id(request)?)))
 }
 
 /// `POST /api/v1/dead-letters/{id}/retry`
 pub(super) fn retry<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    let id = id(request)?;
-    ask(request, async move |letters| letters.retry(id).await)
+    Ok(ask(request, LetterAsk::Retry(id(request)?)))
 }
 
 /// `DELETE /api/v1/dead-letters/{id}`
 pub(super) fn remove<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refusal> {
-    let id = id(request)?;
-    ask(request, async move |letters| letters.remove(id).await)
+    Ok(ask(request, LetterAsk::Remove(id(request)?)))
 }
 
 fn id(request: &Request<'_, '_, '_>) -> Result<LetterId, Refusal> {
@@ -84,13 +83,11 @@ pub(super) fn retry_all<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, 
         push::check_queue(queue)
             .map_err(|error| Refusal::new(ErrorCode::InvalidRequest, format!("the body: queue: {error}")))?;
     }
-    ask(request, async move |letters| letters.retry_first(body.queue.as_deref()).await)
+    Ok(ask(request, LetterAsk::RetryFirst { queue: body.queue }))
 }
 
-/// Leaves work for the thread `postgres`, whose answer is the reply.
-fn ask<'a>(
-    request: &Request<'_, '_, 'a>,
-    work: impl AsyncFnOnce(Letters) -> Result<PgAnswer, StoreError> + Send + 'static,
-) -> Result<Reply<'a>, Refusal> {
-    request.endpoints.letters.submit(work).map(Reply::Postgres)
+/// A request to the thread `postgres`, whose answer is the reply.
+fn ask<'a>(request: &Request<'_, '_, 'a>, what: LetterAsk) -> Reply<'a> {
+    let asked = Asked::new(request.endpoints.letters.clone(), what, request.grant.owner());
+    Reply::Postgres(Box::new(asked))
 }

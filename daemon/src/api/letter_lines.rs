@@ -1,7 +1,7 @@
 //! All dead letters as a streamed reply, one JSON object a line.
 
 use super::{
-    letter_requests::LetterRequests,
+    letter_requests::{LetterAsk, LetterRequests},
     stream::{BodySource, NextPiece},
 };
 use crate::{letters::id::LetterId, state::pg_answer::PgAnswer};
@@ -24,8 +24,9 @@ impl LetterLines {
 impl BodySource for LetterLines {
     fn next<'a>(&'a mut self, piece: &'a mut Vec<u8>) -> NextPiece<'a> {
         Box::pin(async move {
-            let (queue, after) = (self.queue.clone(), self.after);
-            let pending = self.letters.submit(async move |letters| letters.lines(queue.as_deref(), after).await)?;
+            let ask = LetterAsk::Lines { queue: self.queue.clone(), after: self.after };
+            let room_bytes = ask.first_room_bytes();
+            let pending = self.letters.submit(ask, room_bytes)?;
             match poll_fn(|cx| pending.poll(cx)).await {
                 PgAnswer::Lines { lines, next } => {
                     piece.extend_from_slice(&lines);
@@ -37,7 +38,7 @@ impl BodySource for LetterLines {
                     Ok(next.is_some())
                 }
                 PgAnswer::Refused(refusal) => Err(refusal),
-                PgAnswer::Json(_) => panic!("lines were asked for"),
+                PgAnswer::Json(_) | PgAnswer::TooLarge { .. } => panic!("lines were asked for"),
             }
         })
     }

@@ -11,7 +11,9 @@
 //! written; waiting for it with a client at the other end is the connection's part.
 
 mod admit;
+mod asked;
 mod dead_letters;
+mod letter_answers;
 mod letter_lines;
 mod letter_requests;
 mod parts;

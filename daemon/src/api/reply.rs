@@ -1,13 +1,14 @@
 //! A reply, as a handler makes it: known, or to be waited for.
 
 use super::{
+    asked::Asked,
     pushed::Pushed,
     stream::StreamReply,
     writer::{ReplyHead, ReplyWriter},
 };
 use crate::{
     http::{Refusal, ResponseOptions, cors, response::JSON},
-    ingest::{PendingReply, Ticket},
+    ingest::Ticket,
     limits::REPLY_SMALL_BYTES,
     state::pg_answer::PgAnswer,
 };
@@ -24,8 +25,8 @@ pub enum Reply<'a> {
     Refused(Refusal),
     /// Messages were appended to the log; the reply depends on the disk, and on PostgreSQL where a commit is waited for.
     Pushed(Pushed<'a>),
-    /// PostgreSQL was asked.
-    Postgres(PendingReply),
+    /// PostgreSQL is asked, once there is room for its answer.
+    Postgres(Box<Asked>),
     /// Produced while it is sent.
     Stream(Box<StreamReply>),
 }
@@ -77,7 +78,7 @@ impl<'a> Reply<'a> {
             Self::Whole(whole) => Reply::Whole(whole),
             Self::Refused(refusal) => Reply::Refused(refusal),
             Self::Pushed(pushed) => Reply::Pushed(pushed.into_owned()),
-            Self::Postgres(pending) => Reply::Postgres(pending),
+            Self::Postgres(asked) => Reply::Postgres(asked),
             Self::Stream(stream) => Reply::Stream(stream),
         }
     }
@@ -89,7 +90,8 @@ impl<'a> Reply<'a> {
             Self::Whole(whole) => whole.body.capacity(),
             Self::Refused(refusal) => refusal.message.len(),
             Self::Pushed(pushed) => pushed.memory_bytes(),
-            Self::Postgres(_) | Self::Stream(_) => 0,
+            Self::Postgres(asked) => asked.memory_bytes(),
+            Self::Stream(_) => 0,
         }
     }
 
@@ -128,17 +130,17 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Waits until the reply is settled. A stream never is: it is sent piece by piece.
+    /// Waits until the reply is settled, or [needs room](Asked::needs_room) for that. A stream never is: it is sent piece by piece.
     pub fn poll_settled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Whole(_) | Self::Refused(_) => Poll::Ready(()),
             Self::Pushed(pushed) => pushed.poll_settled(cx),
-            Self::Postgres(pending) => pending.poll(cx).map(|answer| {
-                *self = match answer {
-                    PgAnswer::Json(body) => Self::json(200, body),
-                    PgAnswer::Refused(refusal) => Self::Refused(refusal),
-                    PgAnswer::Lines { .. } => panic!("only a stream asks for lines"),
-                };
+            Self::Postgres(asked) => asked.poll(cx).map(|answer| match answer {
+                None => {}
+                Some(PgAnswer::Json(body)) => *self = Self::json(200, body),
+                Some(PgAnswer::Refused(refusal)) => *self = Self::Refused(refusal),
+                Some(PgAnswer::Lines { .. }) => panic!("only a stream asks for lines"),
+                Some(PgAnswer::TooLarge { .. }) => panic!("it is asked for again"),
             }),
             Self::Stream(_) => Poll::Pending,
         }

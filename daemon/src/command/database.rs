@@ -16,7 +16,7 @@ use crate::{
 };
 use forebay_cluster::{Cluster, ClusterConfig, StopMode};
 use forebay_pgwire::Connection;
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, rc::Rc, sync::Arc, time::Duration};
 
 /// Most operations that a command's ring has in flight.
 const RING_OPERATIONS: u32 = 64;
@@ -74,7 +74,7 @@ pub(super) fn with_channel<T>(config: &Config, work: impl AsyncFnOnce(PgClient) 
             statement_timeout,
         });
         // PostgreSQL's own time-out comes first.
-        work(PgClient::new(channel, statement_timeout.mul_f64(1.5), CancelFlag::default())).await
+        work(PgClient::new(channel, statement_timeout.mul_f64(1.5), CancelFlag::default(), Rc::default())).await
     })
 }
 

@@ -38,6 +38,8 @@ enum Answered {
     UpToWaiting,
     /// Up to one of so many bytes: what is before it is to leave first, and there is to be memory for it.
     UpToLarge(usize),
+    /// Up to one for which PostgreSQL is to be asked: what is before it is to leave first, and there is to be room for the answer.
+    UpToAsk,
     /// Up to one that is streamed.
     UpToStream(Box<StreamReply>, ResponseOptions),
 }
@@ -99,6 +101,10 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
                             if self.leave.is_none() {
                                 Box::pin(self.send_in_parts()).await?;
                             }
+                        }
+                        Answered::UpToAsk => {
+                            self.exchange.write().await?;
+                            Box::pin(self.ask()).await;
                         }
                         Answered::UpToWaiting => {
                             self.exchange.write().await?;
@@ -315,6 +321,10 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
             let closes = reply.closes(options);
             match reply {
                 Reply::Stream(stream) if !has_hung_up => return Answered::UpToStream(stream, options),
+                Reply::Postgres(asked) if asked.needs_room() && !has_hung_up => {
+                    self.replies.push((Reply::Postgres(asked), options));
+                    return Answered::UpToAsk;
+                }
                 reply if !reply.is_settled() && !has_hung_up => {
                     self.replies.push((reply, options));
                     return Answered::UpToWaiting;
@@ -341,6 +351,18 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
         self.exchange.out.len() >= REPLY_SMALL_BYTES || reply.is_large() && self.leave.is_none()
     }
 
+    /// Holds room for the next reply, and asks PostgreSQL for it.
+    async fn ask(&mut self) {
+        let Some((Reply::Postgres(mut asked), options)) = self.replies.pop() else { return };
+        self.exchange.set_owner(asked.owner());
+        let held = self.exchange.keep_answer(self.reply_bytes() + asked.room_bytes()).await;
+        let reply = match held.and_then(|()| asked.submit()) {
+            Ok(()) => Reply::Postgres(asked),
+            Err(refusal) => Reply::Refused(refusal),
+        };
+        self.replies.push((reply, options));
+    }
+
     /// Sends the next reply part by part.
     async fn send_in_parts(&mut self) -> io::Result<()> {
         let Some((reply, options)) = self.replies.pop() else { return Ok(()) };
@@ -348,8 +370,11 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
         let closes = reply.closes(options);
         let mut parts = self.server.api.start_parts(reply, options, &mut self.exchange.out);
         self.exchange.keep(self.reply_bytes() + parts.memory_bytes());
-        while parts.write(&mut self.exchange.out) {
+        if parts.write(&mut self.exchange.out) {
             self.exchange.write().await?;
+            while parts.write(&mut self.exchange.out) {
+                self.exchange.write_part().await?;
+            }
         }
         if closes {
             self.close_after_this();

@@ -237,6 +237,22 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
         Ok(leave)
     }
 
+    /// Waits until the conversation may have so many bytes beside the buffers, for an answer that is not there yet.
+    ///
+    /// # Errors
+    /// 503 after some time.
+    pub(super) async fn keep_answer(&mut self, bytes: usize) -> Result<(), Refusal> {
+        let total = self.buffer.capacity() + self.out.capacity() + bytes;
+        match self.watch.park(self.held.grow_to(total)).await {
+            Ok(Ok(_)) => {
+                self.kept_bytes = self.kept_bytes.max(bytes);
+                Ok(())
+            }
+            Ok(Err(Overloaded)) => Err(no_memory()),
+            Err(HungUp) => Err(hung_up()),
+        }
+    }
+
     /// Leave to write a reply of so many bytes to `out`, which is empty, if there is memory for it. Nobody waits for that: what the
     /// reply is made of is held meanwhile, and all who wait could hold what the others wait for.
     pub(super) fn try_hold_reply(&mut self, bytes: usize) -> Option<Grow> {
@@ -257,13 +273,9 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
             Ok(Err(Overloaded)) if self.watch.is_late() => return Err(self.too_slow()),
             Ok(Err(Overloaded)) => {
                 self.server.memory.refuse_push();
-                let why = "others hold all memory that there is for requests";
-                return Err(Refusal::new(ErrorCode::Overloaded, why).closing());
+                return Err(no_memory());
             }
-            Err(HungUp) => {
-                let why = "the client closed its side of the connection while the request waited for memory";
-                return Err(Refusal::new(ErrorCode::Overloaded, why).closing());
-            }
+            Err(HungUp) => return Err(hung_up()),
         };
         self.go_on_with_body(paused_ms);
         if total > SMALL_HELD_BYTES {
@@ -317,6 +329,20 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
         Ok(())
     }
 
+    /// Writes a part of a reply, of which some was written before: it is one and the same reply whose pace counts.
+    pub(super) async fn write_part(&mut self) -> io::Result<()> {
+        let mut part = std::mem::take(&mut self.out);
+        self.watch.go_on(Phase::Writing);
+        let (written, returned) = rt::write_all(self.stream, part).await;
+        written?;
+        part = returned;
+        self.stream.flush().await?;
+        self.watch.sent(part.len(), self.server.now_ms());
+        part.clear();
+        self.out = part;
+        Ok(())
+    }
+
     /// A large reply may take long, as long as some of it leaves.
     async fn write_in_parts(&mut self, mut out: Vec<u8>) -> (io::Result<usize>, Vec<u8>) {
         let mut at = 0;
@@ -366,4 +392,13 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
         self.held.note(buffer.len() + reply_bytes);
         (buffer, self.held)
     }
+}
+
+fn no_memory() -> Refusal {
+    Refusal::new(ErrorCode::Overloaded, "others hold all memory that there is for requests").closing()
+}
+
+fn hung_up() -> Refusal {
+    let why = "the client closed its side of the connection while the request waited for memory";
+    Refusal::new(ErrorCode::Overloaded, why).closing()
 }

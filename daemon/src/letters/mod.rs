@@ -3,12 +3,13 @@
 //! ```text
 //!   drain ─────────┬─► table   forebay.dead_letters: letters are added and counted
 //!                  └─► files   wal/dead-letters/*.ndjson: letters that the table refuses as well
-//!   command, api ──┬─► store   table and files as one list ──► put_back, statements ──► a channel to PostgreSQL
+//!   command, api ──┬─► store   table and files as one list, page by page ──► put_back, statements ──► a channel to PostgreSQL
 //!                  └─► view    letters as JSON shows them
 //! ```
 
 pub mod files;
 pub mod id;
+pub mod page;
 pub mod put_back;
 mod statements;
 pub mod store;

@@ -23,9 +23,9 @@ pub(super) const NAMES_BYTES: usize = 2048;
 /// they ask for is not so. Every engine understands that, and it costs no round trip.
 pub(super) struct LetterStatements {
     /// The letters behind an id, of a queue or of all, without payloads but with their sizes: so many at most, and no more of them
-    /// than so many bytes, but for the first. Each row says how many there are without that.
+    /// than so many bytes, but for the first. Each row says how many there are without that, and how many bytes they have.
     pub(super) list: Rc<str>,
-    /// One letter with its payload.
+    /// One letter, with its payload if they have no more than so many bytes.
     pub(super) get: Rc<str>,
     /// Removes a letter.
     pub(super) remove: Rc<str>,
@@ -60,8 +60,9 @@ impl LetterStatements {
         let of_key = "WHERE partition_id = $1 AND transaction_key = $2";
         Self {
             list: sql(format!(
-                "SELECT {COLUMNS}, payload_octets, letters FROM ( \
+                "SELECT {COLUMNS}, payload_octets, letters, octets FROM ( \
                  SELECT *, count(*) OVER () AS letters, \
+                 sum(coalesce(octet_length(error), 0) + {NAMES_BYTES}) OVER () AS octets, \
                  coalesce(octet_length(payload_bytes), octet_length(payload_text)) AS payload_octets, \
                  sum(coalesce(octet_length(error), 0) + {NAMES_BYTES}) \
                  OVER (ORDER BY id ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS octets_before \
@@ -69,7 +70,14 @@ impl LetterStatements {
                  ORDER BY id LIMIT $3) behind) listed \
                  WHERE octets_before IS NULL OR octets_before < $4 ORDER BY id"
             )),
-            get: sql(format!("SELECT {COLUMNS}, payload_text, payload_bytes FROM {schema}.dead_letters WHERE id = $1")),
+            // A payload that is not to be shown is not read either. Bytes are shown as twice as many digits.
+            get: sql(format!(
+                "SELECT {COLUMNS}, CASE WHEN octets <= $2 AND payload_bytes IS NULL THEN payload_text END, \
+                 CASE WHEN octets <= $2 THEN payload_bytes END, octets FROM ( \
+                 SELECT *, CAST({NAMES_BYTES} + coalesce(octet_length(error), 0) + \
+                 coalesce(CAST(2 AS bigint) * octet_length(payload_bytes), octet_length(payload_text), 0) AS bigint) AS octets \
+                 FROM {schema}.dead_letters WHERE id = $1) letter"
+            )),
             remove: sql(format!("DELETE FROM {schema}.dead_letters WHERE id = $1")),
             note_refusal: sql(format!(
                 "UPDATE {schema}.dead_letters SET sqlstate = $2, error = $3, failed_at = now() WHERE id = $1"
@@ -119,12 +127,17 @@ pub(super) fn read_listed(row: &Row) -> Result<(i64, DeadLetter<()>, usize), Err
     Ok((id, letter, row.get_i32(AFTER_COLUMNS)? as usize))
 }
 
-/// How many letters the list would have, if it were not for its bytes.
-pub(super) fn read_count(row: &Row) -> Result<usize, Error> {
-    Ok(row.get_i64(AFTER_COLUMNS + 1)? as usize)
+/// How many letters the list would have, if it were not for its bytes, and how many bytes they have, about.
+pub(super) fn read_whole_list(row: &Row) -> Result<(usize, usize), Error> {
+    Ok((row.get_i64(AFTER_COLUMNS + 1)? as usize, row.get_i64(AFTER_COLUMNS + 2)? as usize))
 }
 
-/// A letter with its payload.
+/// Bytes of a letter with its payload, about, as JSON shows it.
+pub(super) fn read_bytes(row: &Row) -> Result<usize, Error> {
+    Ok(row.get_i64(AFTER_COLUMNS + 2)? as usize)
+}
+
+/// A letter with its payload, which is in the row.
 pub(super) fn read_whole(row: &Row) -> Result<DeadLetter, Error> {
     let (_, letter) = read(row)?;
     let payload = match row.get_opt_bytes(AFTER_COLUMNS + 1)? {

@@ -4,15 +4,18 @@ use super::{
     DeadLetter,
     files::LetterFiles,
     id::LetterId,
+    page::{Listed, Page, PageLimit},
     put_back::{PutBack, RetryOutcome},
-    statements::{LetterStatements, NAMES_BYTES, read_count, read_listed, read_whole},
+    statements::{LetterStatements, read_bytes, read_listed, read_whole, read_whole_list},
 };
 use crate::{
     ids::unix_now,
+    limits::PG_WORK_FREE_BYTES,
     postgres::{
         channel::{ChannelError, Reply, Unit},
         client::{PgClient, results},
         remedy::Remedy,
+        work_room::{NoRoom, TakenRoom},
     },
 };
 use forebay_pgwire::{Param, oid};
@@ -21,62 +24,9 @@ use std::{
     io,
 };
 
-/// Letters of a page at most.
-pub const PAGE_MAX: u32 = 1000;
-
-/// Bytes at which a page ends, unless its first letter has more. Payloads do not count, since they are not in it.
-pub const PAGE_BYTES_MAX: usize = 8 << 20;
-
-/// How much a page has at most.
-#[derive(Clone, Copy, Debug)]
-pub struct PageLimit {
-    /// Letters.
-    pub letters: u32,
-    /// Bytes at which it ends.
-    pub bytes: usize,
-}
-
-impl PageLimit {
-    /// So many letters, and [`PAGE_BYTES_MAX`].
-    #[must_use]
-    pub const fn letters(letters: u32) -> Self {
-        Self { letters, bytes: PAGE_BYTES_MAX }
-    }
-}
-
-/// Letters that are put back with one pipeline at most. Each is a commit of its own, and others who share the connection wait
-/// for all of them: a hundred milliseconds on a slow disk.
-const BATCH_LETTERS: usize = 16;
-
-/// Bytes of their payloads at most, unless one letter has more: what they occupy while they are on their way.
-const BATCH_BYTES: usize = 4 << 20;
-
-/// A letter of a list, without its payload.
-pub struct Listed {
-    /// Its id.
-    pub id: LetterId,
-    /// The letter.
-    pub letter: DeadLetter<()>,
-    /// The size of its payload in bytes.
-    pub payload_bytes: usize,
-}
-
-impl Listed {
-    /// Bytes that it takes, about: names have 255 at most.
-    fn memory_bytes(&self) -> usize {
-        NAMES_BYTES + self.letter.error.len()
-    }
-}
-
-/// Letters, and why those of the table may be missing among them.
-pub struct Page {
-    /// The letters, by id.
-    pub letters: Vec<Listed>,
-    /// The last one's id, if the page is full: further letters may follow behind it.
-    pub next: Option<LetterId>,
-    /// What PostgreSQL says instead of showing its table.
-    pub table_refused: Option<String>,
-}
+/// A letter that is put back takes as much room as so many that are shown: it travels to PostgreSQL as well, and a channel has room
+/// for one of the largest.
+const PUT_BACK_COPIES: usize = 2;
 
 /// Why the store cannot work.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +37,20 @@ pub enum StoreError {
     /// The files cannot be read or changed. Next step: see the data directory.
     #[error("the files of dead letters: {0}")]
     Files(#[from] io::Error),
+    /// Too many work on large letters. Next step: ask again later.
+    #[error(transparent)]
+    NoRoom(#[from] NoRoom),
+}
+
+/// What came of the search for a letter.
+#[derive(Debug)]
+pub enum Found {
+    /// There is none.
+    Nothing,
+    /// There is one, but it has more bytes than were asked for: about so many.
+    TooLarge(usize),
+    /// The letter.
+    Letter(Box<DeadLetter>),
 }
 
 impl From<forebay_pgwire::Error> for StoreError {
@@ -120,7 +84,7 @@ impl DeadLetterStore {
         limit: PageLimit,
     ) -> Result<Page, StoreError> {
         let mut is_cut = false;
-        let mut page = Page { letters: Vec::new(), next: None, table_refused: None };
+        let mut page = Page { letters: Vec::new(), next: None, whole_bytes: 0, table_refused: None };
         let (table_after, file_after) = match after {
             None => (Some(0), None),
             Some(LetterId::Table(id)) => (Some(id), None),
@@ -128,7 +92,7 @@ impl DeadLetterStore {
         };
         if let Some(after) = table_after {
             match self.list_table(queue, after, limit).await {
-                Ok(listed) => (page.letters, is_cut) = listed,
+                Ok(listed) => (page.letters, is_cut, page.whole_bytes) = listed,
                 // The table is missing, or a right on it: the files are to be seen all the same.
                 Err(ChannelError::Postgres(error))
                     if error.db_error().is_some()
@@ -146,6 +110,8 @@ impl DeadLetterStore {
         };
         if !is_cut && room.letters > 0 {
             let (letters, is_rest_cut) = self.list_files(queue, file_after, room)?;
+            let bytes: usize = letters.iter().map(Listed::memory_bytes).sum();
+            page.whole_bytes = if is_rest_cut { usize::MAX } else { page.whole_bytes + bytes };
             page.letters.extend(letters);
             is_cut = is_rest_cut;
         }
@@ -154,13 +120,13 @@ impl DeadLetterStore {
         Ok(page)
     }
 
-    /// Letters of the table, and whether there are more that have no room.
+    /// Letters of the table, whether there are more that have no room, and how many bytes they have with those.
     async fn list_table(
         &self,
         queue: Option<&str>,
         after: i64,
         limit: PageLimit,
-    ) -> Result<(Vec<Listed>, bool), ChannelError> {
+    ) -> Result<(Vec<Listed>, bool, usize), ChannelError> {
         let queue = queue.map_or(Param::Null(oid::TEXT), Param::Text);
         let params = [Param::I64(after), queue, Param::I64(limit.letters.into()), Param::I64(limit.bytes as i64)];
         let rows = self.client.rows(&self.sql.list, &params).await?;
@@ -168,11 +134,11 @@ impl DeadLetterStore {
             let (id, letter, payload_bytes) = read_listed(row)?;
             Ok(Listed { id: LetterId::Table(id), letter, payload_bytes })
         });
-        let is_cut = rows.first().map(read_count).transpose()?.is_some_and(|count| count > rows.len());
-        Ok((listed.collect::<Result<_, ChannelError>>()?, is_cut))
+        let (whole_count, whole_bytes) = rows.first().map(read_whole_list).transpose()?.unwrap_or_default();
+        Ok((listed.collect::<Result<_, ChannelError>>()?, whole_count > rows.len(), whole_bytes))
     }
 
-    /// The same of the files.
+    /// Those of the files, and whether there are more that have no room.
     fn list_files(
         &self,
         queue: Option<&str>,
@@ -204,13 +170,37 @@ impl DeadLetterStore {
     /// # Errors
     /// As [`list`](Self::list).
     pub async fn get(&self, id: LetterId) -> Result<Option<DeadLetter>, StoreError> {
-        match id {
-            LetterId::Table(id) => {
-                let rows = self.client.rows(&self.sql.get, &[Param::I64(id)]).await?;
-                Ok(rows.first().map(read_whole).transpose()?)
-            }
-            LetterId::File(number) => Ok(self.files.find(&[number])?.pop()),
+        match self.get_within(id, usize::MAX).await? {
+            Found::Letter(letter) => Ok(Some(*letter)),
+            Found::Nothing | Found::TooLarge(_) => Ok(None),
         }
+    }
+
+    /// The letter of that id, unless PostgreSQL has more than `most_bytes` of it.
+    ///
+    /// # Errors
+    /// As [`list`](Self::list).
+    pub async fn get_within(&self, id: LetterId, most_bytes: usize) -> Result<Found, StoreError> {
+        let letter = match id {
+            LetterId::Table(id) => {
+                let params = [Param::I64(id), Param::I64(i64::try_from(most_bytes).unwrap_or(i64::MAX))];
+                let rows = self.client.rows(&self.sql.get, &params).await?;
+                if let Some(bytes) = rows.first().map(read_bytes).transpose()?.filter(|bytes| *bytes > most_bytes) {
+                    return Ok(Found::TooLarge(bytes));
+                }
+                rows.first().map(read_whole).transpose()?
+            }
+            LetterId::File(number) => self.files.find(&[number])?.pop(),
+        };
+        Ok(letter.map_or(Found::Nothing, |letter| Found::Letter(Box::new(letter))))
+    }
+
+    /// Waits for room for letters of so many bytes; see [`PgClient::room`].
+    ///
+    /// # Errors
+    /// [`StoreError::NoRoom`].
+    pub async fn room(&self, bytes: usize) -> Result<TakenRoom, StoreError> {
+        Ok(self.client.room(bytes).await?)
     }
 
     /// Drops a letter for good. Returns whether it was there.
@@ -233,13 +223,16 @@ impl DeadLetterStore {
     /// # Errors
     /// As [`list`](Self::list). Where the connection was lost, the letter may be put back.
     pub async fn retry(&self, id: LetterId) -> Result<RetryOutcome, StoreError> {
-        match self.get(id).await? {
-            None => Ok(RetryOutcome::Gone),
-            Some(letter) => match self.put_back(vec![(id, letter)]).await?.pop() {
-                Some(outcome) => outcome,
-                None => panic!("one letter has one outcome"),
-            },
+        let mut found = self.get_within(id, PG_WORK_FREE_BYTES).await?;
+        let mut room = None;
+        if let Found::TooLarge(bytes) = found {
+            room = Some(self.room(PUT_BACK_COPIES * bytes).await?);
+            found = self.get_within(id, usize::MAX).await?;
         }
+        let Found::Letter(letter) = found else { return Ok(RetryOutcome::Gone) };
+        let outcome = self.put_back(vec![(id, *letter)]).await?.pop();
+        drop(room);
+        outcome.unwrap_or_else(|| panic!("one letter has one outcome"))
     }
 
     /// Puts letters back, in their order, with few round trips. Returns what became of each; the caller keeps the number small
@@ -248,6 +241,8 @@ impl DeadLetterStore {
     /// # Errors
     /// As [`retry`](Self::retry), where none of them was put back.
     pub async fn retry_batch(&self, batch: &[Listed]) -> Result<Vec<Result<RetryOutcome, StoreError>>, StoreError> {
+        let bytes: usize = batch.iter().map(|listed| listed.payload_bytes).sum();
+        let _room = self.room(PUT_BACK_COPIES * bytes).await?;
         let numbers: Vec<u64> = batch
             .iter()
             .filter_map(|listed| match listed.id {
@@ -276,7 +271,9 @@ impl DeadLetterStore {
 
     fn submit_get(&self, id: LetterId) -> Option<Reply> {
         match id {
-            LetterId::Table(id) => Some(self.client.submit(Unit::read(&self.sql.get, &[Param::I64(id)]))),
+            LetterId::Table(id) => {
+                Some(self.client.submit(Unit::read(&self.sql.get, &[Param::I64(id), Param::I64(i64::MAX)])))
+            }
             LetterId::File(_) => None,
         }
     }
@@ -391,23 +388,6 @@ impl DeadLetterStore {
 
 /// Ids of partitions by the names of queue and partition; `None`: it was deleted at the same time.
 type Partitions = HashMap<(String, String), Option<i64>>;
-
-/// Cuts letters into batches that may be put back together.
-pub fn batches(letters: &[Listed]) -> impl Iterator<Item = &[Listed]> {
-    let mut rest = letters;
-    std::iter::from_fn(move || {
-        let mut bytes = 0_usize;
-        let fits = |listed: &&Listed| {
-            let is_first = bytes == 0;
-            bytes = bytes.saturating_add(listed.payload_bytes.max(1));
-            is_first || bytes <= BATCH_BYTES
-        };
-        let count = rest.iter().take(BATCH_LETTERS).take_while(fits).count();
-        let (batch, others) = rest.split_at(count);
-        rest = others;
-        (count > 0).then_some(batch)
-    })
-}
 
 async fn first_row(reply: Reply) -> Result<Option<forebay_pgwire::Row>, ChannelError> {
     Ok(results(reply.await)?.into_iter().next().and_then(|result| result.rows.into_iter().next()))

@@ -1,6 +1,9 @@
 //! A channel as one request uses it: each of its units has the same time, and all end with the request.
 
-use super::channel::{Channel, ChannelError, Reply, Unit, UnitResult};
+use super::{
+    channel::{Channel, ChannelError, Reply, Unit, UnitResult},
+    work_room::{NoRoom, TakenRoom, WorkRoom},
+};
 use crate::state::cancel_flag::CancelFlag;
 use forebay_pgwire::{Param, QueryResult, Row};
 use std::{
@@ -14,13 +17,22 @@ pub struct PgClient {
     channel: Channel,
     unit_timeout: Duration,
     cancel_flag: CancelFlag,
+    room: Rc<WorkRoom>,
 }
 
 impl PgClient {
-    /// A client whose units must each be answered within `unit_timeout`.
+    /// A client whose units must each be answered within `unit_timeout`. It shares `room` with the others of its thread.
     #[must_use]
-    pub fn new(channel: Channel, unit_timeout: Duration, cancel_flag: CancelFlag) -> Self {
-        Self { channel, unit_timeout, cancel_flag }
+    pub fn new(channel: Channel, unit_timeout: Duration, cancel_flag: CancelFlag, room: Rc<WorkRoom>) -> Self {
+        Self { channel, unit_timeout, cancel_flag, room }
+    }
+
+    /// Waits for room for a value of so many bytes; see [`WorkRoom::take`].
+    ///
+    /// # Errors
+    /// [`NoRoom`].
+    pub async fn room(&self, bytes: usize) -> Result<TakenRoom, NoRoom> {
+        self.room.take(bytes, || self.cancel_flag.is_set()).await
     }
 
     /// Queues a unit. Several that are submitted one after the other travel together.

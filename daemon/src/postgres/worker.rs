@@ -8,7 +8,7 @@
 //!
 //! Requests run beside one another. Each is answered exactly once, also if its work panics, or the thread ends.
 
-use super::{channel::ChannelOptions, client::PgClient, pool::Pool};
+use super::{channel::ChannelOptions, client::PgClient, pool::Pool, work_room::WorkRoom};
 use crate::{
     limits::{PG_REQUEST_DEADLINE, PG_REQUESTS_MAX},
     panics::panic_if_planted,
@@ -123,11 +123,12 @@ fn run(inbox: &Arc<Inbox>, options: &ChannelOptions, starting: &Sender<io::Resul
         keep_only(CapabilitySet::empty())?;
         runtime.block_on(async {
             let pool = Rc::new(Pool::new(options));
+            let room = Rc::<WorkRoom>::default();
             let requests = Arc::clone(inbox);
             rt::spawn_on_event(inbox.event(), move || {
                 panic_if_planted("postgres");
                 for request in requests.take() {
-                    rt::spawn(answer(Rc::clone(&pool), request));
+                    rt::spawn(answer(Rc::clone(&pool), Rc::clone(&room), request));
                 }
                 true
             })?;
@@ -144,12 +145,12 @@ fn tell(starting: &Sender<io::Result<()>>, started: io::Result<()>) {
     }
 }
 
-async fn answer(pool: Rc<Pool>, request: PgRequest) {
+async fn answer(pool: Rc<Pool>, room: Rc<WorkRoom>, request: PgRequest) {
     let PgRequest { work, cancel_flag, mut answer_to } = request;
     if cancel_flag.is_set() {
         return;
     }
-    let client = PgClient::new(pool.channel(), PG_REQUEST_DEADLINE, cancel_flag);
+    let client = PgClient::new(pool.channel(), PG_REQUEST_DEADLINE, cancel_flag, room);
     answer_to.answer = rt::catch_panic(Box::pin(async move { work(client).await })).await;
     if answer_to.answer.is_none() {
         tracing::debug!("a request to PostgreSQL panicked; it was given up");

@@ -14,6 +14,11 @@ pub enum PgAnswer {
         /// Where the next piece begins, if there may be one.
         next: Option<String>,
     },
+    /// The answer would have so many bytes, which is more than there was room for. It is to be asked for again.
+    TooLarge {
+        /// About; the next attempt may tell more.
+        bytes: usize,
+    },
     /// A refusal.
     Refused(Refusal),
 }

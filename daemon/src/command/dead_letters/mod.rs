@@ -14,8 +14,9 @@ use crate::{
     letters::{
         files::LetterFiles,
         id::LetterId,
+        page::{Listed, PAGE_MAX, Page, PageLimit},
         put_back::RetryOutcome,
-        store::{DeadLetterStore, Listed, PAGE_MAX, Page, PageLimit, StoreError},
+        store::{DeadLetterStore, StoreError},
         view::{LetterView, RetryView, place},
     },
     postgres::schema::quoted,
@@ -91,7 +92,7 @@ pub(super) struct Which {
 impl From<StoreError> for Exit {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Postgres(_) => Self::postgres(error.to_string()),
+            StoreError::Postgres(_) | StoreError::NoRoom(_) => Self::postgres(error.to_string()),
             StoreError::Files(_) => Self::storage(error.to_string()),
         }
     }
