@@ -1,7 +1,10 @@
 //! A connection under TLS, as a stream like any other.
 
 use super::{Interrupter, Socket, Transport, read_more};
-use crate::{ignore::ignore, tls::TlsSession};
+use crate::{
+    ignore::ignore,
+    tls::{TlsSession, WHOLE_RECORD_BYTES_MAX},
+};
 use monoio::{
     BufResult,
     buf::{IoBuf, IoBufMut, IoVecBuf, IoVecBufMut, RawBuf},
@@ -9,15 +12,22 @@ use monoio::{
 };
 use std::io;
 
-/// Room for records: one of the largest, and its header.
-const RECORDS_BYTES: usize = 17 << 10;
+/// Least room for a read of records, in bytes: usual requests fit, and all messages of a handshake.
+const READ_BYTES_MIN: usize = 4 << 10;
+
+/// Most room for one: a record of the largest, and some of the next.
+const READ_BYTES_MAX: usize = 17 << 10;
+
+const _: () = assert!(WHOLE_RECORD_BYTES_MAX < READ_BYTES_MAX);
 
 /// A stream of plain text over a socket that carries TLS records. Reads and writes must be awaited to their end.
 pub struct TlsStream {
     socket: Socket,
     session: TlsSession,
-    /// Received records that are not decrypted yet.
+    /// Received records that are not decrypted yet, and what has come of another one.
     incoming: Vec<u8>,
+    /// Bytes that came with the last read. The next one has room for twice as many.
+    last_read_bytes: usize,
     /// Memory for records that are sent.
     outgoing: Vec<u8>,
 }
@@ -26,7 +36,7 @@ impl TlsStream {
     /// A stream whose handshake has not begun.
     #[must_use]
     pub fn new(socket: Socket, session: TlsSession) -> Self {
-        Self { socket, session, incoming: Vec::new(), outgoing: Vec::new() }
+        Self { socket, session, incoming: Vec::new(), last_read_bytes: 0, outgoing: Vec::new() }
     }
 
     /// Does the handshake. If it fails the client is sent an alert.
@@ -36,33 +46,59 @@ impl TlsStream {
     pub async fn handshake(&mut self) -> io::Result<()> {
         while self.session.is_handshaking() {
             self.send().await?;
-            if self.session.is_handshaking() && !self.receive(None).await? {
+            if !self.session.is_handshaking() {
+                break;
+            }
+            if !self.wait_for_record().await? || !self.receive(None).await? {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
         self.send().await
     }
 
-    /// Frees buffers that are empty: the client may send nothing for a long time.
+    /// Frees what is not used: the client may send nothing for a long time.
     fn free_buffers(&mut self) {
-        if self.incoming.is_empty() {
-            self.incoming = Vec::new();
-        }
+        self.incoming.shrink_to_fit();
+        self.last_read_bytes = 0;
         self.outgoing = Vec::new();
+    }
+
+    /// Waits until a whole record is there, and holds what has come of it meanwhile and nothing else. Returns whether there is one;
+    /// at the end of the stream there is none.
+    async fn wait_for_record(&mut self) -> io::Result<bool> {
+        while !self.session.has_record(&self.incoming) {
+            self.free_buffers();
+            Transport::readable(&mut self.socket).await?;
+            if self.read_records(None).await? == 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads more records behind those that are there. Returns the number of bytes, 0 at the end of the stream.
+    async fn read_records(&mut self, interrupter: Option<&Interrupter>) -> io::Result<usize> {
+        let mut records = std::mem::take(&mut self.incoming);
+        let room = (2 * self.last_read_bytes).clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+        if records.is_empty() && records.capacity() > 2 * room {
+            records = Vec::new();
+        }
+        // A record that is not whole leaves room behind it.
+        records.reserve_exact(room.min(READ_BYTES_MAX - records.len()));
+        let (outcome, records) = match interrupter {
+            Some(interrupter) => self.socket.read_interruptibly(records, interrupter).await,
+            None => read_more(&mut self.socket, records).await,
+        };
+        self.incoming = records;
+        self.last_read_bytes = *outcome.as_ref().unwrap_or(&0);
+        outcome
     }
 
     /// Decrypts the records at hand, and waits for some if there are none. Returns whether there were any; at the end of the
     /// stream there are none.
     async fn receive(&mut self, interrupter: Option<&Interrupter>) -> io::Result<bool> {
-        if self.incoming.is_empty() {
-            let mut records = std::mem::take(&mut self.incoming);
-            records.reserve(RECORDS_BYTES);
-            let (outcome, records) = match interrupter {
-                Some(interrupter) => self.socket.read_interruptibly(records, interrupter).await,
-                None => read_more(&mut self.socket, records).await,
-            };
-            self.incoming = records;
-            if outcome? == 0 {
+        while !self.session.has_record(&self.incoming) {
+            if self.read_records(interrupter).await? == 0 {
                 return Ok(false);
             }
         }
@@ -124,11 +160,11 @@ impl TlsStream {
 
 impl Transport for TlsStream {
     async fn readable(&mut self) -> io::Result<()> {
-        if self.session.plain().is_some() || !self.incoming.is_empty() {
-            return Ok(());
+        if self.session.plain().is_none() {
+            // At the end of the stream a read says so.
+            self.wait_for_record().await?;
         }
-        self.free_buffers();
-        Transport::readable(&mut self.socket).await
+        Ok(())
     }
 
     async fn read_interruptibly(&mut self, buffer: Vec<u8>, interrupter: &Interrupter) -> (io::Result<usize>, Vec<u8>) {

@@ -5,7 +5,7 @@
 
 mod session;
 
-pub use session::TlsSession;
+pub use session::{TlsSession, WHOLE_RECORD_BYTES_MAX};
 
 use crate::{config::TlsConfig, private_files::AtPath};
 use rustls::{
@@ -85,7 +85,7 @@ impl Tls {
     /// [`rustls::Error`] when memory is short.
     pub fn accept(&self) -> Result<TlsSession, rustls::Error> {
         let server = Arc::clone(&self.server.read().unwrap_or_else(PoisonError::into_inner));
-        TlsSession::new(server)
+        TlsSession::new(server, self.files.client_ca.is_some())
     }
 }
 

@@ -19,6 +19,7 @@ pub mod proxy;
 pub mod random;
 pub mod small_disk;
 pub mod stage;
+pub mod tls;
 
 pub use client::{Client, Response};
 
