@@ -60,6 +60,13 @@ pub const MEDIUM_HELD_BYTES: usize = 5 << 19;
 /// This part of the budget is for those two alone: one in so many.
 pub const MEDIUM_SHARE: usize = 8;
 
+/// Bodies of unknown length that a core reads at once beyond a quarter of a megabyte, while they come fast. Each holds up to 2 MiB
+/// before it is known to be large, and then waits for the rest.
+pub const BODY_TURNS: usize = 2;
+
+/// After so long in which no such body made way for the next, one more goes on beside them: they are slow.
+pub const BODY_TURN_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The part of the budget that one token may hold while others wait: one in so many.
 pub const TOKEN_SHARE: usize = 2;
 

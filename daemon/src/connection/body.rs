@@ -12,7 +12,7 @@ use crate::{
         incoming::{Incoming, Next as BodyNext, Unwanted},
     },
     limits::{BODY_READ_BYTES, MEDIUM_HELD_BYTES, NDJSON_WINDOW_BYTES, UNWANTED_BODY_BYTES_MAX},
-    memory::Buffer,
+    memory::{Buffer, Turn},
     rt::Transport,
 };
 use std::io;
@@ -20,7 +20,10 @@ use std::io;
 /// Up to so many bytes of a body whose length is not known are held as they come.
 const DOUBLED_BYTES_MAX: usize = MEDIUM_HELD_BYTES / 5;
 
-/// Beyond that so many are held at once: with a buffer and most decoders beside them they are a medium request. A longer body holds
+/// Beyond so many it takes a turn to go on, until it holds all that it may have.
+const WITHOUT_TURN_BYTES_MAX: usize = DOUBLED_BYTES_MAX / 2;
+
+/// Beyond the doubling so many are held at once: with a buffer and most decoders beside them they are a medium request. A longer body holds
 /// as much as it may have.
 const ONE_STEP_BYTES: usize = MEDIUM_HELD_BYTES * 4 / 5;
 
@@ -69,9 +72,21 @@ pub(super) async fn take_whole<S: Transport>(
     max_body_bytes: u64,
     body: &mut Buffer,
 ) -> io::Result<BodyOutcome> {
+    let mut turn: Option<Turn<'_>> = None;
     loop {
-        if let Err(refusal) = make_room(exchange, &incoming, body, 0, max_body_bytes).await {
+        let capacity = next_capacity(&incoming, exchange.buffer.len(), body, max_body_bytes);
+        if capacity > WITHOUT_TURN_BYTES_MAX && body.capacity() < ONE_STEP_BYTES && turn.is_none() {
+            turn = match exchange.take_turn().await {
+                Ok(turn) => Some(turn),
+                Err(refusal) => return Ok(BodyOutcome::refused(refusal)),
+            };
+        }
+        if let Err(refusal) = make_room(exchange, &incoming, body, 0, capacity).await {
             return Ok(BodyOutcome::refused(refusal));
+        }
+        if capacity > ONE_STEP_BYTES {
+            // It holds all that it may need, and waits for nobody any more.
+            turn = None;
         }
         let fed = match incoming.feed(&exchange.buffer, body) {
             Ok(fed) => fed,
@@ -100,7 +115,8 @@ pub(super) async fn take_lines<S: Transport>(
     let mut window = Buffer::default();
     loop {
         let listed_bytes = lines.memory_bytes();
-        if let Err(refusal) = make_room(exchange, &incoming, &mut window, listed_bytes, max_line_bytes).await {
+        let capacity = next_capacity(&incoming, exchange.buffer.len(), &window, max_line_bytes);
+        if let Err(refusal) = make_room(exchange, &incoming, &mut window, listed_bytes, capacity).await {
             return Ok(BodyOutcome::refused(refusal));
         }
         let fed = match incoming.feed(&exchange.buffer, &mut window) {
@@ -140,29 +156,32 @@ fn ended_by(read: ReadOutcome) -> Option<BodyOutcome> {
     }
 }
 
-/// Makes room for what a step brings, and holds what the decoder has by now; `other_bytes` are held beside them. The room
-/// doubles, but not beyond what will be refused: a bomb should not get twice as much. It is held in few steps: of those who wait
-/// for more, few keep memory from others that is of no use without it.
-async fn make_room<S: Transport>(
-    exchange: &mut Exchange<'_, '_, S>,
-    incoming: &Incoming,
-    bytes: &mut Buffer,
-    other_bytes: usize,
-    max_bytes: u64,
-) -> Result<(), Refusal> {
-    let least = bytes.len() + incoming.room_bytes(exchange.buffer.len());
+/// The room that the next step needs, with `wire_bytes` at hand. It doubles, but not beyond what will be refused: a bomb should not
+/// get twice as much. It is held in few steps: of those who wait for more, few keep memory from others that is of no use without it.
+fn next_capacity(incoming: &Incoming, wire_bytes: usize, bytes: &Buffer, max_bytes: u64) -> usize {
+    let least = bytes.len() + incoming.room_bytes(wire_bytes);
     let most = (max_bytes as usize).saturating_add(2 * BODY_READ_BYTES);
     let capacity = match bytes.capacity() {
         enough if enough >= least => enough,
         capacity => (2 * capacity).min(most).max(least),
     };
-    let capacity = if capacity <= DOUBLED_BYTES_MAX {
+    if capacity <= DOUBLED_BYTES_MAX {
         capacity
     } else if capacity <= ONE_STEP_BYTES {
         ONE_STEP_BYTES
     } else {
         most.max(capacity)
-    };
+    }
+}
+
+/// Makes room for so many bytes, and holds what the decoder has by now; `other_bytes` are held beside them.
+async fn make_room<S: Transport>(
+    exchange: &mut Exchange<'_, '_, S>,
+    incoming: &Incoming,
+    bytes: &mut Buffer,
+    other_bytes: usize,
+    capacity: usize,
+) -> Result<(), Refusal> {
     let leave = exchange.keep_more(incoming.memory_bytes() + capacity + other_bytes).await?;
     bytes.grow_to(capacity, leave);
     Ok(())

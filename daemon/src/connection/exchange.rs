@@ -14,7 +14,7 @@ use crate::{
         BODY_READ_BYTES, BUFFERED_IDLE_PER_CORE_MAX, CONNECTION_FREE_BYTES, READ_BUFFER_BYTES, READ_BUFFER_KEPT_BYTES,
         READ_ROOM_BYTES, REPLY_SMALL_BYTES, SMALL_HELD_BYTES,
     },
-    memory::{Buffer, Grow, Held, Overloaded},
+    memory::{Buffer, Grow, Held, Overloaded, Turn},
     rt,
     rt::Transport,
 };
@@ -298,6 +298,18 @@ impl<'c, 's, S: Transport> Exchange<'c, 's, S> {
         let coding = Coding::of(content_encoding)?;
         let leave = self.keep_more(Incoming::begin_bytes(coding)).await?;
         Incoming::new(framing, coding, bound, leave)
+    }
+
+    /// Waits for the turn of a body whose length is not known.
+    ///
+    /// # Errors
+    /// When the client hangs up meanwhile.
+    pub(super) async fn take_turn(&mut self) -> Result<Turn<'c>, Refusal> {
+        let paused_ms = self.server.now_ms();
+        // Its own memory, since hardly any conversation waits here.
+        let turn = Box::pin(self.watch.park(self.server.turns.take())).await.map_err(|HungUp| hung_up())?;
+        self.go_on_with_body(paused_ms);
+        Ok(turn)
     }
 
     /// Writes what is to leave.

@@ -40,6 +40,7 @@ impl ConnectionSweep {
         self.due_ms = now_ms + CONNECTION_SWEEP_INTERVAL.as_millis() as u64;
         self.give_memory_back(server);
         server.budget.tick(now_ms);
+        server.turns.tick(now_ms);
         server.registry.sweep(now_ms, &self.timeouts);
     }
 
