@@ -29,6 +29,7 @@ mod stream;
 mod writer;
 
 pub use admit::storage_failed_meanwhile;
+pub use asked::Asked;
 pub use parts::ReplyParts;
 pub use pattern::Pattern;
 pub use push::Lines;

@@ -69,7 +69,7 @@ async fn next_piece<S: Transport>(
     }
     stream.look_again(&server.gate.access).map_err(NoPiece::Refused)?;
     // For the piece, and for the same in chunks.
-    drop(exchange.keep_more(2 * STREAM_PIECE_BYTES).await.map_err(NoPiece::Refused)?);
+    exchange.keep_answer(2 * STREAM_PIECE_BYTES).await.map_err(NoPiece::Refused)?;
     match exchange.watch().park(stream.next(piece)).await {
         Ok(outcome) => outcome.map_err(NoPiece::Refused),
         Err(HungUp) => Err(NoPiece::HungUp),

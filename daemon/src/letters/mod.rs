@@ -128,6 +128,15 @@ impl DeadLetter {
     }
 }
 
+impl DeadLetter {
+    /// Bytes that it takes, about: names have 255 at most.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let (Payload::Text(payload) | Payload::Hex(payload)) = &self.payload;
+        statements::NAMES_BYTES + self.error.len() + payload.len()
+    }
+}
+
 impl<P> DeadLetter<P> {
     /// The same letter with another payload, and the payload that it had.
     fn replace_payload<Q>(self, payload: Q) -> (DeadLetter<Q>, P) {

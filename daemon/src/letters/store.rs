@@ -176,7 +176,7 @@ impl DeadLetterStore {
         }
     }
 
-    /// The letter of that id, unless PostgreSQL has more than `most_bytes` of it.
+    /// The letter of that id, unless it has more than `most_bytes`.
     ///
     /// # Errors
     /// As [`list`](Self::list).
@@ -190,7 +190,14 @@ impl DeadLetterStore {
                 }
                 rows.first().map(read_whole).transpose()?
             }
-            LetterId::File(number) => self.files.find(&[number])?.pop(),
+            LetterId::File(number) => {
+                // It was read as a whole, but nothing else runs on this thread before it is dropped again.
+                let letter = self.files.find(&[number])?.pop();
+                if let Some(bytes) = letter.as_ref().map(DeadLetter::bytes).filter(|bytes| *bytes > most_bytes) {
+                    return Ok(Found::TooLarge(bytes));
+                }
+                letter
+            }
         };
         Ok(letter.map_or(Found::Nothing, |letter| Found::Letter(Box::new(letter))))
     }
@@ -236,7 +243,7 @@ impl DeadLetterStore {
     }
 
     /// Puts letters back, in their order, with few round trips. Returns what became of each; the caller keeps the number small
-    /// with [`batches`].
+    /// with [`batches`](super::page::batches).
     ///
     /// # Errors
     /// As [`retry`](Self::retry), where none of them was put back.
