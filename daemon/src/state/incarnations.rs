@@ -1,8 +1,8 @@
 //! The incarnations of a data directory: one for each start of the daemon, drawn at random.
 //!
 //! `wal/incarnations` lists them. A checkpoint in PostgreSQL names the incarnation that has it, so a copy of the directory is
-//! recognised: its own list does not have that name. Each entry says where the lanes ended when the incarnation began. From the
-//! lists of two copies it follows which records both have: those before the first incarnation that only one of them has.
+//! recognised: its own list does not have that name. Each entry says where the lanes ended when the incarnation began, from which
+//! it follows which records two copies have in common (`common_records`).
 //!
 //! The file is replaced as a whole. It is written into blocks that the disk has already given, or that were freed for it: a full
 //! disk does not keep the daemon from starting.
@@ -191,34 +191,22 @@ impl Incarnations {
             end: self.list.get(next).map(|next| next.lanes.clone()),
         })
     }
-
-    /// How many records of each lane this directory's log and that of the directory with the incarnations `theirs` have in
-    /// common: what both had when the first incarnation began that only one of them has. `None`: all that this log has.
-    ///
-    /// Only ordinals can be compared: where a copy was made of a log that was being written, the two go on at other positions.
-    #[must_use]
-    pub fn common_records(&self, theirs: &[Incarnation]) -> Option<Vec<(u16, u64)>> {
-        let in_theirs = |one: &Incarnation| theirs.iter().position(|other| other.id == one.id);
-        let last = self.list.iter().enumerate().rev().find_map(|(own, one)| Some((own, in_theirs(one)?)));
-        // Directories of an earlier release have no incarnation in common, but all that was there before their first ones.
-        let (own_next, their_next) = last.map_or((0, 0), |(own, their)| (own + 1, their + 1));
-        match (self.list.get(own_next), theirs.get(their_next)) {
-            (None, None) => None,
-            (Some(one), None) | (None, Some(one)) => Some(ordinals(one).collect()),
-            // A lane that one of them did not have was made later.
-            (Some(own), Some(their)) => {
-                let of_both = |(lane, ordinal): (u16, u64)| {
-                    Some((lane, ordinal.min(LaneMark::find(&their.lanes, lane)?.ordinal)))
-                };
-                Some(ordinals(own).filter_map(of_both).collect())
-            }
-        }
-    }
 }
 
-/// How many records each lane had when an incarnation began.
-fn ordinals(one: &Incarnation) -> impl Iterator<Item = (u16, u64)> + '_ {
-    one.lanes.iter().map(|mark| (mark.lane, mark.ordinal))
+impl Incarnation {
+    /// Whether its directory is another one than that of `earlier`, as far as device and inode tell. A restart of the machine moves
+    /// no directory.
+    #[must_use]
+    pub fn has_moved_since(&self, earlier: &Self) -> bool {
+        let inode = |one: &Self| one.place.split_once(' ').map(|(_, inode)| inode.to_owned());
+        inode(self) != inode(earlier)
+    }
+
+    /// How many records `lane` had when it began.
+    #[must_use]
+    pub fn records(&self, lane: u16) -> u64 {
+        LaneMark::find(&self.lanes, lane).map_or(0, |mark| mark.ordinal)
+    }
 }
 
 /// What tells a directory from its copies, and from a directory of another machine: a rename does not change it.
@@ -272,22 +260,6 @@ mod tests {
         let mut moved = own.clone();
         moved.list[2].place = "there".to_owned();
         assert!(own.named(Some(id(2))).unwrap().is_in_place && !moved.named(Some(id(2))).unwrap().is_in_place);
-    }
-
-    #[test]
-    fn two_copies_have_in_common_what_was_there_before_the_first_start_that_only_one_of_them_had() {
-        let common = |own: &[(u128, u64)], theirs: &[(u128, u64)]| {
-            incarnations(own).common_records(&incarnations(theirs).list).map(|lanes| lanes[0].1)
-        };
-        assert_eq!(common(&[(1, 0), (20, 1), (30, 4)], &[(1, 0), (21, 1), (31, 9)]), Some(1));
-        // The original went on while and after it was copied.
-        assert_eq!(common(&[(1, 0), (20, 3)], &[(1, 0), (21, 7)]), Some(3));
-        assert_eq!(common(&[(1, 0), (21, 7)], &[(1, 0), (20, 3)]), Some(3));
-        // One of them has not started since.
-        assert_eq!(common(&[(1, 0)], &[(1, 0), (20, 3)]), Some(3));
-        assert_eq!(common(&[(1, 0), (20, 3)], &[(1, 0)]), Some(3));
-        assert_eq!(common(&[(1, 0), (2, 3)], &[(1, 0), (2, 3)]), None, "all of it");
-        assert_eq!(common(&[(20, 5), (30, 6)], &[(21, 4)]), Some(4), "copies of an earlier release's directory");
     }
 
     #[test]

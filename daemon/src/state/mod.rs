@@ -12,10 +12,12 @@
 //!   delivery_state    whether delivery is paused             drain_point     how far all drainers are
 //!   place             where the drain continues when a person decides
 //!   log_identity      who the log is to PostgreSQL                incarnations    the starts of the data directory's daemon
+//!   common_records    what copies of a log have in common
 //! ```
 
 pub mod cancel_flag;
 mod checked_file;
+pub mod common_records;
 pub mod connection_count;
 pub mod database_health;
 pub mod database_id;

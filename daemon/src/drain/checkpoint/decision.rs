@@ -68,6 +68,17 @@ pub enum DecisionError {
         /// How many.
         records: u64,
     },
+    /// It is not known what another data directory has as well. Next step: decide about it.
+    #[error(
+        "it is not known which records another data directory has as well: wal/incarnations of one of the two is missing, or older \
+         than its segments. {records} records are in doubt. If the other directory has them or they are in PostgreSQL (compare with \
+         `forebay wal dump`), say --common leave; to deliver all of them here, also those that PostgreSQL has already, say --common \
+         deliver"
+    )]
+    CommonUnknown {
+        /// How many may be in common and not delivered.
+        records: u64,
+    },
     /// The data directory could not be written. Next step: make room on its disk, then decide again.
     #[error("the data directory cannot be written: {0}")]
     NotWritten(std::io::Error),
@@ -107,7 +118,8 @@ impl DecisionError {
             | Self::NoMismatch
             | Self::Copied(_)
             | Self::NotCopied
-            | Self::CommonLeft { .. } => 2,
+            | Self::CommonLeft { .. }
+            | Self::CommonUnknown { .. } => 2,
             Self::Log(_) | Self::NotWritten(_) => 3,
             Self::Busy | Self::Ending => 4,
             Self::Postgres(_)

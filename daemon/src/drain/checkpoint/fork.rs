@@ -3,8 +3,9 @@
 //!
 //! Each other directory that ever took a checkpoint of the log has its incarnations in `log_owners`. What this directory and
 //! another one have in common is that one's to deliver; the rest is this one's. So the fork begins behind the most that is in
-//! common with any of them, and nobody delivers a record twice. The rows of `log_owners` are locked meanwhile: of several forks at
-//! once the later one sees the earlier one.
+//! common with any of them, and nobody delivers a record twice. Where the lists do not tell how much that is, a person says what
+//! becomes of the records in doubt. The rows of `log_owners` are locked meanwhile: of several forks at once the later one sees the
+//! earlier one.
 
 use super::{
     checkpoint_match::{CheckpointMismatch, LaneView},
@@ -18,6 +19,7 @@ use crate::{
     ids,
     postgres::{database, schema, schema::quoted},
     state::{
+        common_records::CommonRecords,
         incarnations::{Incarnation, Incarnations},
         local_drain_state::LocalDrainState,
         mark::{LaneMark, Mark},
@@ -40,7 +42,8 @@ use uuid::Uuid;
 ///
 /// # Errors
 /// See [`DecisionError`]: [`NotCopied`](DecisionError::NotCopied) unless the checkpoint is another directory's, since nobody would
-/// deliver what the log has; [`CommonLeft`](DecisionError::CommonLeft) unless `common` says who delivers what both have.
+/// deliver what the log has; [`CommonLeft`](DecisionError::CommonLeft) or [`CommonUnknown`](DecisionError::CommonUnknown) unless
+/// `common` says who delivers what both have.
 pub async fn fork(
     conn: &mut Connection,
     (schema_name, migrate): (&str, bool),
@@ -62,9 +65,11 @@ pub async fn fork(
         ) => {}
         _ => return Err(DecisionError::NotCopied),
     }
-    let (ordinals, left) = ordinals(log, &relatives, &state, common);
-    if left > 0 && common.is_none() {
-        return Err(DecisionError::CommonLeft { records: left });
+    let Parting { ordinals, left, is_known } = part(log, &relatives, &state, common);
+    match common {
+        None if !is_known => return Err(DecisionError::CommonUnknown { records: left }),
+        None if left > 0 => return Err(DecisionError::CommonLeft { records: left }),
+        _ => {}
     }
     let mut marks = Vec::new();
     for (index, ordinal) in ordinals.iter().enumerate() {
@@ -87,24 +92,32 @@ pub async fn fork(
     Ok(Decided { marks, remembered: LocalDrainState { log_id: owner.log_id, database: state.id, server, lanes }, left })
 }
 
-/// The ordinal at which each lane goes on, and how many records before that are not in PostgreSQL and are left to others.
-fn ordinals(
-    log: &LogPlaces,
-    relatives: &[Vec<Incarnation>],
-    state: &DatabaseState,
-    common: Option<Common>,
-) -> (Vec<u64>, u64) {
-    let mut left = 0;
-    let of_lane = |(view, end): (&LaneView, &Mark)| {
-        let shared = common_records(&log.incarnations, relatives, view.lane, end.ordinal).max(view.oldest.ordinal);
-        let delivered = delivered(state, view.lane).clamp(view.oldest.ordinal, shared);
-        if common == Some(Common::Deliver) {
-            return delivered;
-        }
-        left += shared - delivered;
-        shared
-    };
-    (log.lanes.iter().zip(&log.ends).map(of_lane).collect(), left)
+/// Where this directory and others with the same log part.
+struct Parting {
+    /// The ordinal at which each lane goes on.
+    ordinals: Vec<u64>,
+    /// Records before that which may not be in PostgreSQL, and are left to others.
+    left: u64,
+    /// Whether it is known which records both have.
+    is_known: bool,
+}
+
+fn part(log: &LogPlaces, relatives: &[Vec<Incarnation>], state: &DatabaseState, common: Option<Common>) -> Parting {
+    let mut parting = Parting { ordinals: Vec::new(), left: 0, is_known: true };
+    for (view, end) in log.lanes.iter().zip(&log.ends) {
+        let with =
+            |theirs: &Vec<Incarnation>| CommonRecords::find(&log.incarnations.list, theirs, view.lane, end.ordinal);
+        let shared = CommonRecords::of_any(relatives.iter().map(with));
+        let start = view.start().ordinal;
+        let (least, most) = (shared.least.max(start), shared.most.max(start));
+        // The checkpoints count what is in common for certain. Behind that they count records of the other directory.
+        let delivered = delivered(state, view.lane).clamp(start, least);
+        let ordinal = if common == Some(Common::Deliver) { delivered } else { most };
+        parting.ordinals.push(ordinal);
+        parting.left += ordinal - delivered;
+        parting.is_known &= least == most;
+    }
+    parting
 }
 
 /// How many records of a lane the checkpoints of the log say are done.
@@ -129,15 +142,6 @@ async fn lock_relatives(conn: &mut Connection, schema: &str, origin: Uuid) -> Re
         serde_json::from_str(row.get_str(0)?).map_err(unreadable)
     };
     rows.iter().map(parse).collect()
-}
-
-/// How many records of `lane`, which has `records` in all, this directory has in common with any of `relatives`.
-fn common_records(own: &Incarnations, relatives: &[Vec<Incarnation>], lane: u16, records: u64) -> u64 {
-    let with = |theirs: &Vec<Incarnation>| match own.common_records(theirs) {
-        None => records,
-        Some(common) => common.iter().find(|(of, _)| *of == lane).map_or(0, |(_, ordinal)| *ordinal),
-    };
-    relatives.iter().map(with).max().unwrap_or(0)
 }
 
 /// The place in front of the first record with `ordinal` or a higher one, in a lane that `reader` reads from a place before it to `end`.
