@@ -215,6 +215,61 @@ fn case_62_a_data_directory_of_yesterday_is_refused_aloud_until_a_person_decides
 }
 
 #[test]
+fn case_62_an_older_snapshot_goes_on_behind_what_the_checkpoint_proves_to_be_delivered() {
+    for is_running in [true, false] {
+        let cluster = TestCluster::start_without_fsync().unwrap();
+        let parent = data_dir();
+        let (dir, kept, drained) =
+            (parent.path().join("data"), parent.path().join("kept"), parent.path().join("drained"));
+        let daemon = Daemon::start(&dir, &cluster.url(), &SMALL);
+        push(&daemon, 0..5);
+        let remembered =
+            || std::fs::read_to_string(dir.join("wal/drained")).is_ok_and(|text| text.contains("\"ordinal\":5"));
+        wait_until("it is written down how far the log is drained", remembered);
+        std::fs::copy(dir.join("wal/drained"), &drained).unwrap();
+        push(&daemon, 5..20);
+        copy(&dir, &kept);
+        push(&daemon, 20..60);
+        daemon.kill9();
+        copy(&kept, &dir);
+        // What it says lags behind.
+        std::fs::copy(&drained, dir.join("wal/drained")).unwrap();
+        let daemon = start_paused(&dir, &cluster, "ahead of the log");
+        push_while_paused(&daemon, 60..70);
+        let daemon = if is_running {
+            assert_eq!(set("mismatch", &dir, &cluster), Some(0));
+            daemon
+        } else {
+            assert!(daemon.terminate().success());
+            assert_eq!(set("mismatch", &dir, &cluster), Some(0));
+            Daemon::start(&dir, &cluster.url(), &SMALL)
+        };
+        push(&daemon, 70..75);
+        assert!(numbers(&cluster).into_iter().eq(0..75), "each once and in order");
+    }
+}
+
+#[test]
+fn what_may_come_twice_is_told_where_only_the_data_directory_says_how_far_the_drain_was() {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let dir = data_dir();
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &SMALL);
+    push(&daemon, 0..5);
+    let file = dir.path().join("wal/drained");
+    let remembered = || std::fs::read_to_string(&file).is_ok_and(|text| text.contains("\"ordinal\":5"));
+    wait_until("it is written down how far the log is drained", remembered);
+    let drained = std::fs::read(&file).unwrap();
+    push(&daemon, 5..20);
+    assert!(daemon.terminate().success());
+    std::fs::write(&file, drained).unwrap();
+    cluster.psql("DELETE FROM forebay.drain_checkpoints").unwrap();
+    let _daemon = start_paused(dir.path(), &cluster, "row is gone");
+    let output = checkpoint(&["set", "--to", "mismatch", "--yes"], dir.path(), &cluster);
+    let told = String::from_utf8(output.stdout).unwrap();
+    assert!(told.contains("(record 5)") && told.contains("up to 15 records may come twice"), "{told}");
+}
+
+#[test]
 fn case_62_a_data_directory_from_before_the_last_start_is_refused_as_a_copy_and_goes_on_with_an_id_of_its_own() {
     let cluster = TestCluster::start_without_fsync().unwrap();
     let parent = data_dir();

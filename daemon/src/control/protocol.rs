@@ -1,9 +1,11 @@
 //! What is said over the socket: a request and its reply, each a line of JSON.
 
-use crate::state::{
-    local_drain_state::LocalDrainState,
-    mark::{LaneMark, Mark},
-    place::{Common, Place},
+use crate::{
+    drain::checkpoint::decision::Decided,
+    state::{
+        mark::{LaneMark, Mark},
+        place::{Common, Place},
+    },
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{
@@ -43,6 +45,8 @@ pub enum ControlReply {
         log_id: Uuid,
         /// Records that are left to another data directory.
         left: u64,
+        /// Records that are delivered and may be in PostgreSQL already.
+        doubtful: u64,
     },
     /// It was not done.
     Refused {
@@ -54,11 +58,12 @@ pub enum ControlReply {
 }
 
 impl ControlReply {
-    /// The drain continues as `remembered` says; `left` records are left to another data directory.
+    /// What was decided.
     #[must_use]
-    pub fn decided(remembered: &LocalDrainState, left: u64) -> Self {
+    pub fn decided(decided: &Decided) -> Self {
+        let Decided { remembered, left, doubtful, .. } = decided;
         let lanes = remembered.lanes.iter().map(DecidedLane::from).collect();
-        Self::Decided { lanes, log_id: remembered.log_id, left }
+        Self::Decided { lanes, log_id: remembered.log_id, left: *left, doubtful: *doubtful }
     }
 }
 

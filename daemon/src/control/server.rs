@@ -30,7 +30,7 @@ impl Commands {
             ControlRequest::WalFork { common } => Decision::Fork(*common),
         };
         match self.decisions.decide(decision, DECISION_PATIENCE) {
-            Ok(decided) => ControlReply::decided(&decided.remembered, decided.left),
+            Ok(decided) => ControlReply::decided(&decided),
             Err(error) => ControlReply::Refused { exit: error.exit_code(), error: error.to_string() },
         }
     }

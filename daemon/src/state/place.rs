@@ -7,15 +7,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Place {
-    /// with the oldest record of the log: all records of the log are delivered; those that the database has already come twice,
-    /// unless they have a transaction id
+    /// with the oldest record of the log, of a forked one where it was forked: all records of the log are delivered; those that the
+    /// database has already come twice, unless they have a transaction id
     LogOldest,
     /// after the newest record of the log: no record that the log has now is delivered
     LogEnd,
     /// at the checkpoint in the database, for example after the database was moved to another server
     Database,
-    /// where the drain stood when it found that log and database do not fit: what it had not delivered until then is
-    /// delivered, and nothing else
+    /// where the drain stood when it found that log and database do not fit, or further on if the checkpoint proves it: what it had
+    /// not delivered until then is delivered, and nothing else
     Mismatch,
 }
 

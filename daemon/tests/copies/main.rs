@@ -253,6 +253,34 @@ fn records_that_both_have_are_left_to_the_other_directory_or_delivered_here_as_a
 }
 
 #[test]
+fn the_oldest_record_of_a_forked_log_is_where_it_was_forked() {
+    let cluster = TestCluster::start_without_fsync().unwrap();
+    let parent = data_dir();
+    let (a, b) = dirs(&parent);
+    let daemon = start(&a, &cluster);
+    let common = push(&daemon, "common", 3, 1);
+    daemon.wait_until_drained();
+    assert!(daemon.terminate().success());
+    copy(&a, &b);
+    drain(&a, &cluster);
+    let daemon = start(&b, &cluster);
+    check_refused(&daemon, &a);
+    let own = push(&daemon, "b", 2, 1);
+    fork(&b, &cluster);
+    daemon.wait_until_drained();
+    let begin_again = || {
+        let output = command(&["checkpoint", "set", "--to", "log-oldest", "--yes"], &b, &cluster);
+        assert_eq!(output.status.code(), Some(0), "{output:?}");
+    };
+    begin_again();
+    wait_until("its own records come again", || keys(&cluster).len() == 7);
+    assert!(daemon.terminate().success());
+    begin_again();
+    drain(&b, &cluster);
+    check_once(&cluster, common.into_iter().chain([own.clone(), own.clone(), own].concat()));
+}
+
+#[test]
 fn a_checkpoint_between_no_two_records_pauses_delivery() {
     let cluster = TestCluster::start_without_fsync().unwrap();
     let parent = data_dir();

@@ -4,7 +4,7 @@ use super::state::LogState;
 use crate::{
     command::{Exit, control::ask, database::with_database, print::print},
     config::{Config, PostgresTarget},
-    control::{ControlReply, ControlRequest, DecidedLane},
+    control::{ControlReply, ControlRequest},
     datadir::{DataDir, is_in_use},
     drain::checkpoint::decision::decide,
     ids,
@@ -21,22 +21,29 @@ pub(super) fn run(config: &Config, to: Place, yes: bool) -> Result<(), Exit> {
     if !config.data_dir.is_dir() {
         return Err(Exit::usage(format!("there is no data directory {}", config.data_dir.display())));
     }
-    let lanes = match is_in_use(&config.data_dir) {
-        true => by_daemon(config, to)?,
+    let reply = match is_in_use(&config.data_dir) {
+        true => ask(&config.data_dir, &ControlRequest::CheckpointSet { to })?,
         false => by_command(config, to)?,
     };
-    print(|out| lanes.iter().try_for_each(|lane| writeln!(out, "{lane}")))
-}
-
-fn by_daemon(config: &Config, to: Place) -> Result<Vec<DecidedLane>, Exit> {
-    match ask(&config.data_dir, &ControlRequest::CheckpointSet { to })? {
-        ControlReply::Decided { lanes, .. } => Ok(lanes),
-        ControlReply::Refused { error, exit } => Err(Exit { code: exit, message: error }),
-    }
+    let (lanes, doubtful) = match reply {
+        ControlReply::Decided { lanes, doubtful, .. } => (lanes, doubtful),
+        ControlReply::Refused { error, exit } => return Err(Exit { code: exit, message: error }),
+    };
+    print(|out| {
+        lanes.iter().try_for_each(|lane| writeln!(out, "{lane}"))?;
+        match doubtful {
+            0 => Ok(()),
+            doubtful => writeln!(
+                out,
+                "how far the drain was is known only from wal/drained, which may lag behind: up to {doubtful} records may come twice, \
+                 unless they have a transaction id"
+            ),
+        }
+    })
 }
 
 /// The daemon is stopped: the data directory is locked for the duration.
-fn by_command(config: &Config, to: Place) -> Result<Vec<DecidedLane>, Exit> {
+fn by_command(config: &Config, to: Place) -> Result<ControlReply, Exit> {
     let data_dir = DataDir::open(&config.data_dir, matches!(config.postgres, PostgresTarget::Embedded))?;
     let mut log = LogState::read(data_dir.dir().path())?;
     log.begin_incarnation()?;
@@ -45,5 +52,5 @@ fn by_command(config: &Config, to: Place) -> Result<Vec<DecidedLane>, Exit> {
     })?;
     let written = decided.remembered.write(data_dir.wal());
     written.map_err(|error| Exit::storage(format!("the decision cannot be remembered: {error}")))?;
-    Ok(decided.remembered.lanes.iter().map(DecidedLane::from).collect())
+    Ok(ControlReply::decided(&decided))
 }

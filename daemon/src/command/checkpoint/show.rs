@@ -124,7 +124,7 @@ fn text(
                     .map(|(index, end)| end.ordinal.saturating_sub(from(index)))
                     .sum::<u64>()
             };
-            let all = records(&|index| log.places.lanes[index].oldest.ordinal);
+            let all = records(&|index| log.places.lanes[index].start().ordinal);
             writeln!(
                 out,
                 "to decide if neither can be brought back to where it was; a running daemon goes on at once:"
@@ -138,8 +138,8 @@ fn text(
             if log.places.mismatch_point.is_some() {
                 writeln!(
                     out,
-                    "  forebay checkpoint set --to mismatch --yes    goes on where the drain was, and delivers what is not \
-                     delivered yet"
+                    "  forebay checkpoint set --to mismatch --yes    goes on where the drain was, as the checkpoint or \
+                     wal/drained says, and delivers what is not delivered yet"
                 )?;
             }
             if !database.rows.is_empty() && log.places.judge(database).is_ok() {

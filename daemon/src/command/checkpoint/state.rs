@@ -63,8 +63,18 @@ impl LogState {
         let mismatch_point = remembered.as_ref().map(|_| drained());
         let is_known = remembered.is_some();
         let directory = LogDirectory::on_this_host(data_dir);
-        let places =
-            LogPlaces { incarnations, directory, lanes, ends, mismatch_point, is_known, disk, layout, tail_headers };
+        let places = LogPlaces {
+            incarnations,
+            directory,
+            lanes,
+            ends,
+            mismatch_point,
+            is_point_exact: false,
+            is_known,
+            disk,
+            layout,
+            tail_headers,
+        };
         Ok(Self { remembered, places })
     }
 

@@ -19,7 +19,7 @@ pub(super) fn run(config: &Config, common: Option<Common>) -> Result<(), Exit> {
         false => by_command(config, common)?,
     };
     let (lanes, log_id, left) = match reply {
-        ControlReply::Decided { lanes, log_id, left } => (lanes, log_id, left),
+        ControlReply::Decided { lanes, log_id, left, .. } => (lanes, log_id, left),
         ControlReply::Refused { error, exit } => return Err(Exit { code: exit, message: error }),
     };
     print(|out| {
@@ -45,5 +45,5 @@ fn by_command(config: &Config, common: Option<Common>) -> Result<ControlReply, E
     })?;
     let written = decided.remembered.write(wal_dir);
     written.map_err(|error| Exit::storage(format!("how far the log is drained cannot be written: {error}")))?;
-    Ok(ControlReply::decided(&decided.remembered, decided.left))
+    Ok(ControlReply::decided(&decided))
 }

@@ -38,7 +38,8 @@ impl LaneView {
     }
 
     /// Where it begins for a database that has no checkpoint of the log.
-    pub(super) fn start(&self) -> Mark {
+    #[must_use]
+    pub fn start(&self) -> Mark {
         self.forked_at.filter(|forked| forked.position > self.oldest.position).unwrap_or(self.oldest)
     }
 }

@@ -2,10 +2,11 @@
 //! `forebay checkpoint set`.
 
 use super::{
-    checkpoint_match::CheckpointMismatch,
+    checkpoint_match::{CheckpointMismatch, LaneView},
     database_state::DatabaseState,
     log_places::LogPlaces,
     owner::Owner,
+    resume_point::ResumePoint,
     row::{self, Checkpoint, name_database},
 };
 use crate::{
@@ -141,6 +142,8 @@ pub struct Decided {
     pub remembered: LocalDrainState,
     /// Records that are left to another data directory.
     pub left: u64,
+    /// Records that are delivered and may be in PostgreSQL already.
+    pub doubtful: u64,
 }
 
 impl From<SchemaError> for DecisionError {
@@ -178,11 +181,13 @@ pub async fn decide(
     conn.query_once(&lock, &[Param::Uuid(log_id.into_bytes())]).await?;
     let state = DatabaseState::read(conn, schema_name, log_id).await?;
     log.judge_owner(&state).map_err(DecisionError::Copied)?;
-    let point = match to {
-        Place::LogOldest => DrainPoint::new(vec![log.lanes.iter().map(|view| view.oldest).collect()]),
-        Place::LogEnd => DrainPoint::new(vec![log.ends.clone()]),
-        Place::Mismatch => log.mismatch_point.clone().ok_or(DecisionError::NoMismatch)?,
-        Place::Database => point_of_rows(log, &state)?,
+    let certain = |point: DrainPoint| ResumePoint { point, doubtful: 0 };
+    let ResumePoint { point, doubtful } = match to {
+        // What is before a fork belongs to the other side.
+        Place::LogOldest => certain(DrainPoint::new(vec![log.lanes.iter().map(LaneView::start).collect()])),
+        Place::LogEnd => certain(DrainPoint::new(vec![log.ends.clone()])),
+        Place::Mismatch => ResumePoint::find(log, &state).ok_or(DecisionError::NoMismatch)?,
+        Place::Database => certain(point_of_rows(log, &state)?),
     };
     if to != Place::Database {
         conn.simple("BEGIN ISOLATION LEVEL READ COMMITTED").await?;
@@ -196,7 +201,7 @@ pub async fn decide(
     let lanes = log.lanes.iter().zip(&marks).map(|(view, mark)| LaneMark::new(view.lane, *mark));
     let remembered =
         LocalDrainState { log_id, database: state.id, server: database::place(conn).await?, lanes: lanes.collect() };
-    Ok(Decided { marks, remembered, left: 0 })
+    Ok(Decided { marks, remembered, left: 0, doubtful })
 }
 
 /// What the checkpoints in the database say, if that fits the log.
@@ -207,7 +212,7 @@ fn point_of_rows(log: &LogPlaces, state: &DatabaseState) -> Result<DrainPoint, D
     log.judge(state).map_err(DecisionError::NoPlace)?;
     let marks = |row: &Checkpoint| {
         let mark_of = |lane: u16| row.marks().find(|(of, _)| *of == i32::from(lane)).map(|(_, mark)| mark);
-        log.lanes.iter().map(|view| mark_of(view.lane).unwrap_or(view.oldest)).collect()
+        log.lanes.iter().map(|view| mark_of(view.lane).unwrap_or_else(|| view.start())).collect()
     };
     Ok(DrainPoint::new(state.rows.iter().map(|(_, row)| marks(&row.checkpoint)).collect()))
 }

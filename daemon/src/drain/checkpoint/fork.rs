@@ -89,7 +89,8 @@ pub async fn fork(
     }
     conn.simple("COMMIT").await?;
     let server = database::place(conn).await?;
-    Ok(Decided { marks, remembered: LocalDrainState { log_id: owner.log_id, database: state.id, server, lanes }, left })
+    let remembered = LocalDrainState { log_id: owner.log_id, database: state.id, server, lanes };
+    Ok(Decided { marks, remembered, left, doubtful: 0 })
 }
 
 /// Where this directory and others with the same log part.

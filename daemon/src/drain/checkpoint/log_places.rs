@@ -25,7 +25,7 @@ use forebay_wal::{
     segment::{SegmentHeader, parse_file_name},
     storage::{Disk, Storage},
 };
-use std::path::Path;
+use std::{path::Path, sync::atomic::Ordering};
 use uuid::Uuid;
 
 /// A log, as a decision needs it.
@@ -40,6 +40,8 @@ pub struct LogPlaces {
     pub ends: Vec<Mark>,
     /// How far the drain was when it found that log and database do not fit, as far as that is known.
     pub mismatch_point: Option<DrainPoint>,
+    /// Whether this process drained up to that point, so that it is not what an earlier one wrote down.
+    pub is_point_exact: bool,
     /// Whether the log is known to have had a checkpoint.
     pub is_known: bool,
     /// The log's directory.
@@ -76,6 +78,7 @@ impl LogPlaces {
             lanes,
             ends: log.lanes.iter().map(end).collect(),
             mismatch_point: drain.delivery.mismatch_point(),
+            is_point_exact: drain.has_checkpoint.load(Ordering::Relaxed),
             is_known: drain.is_checkpoint_known(),
             disk: log.disk.clone(),
             layout: layout.clone(),

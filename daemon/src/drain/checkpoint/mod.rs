@@ -10,4 +10,5 @@ pub(super) mod lane_views;
 pub mod log_places;
 pub mod owner;
 pub(super) mod remembered;
+mod resume_point;
 pub mod row;

@@ -54,8 +54,8 @@ fn consequence(choice: Place) -> &'static str {
     match choice {
         Place::Database => "goes on at the checkpoint of this database: right where all that it had was moved",
         Place::Mismatch => {
-            "goes on there, and delivers what is not delivered yet: right once the database has what was delivered before \
-             (load a dump first)"
+            "goes on there, or where the checkpoint proves that more was delivered, and delivers what is not delivered yet: right \
+             once the database has what was delivered before (load a dump first)"
         }
         Place::LogOldest => "delivers all that the log still has",
         Place::LogEnd => "delivers nothing that the log has now",
