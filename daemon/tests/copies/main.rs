@@ -289,18 +289,30 @@ fn a_checkpoint_between_no_two_records_pauses_delivery() {
     let mut answered = push(&daemon, "before", 1, 1);
     daemon.wait_until_drained();
     cluster.stop(StopMode::Fast, STOP_TIMEOUT).unwrap();
-    answered.extend(push(&daemon, "after", 3, 200));
+    answered.extend(push(&daemon, "after", 5, 200));
     assert!(daemon.terminate().success());
     cluster.start().unwrap();
-    // Into the first record of the next block.
-    let place = rows(&cluster, "SELECT positions[1] FROM forebay.drain_checkpoints")[0][0].clone();
-    cluster
-        .psql("UPDATE forebay.drain_checkpoints SET positions[1] = (positions[1] + 4095) / 4096 * 4096 + 48")
-        .unwrap();
-    let daemon = start(&dir, &cluster);
-    wait_until("it is told", || daemon.log().contains("is not between two records of the log"));
-    assert!(daemon.log().contains("checkpoint_mismatch"));
-    cluster.psql(&format!("UPDATE forebay.drain_checkpoints SET positions[1] = {place}")).unwrap();
-    daemon.wait_until_drained();
+    let place = rows(&cluster, "SELECT positions[1], ordinals[1] FROM forebay.drain_checkpoints").remove(0);
+    let block = "(positions[1] + 4095) / 4096 * 4096";
+    for change in [
+        // Into the first frame of the next block.
+        format!("positions[1] = {block} + 8"),
+        // To the start of a record, with the ordinal of another one.
+        format!("positions[1] = {block} + 3 * 4096"),
+        "ordinals[1] = ordinals[1] + 1".to_owned(),
+        "ordinals[1] = ordinals[1] - 1".to_owned(),
+    ] {
+        cluster.psql(&format!("UPDATE forebay.drain_checkpoints SET {change}")).unwrap();
+        let shown = command(&["checkpoint", "show"], &dir, &cluster);
+        assert_eq!(shown.status.code(), Some(1), "{change}: {shown:?}");
+        let daemon = start(&dir, &cluster);
+        wait_until(&change, || daemon.log().contains("is not between two records of the log"));
+        assert!(daemon.log().contains("checkpoint_mismatch"));
+        let [position, ordinal] = [&place[0], &place[1]];
+        let back = format!("UPDATE forebay.drain_checkpoints SET positions[1] = {position}, ordinals[1] = {ordinal}");
+        daemon.kill9();
+        cluster.psql(&back).unwrap();
+    }
+    drain(&dir, &cluster);
     check_once(&cluster, answered);
 }

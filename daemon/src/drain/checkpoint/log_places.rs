@@ -166,7 +166,7 @@ impl LogPlaces {
         let lanes: Vec<LaneView> = self.lanes.iter().map(|view| view.within(ends.as_deref())).collect();
         let found = CheckpointMatch::find(Some(&row.checkpoint), &lanes, true)?;
         for (index, mark) in found.marks.iter().enumerate() {
-            if !is_boundary(|position| self.reader_at(index, position), *mark, self.ends[index].position) {
+            if !is_boundary(|position| self.reader_at(index, position), *mark, self.ends[index]) {
                 return Err(CheckpointMismatch::NoBoundary { lane: lanes[index].lane, mark: *mark });
             }
         }

@@ -53,7 +53,7 @@ fn proven(log: &LogPlaces, row: &CheckpointRow, index: usize) -> Option<Mark> {
     let (_, mark) = row.checkpoint.marks().find(|(of, _)| *of == i32::from(lane))?;
     let is_in_log = mark.ordinal <= end.ordinal
         && (log.lanes[index].oldest.position..=end.position).contains(&mark.position)
-        && is_boundary(|position| log.reader_at(index, position), mark, log.ends[index].position);
+        && is_boundary(|position| log.reader_at(index, position), mark, log.ends[index]);
     match (mark.ordinal, mark.position) {
         (ordinal, position) if ordinal >= end.ordinal && position >= end.position => Some(end),
         _ => is_in_log.then_some(mark),

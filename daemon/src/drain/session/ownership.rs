@@ -132,6 +132,8 @@ impl Ownership {
                 .with_pending_tail(progress.pending_tail())
                 .with_tail_cache(Arc::clone(progress.lane.tail_cache()))
         };
-        is_boundary(reader_at, mark, progress.lane.durable_end())
+        // The position first: a record that becomes durable meanwhile is behind it.
+        let position = progress.lane.durable_end();
+        is_boundary(reader_at, mark, Mark { position, ordinal: progress.lane.durable_ordinal() })
     }
 }
