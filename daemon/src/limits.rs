@@ -347,6 +347,10 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(5);
 /// Time between checks of a paused drain whose cause only a person can correct.
 pub const PAUSE_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Time between looks of a session at the schema, which somebody may change meanwhile. A look costs a few milliseconds, in which the
+/// drain sends nothing.
+pub const SCHEMA_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+
 /// Time after which it is logged again that log and database do not fit. It is long enough not to fill a log, and short enough
 /// for whoever looks into it.
 pub const MISMATCH_REMINDER_INTERVAL: Duration = Duration::from_secs(60);

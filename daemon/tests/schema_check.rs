@@ -232,6 +232,45 @@ fn check_pause(change: &str, told: &str, mended: &str) {
     assert_eq!((common::rows(&cluster, count), daemon.figure("failed")), (vec![vec!["2".to_owned()]], 0));
 }
 
+/// A connected daemon, idle or under load, notices that `change` breaks the schema; `mended` takes that back.
+fn check_pause_under_a_session(change: &str, told: &str, mended: &str, is_under_load: bool) {
+    let Stage { daemon, cluster, dir: _dir } = Stage::start(&[]);
+    push_twice(&daemon, "before");
+    daemon.wait_until_drained();
+    cluster.psql(change).unwrap();
+    wait_until("the pause is told", || {
+        if is_under_load {
+            let item = json!({"queue": "q", "payload": 1});
+            assert_eq!(daemon.connect().push(&json!({"items": [item], "qos0": true})).unwrap().status, 201);
+        }
+        delivery(&daemon) == "paused"
+    });
+    push_twice(&daemon, "meanwhile");
+    assert!(daemon.figure("pending") >= 2, "nothing is delivered");
+    let log = daemon.log();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("schema_mismatch")).collect();
+    assert!(lines.len() == 1 && lines[0].contains(told), "told once: {log}");
+    cluster.psql(mended).unwrap();
+    daemon.wait_until_drained();
+    let count = "SELECT count(*) FROM forebay.messages WHERE transaction_id IS NOT NULL";
+    assert_eq!((common::rows(&cluster, count), daemon.figure("failed")), (vec![vec!["2".to_owned()]], 0));
+}
+
+#[test]
+fn a_schema_that_is_changed_under_a_session_pauses_delivery() {
+    let index = "CREATE UNIQUE INDEX messages_transaction ON forebay.messages (partition_id, transaction_key) \
+                 WHERE transaction_key IS NOT NULL";
+    let told = "no unique index on (partition_id, transaction_key)";
+    check_pause_under_a_session("DROP INDEX forebay.messages_transaction", told, index, false);
+    check_pause_under_a_session("DROP INDEX forebay.messages_transaction", told, index, true);
+    let change = "DROP VIEW forebay.message_log; ALTER TABLE forebay.messages ALTER payload TYPE text";
+    let mended = "ALTER TABLE forebay.messages ALTER payload TYPE jsonb USING payload::jsonb";
+    check_pause_under_a_session(change, "has the type text, not jsonb", mended, false);
+    let change = "ALTER TABLE forebay.queues DROP CONSTRAINT queues_name_key";
+    let mended = "ALTER TABLE forebay.queues ADD CONSTRAINT queues_name_key UNIQUE (name)";
+    check_pause_under_a_session(change, "queues has no unique index on (name)", mended, true);
+}
+
 #[test]
 fn a_lost_unique_index_pauses_delivery_and_no_message_comes_twice() {
     let index = "CREATE UNIQUE INDEX messages_transaction ON forebay.messages (partition_id, transaction_key) \
@@ -321,4 +360,70 @@ fn a_trigger_that_would_not_find_its_names_is_told() {
     push_twice(&daemon, "t");
     daemon.wait_until_drained();
     assert_eq!(common::rows(&cluster, "SELECT count(*) FROM public.audit"), [["2"]]);
+}
+
+#[test]
+fn a_trigger_that_undoes_what_the_drain_writes_pauses_delivery_by_name() {
+    for (table, event, is_connected) in [
+        ("partitions", "UPDATE", true),
+        ("drain_checkpoints", "UPDATE", true),
+        ("drain_checkpoints", "UPDATE", false),
+        ("log_owners", "INSERT", false),
+    ] {
+        let Stage { daemon, cluster, dir } = Stage::start(&[]);
+        push_twice(&daemon, "before");
+        daemon.wait_until_drained();
+        let stopped = (!is_connected).then(|| daemon.data_dir().to_path_buf());
+        let mut daemon = Some(daemon);
+        if stopped.is_some() {
+            assert!(daemon.take().unwrap().terminate().success());
+        }
+        cluster
+            .psql(&format!(
+                "CREATE FUNCTION public.undo() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
+                 CREATE TRIGGER undoing BEFORE {event} ON forebay.{table} FOR EACH ROW EXECUTE FUNCTION public.undo()"
+            ))
+            .unwrap();
+        let (code, text) = check(&cluster, &[]);
+        let note = format!("note: there is a trigger of others, \"undoing\" on {table}, which calls public.undo()");
+        assert!(code == 0 && text.contains(&note), "{text}");
+        let daemon = daemon.unwrap_or_else(|| Daemon::start(dir.path(), &cluster.url(), &["--cores", "2"]));
+        push_twice(&daemon, "meanwhile");
+        wait_until("the pause is told", || delivery(&daemon) == "paused");
+        let log = daemon.log();
+        let lines: Vec<&str> = log.lines().filter(|line| line.contains("schema_takes_no_row")).collect();
+        let told = format!("\\\"undoing\\\" on {table}, which calls public.undo()");
+        assert!(lines.len() == 1 && lines[0].contains(&told), "{told}: {log}");
+        if table == "drain_checkpoints" {
+            let dir = daemon.data_dir().to_str().unwrap();
+            let decided = forebay(&["checkpoint", "set", "--to", "log-end", "--yes", "--data-dir", dir]);
+            let error = String::from_utf8_lossy(&decided.stderr);
+            assert!(decided.status.code() == Some(5) && error.contains("without an error"), "{error}");
+        }
+        cluster.psql(&format!("DROP TRIGGER undoing ON forebay.{table}")).unwrap();
+        daemon.wait_until_drained();
+        assert_eq!(common::rows(&cluster, "SELECT count(*) FROM forebay.messages"), [["2"]]);
+    }
+}
+
+#[test]
+fn triggers_of_others_are_named_at_connect() {
+    let Stage { daemon, cluster, dir } = Stage::start(&[]);
+    daemon.wait_until_drained();
+    assert!(daemon.terminate().success());
+    cluster
+        .psql(
+            "CREATE FUNCTION public.watch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; \
+             CREATE TRIGGER watching BEFORE UPDATE ON forebay.partitions FOR EACH ROW EXECUTE FUNCTION public.watch(); \
+             CREATE TRIGGER listening AFTER INSERT ON forebay.messages FOR EACH ROW EXECUTE FUNCTION public.watch()",
+        )
+        .unwrap();
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &[]);
+    let has_line = |level: &str, trigger: &str| {
+        daemon
+            .log()
+            .lines()
+            .any(|line| line.contains(level) && line.contains("triggers of others") && line.contains(trigger))
+    };
+    wait_until("both are named", || has_line("WARN", "watching") && has_line("INFO", "listening"));
 }

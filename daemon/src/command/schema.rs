@@ -9,7 +9,11 @@ use crate::{
     config::{Config, PostgresTarget, args::ServeArgs},
     postgres::{
         connect::ConnectError,
-        schema::{self, SchemaError, compare, difference::Difference, triggers},
+        schema::{
+            self, SchemaError, compare,
+            difference::Difference,
+            triggers::{self, TriggerReport},
+        },
     },
     rt,
     serve::schema_settings,
@@ -101,7 +105,9 @@ impl Report {
             false => format!("differs: {difference}"),
         };
         let findings = compare::differences(conn, schema).await?.iter().map(line).collect();
-        let warnings = triggers::warnings(conn, schema).await?;
-        Ok(Self { findings, warnings: warnings.iter().map(|warning| format!("warning: {warning}")).collect() })
+        let TriggerReport { triggers, warnings } = triggers::report(conn, schema).await?;
+        let of_others = triggers.iter().map(|trigger| format!("note: there is a trigger of others, {trigger}"));
+        let warnings = of_others.chain(warnings.iter().map(|warning| format!("warning: {warning}"))).collect();
+        Ok(Self { findings, warnings })
     }
 }

@@ -61,6 +61,11 @@ impl CheckpointStore {
         &self.committed_row
     }
 
+    /// What the row should hold for the next transaction.
+    pub(crate) fn row(&self) -> &CheckpointRow {
+        &self.row
+    }
+
     /// The row is this process's.
     pub(crate) fn begin(&mut self, row: CheckpointRow) {
         self.row = row.clone();

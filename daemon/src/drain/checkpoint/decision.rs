@@ -89,6 +89,12 @@ pub enum DecisionError {
     /// Somebody else made a checkpoint of the log. Next step: look at it.
     #[error("somebody else made a checkpoint of this log meanwhile: see `forebay checkpoint show`")]
     MadeMeanwhile,
+    /// A trigger keeps the checkpoint as it is. Next step: a person removes it.
+    #[error(
+        "PostgreSQL did not write the checkpoint, without an error: see the triggers of drain_checkpoints and log_owners with \
+         `forebay schema check`"
+    )]
+    NotTaken,
     /// Another decision is being carried out, or the drain is busy. Next step: decide again.
     #[error("the drain is busy and did not get to the decision; nothing has changed: try again")]
     Busy,
@@ -128,6 +134,7 @@ impl DecisionError {
             | Self::Schema(_)
             | Self::NoServer
             | Self::MadeMeanwhile
+            | Self::NotTaken
             | Self::Unknown => 5,
         }
     }
@@ -251,7 +258,9 @@ async fn replace(
             row::uuid(row.incarnation),
             row::uuid(row.round),
         ];
-        owner.change(conn, schema, &sql, &params).await?;
+        if !owner.change(conn, schema, &sql, &params).await? {
+            return Err(DecisionError::NotTaken);
+        }
     }
     Ok(())
 }

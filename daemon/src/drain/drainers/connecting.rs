@@ -54,7 +54,7 @@ impl Connector {
     }
 
     /// Logs, once, what differs in the schema. The first drainer speaks for all.
-    fn report_remarks(&mut self, session: &Session) {
+    pub(super) fn report_remarks(&mut self, session: &Session) {
         let remarks = session.remarks();
         if self.context.drainer == 0 && self.remarks != *remarks {
             remarks.log();
@@ -72,7 +72,8 @@ impl Connector {
     }
 }
 
-fn no_session(error: SessionError) -> NoSession {
+/// What it means that a session cannot be opened, or not be used.
+pub(super) fn no_session(error: SessionError) -> NoSession {
     match error {
         // The first drainer reports why it has not created it.
         SessionError::NoCheckpoint => NoSession::NotYet,
@@ -93,6 +94,7 @@ fn no_session(error: SessionError) -> NoSession {
         error @ (SessionError::Encoding { .. } | SessionError::Untrusted(_)) => {
             NoSession::HeldUp(HoldUp::new("postgres_refuses", &error, WaitFor::Person))
         }
+        SessionError::Skipped(obstacle) => NoSession::HeldUp(HoldUp::by_schema(&obstacle)),
         error @ SessionError::Schema(_) => NoSession::HeldUp(HoldUp::new("schema_mismatch", &error, WaitFor::Person)),
         SessionError::Postgres(error) => NoSession::HeldUp(HoldUp::by_postgres(&error)),
     }

@@ -4,7 +4,7 @@
 
 use super::{
     commit_pipeline::{CommitPipeline, Effect, Event},
-    connecting::{Connector, NoSession},
+    connecting::{Connector, NoSession, no_session},
     deliverer::Deliverer,
     drainer_board::DrainerBoard,
     hold_up::{HoldUp, HoldUpLog, WaitFor},
@@ -181,6 +181,12 @@ impl Drainer {
                 Effect::TakeAhead => {
                     self.take_ahead();
                     continue;
+                }
+                Effect::Send { is_behind_commit: false } if self.is_schema_look_due() => {
+                    match self.look_at_schema().await {
+                        None => continue,
+                        Some(next) => return next,
+                    }
                 }
                 Effect::Send { is_behind_commit } => self.send(is_behind_commit).await,
                 Effect::AwaitRound => self.await_round().await,
@@ -450,12 +456,35 @@ impl Drainer {
             if let Err(error) = open(&mut self.session).check().await {
                 return self.hold_up(&HoldUp::by_postgres(&error));
             }
+            if self.is_schema_look_due()
+                && let Some(next) = self.look_at_schema().await
+            {
+                return next;
+            }
             self.carried_out();
             self.refusals.log();
             self.board.answered(self.index);
             self.update_local_state(true).await;
         }
         NextStep::Idle
+    }
+
+    fn is_schema_look_due(&self) -> bool {
+        self.session.as_ref().is_some_and(Session::is_schema_look_due)
+    }
+
+    /// Looks whether somebody changed the schema. If that stops delivery it returns what follows.
+    async fn look_at_schema(&mut self) -> Option<NextStep> {
+        match open(&mut self.session).look_at_schema().await {
+            Ok(()) => {
+                self.connector.report_remarks(open(&mut self.session));
+                None
+            }
+            Err(error) => Some(match no_session(error) {
+                NoSession::HeldUp(hold_up) => self.hold_up(&hold_up),
+                NoSession::NotYet | NoSession::Mismatch(_) => unreachable!("the schema alone was looked at"),
+            }),
+        }
     }
 
     /// Writes down in the data directory how far the drain is, if that is due.

@@ -7,11 +7,12 @@ mod plan;
 mod queue_list;
 pub(super) mod remarks;
 mod rival;
+mod schema_watch;
 pub(super) mod session_error;
 
 use self::{
     local_state::LocalStateKeeper, ownership::Ownership, plan::plan, queue_list::QueueList, remarks::Remarks,
-    session_error::SessionError,
+    schema_watch::SchemaWatch, session_error::SessionError,
 };
 use crate::{
     drain::{
@@ -72,8 +73,7 @@ pub(crate) struct Session {
     drainer: usize,
     /// Quoted.
     schema: String,
-    /// What differs in the schema, as far as delivery goes on.
-    remarks: Remarks,
+    schema_watch: SchemaWatch,
     /// Which database it is, if PostgreSQL tells.
     database: Option<DatabaseId>,
     checkpoint: CheckpointStore,
@@ -121,7 +121,7 @@ impl Session {
         }
         let migrate = settings.migrate && !drain.has_checkpoint.load(Ordering::Relaxed);
         schema::ensure(&mut conn, name, migrate).await?;
-        let remarks = Remarks::find(&mut conn, name, settings.migrate).await?;
+        let schema_watch = SchemaWatch::begin(&mut conn, settings).await?;
         let schema = quoted(name);
         let checkpoint = CheckpointStore::prepare(&mut conn, &schema, identity.log_id(), drainer).await?;
         let round = RoundTransaction::prepare(&mut conn, &schema, settings.statement_timeout).await?;
@@ -131,10 +131,10 @@ impl Session {
         Ok(Self {
             conn,
             drainer,
-            remarks,
+            schema_watch,
             database,
             checkpoint,
-            ownership: Ownership::new(Arc::clone(identity), Arc::clone(log), layout.clone(), &schema),
+            ownership: Ownership::new(Arc::clone(identity), Arc::clone(log), layout.clone(), name),
             partitions: PartitionRegistry::new(&schema, settings.statement_timeout),
             letters: DeadLetterKeeper::new(Arc::clone(log), identity.log_id(), Arc::clone(drain), &schema, drainer),
             queues,
@@ -227,7 +227,10 @@ impl Session {
         let row = CheckpointRow { checkpoint, incarnation: Some(owner.incarnation), round: Some(round) };
         match self.checkpoint.insert(&mut self.conn, &owner, drainers, &row).await? {
             true => Ok(row),
-            false => Err(SessionError::ClaimLost),
+            false => Err(self
+                .ownership
+                .why_not_claimed(&mut self.conn, &self.checkpoint, (self.drainer, None), round)
+                .await?),
         }
     }
 
@@ -238,7 +241,20 @@ impl Session {
 
     /// What differs in the schema, as far as delivery goes on.
     pub(crate) fn remarks(&self) -> &Remarks {
-        &self.remarks
+        self.schema_watch.remarks()
+    }
+
+    /// Whether it is time to look whether somebody changed the schema.
+    pub(crate) fn is_schema_look_due(&self) -> bool {
+        self.schema_watch.is_due()
+    }
+
+    /// Looks whether the schema is still what delivery relies on. Nothing may be under way.
+    ///
+    /// # Errors
+    /// [`SessionError::Schema`] if something stops delivery; those of PostgreSQL.
+    pub(crate) async fn look_at_schema(&mut self) -> Result<(), SessionError> {
+        self.schema_watch.look(&mut self.conn).await
     }
 
     /// Why the password file was not used although it exists; the server asked for no password.
@@ -275,6 +291,7 @@ impl Session {
         !self.partitions.knows(batch)
             || self.queues.is_due()
             || self.letters.is_count_due()
+            || self.schema_watch.is_due()
             || self.local_state.is_due(false)
     }
 
@@ -316,7 +333,11 @@ impl Session {
     /// # Errors
     /// See [`RoundError`]; [`roll_back`](Self::roll_back) is the next step unless the connection is lost.
     pub(crate) async fn finish_round(&mut self, batch: &mut Batch, refused_before: u64) -> Result<(), RoundError> {
-        let after = match self.round.first_answer(&mut self.conn, batch).await? {
+        let first = match self.round.first_answer(&mut self.conn, batch).await {
+            Err(RoundError::CheckpointMoved) => return Err(self.why_not_moved().await?),
+            first => first?,
+        };
+        let after = match first {
             FirstAnswer::Copied { after } => after,
             FirstAnswer::Asked { after, is_sifting } => {
                 if is_sifting {
@@ -324,13 +345,35 @@ impl Session {
                     self.check_refusals(batch, refused_before).await?;
                 }
                 self.letters.keep(&mut self.conn, batch).await?;
-                self.round.copy(&mut self.conn, batch).await?;
+                match self.round.copy(&mut self.conn, batch).await {
+                    Err(RoundError::NumberingChanged) => return Err(self.why_not_numbered().await?),
+                    copied => copied?,
+                }
                 after
             }
         };
         self.checkpoint.moved(after);
         self.partitions.advance(batch);
         Ok(())
+    }
+
+    /// Why a round did not move the checkpoint: it is elsewhere, or a trigger holds it where it is.
+    async fn why_not_moved(&mut self) -> Result<RoundError, Error> {
+        // A later statement may have failed, so that the transaction answers nothing.
+        self.conn.simple("ROLLBACK").await?;
+        let found = self.checkpoint.lock(&mut self.conn).await?;
+        if found.as_ref() != Some(self.checkpoint.row()) {
+            return Ok(RoundError::CheckpointMoved);
+        }
+        let skipped = SchemaObstacle::skipped(&mut self.conn, self.schema_watch.schema(), "drain_checkpoints").await?;
+        Ok(skipped.map_or(RoundError::CheckpointMoved, RoundError::NoRowFits))
+    }
+
+    /// Why a round did not reserve the numbers behind those that it read under its locks: nobody but a trigger can prevent that.
+    async fn why_not_numbered(&mut self) -> Result<RoundError, Error> {
+        self.conn.simple("ROLLBACK").await?;
+        let skipped = SchemaObstacle::skipped(&mut self.conn, self.schema_watch.schema(), "partitions").await?;
+        Ok(skipped.map_or(RoundError::NumberingChanged, RoundError::NoRowFits))
     }
 
     /// Finds the rows that PostgreSQL does not take, and makes them dead letters.

@@ -15,6 +15,7 @@ use crate::{
         row::CheckpointRow,
     },
     ids,
+    postgres::schema::{obstacle::SchemaObstacle, quoted},
     state::{
         incarnations::LogDirectory, lane_progress::LaneProgress, log_identity::LogIdentity, log_view::LogView,
         mark::Mark,
@@ -32,12 +33,14 @@ pub(super) struct Ownership {
     layout: Layout,
     /// Quoted.
     schema: String,
+    /// Not quoted.
+    schema_name: String,
 }
 
 impl Ownership {
-    /// Of the log with these parts, whose checkpoints are in the quoted `schema`.
-    pub(super) fn new(identity: Arc<LogIdentity>, log: Arc<LogView>, layout: Layout, schema: &str) -> Self {
-        Self { identity, log, layout, schema: schema.to_owned() }
+    /// Of the log with these parts, whose checkpoints are in the schema of that name, which is not quoted.
+    pub(super) fn new(identity: Arc<LogIdentity>, log: Arc<LogView>, layout: Layout, schema_name: &str) -> Self {
+        Self { identity, log, layout, schema: quoted(schema_name), schema_name: schema_name.to_owned() }
     }
 
     /// Whether the checkpoints are this directory's, before anything is changed or ended that another one may use.
@@ -101,7 +104,33 @@ impl Ownership {
             return Ok(row);
         }
         let (owner, round) = self.claimer()?;
-        store.claim(conn, &owner, drainer, row, round).await?.ok_or(SessionError::ClaimLost)
+        match store.claim(conn, &owner, drainer, row.clone(), round).await? {
+            Some(row) => Ok(row),
+            None => Err(self.why_not_claimed(conn, store, (drainer, Some(&row)), round).await?),
+        }
+    }
+
+    /// Why the checkpoint of `drainer` was not taken by the round of that id, or not made if there was no `row`: somebody else was
+    /// faster, or a trigger keeps it or the owner's row as it is.
+    ///
+    /// # Errors
+    /// Those of PostgreSQL.
+    pub(super) async fn why_not_claimed(
+        &self,
+        conn: &mut Connection,
+        store: &CheckpointStore,
+        (drainer, row): (usize, Option<&CheckpointRow>),
+        round: Uuid,
+    ) -> Result<SessionError, Error> {
+        let rows = store.lock_all(conn).await?;
+        let found = rows.iter().find(|(of, _)| *of == drainer as i32).map(|(_, row)| row);
+        let table = match found {
+            Some(found) if found.round == Some(round) => "log_owners",
+            found if found == row => "drain_checkpoints",
+            _ => return Ok(SessionError::ClaimLost),
+        };
+        let skipped = SchemaObstacle::skipped(conn, &self.schema_name, table).await?;
+        Ok(skipped.map_or(SessionError::ClaimLost, SessionError::Skipped))
     }
 
     /// Who takes checkpoints, and the id of the first round: the data directory knows the name before PostgreSQL does.

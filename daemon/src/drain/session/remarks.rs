@@ -3,7 +3,7 @@
 use crate::postgres::schema::{
     self, SchemaError,
     difference::{Difference, listed},
-    triggers::{self, TriggerWarning},
+    triggers::{self, TriggerReport, UserTrigger},
 };
 use forebay_pgwire::{Connection, Error};
 
@@ -11,7 +11,7 @@ use forebay_pgwire::{Connection, Error};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Remarks {
     differences: Vec<Difference>,
-    triggers: Vec<TriggerWarning>,
+    triggers: TriggerReport,
 }
 
 impl Remarks {
@@ -24,7 +24,7 @@ impl Remarks {
         if migrate && differences.iter().any(Difference::is_about_view) && make_views(conn, schema).await? {
             differences = schema::check(conn, schema).await?;
         }
-        Ok(Self { differences, triggers: triggers::warnings(conn, schema).await? })
+        Ok(Self { differences, triggers: triggers::report(conn, schema).await? })
     }
 
     /// Logs it.
@@ -37,7 +37,19 @@ impl Remarks {
                 "somebody changed the schema; delivery goes on. `forebay schema migrate` makes missing views again"
             );
         }
-        for warning in &self.triggers {
+        let (on_the_books, others): (Vec<_>, Vec<_>) =
+            self.triggers.triggers.iter().cloned().partition(UserTrigger::is_on_the_books);
+        if !on_the_books.is_empty() {
+            let triggers = triggers::listed(&on_the_books);
+            tracing::warn!(
+                triggers,
+                "triggers of others run where the daemon keeps its books; delivery relies on what is there"
+            );
+        }
+        if !others.is_empty() {
+            tracing::info!(triggers = triggers::listed(&others), "triggers of others run in the daemon's sessions");
+        }
+        for warning in &self.triggers.warnings {
             tracing::warn!(
                 %warning,
                 "a trigger may fail: the daemon's sessions look only for the system's names. Put the schema before the names, or \

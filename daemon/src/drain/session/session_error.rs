@@ -4,7 +4,7 @@ use crate::{
     drain::checkpoint::checkpoint_match::CheckpointMismatch,
     postgres::{
         connect::ConnectError,
-        schema::{SchemaError, owner::UntrustedSchema},
+        schema::{SchemaError, obstacle::SchemaObstacle, owner::UntrustedSchema},
     },
     state::place::Place,
 };
@@ -48,6 +48,9 @@ pub(crate) enum SessionError {
     /// Somebody else changed the checkpoint while it was being taken. Next step: read it again.
     #[error("somebody else changed the checkpoint while this daemon took it")]
     ClaimLost,
+    /// A trigger keeps the checkpoint from being taken. Next step: a person removes it.
+    #[error(transparent)]
+    Skipped(SchemaObstacle),
     /// The data directory could not note that PostgreSQL names it. Next step: make room on its disk.
     #[error("the data directory's incarnation could not be written down: {0}")]
     NotNamed(std::io::Error),

@@ -1,5 +1,7 @@
-//! Whether the table of messages can take a row of the drain's at all: its columns, compared with those that the drain fills.
+//! Whether the schema can take a row of the drain's at all: the columns of the table of messages, compared with those that the drain
+//! fills, and triggers that undo what the drain does without an error.
 
+use super::triggers::{self, UserTrigger};
 use forebay_pgwire::{Connection, Error, Param};
 
 /// The columns of `messages` that the drain fills, and the types whose binary form it sends.
@@ -17,7 +19,7 @@ const FILLED: [(&str, &[&str]); 8] = [
 /// Columns that it fills for some rows, or not at all.
 const OPTIONAL: [&str; 4] = ["trace_id", "transaction_key", "transaction_id", "producer_sub"];
 
-/// Why `messages` can take no row. Next step: a person changes the table.
+/// Why no message can be taken. Next step: a person changes the table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaObstacle {
     /// A column was dropped or renamed.
@@ -43,6 +45,17 @@ pub enum SchemaObstacle {
     Unfilled {
         /// Its name.
         column: String,
+    },
+    /// Triggers keep rows as they are.
+    #[error(
+        "PostgreSQL did not write a row of {table}, without an error: a BEFORE trigger returns NULL. Triggers there: {}",
+        triggers::listed(triggers)
+    )]
+    Skipped {
+        /// The table.
+        table: &'static str,
+        /// Those that may do it, at least one.
+        triggers: Vec<UserTrigger>,
     },
 }
 
@@ -75,6 +88,16 @@ impl SchemaObstacle {
         Ok(if columns.is_empty() { None } else { Self::among(&columns) })
     }
 
+    /// Why a row of `table` was not written though it could be: `None` if no trigger explains it. `schema` is not quoted.
+    ///
+    /// # Errors
+    /// Those of PostgreSQL.
+    pub async fn skipped(conn: &mut Connection, schema: &str, table: &'static str) -> Result<Option<Self>, Error> {
+        let mut triggers = triggers::all(conn, schema).await?;
+        triggers.retain(|trigger| trigger.table == table && trigger.may_skip_rows);
+        Ok((!triggers.is_empty()).then_some(Self::Skipped { table, triggers }))
+    }
+
     /// Whether it is why a message is refused with this SQLSTATE. A column that looks wrong may be right after all: a trigger
     /// fills it, or its type has the same binary form.
     #[must_use]
@@ -84,6 +107,7 @@ impl SchemaObstacle {
             // In a binary COPY, and in an INSERT.
             Self::Type { .. } => sqlstate.starts_with("22") || sqlstate == "42804",
             Self::Unfilled { .. } => sqlstate == "23502",
+            Self::Skipped { .. } => false,
         }
     }
 
