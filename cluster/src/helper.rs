@@ -202,10 +202,12 @@ pub fn keep(config: ClusterConfig, stop_timeout: Duration) -> ExitCode {
     }
 }
 
-/// Opens the cluster with all rights, and watches it with those in [`KEPT`].
+/// Opens the cluster with all rights that this process has, and watches it with those in [`KEPT`].
 fn open(config: ClusterConfig) -> Result<Watch, ClusterError> {
+    let path = config.data_dir.clone();
+    // Also the first server, and `initdb`, are started without a way to more.
+    rights::gain_nothing().map_err(|error| ClusterError::io("giving up rights for", &path, error))?;
     let cluster = Cluster::open(config)?;
-    let path = cluster.layout.root().to_owned();
     let lent = if cluster.has_lent_capability() { CapabilitySet::DAC_READ_SEARCH } else { CapabilitySet::empty() };
     let failed = |doing| {
         let path = path.clone();

@@ -100,6 +100,7 @@ fn with_a_private_postgresql_in_a_directory_that_its_account_can_pass_daemon_and
     let server = postmaster(&data).unwrap();
     for pid in children(server).into_iter().chain([server]) {
         assert_eq!(capabilities(pid, "CapEff:") | capabilities(pid, "CapPrm:"), 0);
+        assert_eq!(status(&format!("/proc/{pid}/status"), "NoNewPrivs:"), "1");
     }
     assert!(!daemon.log().contains("capability_lent"), "{}", daemon.log());
     let helpers = children(daemon.pid());

@@ -18,7 +18,7 @@ pub struct Ids {
 /// # Errors
 /// Those of the system.
 pub fn keep_only(kept: CapabilitySet) -> io::Result<()> {
-    set_no_new_privs(true)?;
+    gain_nothing()?;
     let had = capabilities(None)?;
     let kept = kept & had.permitted;
     // Ambient capabilities go with the inheritable ones.
@@ -26,6 +26,14 @@ pub fn keep_only(kept: CapabilitySet) -> io::Result<()> {
         None,
         CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() },
     )?)
+}
+
+/// Lets no program that the calling thread starts gain any right that the thread does not have.
+///
+/// # Errors
+/// Those of the system.
+pub fn gain_nothing() -> io::Result<()> {
+    Ok(set_no_new_privs(true)?)
 }
 
 /// Runs `work` on a thread without capabilities, and waits for it.
