@@ -126,12 +126,12 @@ fn run_to_end(
     let cluster: Arc<OnceLock<String>> = Arc::default();
     let target = target(&views.config, &cluster);
     pg_requests.start(channel_options(&views.config, Arc::clone(&target))).map_err(setup)?;
-    let drain = start_drain(&views, &log, identity, target).map_err(setup)?;
+    let drain = start_drain(&views, &log, Arc::clone(&identity), target).map_err(setup)?;
     // All rings are made, and their threads have given the capability up that this took.
     keep_only(CapabilitySet::empty()).map_err(setup)?;
     let is_stopping = Arc::clone(&views.is_stopping);
     watchdog::start(Arc::clone(&views.pulses), move || is_stopping.load(Ordering::SeqCst)).map_err(setup)?;
-    watch_presence(presence, &views, ends).map_err(setup)?;
+    watch_presence(presence, identity, &views, ends).map_err(setup)?;
     let _control = start_control(&views);
     tracing::info!(%address, cores, quota_bytes, segment_bytes, "listening");
     let postgres = helper.map(|helper| private_postgres::open(helper, &cluster)).transpose()?;
@@ -163,7 +163,7 @@ struct Opened {
     quota_bytes: u64,
     segment_bytes: u64,
     presence: Presence,
-    identity: LogIdentity,
+    identity: Arc<LogIdentity>,
     views: Arc<Views>,
 }
 
@@ -180,7 +180,7 @@ fn open(mut config: Config, gate: Gate, data_dir: &DataDir, cores: u16) -> Resul
     report(&log);
     let signal = DrainSignal::new().map_err(setup)?;
     let mailboxes = Arc::new(Mailboxes::new(cores).map_err(setup)?);
-    let identity = incarnation::begin(&log, data_dir)?;
+    let identity = Arc::new(incarnation::begin(&log, data_dir)?);
     let drained = LocalDrainState::read(data_dir.wal(), identity.log_id().into_bytes());
     let drain = Arc::new(DrainView::new(signal, drained.clone()));
     let views = Arc::new(Views {
@@ -289,7 +289,7 @@ fn channel_options(config: &Config, target: TargetSource) -> ChannelOptions {
 fn start_drain(
     views: &Arc<Views>,
     log: &Log,
-    identity: LogIdentity,
+    identity: Arc<LogIdentity>,
     target: TargetSource,
 ) -> std::io::Result<DrainThread> {
     let config = &views.config;
@@ -307,7 +307,7 @@ fn start_drain(
         decisions: Arc::clone(&views.decisions),
         health: Arc::clone(&views.health),
         mailboxes: Arc::clone(&views.mailboxes),
-        identity: Arc::new(identity),
+        identity,
         settings: Arc::new(settings),
         layout: log.layout.clone(),
         target,
@@ -332,10 +332,17 @@ fn tell(ends: &Sender<End>, end: End) {
 }
 
 /// Ends the daemon if the log's files are removed or replaced.
-fn watch_presence(presence: Presence, views: &Arc<Views>, ends: &Sender<End>) -> std::io::Result<()> {
+fn watch_presence(
+    presence: Presence,
+    identity: Arc<LogIdentity>,
+    views: &Arc<Views>,
+    ends: &Sender<End>,
+) -> std::io::Result<()> {
     let (is_stopping, log, ends) = (Arc::clone(&views.is_stopping), Arc::clone(&views.log), ends.clone());
     let is_stopping = move || is_stopping.load(Ordering::SeqCst);
-    watchdog::watch_presence(presence, log, is_stopping, move |error| tell(&ends, End::Failed(error.into())))
+    watchdog::watch_presence(presence, (log, identity), is_stopping, move |error| {
+        tell(&ends, End::Failed(error.into()))
+    })
 }
 
 fn watch_signals(ends: &Sender<End>, views: &Arc<Views>) -> std::io::Result<()> {

@@ -1,5 +1,6 @@
 //! The watchdogs. One notices when a core's loop stands still, for then the connections that the kernel gave to that core are
-//! not served. The other one notices when the log's files are removed or replaced.
+//! not served. The other one notices when the log's files are removed, replaced or truncated, and writes the list of incarnations
+//! again if that is removed.
 //!
 //! A core beats with each of its sweeps. The watchdog counts its own checks instead of time: a process or a machine that was
 //! stopped as a whole is no stalled core.
@@ -8,6 +9,7 @@ use crate::{
     limits::STALLED_CHECKS,
     panics::panic_if_planted,
     state::{
+        log_identity::LogIdentity,
         log_view::{LogFailure, LogView},
         pulse::Pulse,
     },
@@ -82,11 +84,12 @@ pub fn start(pulses: Arc<[Pulse]>, is_stopping: impl Fn() -> bool + Send + 'stat
 /// When the system gives no thread.
 pub fn watch_presence(
     mut presence: Presence,
-    log: Arc<LogView>,
+    (log, identity): (Arc<LogView>, Arc<LogIdentity>),
     is_stopping: impl Fn() -> bool + Send + 'static,
     on_failure: impl FnOnce(LogError) + Send + 'static,
 ) -> io::Result<()> {
     std::thread::Builder::new().name("presence".into()).spawn(move || {
+        let mut list = ListWatch::begin(&identity);
         while !is_stopping() {
             std::thread::sleep(PRESENCE_INTERVAL);
             if let Err(error) = presence.check() {
@@ -98,9 +101,42 @@ pub fn watch_presence(
                 );
                 return on_failure(error);
             }
+            list.check(&identity);
         }
     })?;
     Ok(())
+}
+
+/// Looks for `wal/incarnations`. Without it the next start would take this directory for a copy.
+struct ListWatch {
+    /// On a full disk it may not be written before a checkpoint names the incarnation.
+    was_there: bool,
+    is_failure_logged: bool,
+}
+
+impl ListWatch {
+    fn begin(identity: &LogIdentity) -> Self {
+        Self { was_there: identity.is_written_down(), is_failure_logged: false }
+    }
+
+    fn check(&mut self, identity: &LogIdentity) {
+        if identity.is_written_down() {
+            *self = Self { was_there: true, is_failure_logged: false };
+        } else if self.was_there {
+            match identity.write_again() {
+                Ok(()) => tracing::warn!("wal/incarnations was removed while the daemon runs; it is written again"),
+                Err(error) if !self.is_failure_logged => {
+                    self.is_failure_logged = true;
+                    tracing::error!(
+                        code = "incarnation_not_written",
+                        %error,
+                        "wal/incarnations was removed while the daemon runs, and cannot be written again"
+                    );
+                }
+                Err(error) => tracing::debug!(%error, "wal/incarnations still cannot be written again"),
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -90,6 +90,38 @@ fn a_lane_s_directory_or_open_segment_that_is_removed_or_replaced_is_a_storage_f
     });
 }
 
+/// Cuts all segments below `dir` to nothing.
+fn truncate_segments(dir: &Path) {
+    for lane in fs::read_dir(dir.join("wal")).unwrap().map(|e| e.unwrap().path()).filter(|path| path.is_dir()) {
+        for file in fs::read_dir(lane).unwrap().map(|e| e.unwrap().path()).filter(|path| path.is_file()) {
+            fs::File::options().write(true).open(file).unwrap().set_len(0).unwrap();
+        }
+    }
+}
+
+#[test]
+fn segments_that_are_truncated_are_a_storage_failure() {
+    meddle("truncated", truncate_segments);
+}
+
+#[test]
+fn a_list_of_incarnations_that_is_removed_is_written_again_and_the_directory_goes_on_as_itself() {
+    let cluster = forebay_cluster::TestCluster::start_without_fsync().unwrap();
+    let dir = data_dir();
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &["--cores", "1"]);
+    daemon.connect().post("/push/q?wait=postgres", b"1").unwrap();
+    daemon.wait_until_drained();
+    for name in ["incarnations", "incarnations.spare"] {
+        fs::remove_file(dir.path().join("wal").join(name)).unwrap();
+    }
+    wait_until("it is told", || daemon.log().contains("wal/incarnations was removed"));
+    daemon.kill9();
+    let daemon = Daemon::start(dir.path(), &cluster.url(), &["--cores", "1"]);
+    assert_eq!(daemon.connect().post("/push/q?wait=postgres", b"2").unwrap().status, 201);
+    daemon.wait_until_drained();
+    assert!(!daemon.log().contains("log_copied"), "{}", daemon.log());
+}
+
 #[test]
 fn segments_that_are_filled_drained_and_released_are_no_failure() {
     let cluster = forebay_cluster::TestCluster::start_without_fsync().unwrap();

@@ -31,8 +31,8 @@ pub enum LogError {
         /// The file's path.
         path: PathBuf,
     },
-    /// Somebody removed or replaced a directory or a segment while the log was open: stop that, and look for the files.
-    #[error("{path} was removed or replaced while the log was open", path = .path.display())]
+    /// Somebody removed, replaced or truncated a directory or a segment while the log was open: stop that, and look for the files.
+    #[error("{path} was removed, replaced or truncated while the log was open", path = .path.display())]
     Replaced {
         /// The directory or segment.
         path: PathBuf,

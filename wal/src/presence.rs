@@ -1,8 +1,9 @@
-//! Whether an open log is still where it was: nobody removed or replaced its directories, nor the segments that are written.
+//! Whether an open log is still where it was: nobody removed or replaced its directories, nor removed, replaced or truncated the
+//! segments that are written.
 //!
 //! A process can go on writing to a file that no name leads to any more. What it writes there is lost with the process.
 
-use crate::{error::LogError, lane::LaneShared, layout::Layout, log::Log};
+use crate::{error::LogError, lane::LaneShared, layout::Layout, log::Log, position::Position};
 use rustix::{fs::Stat, io::Errno};
 use std::{
     path::{Path, PathBuf},
@@ -23,10 +24,34 @@ impl Identity {
     }
 }
 
+/// A segment when it was looked at for the first time.
+#[derive(Clone, Copy)]
+struct KnownSegment {
+    segment: u64,
+    identity: Identity,
+    /// In bytes. A segment has all its bytes before it is written.
+    length: i64,
+}
+
+impl KnownSegment {
+    fn look(path: &Path, segment: u64) -> rustix::io::Result<Self> {
+        let Stat { st_dev, st_ino, st_size, .. } = rustix::fs::lstat(path)?;
+        Ok(Self { segment, identity: Identity { device: st_dev, inode: st_ino }, length: st_size })
+    }
+
+    /// Whether `path` certainly leads elsewhere, or nowhere, or to fewer bytes than there were, or than `durable`.
+    fn is_gone(&self, path: &Path, durable: u32) -> bool {
+        match Self::look(path, self.segment) {
+            Ok(now) => now.identity != self.identity || now.length < self.length.max(durable.into()),
+            Err(error) => says_missing(error),
+        }
+    }
+}
+
 /// A lane that is written, and its segment when it was looked at last.
 struct WrittenLane {
     shared: Arc<LaneShared>,
-    segment: Option<(u64, Identity)>,
+    segment: Option<KnownSegment>,
 }
 
 /// The directories and files of an open log.
@@ -76,19 +101,19 @@ impl WrittenLane {
     fn new(shared: Arc<LaneShared>, layout: &Layout) -> Self {
         let segment = shared.durable_end().segment;
         // It may be missing for lack of room; then nothing is written.
-        let found = Identity::of(&layout.segment(shared.lane(), segment)).ok();
-        Self { shared, segment: found.map(|identity| (segment, identity)) }
+        let segment = KnownSegment::look(&layout.segment(shared.lane(), segment), segment).ok();
+        Self { shared, segment }
     }
 
     fn check(&mut self, layout: &Layout) -> Result<(), LogError> {
-        let segment = self.shared.durable_end().segment;
+        let Position { segment, offset } = self.shared.durable_end();
         let path = layout.segment(self.shared.lane(), segment);
         let is_gone = match self.segment {
-            Some((known, identity)) if known == segment => is_other(&path, identity),
-            known => match Identity::of(&path) {
-                Ok(identity) => {
-                    self.segment = Some((segment, identity));
-                    false
+            Some(known) if known.segment == segment => known.is_gone(&path, offset),
+            known => match KnownSegment::look(&path, segment) {
+                Ok(found) => {
+                    self.segment = Some(found);
+                    found.length < offset.into()
                 }
                 // The lane has gone on to it, so it was there.
                 Err(error) => known.is_some() && says_missing(error),

@@ -222,8 +222,8 @@ impl<S: Storage> LaneReader<S> {
         if is_complete && !open.is_complete {
             open.scan.set_unfinished_block(self.unfinished_block(segment)?);
             let end = self.segment_end(segment)?.map_or(open.length, |end| end.min(open.length));
-            // A file that was cut shorter than the reader has come has nothing more.
-            open.scan.extend_to(end.max(self.position.offset));
+            // A file that was cut shorter than what was durable goes on with zeros, which are reported as far as records are missing.
+            open.scan.extend_to(end.max(self.position.offset).max(open.scan.to()));
             open.is_complete = true;
         } else if !is_complete {
             open.scan.extend_to(end.offset);

@@ -60,6 +60,29 @@ fn a_reader_that_follows_sees_each_record_once_as_it_becomes_durable() {
 }
 
 #[test]
+fn a_reader_of_a_segment_that_was_truncated_under_it_goes_on_with_the_next_one() {
+    let dir = dir();
+    let mut log = log::open(&options(dir.path(), SyncMethod::Direct)).unwrap();
+    let mut lane = start(&mut log);
+    let found = log.all_lanes[0].clone();
+    append(&mut lane, &[&body(0)]);
+    OpenOptions::new().write(true).open(log.layout.segment(0, 1)).unwrap().set_len(0).unwrap();
+    let mut reader = LaneReader::new(log.disk.clone(), log.layout.clone(), log.id, 0, segment_start(1));
+    assert!(!matches!(reader.next_event(found.shared.durable_end()), Ok(Some(Event::Record(_)))), "it is gone");
+    let mut last = 0;
+    while found.shared.durable_end().segment < 2 {
+        last = append(&mut lane, &[&body(1)]);
+    }
+    let mut numbers = Vec::new();
+    while let Some(event) = reader.next_event(found.shared.durable_end()).unwrap() {
+        if let Event::Record(header) = event {
+            numbers.push(header.number);
+        }
+    }
+    assert_eq!(numbers.last(), Some(&last), "what came after that is read");
+}
+
+#[test]
 fn what_was_written_last_is_read_from_memory_and_the_rest_from_the_disk() {
     let dir = dir();
     let mut log = log::open(&options(dir.path(), SyncMethod::Direct)).unwrap();

@@ -125,6 +125,12 @@ impl Incarnations {
         }))
     }
 
+    /// Whether there is a file in `wal`, as far as that can be seen.
+    #[must_use]
+    pub fn is_there(wal: &Dir) -> bool {
+        !wal.stat(FILE).is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Writes the file, durably.
     ///
     /// # Errors

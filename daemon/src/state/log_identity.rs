@@ -128,6 +128,20 @@ impl LogIdentity {
         self.change(|content| content.copy_of = Some(other))
     }
 
+    /// Whether the file is there; where that cannot be seen it counts as there.
+    pub fn is_written_down(&self) -> bool {
+        Incarnations::is_there(&self.wal)
+    }
+
+    /// Writes the file again, which somebody removed.
+    ///
+    /// # Errors
+    /// Those of the file system.
+    pub fn write_again(&self) -> io::Result<()> {
+        let content = self.content.lock().unwrap_or_else(PoisonError::into_inner);
+        if Incarnations::is_there(&self.wal) { Ok(()) } else { content.write(&self.wal) }
+    }
+
     /// Writes what `change` makes of the content, unless it changes nothing.
     fn change(&self, change: impl FnOnce(&mut Incarnations)) -> io::Result<()> {
         let mut content = self.content.lock().unwrap_or_else(PoisonError::into_inner);

@@ -151,6 +151,12 @@ impl<F: ReadAt> Scan<F> {
         self.cursor.window.extend_to(to);
     }
 
+    /// Offset to end before.
+    #[must_use]
+    pub fn to(&self) -> u32 {
+        self.cursor.window.to()
+    }
+
     /// Sets the block of the segment's unfinished group. Call it before the scan reaches the group.
     pub fn set_unfinished_block(&mut self, block: u32) {
         self.extent.unfinished_block = block;
