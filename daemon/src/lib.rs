@@ -31,6 +31,7 @@ pub mod postgres;
 pub mod preflight;
 pub mod private_files;
 pub mod process;
+pub mod queue;
 pub mod rt;
 pub mod serve;
 pub mod state;
