@@ -48,9 +48,27 @@ struct Cursor {
     acked: BTreeSet<i64>,
 }
 
+/// A fault that is planted: the checks must find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Bug {
+    /// A take reads rows as they were a moment ago, and changes them all the same.
+    NoRowLock,
+    /// A daemon is told of numbers that are reserved and not committed.
+    LastFromReservation,
+    /// A lease that has ended is acknowledged all the same.
+    ExpiredLeaseAccepted,
+    /// What a feed said whose answer was lost is not read again.
+    FeedGapIgnored,
+    /// What is done ahead of the cursor is handed out again.
+    AckedForgotten,
+}
+
 /// What PostgreSQL holds.
 #[derive(Default)]
 struct Database {
+    bug: Option<Bug>,
+    /// The rows as they were before the last statement.
+    before: BTreeMap<PairId, Cursor>,
     now_ms: u64,
     last: BTreeMap<i64, i64>,
     cursors: BTreeMap<PairId, Cursor>,
@@ -77,7 +95,11 @@ impl Database {
             let now = self.now_ms;
             let known = self.last.get(&take.pair.partition).copied().unwrap_or(0);
             assert!(take.last <= known, "the last number is a committed one");
+            let stale = self.before.get(&take.pair).filter(|_| self.bug == Some(Bug::NoRowLock)).cloned();
             let Some(row) = self.cursors.get_mut(&take.pair) else { continue };
+            if let Some(stale) = stale {
+                *row = stale;
+            }
             if row.cursor >= take.last || row.free_at.is_some_and(|at| at > now) {
                 continue;
             }
@@ -87,7 +109,8 @@ impl Database {
                 None => (row.cursor, row.lease_seq, row.free_at) = (to, Some(from), None),
                 Some(ms) => (row.lease_seq, row.free_at) = (Some(to), Some(now + ms)),
             }
-            let acked = row.acked.iter().map(|seq| *seq..=*seq).collect();
+            let is_forgotten = self.bug == Some(Bug::AckedForgotten);
+            let acked = row.acked.iter().filter(|_| !is_forgotten).map(|seq| *seq..=*seq).collect();
             rows.push(TakeRow { pair: take.pair, from, to, acked, messages: (from + 1..=to).map(Seq).collect() });
         }
         rows
@@ -98,7 +121,8 @@ impl Database {
         let mut rows = Vec::new();
         for ack in acks {
             let Some(row) = self.cursors.get_mut(&ack.pair) else { continue };
-            if row.lease != Some(ack.lease) || row.free_at.is_none_or(|at| at <= now) {
+            let is_over = row.lease != Some(ack.lease) || row.free_at.is_none_or(|at| at <= now);
+            if is_over && (self.bug != Some(Bug::ExpiredLeaseAccepted) || row.lease_seq.is_none()) {
                 continue;
             }
             let end = row.lease_seq.unwrap();
@@ -154,10 +178,12 @@ impl Database {
             }
         }
         let runs = |place: usize| place < killed_at || place == killed_at && is_carried_out;
+        let rows = self.cursors.clone();
         let acks = runs(0).then(|| self.ack(&batch.acks));
         let takes = runs(1).then(|| self.take(&batch.takes));
         let looks = runs(2).then(|| self.look(&batch.looks));
         let reads = runs(3).then(|| self.read(&batch.reads));
+        self.before = rows;
         BatchAnswer {
             acks: settle(0, killed_at, acks),
             takes: settle(1, killed_at, takes),
@@ -211,10 +237,10 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, bug: Option<Bug>) -> Self {
         let mut world = Self {
             random: Random::new(seed),
-            database: Database::default(),
+            database: Database { bug, ..Database::default() },
             daemons: Vec::new(),
             next_id: 0,
             pops: BTreeMap::new(),
@@ -279,6 +305,10 @@ impl World {
     fn commit(&mut self, at: usize) {
         let partition = 1 + self.random.below(PARTITIONS as u64) as i64;
         let count = 1 + self.random.below(6) as i64;
+        if self.database.bug == Some(Bug::LastFromReservation) && self.random.once_in(20) {
+            let last = self.database.last.get(&partition).copied().unwrap_or(0) + count;
+            return self.daemons[at].dispatcher.committed(QUEUE, partition, last);
+        }
         let last = self.database.commit(partition, count);
         // An answer that is lost is never heard: the feed tells.
         if !self.random.once_in(8) {
@@ -340,7 +370,7 @@ impl World {
                 daemon.feed = Some(Some(changes));
             }
             Some(Some(changes)) => {
-                if is_lost {
+                if is_lost && self.database.bug != Some(Bug::FeedGapIgnored) {
                     // It is read again.
                     daemon.fed -= changes.len();
                 }
@@ -535,8 +565,8 @@ impl World {
     }
 }
 
-fn live(seed: u64) {
-    let mut world = World::new(seed);
+fn live(seed: u64, bug: Option<Bug>) {
+    let mut world = World::new(seed, bug);
     for _ in 0..300 + seed % 400 {
         world.step();
     }
@@ -547,9 +577,25 @@ fn live(seed: u64) {
 fn every_message_of_every_partition_comes_in_order_to_each_group_whatever_is_lost_killed_or_late() {
     let variable = |name: &str| std::env::var(name).ok().map(|value| value.parse::<u64>().unwrap());
     if let Some(seed) = variable("FOREBAY_SEED") {
-        return live(seed);
+        return live(seed, None);
     }
     let seeds = variable("FOREBAY_SEEDS").unwrap_or(SEEDS);
-    let failed: Vec<u64> = (0..seeds).filter(|seed| catch_unwind(AssertUnwindSafe(|| live(*seed))).is_err()).collect();
+    let failed: Vec<u64> = (0..seeds).filter(|seed| catch_unwind(AssertUnwindSafe(|| live(*seed, None))).is_err()).collect();
     assert!(failed.is_empty(), "FOREBAY_SEED={failed:?}");
+}
+
+#[test]
+fn each_planted_fault_is_found_within_1000_seeds() {
+    for bug in [
+        Bug::NoRowLock,
+        Bug::LastFromReservation,
+        Bug::ExpiredLeaseAccepted,
+        Bug::FeedGapIgnored,
+        Bug::AckedForgotten,
+    ] {
+        let finds = |seed: &u64| catch_unwind(AssertUnwindSafe(|| live(*seed, Some(bug)))).is_err();
+        let found = (0..1000).find(finds);
+        println!("{bug:?}: {found:?}");
+        assert!(found.is_some(), "{bug:?} is not found");
+    }
 }
