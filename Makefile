@@ -1,7 +1,7 @@
 # Every target works as root, as in a container, and as an ordinary user with sudo.
 .POSIX:
 .NOTPARALLEL:
-.PHONY: help run test test-copies lint fmt lint-source clippy fuzz-check doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain bench-channel bench-instructions bench-waiting bench-slow-clients fuzz soak-log mutate-log deps deps-test oha clean
+.PHONY: help run test test-copies lint fmt lint-source clippy fuzz-check doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain bench-channel bench-instructions bench-waiting bench-slow-clients fuzz soak-log soak-queue mutate-log deps deps-test oha clean
 
 # Arguments for the daemon: make run ARGS='--listen 127.0.0.1:7000'
 ARGS =
@@ -26,6 +26,7 @@ help:
 	@echo 'make bench-slow-clients  what others feel of clients that are as slow as they may be: latency and memory, two minutes'
 	@echo 'make fuzz            run each fuzz target for FUZZ_SECONDS (30)'
 	@echo 'make soak-log        test the log on SEEDS (100000) simulated disks that fail'
+	@echo 'make soak-queue      test the dispatcher of messages with SEEDS (100000) lives of a simulated PostgreSQL'
 	@echo 'make mutate-log      check that the tests on the simulated disk detect faults in the log'
 	@echo 'make oha             install oha if missing (minutes) and run its test'
 	@echo 'make deny            install cargo-deny if missing (minutes); check licences, sources and advisories'
@@ -117,6 +118,10 @@ soak-log:
 	FOREBAY_SEEDS=$(SEEDS) cargo test --release -p forebay-wal --test simulated --locked -- --nocapture
 
 # Introduces two dozen faults into the log, one at a time. The tests on the simulated disk must detect each.
+# The dispatcher of messages against a simulated PostgreSQL.
+soak-queue:
+	FOREBAY_SEEDS=$(SEEDS) cargo test --release -p forebay --locked --test queue_simulated every_message -- --nocapture
+
 mutate-log:
 	@wal/tests/mutate.sh
 

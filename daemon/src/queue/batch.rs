@@ -56,17 +56,34 @@ pub struct TakePair {
     pub make_at: Option<i64>,
 }
 
-/// Something that is done of a lease.
+/// Something that is done of a lease: where its pair is to go, if the lease is held and nobody moved it meanwhile.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AckPair {
     /// The pair.
     pub pair: PairId,
     /// The lease.
     pub lease: Uuid,
-    /// The numbers that are done.
-    pub done: Vec<RangeInclusive<i64>>,
-    /// The rest is let go of, to be taken again after so many milliseconds.
-    pub release_ms: Option<u64>,
+    /// Where the cursor must be …
+    pub before: i64,
+    /// … and what must be done ahead of it.
+    pub acked_before: Vec<RangeInclusive<i64>>,
+    /// Where the cursor goes.
+    pub cursor: i64,
+    /// What is done ahead of it then.
+    pub acked: Vec<RangeInclusive<i64>>,
+    /// What becomes of the lease.
+    pub then: Then,
+}
+
+/// What becomes of a lease of which something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Then {
+    /// It goes on as long as it was to.
+    Lease,
+    /// It ends.
+    Free,
+    /// It ends, and nobody takes the rest for so many milliseconds.
+    Rest(u64),
 }
 
 /// Messages of one pair, from behind one number up to another one.
@@ -94,8 +111,8 @@ pub enum Outcome<T> {
 /// The answer to a batch, statement by statement.
 #[derive(Clone, Debug)]
 pub struct BatchAnswer<M> {
-    /// A row for each lease that was held.
-    pub acks: Outcome<Vec<AckRow>>,
+    /// The pairs that were moved.
+    pub acks: Outcome<Vec<PairId>>,
     /// A row for each pair that something was taken of.
     pub takes: Outcome<Vec<TakeRow<M>>>,
     /// A row for each pair.
@@ -119,24 +136,13 @@ pub struct TakeRow<M> {
     pub messages: Vec<M>,
 }
 
-/// A lease that was held when something of it was done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct AckRow {
-    /// The pair.
-    pub pair: PairId,
-    /// Where its cursor is now.
-    pub cursor: i64,
-    /// Whether the lease goes on.
-    pub is_leased: bool,
-}
-
 /// What PostgreSQL knows of a pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LookRow {
     /// The pair.
     pub pair: PairId,
-    /// The partition's last number; `None`: there is no such partition.
-    pub last: Option<i64>,
+    /// The queue of the partition, and its last number; `None`: there is no such partition.
+    pub of: Option<(i64, i64)>,
     /// Where a pair without a row begins.
     pub start: i64,
     /// The cursor; `None`: there is no row.
@@ -149,10 +155,4 @@ pub struct LookRow {
     pub free_in_ms: Option<u64>,
     /// What is done ahead of the cursor.
     pub acked: Vec<RangeInclusive<i64>>,
-}
-
-/// Whether a number is in one of the ranges.
-#[must_use]
-pub fn covers(ranges: &[RangeInclusive<i64>], seq: i64) -> bool {
-    ranges.iter().any(|range| range.contains(&seq))
 }

@@ -1,14 +1,13 @@
 //! Which messages go to whom: the state machine.
 
 use super::{
-    batch::{
-        AckPair, AckRow, Batch, BatchAnswer, LookRow, Message, Outcome, PairId, ReadRange, TakePair, TakeRow, covers,
-    },
-    outbox::{Collected, Outbox, PendingAck, Sent},
+    batch::{AckPair, Batch, BatchAnswer, LookRow, Message, Outcome, PairId, ReadRange, TakePair, TakeRow, Then},
+    outbox::{Basis, Collected, Outbox, PendingAck, Sent},
     pair::{Pair, Pairs, State},
+    ranges::{advance, covers},
 };
 use std::{
-    collections::{BTreeSet, HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     ops::RangeInclusive,
 };
 use uuid::Uuid;
@@ -48,7 +47,7 @@ pub struct Pop {
 }
 
 /// What a consumer has done of a lease.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ack {
     /// The pair.
     pub pair: PairId,
@@ -101,7 +100,7 @@ pub enum Effect<M> {
     Acked {
         /// Which ack.
         ack: AckId,
-        /// Whether the lease was held.
+        /// Whether it counts: the lease was held, or all of it was done before.
         is_held: bool,
     },
 }
@@ -186,6 +185,7 @@ impl<M: Message> Dispatcher<M> {
     /// A pair may have messages up to `last`; its cursor is at `cursor`, if that is known.
     pub fn found(&mut self, queue: i64, pair: PairId, last: i64, cursor: Option<i64>) {
         let known = self.pairs.entry(pair).or_insert_with(|| Pair::new(queue, last));
+        known.queue = queue;
         known.last = known.last.max(last);
         known.cursor = known.cursor.max(cursor);
         if known.state == State::Idle {
@@ -227,8 +227,7 @@ impl<M: Message> Dispatcher<M> {
 
     /// A consumer has done something of a lease.
     pub fn ack(&mut self, id: AckId, ack: Ack) {
-        let Ack { pair, lease, done, release_ms } = ack;
-        self.add_ack(Some(id), AckPair { pair, lease, done, release_ms }, false);
+        self.add_ack(PendingAck { id: Some(id), ack, basis: None });
     }
 
     /// The time. It never goes back.
@@ -316,9 +315,9 @@ impl<M: Message> Dispatcher<M> {
     fn ask_feed(&mut self) {
         let feed = self.feeds;
         let is_wanted = || {
-            self.pops.values().any(|waiting| {
-                waiting.assigned.is_none() && waiting.pop.wait_until_ms.is_none() && waiting.feed > feed
-            })
+            self.pops
+                .values()
+                .any(|waiting| waiting.assigned.is_none() && waiting.pop.wait_until_ms.is_none() && waiting.feed > feed)
         };
         if !self.is_feed_sent && is_wanted() {
             self.is_feed_sent = true;
@@ -401,13 +400,8 @@ impl<M: Message> Dispatcher<M> {
         let lease = self.next_lease();
         let Some(waiting) = self.pops.get_mut(&pop) else { return };
         waiting.assigned = Some(pair);
-        let collected = Collected {
-            pair,
-            pops: vec![pop],
-            count: waiting.pop.count,
-            lease,
-            lease_ms: waiting.pop.lease_ms,
-        };
+        let collected =
+            Collected { pair, pops: vec![pop], count: waiting.pop.count, lease, lease_ms: waiting.pop.lease_ms };
         if let Some(known) = self.pairs.get_mut(&pair) {
             known.state = State::Collected;
         }
@@ -503,9 +497,44 @@ impl<M: Message> Dispatcher<M> {
         }
     }
 
-    fn add_ack(&mut self, id: Option<AckId>, ack: AckPair, is_repeat: bool) {
-        let connection = self.connection_of(ack.pair);
-        self.outboxes[connection].acks.push_back(PendingAck { id, ack, is_repeat });
+    fn add_ack(&mut self, pending: PendingAck) {
+        let connection = self.connection_of(pending.ack.pair);
+        self.outboxes[connection].acks.push_back(pending);
+    }
+
+    /// Lets go of a lease that nobody holds; `done` is done of it.
+    fn let_go(&mut self, pair: PairId, lease: Uuid, done: Vec<RangeInclusive<i64>>) {
+        self.add_ack(PendingAck { id: None, ack: Ack { pair, lease, done, release_ms: Some(0) }, basis: None });
+    }
+
+    /// What an ack asks for, by what is known of its lease; `None`: its row must be read first.
+    fn ack_pair(&self, pending: &PendingAck) -> Option<AckPair> {
+        let PendingAck { ack, basis, .. } = pending;
+        let own = || match self.pairs.get(&ack.pair).map(|known| (&known.state, known.cursor)) {
+            Some((State::Leased { lease, end, acked, .. }, Some(cursor))) if *lease == ack.lease => {
+                Some(Basis { cursor, end: *end, acked: acked.clone() })
+            }
+            _ => None,
+        };
+        let Basis { cursor: before, end, acked: acked_before } = basis.clone().or_else(own)?;
+        let (cursor, acked) = advance(before, end, &acked_before, &ack.done);
+        let then = match ack.release_ms {
+            _ if cursor >= end => Then::Free,
+            None => Then::Lease,
+            Some(0) => Then::Free,
+            Some(rest_ms) => Then::Rest(rest_ms),
+        };
+        Some(AckPair { pair: ack.pair, lease: ack.lease, before, acked_before, cursor, acked, then })
+    }
+
+    /// The row of an ack's pair must be read before it is known what to ask for, or what became of it.
+    fn look_for(&mut self, mut pending: PendingAck) {
+        let pair = pending.ack.pair;
+        pending.basis = None;
+        // Of a pair that is not known nothing is to be handed out, as far as is known.
+        let known = self.pairs.entry(pair).or_insert_with(|| Pair { cursor: Some(0), ..Pair::new(0, 0) });
+        known.acks.push(pending);
+        self.add_look(pair);
     }
 
     fn add_look(&mut self, pair: PairId) {
@@ -517,8 +546,14 @@ impl<M: Message> Dispatcher<M> {
         if self.outboxes[connection].sent.is_some() {
             return;
         }
-        let mut sent = Sent { acks: self.outboxes[connection].next_acks(STATEMENT_PAIRS_MAX), ..Sent::default() };
-        let mut batch = Batch { acks: sent.acks.iter().map(|ack| ack.ack.clone()).collect(), ..Batch::default() };
+        let mut sent = Sent::default();
+        for pending in self.outboxes[connection].next_acks(STATEMENT_PAIRS_MAX) {
+            match self.ack_pair(&pending) {
+                Some(pair) => sent.acks.push((pending, pair)),
+                None => self.look_for(pending),
+            }
+        }
+        let mut batch = Batch { acks: sent.acks.iter().map(|(_, pair)| pair.clone()).collect(), ..Batch::default() };
         let mut messages = 0;
         let mut given_up = Vec::new();
         while sent.takes.len() < self.outboxes[connection].pairs_max {
@@ -568,48 +603,60 @@ impl<M: Message> Dispatcher<M> {
         }
     }
 
-    fn acked(&mut self, sent: Vec<PendingAck>, outcome: Outcome<Vec<AckRow>>) {
-        let rows = match outcome {
-            Outcome::Done(rows) => rows,
-            Outcome::Refused => {
-                for PendingAck { id, ack, is_repeat } in sent {
-                    self.add_ack(id, ack, is_repeat);
-                }
-                return;
-            }
-            Outcome::Lost => {
-                for PendingAck { id, ack, .. } in sent {
-                    self.add_ack(id, ack, true);
-                }
-                return;
-            }
+    fn acked(&mut self, sent: Vec<(PendingAck, AckPair)>, outcome: Outcome<Vec<PairId>>) {
+        let moved: HashSet<PairId> = match outcome {
+            Outcome::Done(moved) => moved.into_iter().collect(),
+            // The rows tell what became of them.
+            Outcome::Refused | Outcome::Lost => HashSet::new(),
         };
-        let rows: HashMap<PairId, AckRow> = rows.into_iter().map(|row| (row.pair, row)).collect();
-        for PendingAck { id, ack, is_repeat } in sent {
-            let row = rows.get(&ack.pair);
-            let end = ack.done.iter().map(|range| *range.end()).max();
-            match (row, self.pairs.get_mut(&ack.pair)) {
-                (Some(row), Some(known)) => {
-                    known.cursor = known.cursor.max(Some(row.cursor));
-                    let is_its = matches!(&known.state, State::Leased { lease, .. } if *lease == ack.lease);
-                    let (queue, group) = (known.queue, ack.pair.group);
-                    if is_its && !row.is_leased {
-                        match ack.release_ms.filter(|_| known.is_behind()) {
-                            Some(delay_ms) if delay_ms > 0 => self.close(ack.pair, delay_ms),
-                            _ => self.settle_down(ack.pair),
-                        }
-                        self.serve(queue, group);
-                    }
-                }
-                // An attempt whose answer was lost may have ended the lease: the cursor tells.
-                (None, Some(known)) if is_repeat && end.is_some() => {
-                    known.cursor.get_or_insert(0);
-                }
-                _ => {}
+        for (pending, pair) in sent {
+            if moved.contains(&pair.pair) {
+                self.moved(pair);
+                self.answer_ack(pending.id, true);
+            } else {
+                self.look_for(pending);
             }
-            let is_held = row.is_some();
-            if let Some(ack) = id {
-                self.effects.push(Effect::Acked { ack, is_held });
+        }
+    }
+
+    /// An ack was carried out.
+    fn moved(&mut self, by: AckPair) {
+        let AckPair { pair, lease: of, cursor, acked: ahead, then, .. } = by;
+        let Some(known) = self.pairs.get_mut(&pair) else { return };
+        known.cursor = known.cursor.max(Some(cursor));
+        let State::Leased { lease, acked, .. } = &mut known.state else { return };
+        if *lease != of {
+            return;
+        }
+        let (queue, group) = (known.queue, pair.group);
+        match then {
+            Then::Lease => *acked = ahead,
+            Then::Free => self.settle_down(pair),
+            Then::Rest(rest_ms) => self.close(pair, rest_ms),
+        }
+        self.serve(queue, group);
+    }
+
+    fn answer_ack(&mut self, id: Option<AckId>, is_held: bool) {
+        if let Some(ack) = id {
+            self.effects.push(Effect::Acked { ack, is_held });
+        }
+    }
+
+    /// What the row says of an ack whose outcome, or whose lease, was not known.
+    fn judge(&mut self, pending: PendingAck, row: &LookRow) {
+        let (cursor, id) = (row.cursor.unwrap_or(row.start), pending.id);
+        let is_held = row.lease == Some(pending.ack.lease) && row.free_in_ms.is_some_and(|ms| ms > 0);
+        match row.lease_seq.filter(|_| is_held) {
+            Some(end) => {
+                let basis = Some(Basis { cursor, end, acked: row.acked.clone() });
+                self.add_ack(PendingAck { basis, ..pending });
+            }
+            None => {
+                let is_done = |seq: i64| seq <= cursor || covers(&row.acked, seq);
+                let mut numbers = pending.ack.done.iter().cloned().flatten();
+                let all_done = !pending.ack.done.is_empty() && numbers.all(is_done);
+                self.answer_ack(id, all_done);
             }
         }
     }
@@ -670,9 +717,9 @@ impl<M: Message> Dispatcher<M> {
         let queue = known.queue;
         let mut messages: VecDeque<M> = messages.into_iter().filter(|message| !covers(&acked, message.seq())).collect();
         if let Some((lease, lease_ms)) = lease {
-            known.cursor = known.cursor.max(Some(from));
+            known.cursor = Some(from);
             let until_ms = self.now_ms + lease_ms;
-            known.state = State::Leased { lease, until_ms };
+            known.state = State::Leased { lease, until_ms, end: to, acked };
             self.ends.insert((until_ms, pair));
             let here = pops.iter().copied().find(|pop| self.pops.get(pop).is_some_and(|waiting| !waiting.has_left));
             match here {
@@ -683,7 +730,7 @@ impl<M: Message> Dispatcher<M> {
                 // Nobody is there to do it, or there is nothing to do.
                 _ => {
                     let done = if messages.is_empty() { vec![from + 1..=to] } else { Vec::new() };
-                    self.add_ack(None, AckPair { pair, lease, done, release_ms: Some(0) }, false);
+                    self.let_go(pair, lease, done);
                     self.wait_again(pops);
                 }
             }
@@ -728,26 +775,31 @@ impl<M: Message> Dispatcher<M> {
     fn saw(&mut self, row: LookRow) {
         let pair = row.pair;
         let Some(known) = self.pairs.get_mut(&pair) else { return };
+        let acks = std::mem::take(&mut known.acks);
+        acks.into_iter().for_each(|pending| self.judge(pending, &row));
+        let Some(known) = self.pairs.get_mut(&pair) else { return };
+        // A pair that only an ack named has no queue yet.
+        known.queue = row.of.map_or(known.queue, |(queue, _)| queue);
         let queue = known.queue;
+        // Looked at for the sake of an ack: what is under way with the pair goes on, and its own answer tells.
+        match &mut known.state {
+            State::Collected | State::Taken => return,
+            State::Leased { lease, acked, .. }
+                if row.lease == Some(*lease) && row.free_in_ms.is_some_and(|ms| ms > 0) =>
+            {
+                known.cursor = row.cursor;
+                *acked = row.acked;
+                return;
+            }
+            _ => {}
+        }
         let state = std::mem::replace(&mut known.state, State::Idle);
-        known.last = row.last.unwrap_or(0).max(if row.last.is_some() { known.last } else { 0 });
+        known.last = row.of.map_or(0, |(_, last)| known.last.max(last));
         known.cursor = Some(row.cursor.unwrap_or(row.start));
         known.make_at = row.cursor.is_none().then_some(row.start);
         let pops = match state {
             State::Settling { pops, lease, is_leased } if row.lease == Some(lease) => {
-                if is_leased {
-                    // It is let go of, and taken anew.
-                    let until_ms = self.now_ms + row.free_in_ms.unwrap_or(0);
-                    known.state = State::Leased { lease, until_ms };
-                    self.ends.insert((until_ms, pair));
-                    self.add_ack(None, AckPair { pair, lease, done: Vec::new(), release_ms: Some(0) }, true);
-                    self.wait_again(pops);
-                } else {
-                    known.state = State::Settling { pops: Vec::new(), lease, is_leased };
-                    let range = ReadRange { pair, from: row.lease_seq.unwrap_or(0), to: row.cursor.unwrap_or(0) };
-                    let connection = self.connection_of(pair);
-                    self.outboxes[connection].reads.push_back((range, pops));
-                }
+                self.settle(row, pops, (lease, is_leased));
                 return;
             }
             State::Settling { pops, .. } => pops,
@@ -762,12 +814,26 @@ impl<M: Message> Dispatcher<M> {
         self.ask_feed();
     }
 
-    fn read(
-        &mut self,
-        connection: usize,
-        sent: Vec<(ReadRange, Vec<PopId>)>,
-        outcome: Outcome<Vec<TakeRow<M>>>,
-    ) {
+    /// A take whose answer was lost was carried out.
+    fn settle(&mut self, row: LookRow, pops: Vec<PopId>, (lease, is_leased): (Uuid, bool)) {
+        let LookRow { pair, cursor, lease_seq, free_in_ms, acked, .. } = row;
+        let Some(known) = self.pairs.get_mut(&pair) else { return };
+        if is_leased {
+            // It is let go of, and taken anew.
+            let until_ms = self.now_ms + free_in_ms.unwrap_or(0);
+            known.state = State::Leased { lease, until_ms, end: lease_seq.unwrap_or(0), acked };
+            self.ends.insert((until_ms, pair));
+            self.let_go(pair, lease, Vec::new());
+            self.wait_again(pops);
+        } else {
+            known.state = State::Settling { pops: Vec::new(), lease, is_leased };
+            let range = ReadRange { pair, from: lease_seq.unwrap_or(0), to: cursor.unwrap_or(0) };
+            let connection = self.connection_of(pair);
+            self.outboxes[connection].reads.push_back((range, pops));
+        }
+    }
+
+    fn read(&mut self, connection: usize, sent: Vec<(ReadRange, Vec<PopId>)>, outcome: Outcome<Vec<TakeRow<M>>>) {
         let Outcome::Done(rows) = outcome else {
             self.outboxes[connection].reads.extend(sent);
             return;

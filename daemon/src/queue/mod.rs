@@ -13,8 +13,8 @@ mod batch;
 mod dispatcher;
 mod outbox;
 mod pair;
+mod ranges;
 
-pub use batch::{
-    AckPair, AckRow, Batch, BatchAnswer, LookRow, Message, Outcome, PairId, ReadRange, TakePair, TakeRow, covers,
-};
+pub use batch::{AckPair, Batch, BatchAnswer, LookRow, Message, Outcome, PairId, ReadRange, TakePair, TakeRow, Then};
 pub use dispatcher::{Ack, AckId, Dispatcher, Effect, Pop, PopId, Settings};
+pub use ranges::{advance, covers};

@@ -2,9 +2,12 @@
 
 use super::{
     batch::{AckPair, PairId, ReadRange},
-    dispatcher::{AckId, PopId},
+    dispatcher::{Ack, AckId, PopId},
 };
-use std::collections::{HashSet, VecDeque};
+use std::{
+    collections::{HashSet, VecDeque},
+    ops::RangeInclusive,
+};
 use uuid::Uuid;
 
 /// A pair that is to be taken, and for whom.
@@ -18,13 +21,22 @@ pub(super) struct Collected {
 }
 
 /// An ack on its way.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PendingAck {
     /// `None` for one of the dispatcher's own.
     pub(super) id: Option<AckId>,
-    pub(super) ack: AckPair,
-    /// An earlier attempt may have been carried out.
-    pub(super) is_repeat: bool,
+    pub(super) ack: Ack,
+    /// What it begins with; `None`: what is known of the lease when it is sent.
+    pub(super) basis: Option<Basis>,
+}
+
+/// Where a lease was when it was seen last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Basis {
+    pub(super) cursor: i64,
+    /// The last number that was handed out.
+    pub(super) end: i64,
+    pub(super) acked: Vec<RangeInclusive<i64>>,
 }
 
 /// What waits for a connection, and what is under way on it.
@@ -42,7 +54,7 @@ pub(super) struct Outbox {
 /// What is under way.
 #[derive(Default)]
 pub(super) struct Sent {
-    pub(super) acks: Vec<PendingAck>,
+    pub(super) acks: Vec<(PendingAck, AckPair)>,
     pub(super) takes: Vec<Collected>,
     pub(super) looks: Vec<PairId>,
     pub(super) reads: Vec<(ReadRange, Vec<PopId>)>,
@@ -54,12 +66,12 @@ impl Outbox {
         let mut pairs = HashSet::new();
         let mut next = Vec::new();
         let mut later = VecDeque::new();
-        for ack in self.acks.drain(..) {
-            if next.len() < most && pairs.insert(ack.ack.pair) {
-                next.push(ack);
+        for pending in self.acks.drain(..) {
+            let is_first = pairs.insert(pending.ack.pair);
+            if is_first && next.len() < most {
+                next.push(pending);
             } else {
-                pairs.insert(ack.ack.pair);
-                later.push_back(ack);
+                later.push_back(pending);
             }
         }
         self.acks = later;

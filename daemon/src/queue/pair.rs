@@ -1,7 +1,10 @@
 //! What is known of a pair. One that is not known has nothing to hand out, as far as is known.
 
-use super::{batch::PairId, dispatcher::PopId};
-use std::collections::{HashMap, VecDeque};
+use super::{batch::PairId, dispatcher::PopId, outbox::PendingAck};
+use std::{
+    collections::{HashMap, VecDeque},
+    ops::RangeInclusive,
+};
 use uuid::Uuid;
 
 /// A partition as one group sees it.
@@ -16,6 +19,8 @@ pub(super) struct Pair<M> {
     pub(super) make_at: Option<i64>,
     /// Taken for a client that left. They come before all others.
     pub(super) unclaimed: VecDeque<M>,
+    /// Acks for which its row must be read first.
+    pub(super) acks: Vec<PendingAck>,
     /// Those who want messages of this partition alone.
     pub(super) waiting: VecDeque<PopId>,
 }
@@ -39,10 +44,21 @@ pub(super) enum State {
     Collected,
     Taken,
     Asked,
-    Settling { pops: Vec<PopId>, lease: Uuid, is_leased: bool },
-    Leased { lease: Uuid, until_ms: u64 },
+    Settling {
+        pops: Vec<PopId>,
+        lease: Uuid,
+        is_leased: bool,
+    },
+    Leased {
+        lease: Uuid,
+        until_ms: u64,
+        end: i64,
+        acked: Vec<RangeInclusive<i64>>,
+    },
     /// Leased elsewhere, or delayed.
-    Closed { until_ms: u64 },
+    Closed {
+        until_ms: u64,
+    },
 }
 
 impl<M> Pair<M> {
@@ -54,6 +70,7 @@ impl<M> Pair<M> {
             state: State::Idle,
             make_at: None,
             unclaimed: VecDeque::new(),
+            acks: Vec::new(),
             waiting: VecDeque::new(),
         }
     }
@@ -65,7 +82,11 @@ impl<M> Pair<M> {
 
     /// Whether nothing is lost by forgetting it.
     pub(super) fn can_be_forgotten(&self) -> bool {
-        self.state == State::Idle && !self.is_behind() && self.unclaimed.is_empty() && self.waiting.is_empty()
+        self.state == State::Idle
+            && !self.is_behind()
+            && self.unclaimed.is_empty()
+            && self.acks.is_empty()
+            && self.waiting.is_empty()
     }
 }
 
