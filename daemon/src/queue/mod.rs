@@ -14,7 +14,12 @@ mod dispatcher;
 mod outbox;
 mod pair;
 mod ranges;
+mod statements;
+mod store;
+mod stored_message;
 
 pub use batch::{AckPair, Batch, BatchAnswer, LookRow, Message, Outcome, PairId, ReadRange, TakePair, TakeRow, Then};
 pub use dispatcher::{Ack, AckId, Dispatcher, Effect, Pop, PopId, Settings};
 pub use ranges::{advance, covers};
+pub use store::CursorStore;
+pub use stored_message::StoredMessage;

@@ -57,7 +57,7 @@ const fn key(columns: &'static str) -> ExpectedKey {
 
 const TIME: &str = "timestamp with time zone";
 
-pub(super) const TABLES: [ExpectedTable; 7] = [
+pub(super) const TABLES: [ExpectedTable; 9] = [
     ExpectedTable {
         name: "schema_version",
         columns: &[column("version", "integer", Always), column("applied_at", TIME, ByDefault)],
@@ -85,6 +85,7 @@ pub(super) const TABLES: [ExpectedTable; 7] = [
             column("name", "text", Always),
             column("last_seq", "bigint", ByDefault),
             column("created_at", TIME, ByDefault),
+            column("first_seq", "bigint", ByDefault),
         ],
         keys: &[key("id"), key("queue_id, name")],
         guards_delivery: true,
@@ -171,6 +172,32 @@ pub(super) const TABLES: [ExpectedTable; 7] = [
         ],
         keys: &[key("log_id")],
         guards_delivery: true,
+    },
+    ExpectedTable {
+        name: "consumer_groups",
+        columns: &[
+            column("id", "bigint", ByDefault),
+            column("queue_id", "bigint", Always),
+            column("name", "text", Always),
+            column("subscription_from", TIME, Sometimes),
+            column("registered_at", TIME, ByDefault),
+        ],
+        keys: &[key("id"), key("queue_id, name")],
+        guards_delivery: false,
+    },
+    ExpectedTable {
+        name: "cursors",
+        columns: &[
+            column("partition_id", "bigint", Always),
+            column("group_id", "bigint", Always),
+            column("cursor_seq", "bigint", ByDefault),
+            column("lease_id", "uuid", Sometimes),
+            column("lease_seq", "bigint", Sometimes),
+            column("free_at", TIME, Sometimes),
+            column("acked", "bigint[]", Sometimes),
+        ],
+        keys: &[key("partition_id, group_id")],
+        guards_delivery: false,
     },
 ];
 

@@ -13,8 +13,13 @@ use forebay_pgwire::{Connection, Error, Param};
 use owner::UntrustedSchema;
 
 /// The migrations, oldest first; a version is the number of migrations that were carried out.
-const MIGRATIONS: [&str; 4] =
-    [include_str!("001.sql"), include_str!("002.sql"), include_str!("003.sql"), include_str!("004.sql")];
+const MIGRATIONS: [&str; 5] = [
+    include_str!("001.sql"),
+    include_str!("002.sql"),
+    include_str!("003.sql"),
+    include_str!("004.sql"),
+    include_str!("005.sql"),
+];
 
 /// The views, which may be made again at any time.
 const VIEWS: &str = include_str!("views.sql");

@@ -1,0 +1,206 @@
+//! Carries the dispatcher's batches out in PostgreSQL.
+
+use super::{
+    batch::{AckPair, Batch, BatchAnswer, LookRow, Outcome, PairId, ReadRange, TakePair, TakeRow, Then},
+    statements::Statements,
+    stored_message::StoredMessage,
+};
+use crate::postgres::channel::{Channel, ChannelError, Reply, Unit};
+use forebay_pgwire::{Error, Param, Row};
+use std::{
+    collections::HashMap,
+    ops::RangeInclusive,
+    time::{Duration, Instant},
+};
+use uuid::Uuid;
+
+/// The cursors in PostgreSQL.
+pub struct CursorStore {
+    channels: Vec<Channel>,
+    statements: Statements,
+    timeout: Duration,
+}
+
+impl CursorStore {
+    /// Of the quoted `schema`, over these channels: one for each connection of the dispatcher. Each statement has `timeout`.
+    #[must_use]
+    pub fn new(channels: Vec<Channel>, schema: &str, timeout: Duration) -> Self {
+        Self { channels, statements: Statements::new(schema), timeout }
+    }
+
+    /// Carries a batch out on a connection: its statements travel together, one behind the other.
+    pub async fn carry_out(&self, connection: usize, batch: &Batch) -> BatchAnswer<StoredMessage> {
+        let submit = |is_empty: bool, unit: &dyn Fn() -> Unit| {
+            (!is_empty).then(|| self.channels[connection].submit(unit(), Instant::now() + self.timeout, None))
+        };
+        let acks = submit(batch.acks.is_empty(), &|| self.ack(&batch.acks));
+        let new: Vec<&TakePair> = batch.takes.iter().filter(|take| take.make_at.is_some()).collect();
+        let made = submit(new.is_empty(), &|| self.make(&new));
+        let takes = submit(batch.takes.is_empty(), &|| self.take(&batch.takes));
+        let looks = submit(batch.looks.is_empty(), &|| self.look(&batch.looks));
+        let reads = submit(batch.reads.is_empty(), &|| self.read(&batch.reads));
+        let acks = outcome(acks, pairs).await;
+        if let Outcome::Refused = outcome(made, pairs).await {
+            // The take finds no row then, and it is looked at.
+            tracing::debug!("cursors could not be made");
+        }
+        let (takes, looks) = (outcome(takes, taken).await, outcome(looks, looked).await);
+        BatchAnswer { acks, takes, looks, reads: outcome(reads, taken).await }
+    }
+
+    fn make(&self, new: &[&TakePair]) -> Unit {
+        let (partitions, groups) = ids(new.iter().map(|take| take.pair));
+        let at: Vec<i64> = new.iter().map(|take| take.make_at.unwrap_or(0)).collect();
+        let params = [Param::I64Array(&partitions), Param::I64Array(&groups), Param::I64Array(&at)];
+        Unit::of(&self.statements.make, &params)
+    }
+
+    fn take(&self, takes: &[TakePair]) -> Unit {
+        let (partitions, groups) = ids(takes.iter().map(|take| take.pair));
+        let counts: Vec<i64> = takes.iter().map(|take| take.count).collect();
+        let lasts: Vec<i64> = takes.iter().map(|take| take.last).collect();
+        let leases: Vec<[u8; 16]> = takes.iter().map(|take| take.lease.into_bytes()).collect();
+        let lease_ms: Vec<Option<i64>> = takes.iter().map(|take| take.lease_ms.map(ms)).collect();
+        let params = [
+            Param::I64Array(&partitions),
+            Param::I64Array(&groups),
+            Param::I64Array(&counts),
+            Param::I64Array(&lasts),
+            Param::UuidArray(&leases),
+            Param::I64OptArray(&lease_ms),
+        ];
+        Unit::of(&self.statements.take, &params)
+    }
+
+    fn ack(&self, acks: &[AckPair]) -> Unit {
+        let (partitions, groups) = ids(acks.iter().map(|ack| ack.pair));
+        let leases: Vec<[u8; 16]> = acks.iter().map(|ack| ack.lease.into_bytes()).collect();
+        let before: Vec<i64> = acks.iter().map(|ack| ack.before).collect();
+        let after: Vec<i64> = acks.iter().map(|ack| ack.cursor).collect();
+        let acked_before: Vec<Option<String>> = acks.iter().map(|ack| bounds(&ack.acked_before)).collect();
+        let acked: Vec<Option<String>> = acks.iter().map(|ack| bounds(&ack.acked)).collect();
+        let acked_before: Vec<Option<&str>> = acked_before.iter().map(Option::as_deref).collect();
+        let acked: Vec<Option<&str>> = acked.iter().map(Option::as_deref).collect();
+        let ends: Vec<i64> = acks.iter().map(|ack| i64::from(ack.then != Then::Lease)).collect();
+        let rest = |ack: &AckPair| if let Then::Rest(rest_ms) = ack.then { Some(ms(rest_ms)) } else { None };
+        let rests: Vec<Option<i64>> = acks.iter().map(rest).collect();
+        let params = [
+            Param::I64Array(&partitions),
+            Param::I64Array(&groups),
+            Param::UuidArray(&leases),
+            Param::I64Array(&before),
+            Param::TextOptArray(&acked_before),
+            Param::I64Array(&after),
+            Param::TextOptArray(&acked),
+            Param::I64Array(&ends),
+            Param::I64OptArray(&rests),
+        ];
+        Unit::of(&self.statements.ack, &params)
+    }
+
+    fn look(&self, looks: &[PairId]) -> Unit {
+        let (partitions, groups) = ids(looks.iter().copied());
+        Unit::of(&self.statements.look, &[Param::I64Array(&partitions), Param::I64Array(&groups)])
+    }
+
+    fn read(&self, reads: &[ReadRange]) -> Unit {
+        let (partitions, groups) = ids(reads.iter().map(|range| range.pair));
+        let from: Vec<i64> = reads.iter().map(|range| range.from).collect();
+        let to: Vec<i64> = reads.iter().map(|range| range.to).collect();
+        let params =
+            [Param::I64Array(&partitions), Param::I64Array(&groups), Param::I64Array(&from), Param::I64Array(&to)];
+        Unit::of(&self.statements.read, &params)
+    }
+}
+
+/// What became of a statement. Without one there are no rows.
+async fn outcome<T: Default>(reply: Option<Reply>, rows: fn(&[Row]) -> Result<T, Error>) -> Outcome<T> {
+    let Some(reply) = reply else { return Outcome::Done(T::default()) };
+    let error = match reply.await {
+        Ok(outcome) => match outcome.into_results() {
+            Ok(results) => match rows(results.last().map_or(&[], |result| &result.rows)) {
+                Ok(rows) => return Outcome::Done(rows),
+                Err(error) => {
+                    // It was carried out.
+                    tracing::error!(code = "queue_row_unreadable", %error, "PostgreSQL answers what nobody asked for");
+                    return Outcome::Lost;
+                }
+            },
+            Err(error) => ChannelError::from(error),
+        },
+        Err(error @ ChannelError::Lost(_)) => {
+            tracing::debug!(%error, "the answer for consumers was lost");
+            return Outcome::Lost;
+        }
+        Err(error) => error,
+    };
+    tracing::debug!(%error, "PostgreSQL did not carry out what consumers asked for");
+    Outcome::Refused
+}
+
+fn pairs(rows: &[Row]) -> Result<Vec<PairId>, Error> {
+    rows.iter().map(pair).collect()
+}
+
+fn pair(row: &Row) -> Result<PairId, Error> {
+    Ok(PairId { partition: row.get_i64(0)?, group: row.get_i64(1)? })
+}
+
+/// Rows of one pair follow one another, with a message in each.
+fn taken(rows: &[Row]) -> Result<Vec<TakeRow<StoredMessage>>, Error> {
+    let mut taken: Vec<TakeRow<StoredMessage>> = Vec::new();
+    let mut places: HashMap<PairId, usize> = HashMap::new();
+    for row in rows {
+        let pair = pair(row)?;
+        let place = match places.get(&pair) {
+            Some(place) => *place,
+            None => {
+                let (from, to) = (row.get_i64(2)?, row.get_i64(3)?);
+                taken.push(TakeRow { pair, from, to, acked: ranges(row, 4)?, messages: Vec::new() });
+                places.insert(pair, taken.len() - 1);
+                taken.len() - 1
+            }
+        };
+        taken[place].messages.extend(StoredMessage::of(row)?);
+    }
+    for row in &mut taken {
+        row.messages.sort_unstable_by_key(|message| message.seq);
+    }
+    Ok(taken)
+}
+
+fn looked(rows: &[Row]) -> Result<Vec<LookRow>, Error> {
+    let look = |row: &Row| {
+        let of = row.get_opt_i64(2)?.zip(row.get_opt_i64(3)?);
+        Ok(LookRow {
+            pair: pair(row)?,
+            of,
+            start: row.get_i64(4)?,
+            cursor: row.get_opt_i64(5)?,
+            lease: row.get_opt_uuid(6)?.map(Uuid::from_bytes),
+            lease_seq: row.get_opt_i64(7)?,
+            free_in_ms: row.get_opt_i64(8)?.map(|ms| ms.max(0) as u64),
+            acked: ranges(row, 9)?,
+        })
+    };
+    rows.iter().map(look).collect()
+}
+
+fn ids(pairs: impl Iterator<Item = PairId>) -> (Vec<i64>, Vec<i64>) {
+    pairs.map(|pair| (pair.partition, pair.group)).unzip()
+}
+
+fn ms(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+/// Ranges as `bigint[]` writes them: the first and the last number of each. `None`: there are none.
+fn bounds(ranges: &[RangeInclusive<i64>]) -> Option<String> {
+    let bounds: Vec<String> = ranges.iter().map(|range| format!("{},{}", range.start(), range.end())).collect();
+    (!bounds.is_empty()).then(|| format!("{{{}}}", bounds.join(",")))
+}
+
+fn ranges(row: &Row, column: usize) -> Result<Vec<RangeInclusive<i64>>, Error> {
+    let bounds = row.get_opt_i64_array(column)?.unwrap_or_default();
+    Ok(bounds.chunks_exact(2).map(|bounds| bounds[0]..=bounds[1]).collect())
+}
