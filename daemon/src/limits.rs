@@ -397,6 +397,10 @@ pub const PG_REQUEST_STATEMENT_TIMEOUT: Duration = Duration::from_secs(8);
 // PostgreSQL's word comes first: then a slow statement fails alone, and the connection stays.
 const _: () = assert!(PG_REQUEST_STATEMENT_TIMEOUT.as_millis() < PG_REQUEST_DEADLINE.as_millis());
 
+/// Bytes of messages that a pop is answered with at most, as far as the size of the queue's messages is known; one is handed out in
+/// any case.
+pub const POP_BYTES_MAX: u64 = 4 << 20;
+
 /// Rounds that look for duplicates before they copy, after the drain met one.
 pub const PROBE_ROUNDS: u32 = 64;
 

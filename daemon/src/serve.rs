@@ -21,7 +21,9 @@ use crate::{
     limits::{PG_REQUEST_DEADLINE, PG_REQUEST_STATEMENT_TIMEOUT},
     panics::{PanicWatch, panic_if_planted},
     postgres::{channel::ChannelOptions, connect::TargetSource, schema::owner::SchemaSettings, worker::PgRequests},
+    queue::thread::QueueRequests,
     state::{
+        commits::Commits,
         database_health::HealthMonitor,
         drain_signal::DrainSignal,
         drain_view::DrainView,
@@ -65,6 +67,7 @@ struct Views {
     decisions: Arc<Decisions>,
     health: Arc<HealthMonitor>,
     mailboxes: Arc<Mailboxes>,
+    commits: Arc<Commits>,
     pulses: Arc<[Pulse]>,
     is_stopping: Arc<AtomicBool>,
 }
@@ -120,12 +123,16 @@ fn run_to_end(
 
     without_capabilities(|| watch_signals(ends, &views)).and_then(|started| started).map_err(setup)?;
     let pg_requests = PgRequests::new(Arc::clone(&views.mailboxes)).map_err(setup)?;
-    let threads =
-        start_cores(&views, &mut log, &pg_requests, sockets, (&cpus, connections_max), ends).map_err(setup)?;
+    let queue_requests = QueueRequests::new(Arc::clone(&views.mailboxes), Arc::clone(&views.commits)).map_err(setup)?;
+    let requests = (&pg_requests, &queue_requests);
+    let threads = start_cores(&views, &mut log, requests, sockets, (&cpus, connections_max), ends).map_err(setup)?;
     let threads = when_all_serve(threads, end)?;
     let cluster: Arc<OnceLock<String>> = Arc::default();
     let target = target(&views.config, &cluster);
     pg_requests.start(channel_options(&views.config, Arc::clone(&target))).map_err(setup)?;
+    let queue_options =
+        ChannelOptions { application_name: "forebay queue", ..channel_options(&views.config, Arc::clone(&target)) };
+    queue_requests.start(queue_options, Arc::clone(&identity)).map_err(setup)?;
     let drain = start_drain(&views, &log, Arc::clone(&identity), target).map_err(setup)?;
     // All rings are made, and their threads have given the capability up that this took.
     keep_only(CapabilitySet::empty()).map_err(setup)?;
@@ -189,6 +196,7 @@ fn open(mut config: Config, gate: Gate, data_dir: &DataDir, cores: u16) -> Resul
         drain,
         health: Arc::new(HealthMonitor::new(Arc::clone(&mailboxes))),
         mailboxes,
+        commits: Arc::new(Commits::new().map_err(setup)?),
         pulses: (0..cores).map(|_| Pulse::default()).collect(),
         is_stopping: Arc::default(),
         config: Arc::new(config),
@@ -307,6 +315,7 @@ fn start_drain(
         decisions: Arc::clone(&views.decisions),
         health: Arc::clone(&views.health),
         mailboxes: Arc::clone(&views.mailboxes),
+        commits: Arc::clone(&views.commits),
         identity,
         settings: Arc::new(settings),
         layout: log.layout.clone(),

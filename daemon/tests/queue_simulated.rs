@@ -96,8 +96,8 @@ impl World {
 
     /// A daemon that has read all cursors.
     fn start_daemon(&mut self) -> Daemon {
-        let lease_prefix = self.random.next();
-        let mut dispatcher = Dispatcher::new(&Settings { connections: CONNECTIONS, lease_prefix });
+        let first_lease = self.random.next();
+        let mut dispatcher = Dispatcher::new(&Settings { connections: CONNECTIONS, first_lease });
         for group in [LEASED, AUTO] {
             dispatcher.add_group(QUEUE, group);
         }

@@ -10,6 +10,7 @@
 //! A reply may be known at once, depend on the disk, on a commit or on PostgreSQL, or be streamed. Here it is only made and
 //! written; waiting for it with a client at the other end is the connection's part.
 
+mod acks;
 mod admit;
 mod asked;
 mod dead_letters;
@@ -18,8 +19,10 @@ mod letter_lines;
 mod letter_requests;
 mod parts;
 mod pattern;
+mod pop;
 mod push;
 mod pushed;
+mod queue_requests;
 mod reply;
 mod request;
 mod routes;
@@ -46,6 +49,7 @@ use crate::{
     letters::files::LetterFiles,
     memory::Grow,
     postgres::worker::PgRequests,
+    queue::thread::QueueRequests,
     state::{
         connection_count::ConnectionCount, database_health::HealthMonitor, drain_view::DrainView, log_view::LogView,
         memory_shortage::MemoryShortage, pulse::Pulse,
@@ -53,6 +57,7 @@ use crate::{
 };
 use letter_requests::LetterRequests;
 use push::{Prepared, Pushes};
+use queue_requests::CoreQueue;
 use request::{Endpoints, Request};
 use routes::Handler;
 use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
@@ -89,6 +94,8 @@ pub struct ApiParts {
     pub replies: Rc<PendingReplies>,
     /// Where PostgreSQL is asked.
     pub pg_requests: PgRequests,
+    /// Where consumers' requests go.
+    pub queue_requests: QueueRequests,
     /// The core's number.
     pub core: u16,
 }
@@ -110,8 +117,10 @@ impl Api {
             commits,
             replies,
             pg_requests,
+            queue_requests,
             core,
         } = parts;
+        let queue = CoreQueue { core, replies: Rc::clone(&replies), requests: queue_requests };
         let letters = LetterRequests {
             core,
             replies,
@@ -138,6 +147,7 @@ impl Api {
                 config.sync != Sync::None && !log.is_volatile,
             ),
             letters,
+            queue,
             pushes: Pushes::new(config, lane, commits, log, drain, health),
         };
         Self { endpoints }

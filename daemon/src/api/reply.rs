@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     http::{Refusal, ResponseOptions, cors, response::JSON},
-    ingest::Ticket,
+    ingest::{PendingReply, Ticket},
     limits::REPLY_SMALL_BYTES,
     state::pg_answer::PgAnswer,
 };
@@ -27,6 +27,8 @@ pub enum Reply<'a> {
     Pushed(Pushed<'a>),
     /// PostgreSQL is asked, once there is room for its answer.
     Postgres(Box<Asked>),
+    /// A consumer asked the queue.
+    Queue(PendingReply),
     /// Produced while it is sent.
     Stream(Box<StreamReply>),
 }
@@ -43,6 +45,12 @@ impl<'a> Reply<'a> {
     pub fn json(status: u16, mut body: Vec<u8>) -> Self {
         body.push(b'\n');
         Self::Whole(WholeReply { head: ReplyHead { status, ..ReplyHead::ok(JSON) }, body })
+    }
+
+    /// 204.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::Whole(WholeReply { head: ReplyHead { status: 204, ..ReplyHead::ok("") }, body: Vec::new() })
     }
 
     /// The answer to OPTIONS. `is_preflight`: a browser asks before it lets a web page send a request.
@@ -79,6 +87,7 @@ impl<'a> Reply<'a> {
             Self::Refused(refusal) => Reply::Refused(refusal),
             Self::Pushed(pushed) => Reply::Pushed(pushed.into_owned()),
             Self::Postgres(asked) => Reply::Postgres(asked),
+            Self::Queue(pending) => Reply::Queue(pending),
             Self::Stream(stream) => Reply::Stream(stream),
         }
     }
@@ -91,7 +100,7 @@ impl<'a> Reply<'a> {
             Self::Refused(refusal) => refusal.message.len(),
             Self::Pushed(pushed) => pushed.memory_bytes(),
             Self::Postgres(asked) => asked.memory_bytes(),
-            Self::Stream(_) => 0,
+            Self::Queue(_) | Self::Stream(_) => 0,
         }
     }
 
@@ -104,7 +113,7 @@ impl<'a> Reply<'a> {
                 Self::Whole(whole) => whole.body.len() + whole.head.lines.len(),
                 Self::Refused(refusal) => refusal.message.len(),
                 Self::Pushed(pushed) => pushed.written_bytes(),
-                Self::Postgres(_) | Self::Stream(_) => 0,
+                Self::Postgres(_) | Self::Queue(_) | Self::Stream(_) => 0,
             }
     }
 
@@ -116,7 +125,7 @@ impl<'a> Reply<'a> {
             Self::Pushed(pushed) => pushed.ended_by.as_ref().is_some_and(|refusal| refusal.close),
             // The client knows the end of the body by that of the connection.
             Self::Stream(_) => !options.takes_chunks(),
-            Self::Whole(_) | Self::Postgres(_) => false,
+            Self::Whole(_) | Self::Postgres(_) | Self::Queue(_) => false,
         }
     }
 
@@ -126,7 +135,7 @@ impl<'a> Reply<'a> {
         match self {
             Self::Whole(_) | Self::Refused(_) => true,
             Self::Pushed(pushed) => pushed.is_settled(),
-            Self::Postgres(_) | Self::Stream(_) => false,
+            Self::Postgres(_) | Self::Queue(_) | Self::Stream(_) => false,
         }
     }
 
@@ -141,6 +150,15 @@ impl<'a> Reply<'a> {
                 Some(PgAnswer::Refused(refusal)) => *self = Self::Refused(refusal),
                 Some(PgAnswer::Lines { .. }) => panic!("only a stream asks for lines"),
                 Some(PgAnswer::TooLarge { .. }) => panic!("it is asked for again"),
+                Some(PgAnswer::Empty) => panic!("an answer about letters has a body"),
+            }),
+            Self::Queue(pending) => pending.poll(cx).map(|answer| {
+                *self = match answer {
+                    PgAnswer::Json(body) => Self::json(200, body),
+                    PgAnswer::Empty => Self::empty(),
+                    PgAnswer::Refused(refusal) => Self::Refused(refusal),
+                    PgAnswer::Lines { .. } | PgAnswer::TooLarge { .. } => panic!("the queue answers with a document"),
+                };
             }),
             Self::Stream(_) => Poll::Pending,
         }
@@ -156,7 +174,7 @@ impl<'a> Reply<'a> {
             }
             Self::Refused(refusal) => writer.refusal(refusal, None, options, out),
             Self::Pushed(pushed) => pushed.write(writer, options, out),
-            Self::Postgres(_) | Self::Stream(_) => return false,
+            Self::Postgres(_) | Self::Queue(_) | Self::Stream(_) => return false,
         }
         true
     }
@@ -167,7 +185,7 @@ impl<'a> Reply<'a> {
         let has_parts = match self {
             Self::Whole(_) => true,
             Self::Pushed(pushed) => pushed.ended_by.is_none(),
-            Self::Refused(_) | Self::Postgres(_) | Self::Stream(_) => false,
+            Self::Refused(_) | Self::Postgres(_) | Self::Queue(_) | Self::Stream(_) => false,
         };
         has_parts && self.written_bytes() > REPLY_SMALL_BYTES
     }
@@ -180,7 +198,9 @@ impl<'a> Reply<'a> {
                 writer.head(*status, content_type, lines, length, options, out);
             }
             Self::Pushed(pushed) => pushed.write_head(writer, length, options, out),
-            Self::Refused(_) | Self::Postgres(_) | Self::Stream(_) => unreachable!("only a large reply has parts"),
+            Self::Refused(_) | Self::Postgres(_) | Self::Queue(_) | Self::Stream(_) => {
+                unreachable!("only a large reply has parts")
+            }
         }
     }
 
@@ -200,7 +220,9 @@ impl<'a> Reply<'a> {
                 (end < whole.body.len()).then_some(end)
             }
             Self::Pushed(pushed) => pushed.write_part(from, database_is_healthy, most, out),
-            Self::Refused(_) | Self::Postgres(_) | Self::Stream(_) => unreachable!("only a large reply has parts"),
+            Self::Refused(_) | Self::Postgres(_) | Self::Queue(_) | Self::Stream(_) => {
+                unreachable!("only a large reply has parts")
+            }
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What handlers work with: the views of one core, and the request.
 
-use super::{letter_requests::LetterRequests, pattern::PathParams, push::Pushes, writer::ReplyWriter};
+use super::{
+    letter_requests::LetterRequests, pattern::PathParams, push::Pushes, queue_requests::CoreQueue, writer::ReplyWriter,
+};
 use crate::{
     access::{AccessRequest, Gate, Grant, LastHost},
     config::Sync,
@@ -28,6 +30,7 @@ pub(super) struct Endpoints {
     pub(super) lane: Rc<LaneWriter>,
     pub(super) pushes: Pushes,
     pub(super) letters: LetterRequests,
+    pub(super) queue: CoreQueue,
     pub(super) writer: ReplyWriter,
 }
 

@@ -5,9 +5,9 @@
 //! `HEAD` goes with `GET`, and `OPTIONS` with everything; neither has a row.
 
 use super::{
-    dead_letters,
+    acks, dead_letters,
     pattern::{PathParams, Pattern},
-    push,
+    pop, push,
     push::Prepared,
     reply::Reply,
     request::Request,
@@ -71,6 +71,7 @@ pub struct Route {
 }
 
 const PUSH: AccessRequest = AccessRequest::Scope(Scope::Push);
+const POP: AccessRequest = AccessRequest::Scope(Scope::Pop);
 const ADMIN: AccessRequest = AccessRequest::Scope(Scope::Admin);
 
 /// All endpoints, those that are asked most first.
@@ -78,6 +79,11 @@ pub const ROUTES: &[Route] = &[
     push("/api/v1/push", BodyKind::Json, push::json),
     push("/push/{queue}", BodyKind::PayloadOrLines, push::by_path),
     push("/push/{queue}/{partition}", BodyKind::PayloadOrLines, push::by_path),
+    answer(Method::Get, "/api/v1/pop/queue/{queue...}/partition/{partition}", POP, BodyKind::None, pop::by_queue),
+    answer(Method::Get, "/api/v1/pop/queue/{queue...}", POP, BodyKind::None, pop::by_queue),
+    answer(Method::Post, "/api/v1/ack", POP, BodyKind::Json, acks::single),
+    answer(Method::Post, "/api/v1/ack/batch", POP, BodyKind::Json, acks::batch),
+    answer(Method::Post, "/api/v1/lease/{leaseId}/extend", POP, BodyKind::OptionalJson, acks::extend),
     // It does nothing, and tells nothing but that the daemon is there.
     probe("/health", AccessRequest::Nothing, state::health),
     probe("/ready", AccessRequest::Token, state::ready),

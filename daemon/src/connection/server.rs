@@ -15,6 +15,7 @@ use crate::{
     limits::{CONNECTIONS_GRACE, LAST_REPLIES_GRACE, MEMORY_WAIT_MAX},
     memory::{Budget, Turns},
     postgres::worker::PgRequests,
+    queue::thread::QueueRequests,
     rt,
     rt::Notify,
     state::{
@@ -73,6 +74,8 @@ pub struct ServerStart {
     pub memory: Arc<MemoryShortage>,
     /// Where PostgreSQL is asked.
     pub pg_requests: PgRequests,
+    /// Where consumers' requests go.
+    pub queue_requests: QueueRequests,
     /// The core's lane; the lane's number is the core's.
     pub lane: UnstartedLane,
     /// The core's listening socket.
@@ -134,6 +137,7 @@ impl Server {
             commits: Rc::clone(&commits),
             replies: Rc::clone(&replies),
             pg_requests: start.pg_requests,
+            queue_requests: start.queue_requests,
             core,
         });
         Ok(Self {

@@ -4,8 +4,8 @@ use super::{decisions::Decisions, settings::DrainSettings};
 use crate::{
     postgres::connect::TargetSource,
     state::{
-        database_health::HealthMonitor, drain_view::DrainView, log_identity::LogIdentity, log_view::LogView,
-        mailbox::Mailboxes,
+        commits::Commits, database_health::HealthMonitor, drain_view::DrainView, log_identity::LogIdentity,
+        log_view::LogView, mailbox::Mailboxes,
     },
 };
 use forebay_wal::layout::Layout;
@@ -23,6 +23,8 @@ pub struct DrainStart {
     pub identity: Arc<LogIdentity>,
     /// Whether PostgreSQL answers.
     pub health: Arc<HealthMonitor>,
+    /// Where the queue hears which partitions have new messages.
+    pub commits: Arc<Commits>,
     /// Where clients' cores hear what is delivered.
     pub mailboxes: Arc<Mailboxes>,
     /// The settings.

@@ -77,6 +77,9 @@ error_codes! {
         "a web page of another origin may not send this; --cors-origin allows origins";
     NoSuchRoute "no_such_route" [404] Retry::Never, "there is no such path";
     DeadLetterNotFound "dead_letter_not_found" [404] Retry::Never, "there is no such dead letter";
+    MessageNotFound "message_not_found" [404] Retry::Never, "there is no such message";
+    LeaseNotFound "lease_not_found" [404] Retry::Never, "Lease not found or expired";
+    InvalidLease "invalid_lease" [409] Retry::Never, "the lease is not held";
     QueueNotFound "queue_not_found" [404] Retry::Never, "there is no such queue";
     MethodNotAllowed "method_not_allowed" [405] Retry::Never, "the path does not allow this method";
     RequestTimeout "request_timeout" [408] Retry::Never, "the request came too slowly";

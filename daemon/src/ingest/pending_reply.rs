@@ -22,6 +22,8 @@ pub struct PendingReply {
 #[derive(Default)]
 struct Slot {
     answer: RefCell<Option<PgAnswer>>,
+    /// The answer where the daemon ends before; `None`: a refusal.
+    at_end: Option<fn() -> PgAnswer>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -65,9 +67,18 @@ pub struct PendingReplies {
 impl PendingReplies {
     /// Adds a request.
     pub fn add(self: &Rc<Self>) -> PendingReply {
+        self.add_slot(Slot::default())
+    }
+
+    /// Adds a request that is answered with `at_end` where the daemon ends before.
+    pub fn add_until_end(self: &Rc<Self>, at_end: fn() -> PgAnswer) -> PendingReply {
+        self.add_slot(Slot { at_end: Some(at_end), ..Slot::default() })
+    }
+
+    fn add_slot(self: &Rc<Self>, slot: Slot) -> PendingReply {
         let id = self.next_id.get();
         self.next_id.set(id + 1);
-        let slot = Rc::new(Slot::default());
+        let slot = Rc::new(slot);
         self.waiting.borrow_mut().insert(id, Rc::clone(&slot));
         PendingReply { replies: Rc::clone(self), id, cancel_flag: CancelFlag::default(), slot }
     }
@@ -83,7 +94,9 @@ impl PendingReplies {
     /// Lets nobody wait any longer: the daemon ends.
     pub(crate) fn give_up_all(&self) {
         for slot in self.waiting.take().into_values() {
-            slot.answer(PgAnswer::Refused(ErrorCode::ShuttingDown.into()));
+            let at_end =
+                slot.at_end.map_or_else(|| PgAnswer::Refused(ErrorCode::ShuttingDown.into()), |at_end| at_end());
+            slot.answer(at_end);
         }
     }
 }

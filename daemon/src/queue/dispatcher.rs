@@ -2,6 +2,7 @@
 
 use super::{
     batch::{AckPair, Batch, BatchAnswer, LookRow, Message, Outcome, PairId, ReadRange, TakePair, TakeRow, Then},
+    leases::lease_of,
     outbox::{Basis, Collected, Outbox, PendingAck, Sent},
     pair::{Pair, Pairs, State},
     ranges::{advance, covers},
@@ -64,8 +65,8 @@ pub struct Ack {
 pub struct Settings {
     /// Connections, among which the partitions are divided.
     pub connections: usize,
-    /// Drawn at random for each process: leases are made of it.
-    pub lease_prefix: u64,
+    /// Drawn at random for each process: its leases are numbered from here on.
+    pub first_lease: u64,
 }
 
 /// What is to be done.
@@ -126,7 +127,7 @@ struct Group {
 /// See the [module](super).
 pub struct Dispatcher<M> {
     now_ms: u64,
-    lease_prefix: u64,
+    /// The number of the last lease.
     leases: u64,
     outboxes: Vec<Outbox>,
     pairs: Pairs<M>,
@@ -151,8 +152,7 @@ impl<M: Message> Dispatcher<M> {
         let outbox = || Outbox { pairs_max: STATEMENT_PAIRS_MAX, ..Outbox::default() };
         Self {
             now_ms: 0,
-            lease_prefix: settings.lease_prefix,
-            leases: 0,
+            leases: settings.first_lease,
             outboxes: (0..settings.connections.max(1)).map(|_| outbox()).collect(),
             pairs: HashMap::new(),
             groups: HashMap::new(),
@@ -302,13 +302,38 @@ impl<M: Message> Dispatcher<M> {
         self.groups.entry((queue, group)).or_default()
     }
 
-    fn connection_of(&self, pair: PairId) -> usize {
+    /// Which connection serves a pair.
+    #[must_use]
+    pub fn connection_of(&self, pair: PairId) -> usize {
         (pair.partition.unsigned_abs() % self.outboxes.len() as u64) as usize
     }
 
-    fn next_lease(&mut self) -> Uuid {
-        self.leases += 1;
-        Uuid::from_u64_pair(self.lease_prefix, self.leases)
+    fn next_lease(&mut self, pair: PairId) -> Uuid {
+        self.leases = self.leases.wrapping_add(1);
+        lease_of(pair, self.leases)
+    }
+
+    /// The pops for which something is under way on a connection.
+    pub fn pops_under_way(&self, connection: usize) -> impl Iterator<Item = PopId> {
+        let sent = self.outboxes[connection].sent.iter();
+        sent.flat_map(|sent| sent.takes.iter().flat_map(|take| take.pops.iter().copied()))
+    }
+
+    /// A lease goes on until `until_ms`.
+    pub fn extended(&mut self, pair: PairId, of: Uuid, until_ms: u64) {
+        if let Some(Pair { state: State::Leased { lease, until_ms: end, .. }, .. }) = self.pairs.get_mut(&pair)
+            && *lease == of
+        {
+            *end = until_ms;
+            self.ends.insert((until_ms, pair));
+        }
+    }
+
+    /// When the next pop stops waiting, or the next lease or rest ends.
+    #[must_use]
+    pub fn next_tick_ms(&self) -> Option<u64> {
+        let firsts = [self.deadlines.first().map(|(at, _)| *at), self.ends.first().map(|(at, _)| *at)];
+        firsts.into_iter().flatten().min()
     }
 
     /// Pops that do not wait are answered once a feed says that nothing is there.
@@ -397,7 +422,7 @@ impl<M: Message> Dispatcher<M> {
 
     fn collect(&mut self, pair: PairId, pop: PopId) {
         self.unqueue(pop);
-        let lease = self.next_lease();
+        let lease = self.next_lease(pair);
         let Some(waiting) = self.pops.get_mut(&pop) else { return };
         waiting.assigned = Some(pair);
         let collected =

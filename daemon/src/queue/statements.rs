@@ -16,6 +16,17 @@ pub(super) struct Statements {
     pub(super) look: Rc<str>,
     /// Reads messages: partitions, groups, and the numbers behind which and up to which.
     pub(super) read: Rc<str>,
+    /// How often messages failed: partitions, groups, and the numbers behind which and up to which.
+    pub(super) attempts: Rc<str>,
+    /// Counts failures of messages of one lease, if it is held, and makes letters of those that failed more often than they may:
+    /// partition, group, lease, numbers, errors, failures that a message may have.
+    pub(super) fail: Rc<str>,
+    /// Forgets the failures of messages: partition, group, numbers.
+    pub(super) forget: Rc<str>,
+    /// Gives a lease another end: partition, group, lease, milliseconds from now.
+    pub(super) extend: Rc<str>,
+    /// The messages of a lease that is held, and what of them is done: partition, group, lease.
+    pub(super) lease: Rc<str>,
 }
 
 /// The columns of a message, as [`StoredMessage`](super::stored_message::StoredMessage) reads them.
@@ -32,7 +43,7 @@ impl Statements {
         // What lies up to `last` was committed before this statement's snapshot was taken, and the lock step sees the newest row.
         let take = format!(
             "WITH l AS MATERIALIZED ( \
-                 SELECT c.partition_id p, c.group_id g, c.cursor_seq c, least(c.cursor_seq + v.n, v.last) h, v.lease, v.ms, c.acked \
+                 SELECT c.partition_id p, c.group_id g, c.cursor_seq c, least(c.cursor_seq + v.n, v.last) h, v.lease, v.ms, c.acked, c.retried \
                  FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::uuid[], $6::bigint[]) \
                      v(p, g, n, last, lease, ms) \
                  JOIN {schema}.cursors c ON c.partition_id = v.p AND c.group_id = v.g \
@@ -44,7 +55,7 @@ impl Statements {
                      lease_seq = CASE WHEN l.ms IS NULL THEN l.c ELSE l.h END, \
                      free_at = now() + l.ms * interval '1 millisecond' \
                  FROM l WHERE c.partition_id = l.p AND c.group_id = l.g) \
-             SELECT l.p, l.g, l.c, l.h, l.acked, {MESSAGE} \
+             SELECT l.p, l.g, l.c, l.h, l.acked, l.retried, {MESSAGE} \
              FROM l LEFT JOIN LATERAL ( \
                  SELECT * FROM {schema}.messages x WHERE x.partition_id = l.p AND x.seq > l.c AND x.seq <= l.h ORDER BY x.seq) m \
              ON true"
@@ -77,12 +88,62 @@ impl Statements {
              LEFT JOIN l ON l.partition_id = v.p AND l.group_id = v.g"
         );
         let read = format!(
-            "SELECT v.p, v.g, v.c, v.h, NULL::bigint[], {MESSAGE} \
+            "SELECT v.p, v.g, v.c, v.h, NULL::bigint[], true, {MESSAGE} \
              FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) v(p, g, c, h) \
              LEFT JOIN LATERAL ( \
                  SELECT * FROM {schema}.messages x WHERE x.partition_id = v.p AND x.seq > v.c AND x.seq <= v.h ORDER BY x.seq) m \
              ON true"
         );
-        Self { make: make.into(), take: take.into(), ack: ack.into(), look: look.into(), read: read.into() }
+        let attempts = format!(
+            "SELECT r.partition_id, r.group_id, r.seq, r.attempts \
+             FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[]) v(p, g, c, h) \
+             JOIN {schema}.retries r ON r.partition_id = v.p AND r.group_id = v.g AND r.seq > v.c AND r.seq <= v.h"
+        );
+        let fail = format!(
+            "WITH l AS MATERIALIZED ( \
+                 SELECT c.partition_id p, c.group_id g, c.cursor_seq c, c.lease_seq h FROM {schema}.cursors c \
+                 WHERE c.partition_id = $1 AND c.group_id = $2 AND c.lease_id = $3 AND c.free_at > now() \
+                 FOR NO KEY UPDATE OF c), \
+             u AS (UPDATE {schema}.cursors c SET retried = true FROM l \
+                   WHERE c.partition_id = l.p AND c.group_id = l.g AND NOT c.retried), \
+             r AS ( \
+                 INSERT INTO {schema}.retries AS r (partition_id, group_id, seq, attempts, error) \
+                 SELECT l.p, l.g, v.seq, 1, v.error FROM l, unnest($4::bigint[], $5::text[]) v(seq, error) \
+                 WHERE v.seq > l.c AND v.seq <= l.h ORDER BY v.seq \
+                 ON CONFLICT (partition_id, group_id, seq) DO UPDATE SET attempts = r.attempts + 1, error = excluded.error \
+                 RETURNING r.seq, r.attempts, r.error), \
+             d AS ( \
+                 INSERT INTO {schema}.consumer_letters (group_id, partition_id, seq, attempts, error, created_at, id, trace_id, \
+                     transaction_key, transaction_id, producer_sub, payload) \
+                 SELECT $2, $1, r.seq, r.attempts, r.error, m.created_at, m.id, m.trace_id, m.transaction_key, \
+                     m.transaction_id, m.producer_sub, m.payload \
+                 FROM r JOIN {schema}.messages m ON m.partition_id = $1 AND m.seq = r.seq WHERE r.attempts > $6 \
+                 ON CONFLICT DO NOTHING) \
+             SELECT r.seq, r.attempts > $6 FROM r"
+        );
+        let forget = format!(
+            "DELETE FROM {schema}.retries WHERE partition_id = $1 AND group_id = $2 AND seq = ANY($3::bigint[])"
+        );
+        let extend = format!(
+            "UPDATE {schema}.cursors SET free_at = now() + $4::bigint * interval '1 millisecond' \
+             WHERE partition_id = $1 AND group_id = $2 AND lease_id = $3 AND free_at > now() RETURNING free_at"
+        );
+        let lease = format!(
+            "SELECT m.seq, m.id, m.transaction_key FROM {schema}.cursors c \
+             JOIN {schema}.messages m ON m.partition_id = c.partition_id AND m.seq > c.cursor_seq AND m.seq <= c.lease_seq \
+             WHERE c.partition_id = $1 AND c.group_id = $2 AND c.lease_id = $3 AND c.free_at > now() ORDER BY m.seq"
+        );
+        Self {
+            make: make.into(),
+            take: take.into(),
+            ack: ack.into(),
+            look: look.into(),
+            read: read.into(),
+            attempts: attempts.into(),
+            fail: fail.into(),
+            forget: forget.into(),
+            extend: extend.into(),
+            lease: lease.into(),
+        }
     }
 }

@@ -45,7 +45,126 @@ impl CursorStore {
             tracing::debug!("cursors could not be made");
         }
         let (takes, looks) = (outcome(takes, taken).await, outcome(looks, looked).await);
-        BatchAnswer { acks, takes, looks, reads: outcome(reads, taken).await }
+        let reads = outcome(reads, taken).await;
+        let takes = self.with_attempts(connection, takes).await;
+        BatchAnswer { acks, takes, looks, reads: self.with_attempts(connection, reads).await }
+    }
+
+    /// Counts failures of messages of one lease, at most `may_fail` of each; those that failed more often become letters. Returns
+    /// each number with whether it did; nothing if the lease is not held.
+    ///
+    /// # Errors
+    /// See [`ChannelError`].
+    pub async fn fail(
+        &self,
+        connection: usize,
+        (pair, lease): (PairId, Uuid),
+        failed: &[(i64, Option<&str>)],
+        may_fail: i32,
+    ) -> Result<Vec<(i64, bool)>, ChannelError> {
+        let (seqs, errors): (Vec<i64>, Vec<Option<&str>>) = failed.iter().copied().unzip();
+        let params = [
+            Param::I64(pair.partition),
+            Param::I64(pair.group),
+            Param::Uuid(lease.into_bytes()),
+            Param::I64Array(&seqs),
+            Param::TextOptArray(&errors),
+            Param::I32(may_fail),
+        ];
+        let rows = self.rows(connection, Unit::of(&self.statements.fail, &params)).await?;
+        let row = |row: &Row| Ok((row.get_i64(0)?, row.get_bool(1)?));
+        Ok(rows.iter().map(row).collect::<Result<_, Error>>()?)
+    }
+
+    /// Forgets the failures of messages.
+    ///
+    /// # Errors
+    /// See [`ChannelError`].
+    pub async fn forget(&self, connection: usize, pair: PairId, seqs: &[i64]) -> Result<(), ChannelError> {
+        let params = [Param::I64(pair.partition), Param::I64(pair.group), Param::I64Array(seqs)];
+        self.rows(connection, Unit::of(&self.statements.forget, &params)).await.map(drop)
+    }
+
+    /// Lets a lease go on for so many milliseconds from now. Returns its end in microseconds since 1970; `None`: it is not held.
+    ///
+    /// # Errors
+    /// See [`ChannelError`].
+    pub async fn extend(
+        &self,
+        connection: usize,
+        (pair, lease): (PairId, Uuid),
+        for_ms: u64,
+    ) -> Result<Option<i64>, ChannelError> {
+        let params = [
+            Param::I64(pair.partition),
+            Param::I64(pair.group),
+            Param::Uuid(lease.into_bytes()),
+            Param::I64(ms(for_ms)),
+        ];
+        let rows = self.rows(connection, Unit::of(&self.statements.extend, &params)).await?;
+        Ok(rows.first().map(|row| row.get_timestamptz_us(0)).transpose()?)
+    }
+
+    /// The messages of a lease that is held: their numbers, and the keys of their transaction ids.
+    ///
+    /// # Errors
+    /// See [`ChannelError`].
+    pub async fn lease(
+        &self,
+        connection: usize,
+        (pair, lease): (PairId, Uuid),
+    ) -> Result<Vec<(i64, Uuid)>, ChannelError> {
+        let params = [Param::I64(pair.partition), Param::I64(pair.group), Param::Uuid(lease.into_bytes())];
+        let rows = self.rows(connection, Unit::of(&self.statements.lease, &params)).await?;
+        let row = |row: &Row| {
+            let key = row.get_opt_uuid(2)?.map_or_else(|| row.get_uuid(1), Ok)?;
+            Ok((row.get_i64(0)?, Uuid::from_bytes(key)))
+        };
+        Ok(rows.iter().map(row).collect::<Result<_, Error>>()?)
+    }
+
+    async fn rows(&self, connection: usize, unit: Unit) -> Result<Vec<Row>, ChannelError> {
+        let results =
+            self.channels[connection].submit(unit, Instant::now() + self.timeout, None).await?.into_results()?;
+        Ok(results.into_iter().next_back().map_or_else(Vec::new, |result| result.rows))
+    }
+
+    /// Reads how often messages failed, of pairs of which some did.
+    async fn with_attempts(
+        &self,
+        connection: usize,
+        taken: Outcome<Vec<Taken>>,
+    ) -> Outcome<Vec<TakeRow<StoredMessage>>> {
+        let mut taken = match taken {
+            Outcome::Done(taken) => taken,
+            Outcome::Refused => return Outcome::Refused,
+            Outcome::Lost => return Outcome::Lost,
+        };
+        let retried: Vec<&TakeRow<StoredMessage>> =
+            taken.iter().filter(|taken| taken.is_retried).map(|taken| &taken.row).collect();
+        if !retried.is_empty() {
+            let (partitions, groups) = ids(retried.iter().map(|row| row.pair));
+            let from: Vec<i64> = retried.iter().map(|row| row.from).collect();
+            let to: Vec<i64> = retried.iter().map(|row| row.to).collect();
+            let params =
+                [Param::I64Array(&partitions), Param::I64Array(&groups), Param::I64Array(&from), Param::I64Array(&to)];
+            match self
+                .rows(connection, Unit::read(&self.statements.attempts, &params))
+                .await
+                .and_then(|rows| Ok(attempts(&rows)?))
+            {
+                Ok(attempts) => {
+                    for Taken { row, .. } in &mut taken {
+                        for message in &mut row.messages {
+                            message.attempts = attempts.get(&(row.pair, message.seq)).copied().unwrap_or(0);
+                        }
+                    }
+                }
+                // They are told to the consumer, and nothing depends on them.
+                Err(error) => tracing::debug!(%error, "how often messages failed is not known"),
+            }
+        }
+        Outcome::Done(taken.into_iter().map(|taken| taken.row).collect())
     }
 
     fn make(&self, new: &[&TakePair]) -> Unit {
@@ -146,9 +265,16 @@ fn pair(row: &Row) -> Result<PairId, Error> {
     Ok(PairId { partition: row.get_i64(0)?, group: row.get_i64(1)? })
 }
 
-/// Rows of one pair follow one another, with a message in each.
-fn taken(rows: &[Row]) -> Result<Vec<TakeRow<StoredMessage>>, Error> {
-    let mut taken: Vec<TakeRow<StoredMessage>> = Vec::new();
+/// What was taken of a pair.
+struct Taken {
+    row: TakeRow<StoredMessage>,
+    /// Whether messages of the pair may have failed.
+    is_retried: bool,
+}
+
+/// There is a row for each message, and one for a pair without messages.
+fn taken(rows: &[Row]) -> Result<Vec<Taken>, Error> {
+    let mut taken: Vec<Taken> = Vec::new();
     let mut places: HashMap<PairId, usize> = HashMap::new();
     for row in rows {
         let pair = pair(row)?;
@@ -156,17 +282,22 @@ fn taken(rows: &[Row]) -> Result<Vec<TakeRow<StoredMessage>>, Error> {
             Some(place) => *place,
             None => {
                 let (from, to) = (row.get_i64(2)?, row.get_i64(3)?);
-                taken.push(TakeRow { pair, from, to, acked: ranges(row, 4)?, messages: Vec::new() });
+                let of_pair = TakeRow { pair, from, to, acked: ranges(row, 4)?, messages: Vec::new() };
+                taken.push(Taken { row: of_pair, is_retried: row.get_bool(5)? });
                 places.insert(pair, taken.len() - 1);
                 taken.len() - 1
             }
         };
-        taken[place].messages.extend(StoredMessage::of(row)?);
+        taken[place].row.messages.extend(StoredMessage::of(row)?);
     }
-    for row in &mut taken {
+    for Taken { row, .. } in &mut taken {
         row.messages.sort_unstable_by_key(|message| message.seq);
     }
     Ok(taken)
+}
+
+fn attempts(rows: &[Row]) -> Result<HashMap<(PairId, i64), i32>, Error> {
+    rows.iter().map(|row| Ok(((pair(row)?, row.get_i64(2)?), row.get_i32(3)?))).collect()
 }
 
 fn looked(rows: &[Row]) -> Result<Vec<LookRow>, Error> {

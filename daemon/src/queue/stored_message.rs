@@ -5,7 +5,7 @@ use forebay_pgwire::{Error, Row};
 use uuid::Uuid;
 
 /// Columns before those of the message in a row of a take.
-const FIRST: usize = 5;
+const FIRST: usize = 6;
 
 /// A message that was taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct StoredMessage {
     pub producer_sub: Option<Box<str>>,
     /// JSON.
     pub payload: Box<str>,
+    /// How often it failed in its group.
+    pub attempts: i32,
 }
 
 impl Message for StoredMessage {
@@ -42,6 +44,12 @@ impl StoredMessage {
             Some(id) => id.to_string(),
             None => self.transaction_key.unwrap_or(self.id).to_string(),
         }
+    }
+
+    /// The key by which its consumers name it: that of its transaction id.
+    #[must_use]
+    pub fn key(&self) -> Uuid {
+        self.transaction_key.unwrap_or(self.id)
     }
 
     /// Reads the message of a row; `None`: the row has none.
@@ -61,6 +69,7 @@ impl StoredMessage {
             transaction_id: text(FIRST + 5)?,
             producer_sub: text(FIRST + 6)?,
             payload: row.get_opt_str(FIRST + 7)?.unwrap_or_default().into(),
+            attempts: 0,
         }))
     }
 }

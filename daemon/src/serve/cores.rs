@@ -5,6 +5,7 @@ use crate::{
     connection::{self, ServerStart},
     limits::CONNECTIONS_PER_CORE_MAX,
     postgres::worker::PgRequests,
+    queue::thread::QueueRequests,
     state::{connection_count::ConnectionCount, memory_shortage::MemoryShortage},
 };
 use forebay_wal::log::Log;
@@ -26,7 +27,7 @@ pub(super) struct Cores {
 pub(super) fn start_cores(
     views: &Arc<Views>,
     log: &mut Log,
-    pg_requests: &PgRequests,
+    (pg_requests, queue_requests): (&PgRequests, &QueueRequests),
     sockets: Vec<OwnedFd>,
     (cpus, connections_max): (&[usize], u64),
     ends: &Sender<End>,
@@ -40,7 +41,7 @@ pub(super) fn start_cores(
     let memory = Arc::new(MemoryShortage::default());
     for (index, (lane, socket)) in log.lanes.drain(..).zip(sockets).enumerate() {
         let cpu = pinned.then(|| cpus[index]);
-        let pg_requests = pg_requests.clone();
+        let (pg_requests, queue_requests) = (pg_requests.clone(), queue_requests.clone());
         let (views, connections, memory) = (Arc::clone(views), Arc::clone(&connections), Arc::clone(&memory));
         let (ends, failing, starting) = (ends.clone(), ends.clone(), starting.clone());
         threads.push(std::thread::Builder::new().name(format!("core-{index}")).spawn(move || {
@@ -53,6 +54,7 @@ pub(super) fn start_cores(
                 mailboxes: Arc::clone(&views.mailboxes),
                 pulses: Arc::clone(&views.pulses),
                 pg_requests,
+                queue_requests,
                 connections,
                 memory,
                 lane,

@@ -5,7 +5,8 @@
 //!   drain_view        the drain: what waits, how it fares     drain_signal    cores wake the drain
 //!   database_health   whether PostgreSQL answers              database_id     which database it is
 //!   mailbox           what a core is told                     pg_answer       by the thread that asks PostgreSQL
-//!   cancel_flag       a core withdraws a request to PostgreSQL
+//!   cancel_flag       a core withdraws a request to PostgreSQL    answer_to       whom to answer
+//!   inbox             what is left for a thread                   commits         the drain tells the queue what is new
 //!   pulse             cores show the watchdog that they make progress
 //!   connection_count  open connections                  memory_shortage  whether requests find memory
 //!   local_drain_state what the data directory knows of the drain
@@ -15,8 +16,10 @@
 //!   common_records    what copies of a log have in common
 //! ```
 
+pub mod answer_to;
 pub mod cancel_flag;
 mod checked_file;
+pub mod commits;
 pub mod common_records;
 pub mod connection_count;
 pub mod database_health;
@@ -25,6 +28,7 @@ pub mod delivery_state;
 pub mod drain_point;
 pub mod drain_signal;
 pub mod drain_view;
+pub mod inbox;
 pub mod incarnations;
 pub mod lane_progress;
 pub mod local_drain_state;

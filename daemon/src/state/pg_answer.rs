@@ -19,6 +19,8 @@ pub enum PgAnswer {
         /// About; the next attempt may tell more.
         bytes: usize,
     },
+    /// 204.
+    Empty,
     /// A refusal.
     Refused(Refusal),
 }

@@ -4,7 +4,9 @@ use forebay::{
     config::{Config, args::ServeArgs},
     connection::{self, ServerStart, listener::bind_all},
     postgres::worker::PgRequests,
+    queue::thread::QueueRequests,
     state::{
+        commits::Commits,
         database_health::{DatabaseHealth, HealthMonitor},
         drain_signal::DrainSignal,
         drain_view::DrainView,
@@ -41,6 +43,8 @@ pub fn start_core(
     std::thread::spawn(move || {
         first();
         let pg_requests = PgRequests::new(Arc::clone(&mailboxes)).unwrap();
+        let commits = Arc::new(Commits::new().unwrap());
+        let queue_requests = QueueRequests::new(Arc::clone(&mailboxes), commits).unwrap();
         let start = ServerStart {
             gate: Arc::new(forebay::access::Gate::open(&config).unwrap()),
             config: Arc::new(config),
@@ -52,6 +56,7 @@ pub fn start_core(
             connections: Arc::default(),
             memory: Arc::default(),
             pg_requests,
+            queue_requests,
             lane,
             socket,
             cpu: None,

@@ -1,8 +1,9 @@
 //! What follows from a commit: figures, released segments, and answers to the clients that wait.
 
 use crate::{
-    drain::{checkpoint::lane_views::set_drained, round::batch::Batch},
+    drain::{checkpoint::lane_views::set_drained, round::batch::Batch, start::DrainStart},
     state::{
+        commits::Commits,
         drain_view::DrainView,
         log_view::LogView,
         mailbox::{Letter, Mailboxes},
@@ -16,6 +17,7 @@ pub(super) struct Deliverer {
     log: Arc<LogView>,
     drain: Arc<DrainView>,
     mailboxes: Arc<Mailboxes>,
+    commits: Arc<Commits>,
     drainer: usize,
     /// Where the drainer's checkpoint is known to be, by lane; empty before the first session.
     checkpoint: Vec<Mark>,
@@ -23,8 +25,16 @@ pub(super) struct Deliverer {
 
 impl Deliverer {
     /// For the drainer of that number.
-    pub(super) fn new(log: Arc<LogView>, drain: Arc<DrainView>, mailboxes: Arc<Mailboxes>, drainer: usize) -> Self {
-        Self { log, drain, mailboxes, drainer, checkpoint: Vec::new() }
+    pub(super) fn new(start: &DrainStart, drainer: usize) -> Self {
+        let DrainStart { log, drain, mailboxes, commits, .. } = start;
+        Self {
+            log: Arc::clone(log),
+            drain: Arc::clone(drain),
+            mailboxes: Arc::clone(mailboxes),
+            commits: Arc::clone(commits),
+            drainer,
+            checkpoint: Vec::new(),
+        }
     }
 
     /// Where the drainer's checkpoint is known to be, by lane.
@@ -49,6 +59,10 @@ impl Deliverer {
         counters.duplicate_messages.fetch_add(duplicates as u64, Ordering::Relaxed);
         self.drain.dead_letters.fetch_add(refused as u64, Ordering::Relaxed);
         self.set_checkpoint(batch.after());
+        // Before the producers hear of it, who may ask for their messages at once.
+        if self.commits.is_wanted() {
+            self.commits.tell(batch.commits());
+        }
         let deliveries = batch.deliveries(self.log.lanes.len());
         for (progress, deliveries) in self.log.lanes.iter().zip(deliveries).filter(|(_, of_lane)| !of_lane.is_empty()) {
             // Nobody waits for the messages of a lane without a core: an earlier run of the daemon wrote it.

@@ -87,7 +87,7 @@ enum NextStep {
 impl Drainer {
     /// The drainer of `share`, which `notify` wakes.
     pub(super) fn new(start: &DrainStart, board: Rc<DrainerBoard>, share: PartitionShare, notify: Rc<Notify>) -> Self {
-        let DrainStart { log, drain, mailboxes, identity, settings, layout, target, .. } = start;
+        let DrainStart { log, drain, identity, settings, layout, target, .. } = start;
         let (log_view, drain_view) = (|| Arc::clone(log), || Arc::clone(drain));
         let index = share.drainer;
         let context = SessionContext {
@@ -105,7 +105,7 @@ impl Drainer {
             settings: Arc::clone(settings),
             taker: RoundTaker::new(log_view(), drain_view(), layout.clone(), Rc::clone(&board), share),
             connector: Connector::new(Arc::clone(target), context),
-            deliverer: Deliverer::new(log_view(), drain_view(), Arc::clone(mailboxes), index),
+            deliverer: Deliverer::new(start, index),
             waiter: Waiter::new(drain_view(), Rc::clone(&board), index, notify),
             board,
             session: None,

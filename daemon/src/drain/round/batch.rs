@@ -10,6 +10,7 @@ use crate::{
     letters::files::FileName,
     message::{CheckedMessage, TransactionKey},
     state::{
+        commits::Commit,
         mailbox::{Delivery, Fate},
         mark::Mark,
     },
@@ -342,6 +343,22 @@ impl Batch {
             }
         }
         by_lane
+    }
+
+    /// The partitions that have new messages once the batch is committed.
+    pub(crate) fn commits(&self) -> Vec<Commit> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned().into_boxed_str();
+        let with_rows = self.groups.partitions().iter().map(|partition| (partition, self.row_count(partition)));
+        let commit = |(partition, rows): (&BatchPartition, usize)| {
+            let (_, first) = self.first_of(partition);
+            Commit {
+                queue: text(first.queue()),
+                partition: text(first.partition()),
+                partition_id: partition.id,
+                last: partition.last_seq + rows as i64,
+            }
+        };
+        with_rows.filter(|(_, rows)| *rows > 0).map(commit).collect()
     }
 
     /// The message of a record in a partition.

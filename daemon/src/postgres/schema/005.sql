@@ -17,7 +17,8 @@ CREATE TABLE {schema}.consumer_groups (
 --   leased   lease_id, and lease_seq is the last number that was handed out; free_at is the end of the lease
 --   free     free_at is null, or not before when the rest may be taken; lease_id may name the last take without a lease,
 --            lease_seq is where that began
--- acked has the numbers that are done ahead of the cursor, as the first and last of each range.
+-- acked has the numbers that are done ahead of the cursor, as the first and last of each range. retried: messages of the pair
+-- may have rows in retries.
 CREATE TABLE {schema}.cursors (
     partition_id bigint NOT NULL,
     group_id bigint NOT NULL,
@@ -26,5 +27,34 @@ CREATE TABLE {schema}.cursors (
     lease_seq bigint,
     free_at timestamptz,
     acked bigint[],
+    retried boolean NOT NULL DEFAULT false,
     PRIMARY KEY (partition_id, group_id)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
+
+-- How often a message failed in a group.
+CREATE TABLE {schema}.retries (
+    partition_id bigint NOT NULL,
+    group_id bigint NOT NULL,
+    seq bigint NOT NULL,
+    attempts integer NOT NULL,
+    error text,
+    PRIMARY KEY (partition_id, group_id, seq)
+);
+
+-- Messages that a group gave up. They stay in messages as long as those do; a group alone takes them up again.
+CREATE TABLE {schema}.consumer_letters (
+    group_id bigint NOT NULL,
+    partition_id bigint NOT NULL,
+    seq bigint NOT NULL,
+    attempts integer NOT NULL,
+    error text,
+    failed_at timestamptz NOT NULL DEFAULT now(),
+    created_at timestamptz NOT NULL,
+    id uuid NOT NULL,
+    trace_id uuid,
+    transaction_key uuid,
+    transaction_id text,
+    producer_sub text,
+    payload jsonb NOT NULL,
+    PRIMARY KEY (group_id, partition_id, seq)
+);

@@ -57,7 +57,7 @@ const fn key(columns: &'static str) -> ExpectedKey {
 
 const TIME: &str = "timestamp with time zone";
 
-pub(super) const TABLES: [ExpectedTable; 9] = [
+pub(super) const TABLES: [ExpectedTable; 11] = [
     ExpectedTable {
         name: "schema_version",
         columns: &[column("version", "integer", Always), column("applied_at", TIME, ByDefault)],
@@ -195,8 +195,41 @@ pub(super) const TABLES: [ExpectedTable; 9] = [
             column("lease_seq", "bigint", Sometimes),
             column("free_at", TIME, Sometimes),
             column("acked", "bigint[]", Sometimes),
+            column("retried", "boolean", ByDefault),
         ],
         keys: &[key("partition_id, group_id")],
+        guards_delivery: false,
+    },
+    ExpectedTable {
+        name: "retries",
+        columns: &[
+            column("partition_id", "bigint", Always),
+            column("group_id", "bigint", Always),
+            column("seq", "bigint", Always),
+            column("attempts", "integer", Always),
+            column("error", "text", Sometimes),
+        ],
+        keys: &[key("partition_id, group_id, seq")],
+        guards_delivery: false,
+    },
+    ExpectedTable {
+        name: "consumer_letters",
+        columns: &[
+            column("group_id", "bigint", Always),
+            column("partition_id", "bigint", Always),
+            column("seq", "bigint", Always),
+            column("attempts", "integer", Always),
+            column("error", "text", Sometimes),
+            column("failed_at", TIME, ByDefault),
+            column("created_at", TIME, Always),
+            column("id", "uuid", Always),
+            column("trace_id", "uuid", Sometimes),
+            column("transaction_key", "uuid", Sometimes),
+            column("transaction_id", "text", Sometimes),
+            column("producer_sub", "text", Sometimes),
+            column("payload", "jsonb", Always),
+        ],
+        keys: &[key("group_id, partition_id, seq")],
         guards_delivery: false,
     },
 ];

@@ -1,0 +1,246 @@
+//! Queues, groups and partitions in PostgreSQL: their ids, and where each group stands.
+
+use super::request::Subscription;
+use crate::postgres::channel::{Channel, ChannelError, Unit};
+use forebay_pgwire::{Error, Param, Row};
+use std::{
+    rc::Rc,
+    time::{Duration, Instant},
+};
+
+/// Partitions of a step of a scan. A step takes PostgreSQL a few milliseconds.
+const SCAN_STEP: i64 = 2000;
+
+/// Messages by which the size of a queue's messages is estimated.
+const SAMPLE: i64 = 20;
+
+/// A queue with a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FoundGroup {
+    pub(super) queue: i64,
+    pub(super) group: i64,
+    pub(super) options: QueueOptions,
+}
+
+/// What a queue's options say about its consumers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct QueueOptions {
+    /// Length of a lease, in milliseconds.
+    pub(super) lease_ms: u64,
+    /// How often a message may fail.
+    pub(super) retry_limit: i32,
+    /// How long what failed rests, in milliseconds.
+    pub(super) retry_delay_ms: u64,
+}
+
+impl QueueOptions {
+    /// Queen's own, where a queue says nothing else.
+    const DEFAULT: Self = Self { lease_ms: 300_000, retry_limit: 3, retry_delay_ms: 1000 };
+
+    fn of(options: &str) -> Self {
+        let options: serde_json::Value = serde_json::from_str(options).unwrap_or_default();
+        let number = |name: &str| options.get(name).and_then(serde_json::Value::as_u64);
+        Self {
+            lease_ms: number("leaseTime").filter(|s| *s > 0).map_or(Self::DEFAULT.lease_ms, |s| s.saturating_mul(1000)),
+            retry_limit: number("retryLimit")
+                .map_or(Self::DEFAULT.retry_limit, |limit| i32::try_from(limit).unwrap_or(i32::MAX)),
+            retry_delay_ms: number("retryDelay").unwrap_or(Self::DEFAULT.retry_delay_ms),
+        }
+    }
+}
+
+/// A partition as a group finds it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct FoundPartition {
+    pub(super) id: i64,
+    pub(super) name: Box<str>,
+    pub(super) last: i64,
+    /// Where the group's cursor is, or begins.
+    pub(super) cursor: i64,
+}
+
+/// Looks things up over a connection of its own.
+pub(super) struct Directory {
+    channel: Channel,
+    timeout: Duration,
+    find: Rc<str>,
+    register_all: Rc<str>,
+    register_new: Rc<str>,
+    register_from: Rc<str>,
+    scan: Rc<str>,
+    sample: Rc<str>,
+    message: Rc<str>,
+    others: Rc<str>,
+    group_of: Rc<str>,
+    names: Rc<str>,
+}
+
+impl Directory {
+    /// Of the quoted `schema`. Each statement has `timeout`.
+    pub(super) fn new(channel: Channel, schema: &str, timeout: Duration) -> Self {
+        let register = |from: &str, cursor: &str| {
+            format!(
+                "WITH g AS (INSERT INTO {schema}.consumer_groups (queue_id, name, subscription_from) VALUES ($1, $2, {from}) \
+                 ON CONFLICT DO NOTHING RETURNING id) \
+                 INSERT INTO {schema}.cursors (partition_id, group_id, cursor_seq) \
+                 SELECT p.id, g.id, {cursor} FROM g JOIN {schema}.partitions p ON p.queue_id = $1 ON CONFLICT DO NOTHING"
+            )
+        };
+        let find = format!(
+            "SELECT q.id, g.id, q.options::text FROM {schema}.queues q \
+             LEFT JOIN {schema}.consumer_groups g ON g.queue_id = q.id AND g.name = $2 WHERE q.name = $1"
+        );
+        let register_all =
+            format!("INSERT INTO {schema}.consumer_groups (queue_id, name) VALUES ($1, $2) ON CONFLICT DO NOTHING");
+        let from = format!(
+            "coalesce((SELECT m.seq FROM {schema}.messages m WHERE m.partition_id = p.id AND m.created_at <= $3 \
+             ORDER BY m.seq DESC LIMIT 1), 0)"
+        );
+        let scan = format!(
+            "SELECT p.id, p.name, p.last_seq, coalesce(c.cursor_seq, p.first_seq - 1) FROM {schema}.partitions p \
+             LEFT JOIN {schema}.cursors c ON c.partition_id = p.id AND c.group_id = $2 \
+             WHERE p.queue_id = $1 AND p.name > $3 ORDER BY p.name LIMIT {SCAN_STEP}"
+        );
+        let sample = format!(
+            "SELECT coalesce(avg(pg_column_size(m.payload)), 0)::bigint FROM (SELECT payload FROM {schema}.messages \
+             WHERE partition_id = $1 ORDER BY seq DESC LIMIT {SAMPLE}) m"
+        );
+        let message = format!("SELECT seq FROM {schema}.messages WHERE partition_id = $1 AND transaction_key = $2");
+        let group_of = format!(
+            "SELECT g.id FROM {schema}.partitions p JOIN {schema}.consumer_groups g ON g.queue_id = p.queue_id \
+             WHERE p.id = $1 AND g.name = $2"
+        );
+        let names = format!(
+            "SELECT q.name, g.name, p.name FROM {schema}.consumer_groups g JOIN {schema}.queues q ON q.id = g.queue_id \
+             JOIN {schema}.partitions p ON p.queue_id = q.id WHERE g.id = $1 AND p.id = $2"
+        );
+        let others = format!("SELECT EXISTS (SELECT FROM {schema}.log_owners WHERE log_id <> $1)");
+        Self {
+            channel,
+            timeout,
+            find: find.into(),
+            register_all: register_all.into(),
+            register_new: register("now()", "p.last_seq").into(),
+            register_from: register("$3", &from).into(),
+            scan: scan.into(),
+            sample: sample.into(),
+            message: message.into(),
+            others: others.into(),
+            group_of: group_of.into(),
+            names: names.into(),
+        }
+    }
+
+    /// The queue and the group of these names, which is registered if it is new. `None`: there is no such queue.
+    ///
+    /// # Errors
+    /// See [`ChannelError`].
+    pub(super) async fn open(
+        &self,
+        queue: &str,
+        group: &str,
+        subscription: Subscription,
+    ) -> Result<Option<FoundGroup>, ChannelError> {
+        let names = [Param::Text(queue), Param::Text(group)];
+        loop {
+            let rows = self.rows(Unit::of(&self.find, &names)).await?;
+            let Some(row) = rows.first() else { return Ok(None) };
+            let queue = row.get_i64(0)?;
+            if let Some(group) = row.get_opt_i64(1)? {
+                return Ok(Some(FoundGroup { queue, group, options: QueueOptions::of(row.get_str(2)?) }));
+            }
+            let id = Param::I64(queue);
+            let register = match subscription {
+                Subscription::All => Unit::of(&self.register_all, &[id, Param::Text(group)]),
+                Subscription::New => Unit::of(&self.register_new, &[id, Param::Text(group)]),
+                Subscription::From(us) => {
+                    Unit::of(&self.register_from, &[id, Param::Text(group), Param::TimestamptzUs(us)])
+                }
+            };
+            self.rows(register).await?;
+        }
+    }
+
+    /// The partitions of a queue behind the name `after`, in the order of their names: one step of a scan; empty at its end.
+    ///
+    /// # Errors
+    /// See [`ChannelError`].
+    pub(super) async fn scan(&self, queue: i64, group: i64, after: &str) -> Result<Vec<FoundPartition>, ChannelError> {
+        let params = [Param::I64(queue), Param::I64(group), Param::Text(after)];
+        let rows = self.rows(Unit::of(&self.scan, &params)).await?;
+        let partition = |row: &Row| {
+            Ok(FoundPartition {
+                id: row.get_i64(0)?,
+                name: row.get_str(1)?.into(),
+                last: row.get_i64(2)?,
+                cursor: row.get_i64(3)?,
+            })
+        };
+        Ok(rows.iter().map(partition).collect::<Result<_, Error>>()?)
+    }
+
+    /// Bytes of a message of this partition, about.
+    ///
+    /// # Errors
+    /// See [`ChannelError`].
+    pub(super) async fn message_bytes(&self, partition: i64) -> Result<u64, ChannelError> {
+        let rows = self.rows(Unit::of(&self.sample, &[Param::I64(partition)])).await?;
+        Ok(rows.first().map_or(Ok(0), |row| row.get_i64(0))?.max(0) as u64)
+    }
+
+    /// The number of the message of a partition with this key of a transaction id that its client gave.
+    ///
+    /// # Errors
+    /// See [`ChannelError`].
+    pub(super) async fn message(&self, partition: i64, key: [u8; 16]) -> Result<Option<i64>, ChannelError> {
+        let rows = self.rows(Unit::of(&self.message, &[Param::I64(partition), Param::Uuid(key)])).await?;
+        Ok(rows.first().map(|row| row.get_i64(0)).transpose()?)
+    }
+
+    /// The group of a partition's queue that is called so.
+    ///
+    /// # Errors
+    /// See [`ChannelError`].
+    pub(super) async fn group_of(&self, partition: i64, group: &str) -> Result<Option<i64>, ChannelError> {
+        let rows = self.rows(Unit::of(&self.group_of, &[Param::I64(partition), Param::Text(group)])).await?;
+        Ok(rows.first().map(|row| row.get_i64(0)).transpose()?)
+    }
+
+    /// What the queue, the group and the partition of a pair are called; `None`: they do not belong together.
+    ///
+    /// # Errors
+    /// See [`ChannelError`].
+    pub(super) async fn names(&self, group: i64, partition: i64) -> Result<Option<[String; 3]>, ChannelError> {
+        let rows = self.rows(Unit::of(&self.names, &[Param::I64(group), Param::I64(partition)])).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        Ok(Some([row.get_str(0)?.to_owned(), row.get_str(1)?.to_owned(), row.get_str(2)?.to_owned()]))
+    }
+
+    /// Whether other daemons than that of the log `log_id` drain into this database.
+    ///
+    /// # Errors
+    /// See [`ChannelError`].
+    pub(super) async fn has_others(&self, log_id: [u8; 16]) -> Result<bool, ChannelError> {
+        let rows = self.rows(Unit::of(&self.others, &[Param::Uuid(log_id)])).await?;
+        Ok(rows.first().map_or(Ok(false), |row| row.get_bool(0))?)
+    }
+
+    async fn rows(&self, unit: Unit) -> Result<Vec<Row>, ChannelError> {
+        let results = self.channel.submit(unit, Instant::now() + self.timeout, None).await?.into_results()?;
+        Ok(results.into_iter().next_back().map_or_else(Vec::new, |result| result.rows))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_of_a_queue_are_taken_as_far_as_they_make_sense() {
+        let options = |text: &str| QueueOptions::of(text);
+        assert_eq!(options("{}"), QueueOptions::DEFAULT);
+        let set = options(r#"{"leaseTime": 2, "retryLimit": 0, "retryDelay": 0, "other": true}"#);
+        assert_eq!(set, QueueOptions { lease_ms: 2000, retry_limit: 0, retry_delay_ms: 0 });
+        assert_eq!(options(r#"{"leaseTime": 0, "retryLimit": -1, "retryDelay": "x"}"#), QueueOptions::DEFAULT);
+    }
+}
