@@ -77,6 +77,11 @@ const TABLE: [(Method, &str, Option<&[u8]>, AccessRequest); ROUTES.len() + 2] = 
     (Method::Post, "/api/v1/push", Some(br#"{"items":[{"queue":"q","payload":1}],"qos0":true}"#), PUSH),
     (Method::Post, "/push/q", Some(b"1"), PUSH),
     (Method::Post, "/push/q/p", Some(b"1"), PUSH),
+    (Method::Get, "/api/v1/pop/queue/q", None, POP),
+    (Method::Get, "/api/v1/pop/queue/q/partition/p", None, POP),
+    (Method::Post, "/api/v1/ack", Some(br#"{"transactionId":"t","partitionId":"1"}"#), POP),
+    (Method::Post, "/api/v1/ack/batch", Some(br#"{"acknowledgments":[]}"#), POP),
+    (Method::Post, "/api/v1/lease/0190f5fe-0000-7000-8000-000000000000/extend", Some(b""), POP),
     (Method::Get, "/health", None, AccessRequest::Nothing),
     (Method::Get, "/ready", None, AccessRequest::Token),
     (Method::Get, "/api/v1/status/buffers", None, ADMIN),
@@ -90,6 +95,7 @@ const TABLE: [(Method, &str, Option<&[u8]>, AccessRequest); ROUTES.len() + 2] = 
 ];
 
 const PUSH: AccessRequest = AccessRequest::Scope(Scope::Push);
+const POP: AccessRequest = AccessRequest::Scope(Scope::Pop);
 const ADMIN: AccessRequest = AccessRequest::Scope(Scope::Admin);
 
 /// The row of the daemon's route table that matches a request.

@@ -75,6 +75,11 @@ fn what_was_pushed_is_taken_in_order_by_each_group_once_and_is_visible_to_the_ne
         );
     }
     assert_eq!(pop(&mut client, "orders", "autoAck=true"), None);
+    // HEAD takes nothing.
+    push(&mut client, "headed", "p", 0..1);
+    let answer = client.request("HEAD", "/api/v1/pop/queue/headed?autoAck=true", &[], None).unwrap();
+    assert_eq!(answer.status, 204);
+    assert_eq!(numbers(&pop(&mut client, "headed", "autoAck=true").unwrap()), [0]);
     // Each group begins at the beginning, or with what comes.
     let taken = pop(&mut client, "orders", "autoAck=true&batch=100&consumerGroup=audit").unwrap();
     assert_eq!(numbers(&taken), (0..10).collect::<Vec<_>>());

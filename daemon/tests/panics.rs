@@ -112,6 +112,14 @@ fn case_52_a_panic_in_the_thread_that_asks_postgres_for_the_cores_ends_the_proce
 }
 
 #[test]
+fn case_52_a_panic_in_the_thread_of_the_queue_ends_the_process() {
+    plant("queue", |daemon| {
+        // Whether it is still answered does not matter.
+        drop(daemon.connect().get("/api/v1/pop/queue/q"));
+    });
+}
+
+#[test]
 fn case_52_a_panic_in_the_watchdog_ends_the_process() {
     plant("watchdog", |_| {});
 }

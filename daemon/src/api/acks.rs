@@ -1,7 +1,7 @@
 //! What became of messages: `POST /api/v1/ack`, `POST /api/v1/ack/batch`, and `POST /api/v1/lease/{leaseId}/extend`.
 
 use super::{
-    queue_requests::{ask, invalid, shutting_down},
+    queue_requests::{ask, check_group, invalid, shutting_down},
     reply::Reply,
     request::Request,
 };
@@ -58,7 +58,7 @@ pub(super) fn single<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Ref
     let group = item.consumer_group.clone();
     let form = if item.partition_id.is_some() { AckForm::Array } else { AckForm::OldSingle };
     let item = item.read(form == AckForm::OldSingle, "transactionId is required")?;
-    Ok(submit(request, vec![item], group, form))
+    submit(request, vec![item], group, form)
 }
 
 /// `POST /api/v1/ack/batch`
@@ -79,7 +79,7 @@ pub(super) fn batch<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Refu
         item.read(is_old, wrong)
     });
     let items = items.collect::<Result<Vec<_>, _>>()?;
-    Ok(submit(request, items, batch.consumer_group, form))
+    submit(request, items, batch.consumer_group, form)
 }
 
 /// `POST /api/v1/lease/{leaseId}/extend`
@@ -95,11 +95,19 @@ pub(super) fn extend<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, Ref
     Ok(ask(request, shutting_down, |_| QueueRequest::Extend(ExtendRequest { lease, seconds, queue_prefix })))
 }
 
-fn submit<'a>(request: &Request<'_, '_, 'a>, items: Vec<AckItem>, group: Option<String>, form: AckForm) -> Reply<'a> {
+fn submit<'a>(
+    request: &Request<'_, '_, 'a>,
+    items: Vec<AckItem>,
+    group: Option<String>,
+    form: AckForm,
+) -> Result<Reply<'a>, Refusal> {
     let group = group.filter(|group| !group.is_empty());
+    if let Some(group) = &group {
+        check_group(group).map_err(|error| invalid("consumerGroup", error))?;
+    }
     let group = group.as_deref().unwrap_or(QUEUE_MODE).into();
     let queue_prefix = request.grant.queue_prefix().map(Box::from);
-    ask(request, shutting_down, |_| QueueRequest::Ack(AckRequest { items, group, form, queue_prefix }))
+    Ok(ask(request, shutting_down, |_| QueueRequest::Ack(AckRequest { items, group, form, queue_prefix })))
 }
 
 impl Item {
@@ -115,7 +123,8 @@ impl Item {
             Some(_) => return Err(invalid("partitionId", "must be a string")),
         };
         let lease = self.lease_id.filter(|lease| !lease.is_empty());
-        let lease = lease.map(|lease| Uuid::try_parse(&lease).unwrap_or_default());
+        // None that this daemon hands out is nil.
+        let lease = lease.map(|lease| Uuid::try_parse(&lease).unwrap_or(Uuid::nil()));
         let status = match self.status {
             None | Some(Status::Flag(true)) => AckStatus::Completed,
             Some(Status::Flag(false)) => AckStatus::Failed,

@@ -60,7 +60,7 @@ use push::{Prepared, Pushes};
 use queue_requests::CoreQueue;
 use request::{Endpoints, Request};
 use routes::Handler;
-use std::{borrow::Cow, rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 use writer::ReplyWriter;
 
 /// The endpoints of one core.
@@ -241,13 +241,15 @@ impl Api {
         grant: &Grant,
         body: &'a [u8],
     ) -> Option<Reply<'a>> {
-        let reply = self.current(found, grant).and_then(|grant| {
-            let request = self.request(head, found, &grant, body);
-            match found.route.handler {
-                Handler::Answer(answer) => answer(&request).map(Some),
-                Handler::Push(prepare) => prepare(&request).and_then(Prepared::append_now),
-            }
-        });
+        let renewed = match self.renewed(found, grant) {
+            Ok(renewed) => renewed,
+            Err(refusal) => return Some(Reply::Refused(refusal)),
+        };
+        let request = self.request(head, found, renewed.as_ref().unwrap_or(grant), body);
+        let reply = match found.route.handler {
+            Handler::Answer(answer) => answer(&request).map(Some),
+            Handler::Push(prepare) => prepare(&request).and_then(Prepared::append_now),
+        };
         reply.unwrap_or_else(|refusal| Some(Reply::Refused(refusal)))
     }
 
@@ -256,14 +258,15 @@ impl Api {
         &self,
         head: &Head<'a>,
         found: &RouteMatch<'a>,
-        grant: &Grant,
+        grant: &mut Grant,
         body: &'a [u8],
     ) -> Reply<'a> {
-        let grant = match self.current(found, grant) {
-            Ok(grant) => grant,
+        match self.renewed(found, grant) {
+            Ok(None) => {}
+            Ok(Some(renewed)) => *grant = renewed,
             Err(refusal) => return Reply::Refused(refusal),
-        };
-        let request = self.request(head, found, &grant, body);
+        }
+        let request = self.request(head, found, grant, body);
         let reply = match found.route.handler {
             Handler::Answer(answer) => answer(&request),
             Handler::Push(prepare) => match prepare(&request) {
@@ -274,15 +277,15 @@ impl Api {
         reply.unwrap_or_else(Reply::Refused)
     }
 
-    /// What the sender may do now: a body may come for long after its head.
-    fn current<'g>(&self, found: &RouteMatch<'_>, grant: &'g Grant) -> Result<Cow<'g, Grant>, Refusal> {
-        let Some(renewed) = self.endpoints.gate.access.renewed(grant, found.route.access)? else {
-            return Ok(Cow::Borrowed(grant));
-        };
-        if let Some(queue) = found.param("queue").filter(|_| found.route.is_push()) {
-            push::check_queue(&renewed, queue)?;
+    /// What the sender may do now, if that was looked for again: a body may come for long after its head.
+    fn renewed(&self, found: &RouteMatch<'_>, grant: &Grant) -> Result<Option<Grant>, Refusal> {
+        let renewed = self.endpoints.gate.access.renewed(grant, found.route.access)?;
+        if let Some(renewed) = &renewed
+            && let Some(queue) = found.param("queue").filter(|_| found.route.is_push())
+        {
+            push::check_queue(renewed, queue)?;
         }
-        Ok(Cow::Owned(renewed))
+        Ok(renewed)
     }
 
     fn request<'r, 'c, 'a>(

@@ -2,12 +2,12 @@
 
 use super::{
     push::check_queue,
-    queue_requests::{ask, invalid},
+    queue_requests::{ask, check_group, invalid},
     reply::Reply,
     request::Request,
 };
 use crate::{
-    http::{Refusal, path},
+    http::{Method, Refusal, path},
     json::push,
     queue::request::{PopRequest, QUEUE_MODE, QueueRequest, Subscription},
     state::pg_answer::PgAnswer,
@@ -28,9 +28,6 @@ const TIMEOUT_DEFAULT_MS: u64 = 30_000;
 
 /// How long a pop waits at most, in milliseconds.
 const TIMEOUT_MAX_MS: u64 = 3_600_000;
-
-/// Bytes of a group's name at most.
-const GROUP_BYTES_MAX: usize = 255;
 
 /// What the query of a pop says.
 struct Query {
@@ -53,6 +50,10 @@ pub(super) fn by_queue<'a>(request: &Request<'_, '_, 'a>) -> Result<Reply<'a>, R
         push::check_partition(partition).map_err(|error| invalid("partition", error))?;
     }
     let query = Query::of(request.head.query)?;
+    if request.head.method == Method::Head {
+        // Nothing is taken that nobody gets.
+        return Ok(Reply::empty());
+    }
     let default = if query.is_autopilot { BATCH_AUTOPILOT } else { BATCH_DEFAULT };
     let (queue, partition) = (Box::from(&**queue), partition.map(|name| Box::from(&**name)));
     Ok(ask(
@@ -89,7 +90,12 @@ impl Query {
         let mut mode = Subscription::All;
         for pair in path::query_pairs(query) {
             let (name, value) = pair?;
-            let number = || value.parse::<u64>().map_err(|_| invalid(&name, "must be a whole number"));
+            // A number that is too large is as large as possible.
+            let is_number = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+            let number = || match is_number {
+                true => Ok(value.parse::<u64>().unwrap_or(u64::MAX)),
+                false => Err(invalid(&name, "must be a whole number")),
+            };
             let flag = || matches!(&*value, "true" | "1");
             match name.as_ref() {
                 "batch" => {
@@ -101,9 +107,7 @@ impl Query {
                 "autoAck" => read.auto_ack = flag(),
                 "autopilot" => read.is_autopilot = flag(),
                 "consumerGroup" if !value.is_empty() => {
-                    if value.len() > GROUP_BYTES_MAX || value.contains('\0') {
-                        return Err(invalid(&name, "must have at most 255 bytes, and no NUL"));
-                    }
+                    check_group(&value).map_err(|error| invalid(&name, error))?;
                     read.group = Some(value.into_owned());
                 }
                 "subscriptionMode" if matches!(&*value, "new" | "new-only") => mode = Subscription::New,

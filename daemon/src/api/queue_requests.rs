@@ -35,6 +35,18 @@ pub(super) fn shutting_down() -> PgAnswer {
     PgAnswer::Refused(ErrorCode::ShuttingDown.into())
 }
 
+/// Characters of a group's name at most.
+const GROUP_CHARS_MAX: usize = 255;
+
+/// Checks a group's name.
+///
+/// # Errors
+/// The rule that it breaks, as a text for after the field's name.
+pub(super) fn check_group(name: &str) -> Result<(), &'static str> {
+    let is_good = name.chars().count() <= GROUP_CHARS_MAX && !name.contains('\0');
+    if is_good { Ok(()) } else { Err("must have at most 255 characters, and no U+0000") }
+}
+
 /// 400 for what is wrong with `name`.
 pub(super) fn invalid(name: &str, error: impl std::fmt::Display) -> Refusal {
     Refusal::new(ErrorCode::InvalidRequest, format!("{name}: {error}"))

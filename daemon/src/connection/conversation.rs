@@ -203,8 +203,8 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
     }
 
     /// Takes the body of a request as it comes; the head is at the buffer's start.
-    async fn take_body(&mut self, started: Box<StartedRequest>) -> io::Result<NextStep> {
-        let StartedRequest { head, found, grant, options, .. } = &*started;
+    async fn take_body(&mut self, mut started: Box<StartedRequest>) -> io::Result<NextStep> {
+        let StartedRequest { head, found, grant, options, .. } = &mut *started;
         let head = head.head();
         self.exchange.buffer.remove(head.head_len);
         self.exchange.set_owner(grant.owner());
@@ -263,8 +263,8 @@ impl<'c, 's, S: Transport> Conversation<'c, 's, S> {
     }
 
     /// Passes over the body of a request that has no use for it; the head is at the buffer's start.
-    async fn pass_over_body(&mut self, started: Box<StartedRequest>) -> io::Result<NextStep> {
-        let StartedRequest { head, found, grant, options, .. } = &*started;
+    async fn pass_over_body(&mut self, mut started: Box<StartedRequest>) -> io::Result<NextStep> {
+        let StartedRequest { head, found, grant, options, .. } = &mut *started;
         let head = head.head();
         self.exchange.buffer.remove(head.head_len);
         Ok(match body::pass_over(&mut self.exchange, head.framing).await? {

@@ -106,12 +106,7 @@ async fn settle(
         is_released |= held.done(&done);
         retried.extend(held.retried(&done));
     }
-    let names = service.names.borrow();
-    let of = (
-        known.queue_name.to_string(),
-        names.partition(pair.partition).map_or_else(String::new, |name| name.to_string()),
-    );
-    drop(names);
+    let of = (known.queue_name.to_string(), service.partition_name(pair.partition));
     for (index, seq) in of_lease {
         let is_letter = letters.contains(seq);
         // A failure was counted while the lease was held.

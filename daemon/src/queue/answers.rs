@@ -157,7 +157,7 @@ mod tests {
             });
             assert_eq!(body["messages"], serde_json::json!([expected, expected]));
             let body: serde_json::Value =
-                serde_json::from_slice(&popped(&known, "p", pair, None, &[message.clone()], None)).unwrap();
+                serde_json::from_slice(&popped(&known, "p", pair, None, std::slice::from_ref(&message), None)).unwrap();
             assert_eq!(body["messages"][0]["leaseId"], serde_json::Value::Null);
         }
     }

@@ -38,7 +38,8 @@ impl QueueOptions {
     const DEFAULT: Self = Self { lease_ms: 300_000, retry_limit: 3, retry_delay_ms: 1000 };
 
     fn of(options: &str) -> Self {
-        let options: serde_json::Value = serde_json::from_str(options).unwrap_or_default();
+        // A column of type jsonb.
+        let options: serde_json::Value = serde_json::from_str(options).unwrap_or(serde_json::Value::Null);
         let number = |name: &str| options.get(name).and_then(serde_json::Value::as_u64);
         Self {
             lease_ms: number("leaseTime").filter(|s| *s > 0).map_or(Self::DEFAULT.lease_ms, |s| s.saturating_mul(1000)),
@@ -114,7 +115,11 @@ impl Directory {
             "SELECT q.name, g.name, p.name FROM {schema}.consumer_groups g JOIN {schema}.queues q ON q.id = g.queue_id \
              JOIN {schema}.partitions p ON p.queue_id = q.id WHERE g.id = $1 AND p.id = $2"
         );
-        let others = format!("SELECT EXISTS (SELECT FROM {schema}.log_owners WHERE log_id <> $1)");
+        // A role that may not see when the other's session began sees that there is one.
+        let others = format!(
+            "SELECT EXISTS (SELECT FROM {schema}.drain_checkpoints c JOIN pg_stat_activity a ON a.pid = c.backend_pid \
+             WHERE c.log_id <> $1 AND coalesce(a.backend_start = c.backend_start, true))"
+        );
         Self {
             channel,
             timeout,
@@ -216,7 +221,7 @@ impl Directory {
         Ok(Some([row.get_str(0)?.to_owned(), row.get_str(1)?.to_owned(), row.get_str(2)?.to_owned()]))
     }
 
-    /// Whether other daemons than that of the log `log_id` drain into this database.
+    /// Whether other daemons than that of the log `log_id` have a session in this database.
     ///
     /// # Errors
     /// See [`ChannelError`].

@@ -376,8 +376,7 @@ impl<M: Message> Dispatcher<M> {
     /// Hands the pairs that are ready to those who wait.
     fn serve(&mut self, queue: i64, group: i64) {
         let mut skipped = VecDeque::new();
-        loop {
-            let Some(partition) = self.group(queue, group).ready.pop_front() else { break };
+        while let Some(partition) = self.group(queue, group).ready.pop_front() {
             let pair = PairId { partition, group };
             let Some(known) = self.pairs.get(&pair).filter(|known| known.state == State::Ready) else { continue };
             let Some(&first) = known.waiting.front().or_else(|| self.groups[&(queue, group)].waiting.front()) else {
@@ -590,7 +589,9 @@ impl<M: Message> Dispatcher<M> {
             // Who has left since gets nothing.
             let (left, here): (Vec<PopId>, Vec<PopId>) =
                 take.pops.into_iter().partition(|pop| self.pops.get(pop).is_none_or(|waiting| waiting.has_left));
-            left.into_iter().for_each(|pop| drop(self.remove(pop)));
+            for pop in left {
+                self.remove(pop);
+            }
             take.pops = here;
             take.count = take.pops.iter().map(|pop| self.pops[pop].pop.count).sum();
             if take.pops.is_empty() {

@@ -126,7 +126,7 @@ pub(super) fn lease_of(pair: PairId, number: u64) -> Uuid {
 pub(super) fn pair_of(lease: Uuid) -> Option<PairId> {
     let (high, low) = lease.as_u64_pair();
     let is_ours = high >> 12 & 0xf == 8 && low >> 62 == 0b10;
-    is_ours.then(|| PairId { partition: (high >> 16) as i64, group: (low >> 32 & ((1 << GROUP_BITS) - 1)) as i64 })
+    is_ours.then_some(PairId { partition: (high >> 16) as i64, group: (low >> 32 & ((1 << GROUP_BITS) - 1)) as i64 })
 }
 
 #[cfg(test)]

@@ -1,7 +1,10 @@
 //! What queues, groups and partitions are called, as far as the queue's thread has met them.
 
 use super::directory::{FoundGroup, QueueOptions};
-use std::{collections::HashMap, rc::Rc};
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    rc::Rc,
+};
 
 /// A group that is known.
 #[derive(Clone, Debug)]
@@ -35,9 +38,9 @@ impl Names {
 
     /// A partition was met.
     pub(super) fn add_partition(&mut self, queue: i64, id: i64, name: &str) {
-        if !self.partitions.contains_key(&id) {
+        if let Entry::Vacant(vacant) = self.partitions.entry(id) {
             let name: Rc<str> = name.into();
-            self.partitions.insert(id, Rc::clone(&name));
+            vacant.insert(Rc::clone(&name));
             self.partition_ids.entry(queue).or_default().insert(name, id);
         }
     }

@@ -194,6 +194,11 @@ impl Service {
         }
     }
 
+    /// What a partition is called; empty if that is not known.
+    pub(super) fn partition_name(&self, partition: i64) -> String {
+        self.names.borrow().partition(partition).map_or_else(String::new, |name| name.to_string())
+    }
+
     /// Learns of a pair what its parts are called. Returns whether they belong together.
     ///
     /// # Errors
