@@ -121,7 +121,12 @@ struct Waiting {
 struct Group {
     /// In the order in which they became ready. One whose state is another by now is skipped.
     ready: VecDeque<i64>,
+    /// Those who take messages of any partition.
     waiting: VecDeque<PopId>,
+    /// Partitions for which somebody waits alone, and which may be ready.
+    named: VecDeque<i64>,
+    /// Those who wait for one partition.
+    named_waiting: usize,
 }
 
 /// See the [module](super).
@@ -135,6 +140,8 @@ pub struct Dispatcher<M> {
     /// The groups of each queue.
     groups_of: HashMap<i64, Vec<i64>>,
     pops: HashMap<PopId, Waiting>,
+    /// Pops that do not wait, and for which nothing is under way.
+    eager: BTreeSet<PopId>,
     /// When pops stop waiting.
     deadlines: BTreeSet<(u64, PopId)>,
     /// When leases and rests end.
@@ -158,6 +165,7 @@ impl<M: Message> Dispatcher<M> {
             groups: HashMap::new(),
             groups_of: HashMap::new(),
             pops: HashMap::new(),
+            eager: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             ends: BTreeSet::new(),
             feeds: 0,
@@ -198,8 +206,9 @@ impl<M: Message> Dispatcher<M> {
     pub fn pop(&mut self, id: PopId, pop: Pop) {
         let (queue, group) = (pop.queue, pop.group);
         self.add_group(queue, group);
-        if let Some(until_ms) = pop.wait_until_ms {
-            self.deadlines.insert((until_ms, id));
+        match pop.wait_until_ms {
+            Some(until_ms) => drop(self.deadlines.insert((until_ms, id))),
+            None => drop(self.eager.insert(id)),
         }
         match pop.partition {
             Some(partition) => {
@@ -207,6 +216,9 @@ impl<M: Message> Dispatcher<M> {
                 // Nothing is known of it: it is at its end, as far as is known.
                 pair.cursor = pair.cursor.or((pair.last == 0).then_some(0));
                 pair.waiting.push_back(id);
+                let of = self.group(queue, group);
+                of.named.push_back(partition);
+                of.named_waiting += 1;
             }
             None => self.group(queue, group).waiting.push_back(id),
         }
@@ -261,15 +273,7 @@ impl<M: Message> Dispatcher<M> {
             self.committed(queue, partition, last);
         }
         let feed = self.feeds;
-        let mut empty: Vec<PopId> = self
-            .pops
-            .iter()
-            .filter(|(_, waiting)| {
-                waiting.assigned.is_none() && waiting.pop.wait_until_ms.is_none() && waiting.feed <= feed
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        empty.sort();
+        let empty: Vec<PopId> = self.eager.iter().copied().filter(|id| self.pops[id].feed <= feed).collect();
         for id in empty {
             self.forget(id);
             self.effects.push(Effect::Empty { pop: id });
@@ -339,12 +343,7 @@ impl<M: Message> Dispatcher<M> {
     /// Pops that do not wait are answered once a feed says that nothing is there.
     fn ask_feed(&mut self) {
         let feed = self.feeds;
-        let is_wanted = || {
-            self.pops
-                .values()
-                .any(|waiting| waiting.assigned.is_none() && waiting.pop.wait_until_ms.is_none() && waiting.feed > feed)
-        };
-        if !self.is_feed_sent && is_wanted() {
+        if !self.is_feed_sent && self.eager.iter().any(|id| self.pops[id].feed > feed) {
             self.is_feed_sent = true;
             self.feeds += 1;
             self.effects.push(Effect::Feed);
@@ -357,7 +356,14 @@ impl<M: Message> Dispatcher<M> {
         let queue = known.queue;
         if known.is_behind() || !known.unclaimed.is_empty() {
             known.state = State::Ready;
-            self.group(queue, pair.group).ready.push_back(pair.partition);
+            let (is_listed, is_named) = (std::mem::replace(&mut known.is_listed, true), !known.waiting.is_empty());
+            let group = self.group(queue, pair.group);
+            if !is_listed {
+                group.ready.push_back(pair.partition);
+            }
+            if is_named {
+                group.named.push_back(pair.partition);
+            }
         } else {
             known.state = State::Idle;
             if known.can_be_forgotten() {
@@ -375,27 +381,40 @@ impl<M: Message> Dispatcher<M> {
 
     /// Hands the pairs that are ready to those who wait.
     fn serve(&mut self, queue: i64, group: i64) {
-        let mut skipped = VecDeque::new();
-        while let Some(partition) = self.group(queue, group).ready.pop_front() {
+        while let Some(partition) = self.group(queue, group).named.pop_front() {
             let pair = PairId { partition, group };
-            let Some(known) = self.pairs.get(&pair).filter(|known| known.state == State::Ready) else { continue };
-            let Some(&first) = known.waiting.front().or_else(|| self.groups[&(queue, group)].waiting.front()) else {
-                skipped.push_back(partition);
-                // Others may have somebody who waits for them alone.
-                if skipped.len() > STATEMENT_PAIRS_MAX {
-                    break;
-                }
-                continue;
-            };
-            if self.pops[&first].pop.lease_ms.is_none() && !known.unclaimed.is_empty() {
-                self.hand_out_unclaimed(pair, first);
-                continue;
+            if let Some(known) = self.pairs.get(&pair)
+                && known.state == State::Ready
+                && let Some(&first) = known.waiting.front()
+            {
+                self.give(pair, first);
             }
-            self.collect(pair, first);
         }
-        let ready = &mut self.group(queue, group).ready;
-        skipped.into_iter().rev().for_each(|partition| ready.push_front(partition));
-        self.join(queue, group);
+        loop {
+            let of = self.group(queue, group);
+            let Some(&first) = of.waiting.front() else { break };
+            let Some(partition) = of.ready.pop_front() else { break };
+            let pair = PairId { partition, group };
+            let Some(known) = self.pairs.get_mut(&pair) else { continue };
+            known.is_listed = false;
+            if known.state == State::Ready {
+                self.give(pair, first);
+            }
+        }
+        let of = self.group(queue, group);
+        if !of.waiting.is_empty() || of.named_waiting > 0 {
+            self.join(queue, group);
+        }
+    }
+
+    /// Gives a pair that is ready to a pop.
+    fn give(&mut self, pair: PairId, pop: PopId) {
+        let has_unclaimed = self.pairs.get(&pair).is_some_and(|known| !known.unclaimed.is_empty());
+        if has_unclaimed && self.pops[&pop].pop.lease_ms.is_none() {
+            self.hand_out_unclaimed(pair, pop);
+        } else {
+            self.collect(pair, pop);
+        }
     }
 
     /// Takes `pop` out of where it waits.
@@ -405,7 +424,10 @@ impl<M: Message> Dispatcher<M> {
         match waiting.pop.partition {
             Some(partition) => {
                 if let Some(known) = self.pairs.get_mut(&PairId { partition, group }) {
+                    let before = known.waiting.len();
                     known.waiting.retain(|id| *id != pop);
+                    let gone = before - known.waiting.len();
+                    self.group(queue, group).named_waiting -= gone;
                 }
             }
             None => {
@@ -424,6 +446,7 @@ impl<M: Message> Dispatcher<M> {
         let lease = self.next_lease(pair);
         let Some(waiting) = self.pops.get_mut(&pop) else { return };
         waiting.assigned = Some(pair);
+        self.eager.remove(&pop);
         let collected =
             Collected { pair, pops: vec![pop], count: waiting.pop.count, lease, lease_ms: waiting.pop.lease_ms };
         if let Some(known) = self.pairs.get_mut(&pair) {
@@ -454,6 +477,7 @@ impl<M: Message> Dispatcher<M> {
                     self.unqueue(pop);
                     let Some(waiting) = self.pops.get_mut(&pop) else { break };
                     waiting.assigned = Some(pair);
+                    self.eager.remove(&pop);
                     let take = &mut self.outboxes[connection].takes[at];
                     take.count += waiting.pop.count;
                     take.pops.push(pop);
@@ -476,6 +500,7 @@ impl<M: Message> Dispatcher<M> {
 
     fn remove(&mut self, pop: PopId) -> Option<Waiting> {
         let waiting = self.pops.remove(&pop)?;
+        self.eager.remove(&pop);
         if let Some(until_ms) = waiting.pop.wait_until_ms {
             self.deadlines.remove(&(until_ms, pop));
         }
@@ -511,10 +536,16 @@ impl<M: Message> Dispatcher<M> {
             // A feed that was asked for before says nothing about now.
             waiting.feed = self.feeds + 1;
             let (queue, group, partition) = (waiting.pop.queue, waiting.pop.group, waiting.pop.partition);
+            if waiting.pop.wait_until_ms.is_none() {
+                self.eager.insert(id);
+            }
             match partition {
                 Some(partition) => {
                     let pair = self.pairs.entry(PairId { partition, group }).or_insert_with(|| Pair::new(queue, 0));
                     pair.waiting.push_front(id);
+                    let of = self.group(queue, group);
+                    of.named.push_back(partition);
+                    of.named_waiting += 1;
                 }
                 None => self.group(queue, group).waiting.push_front(id),
             }

@@ -15,6 +15,8 @@ pub(super) struct Pair<M> {
     /// Where the cursor was seen last.
     pub(super) cursor: Option<i64>,
     pub(super) state: State,
+    /// It stands in its group's list of those that are ready, or that were.
+    pub(super) is_listed: bool,
     /// It has no row: a take makes one, with its cursor here.
     pub(super) make_at: Option<i64>,
     /// Taken for a client that left. They come before all others.
@@ -68,6 +70,7 @@ impl<M> Pair<M> {
             last,
             cursor: None,
             state: State::Idle,
+            is_listed: false,
             make_at: None,
             unclaimed: VecDeque::new(),
             acks: Vec::new(),
