@@ -401,6 +401,9 @@ const _: () = assert!(PG_REQUEST_STATEMENT_TIMEOUT.as_millis() < PG_REQUEST_DEAD
 /// any case.
 pub const POP_BYTES_MAX: u64 = 4 << 20;
 
+/// Bytes of answers to pops that all clients together have not taken, beyond which nothing more is taken for any of them.
+pub const UNSENT_BYTES_MAX: usize = 32 << 20;
+
 /// Rounds that look for duplicates before they copy, after the drain met one.
 pub const PROBE_ROUNDS: u32 = 64;
 

@@ -381,3 +381,40 @@ fn two_daemons_on_one_database_share_the_work_and_see_what_was_pushed_at_the_oth
     assert!(all_count(&ack(&mut one, &messages(&taken), "completed", None)));
     assert_eq!(pop(&mut one, "shared", ""), None);
 }
+
+#[test]
+fn consumers_that_read_nothing_hold_a_bounded_amount_of_memory_and_others_go_on_once_they_have_left() {
+    const CROWD: u64 = 60;
+    const PAYLOAD_BYTES: usize = 6 << 20;
+    /// Answers that are not taken, the budgets of two cores, statements under way, and what the allocator keeps.
+    const MEMORY_MAX: u64 = (32 + 2 * 32 + 48) << 20;
+    let stage = Stage::start(&[]);
+    let mut client = stage.daemon.connect();
+    let text = "x".repeat(PAYLOAD_BYTES);
+    for n in 0..CROWD {
+        let item = json!({"queue": "big", "partition": n.to_string(), "payload": {"n": n, "text": text}});
+        assert_eq!(client.push(&json!({"items": [item], "qos0": true})).unwrap().status, 201);
+    }
+    stage.daemon.wait_until_drained();
+    let before = stage.daemon.memory_bytes();
+    let crowd: Vec<Client> = (0..CROWD)
+        .map(|_| {
+            let mut hog = stage.daemon.connect();
+            hog.send(b"GET /api/v1/pop/queue/big?autoAck=true&wait=true HTTP/1.1\r\nHost: t\r\n\r\n").unwrap();
+            hog
+        })
+        .collect();
+    let mut peak = 0;
+    for _ in 0..30 {
+        std::thread::sleep(Duration::from_millis(100));
+        peak = peak.max(stage.daemon.memory_bytes().saturating_sub(before));
+    }
+    println!("{} MiB more", peak >> 20);
+    assert!(peak < MEMORY_MAX, "{} MiB", peak >> 20);
+    drop(crowd);
+    let mut numbers_left = BTreeSet::new();
+    while let Some(taken) = pop(&mut client, "big", "autoAck=true&wait=true&timeout=2000") {
+        numbers_left.extend(numbers(&taken));
+    }
+    assert!(!numbers_left.is_empty(), "what was not taken for the crowd is there for others");
+}

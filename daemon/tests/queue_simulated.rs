@@ -172,7 +172,8 @@ impl World {
         self.next_id += 1;
         let count = 1 + self.random.below(5) as i64;
         let lease_ms = (group == LEASED).then_some(LEASE_MS);
-        let pop = Pop { queue: QUEUE, group, partition, count, lease_ms, wait_until_ms };
+        let pop =
+            Pop { queue: QUEUE, group, partition, count, message_bytes: 1, largest_bytes: 1, lease_ms, wait_until_ms };
         self.pops.insert(self.next_id, (at, group));
         self.daemons[at].dispatcher.pop(PopId(self.next_id), pop);
     }

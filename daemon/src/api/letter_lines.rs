@@ -38,7 +38,9 @@ impl BodySource for LetterLines {
                     Ok(next.is_some())
                 }
                 PgAnswer::Refused(refusal) => Err(refusal),
-                PgAnswer::Json(_) | PgAnswer::Empty | PgAnswer::TooLarge { .. } => panic!("lines were asked for"),
+                PgAnswer::Json(_) | PgAnswer::Popped { .. } | PgAnswer::Empty | PgAnswer::TooLarge { .. } => {
+                    panic!("lines were asked for")
+                }
             }
         })
     }

@@ -10,7 +10,7 @@ use crate::{
     http::{Refusal, ResponseOptions, cors, response::JSON},
     ingest::{PendingReply, Ticket},
     limits::REPLY_SMALL_BYTES,
-    state::pg_answer::PgAnswer,
+    state::{pg_answer::PgAnswer, unsent_bytes::Unsent},
 };
 use std::{
     borrow::Cow,
@@ -37,20 +37,27 @@ pub enum Reply<'a> {
 pub struct WholeReply {
     head: ReplyHead,
     body: Vec<u8>,
+    /// Counted as long as the reply is there.
+    _unsent: Option<Unsent>,
 }
 
 impl<'a> Reply<'a> {
     /// A JSON document, to which a line end is added.
     #[must_use]
-    pub fn json(status: u16, mut body: Vec<u8>) -> Self {
+    pub fn json(status: u16, body: Vec<u8>) -> Self {
+        Self::counted(status, body, None)
+    }
+
+    fn counted(status: u16, mut body: Vec<u8>, unsent: Option<Unsent>) -> Self {
         body.push(b'\n');
-        Self::Whole(WholeReply { head: ReplyHead { status, ..ReplyHead::ok(JSON) }, body })
+        Self::Whole(WholeReply { head: ReplyHead { status, ..ReplyHead::ok(JSON) }, body, _unsent: unsent })
     }
 
     /// 204.
     #[must_use]
     pub fn empty() -> Self {
-        Self::Whole(WholeReply { head: ReplyHead { status: 204, ..ReplyHead::ok("") }, body: Vec::new() })
+        let head = ReplyHead { status: 204, ..ReplyHead::ok("") };
+        Self::Whole(WholeReply { head, body: Vec::new(), _unsent: None })
     }
 
     /// The answer to OPTIONS. `is_preflight`: a browser asks before it lets a web page send a request.
@@ -58,7 +65,8 @@ impl<'a> Reply<'a> {
     pub fn allow(methods: impl std::fmt::Display, is_preflight: bool) -> Self {
         let preflight = if is_preflight { cors::PREFLIGHT } else { "" };
         let lines = Cow::Owned(format!("Allow: {methods}\r\n{preflight}").into_bytes());
-        Self::Whole(WholeReply { head: ReplyHead { status: 204, content_type: "", lines }, body: Vec::new() })
+        let head = ReplyHead { status: 204, content_type: "", lines };
+        Self::Whole(WholeReply { head, body: Vec::new(), _unsent: None })
     }
 
     /// What was appended for it and may not be durable yet.
@@ -150,11 +158,12 @@ impl<'a> Reply<'a> {
                 Some(PgAnswer::Refused(refusal)) => *self = Self::Refused(refusal),
                 Some(PgAnswer::Lines { .. }) => panic!("only a stream asks for lines"),
                 Some(PgAnswer::TooLarge { .. }) => panic!("it is asked for again"),
-                Some(PgAnswer::Empty) => panic!("an answer about letters has a body"),
+                Some(PgAnswer::Empty | PgAnswer::Popped { .. }) => panic!("an answer about letters has a body"),
             }),
             Self::Queue(pending) => pending.poll(cx).map(|answer| {
                 *self = match answer {
                     PgAnswer::Json(body) => Self::json(200, body),
+                    PgAnswer::Popped { body, unsent } => Self::counted(200, body, Some(unsent)),
                     PgAnswer::Empty => Self::empty(),
                     PgAnswer::Refused(refusal) => Self::Refused(refusal),
                     PgAnswer::Lines { .. } | PgAnswer::TooLarge { .. } => panic!("the queue answers with a document"),

@@ -11,8 +11,8 @@ use std::{
 /// Partitions of a step of a scan. A step takes PostgreSQL a few milliseconds.
 const SCAN_STEP: i64 = 2000;
 
-/// Messages by which the size of a queue's messages is estimated.
-const SAMPLE: i64 = 20;
+/// Partitions whose newest messages say how large the messages of a queue are.
+const SAMPLES: usize = 16;
 
 /// A queue with a group.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,8 +103,10 @@ impl Directory {
              WHERE p.queue_id = $1 AND p.name > $3 ORDER BY p.name LIMIT {SCAN_STEP}"
         );
         let sample = format!(
-            "SELECT coalesce(avg(pg_column_size(m.payload)), 0)::bigint FROM (SELECT payload FROM {schema}.messages \
-             WHERE partition_id = $1 ORDER BY seq DESC LIMIT {SAMPLE}) m"
+            "SELECT count(*), coalesce(sum(octet_length(m.payload::text)), 0)::bigint, \
+                 coalesce(max(octet_length(m.payload::text)), 0)::bigint \
+             FROM unnest($1::bigint[], $2::bigint[]) v(p, seq) \
+             JOIN {schema}.messages m ON m.partition_id = v.p AND m.seq = v.seq"
         );
         let message = format!("SELECT seq FROM {schema}.messages WHERE partition_id = $1 AND transaction_key = $2");
         let group_of = format!(
@@ -184,13 +186,17 @@ impl Directory {
         Ok(rows.iter().map(partition).collect::<Result<_, Error>>()?)
     }
 
-    /// Bytes of a message of this partition, about.
+    /// Looks at the newest messages of some of these partitions: their number, their bytes, and those of the largest one.
     ///
     /// # Errors
     /// See [`ChannelError`].
-    pub(super) async fn message_bytes(&self, partition: i64) -> Result<u64, ChannelError> {
-        let rows = self.rows(Unit::of(&self.sample, &[Param::I64(partition)])).await?;
-        Ok(rows.first().map_or(Ok(0), |row| row.get_i64(0))?.max(0) as u64)
+    pub(super) async fn sample(&self, partitions: &[FoundPartition]) -> Result<(usize, u64, u64), ChannelError> {
+        let with_messages = partitions.iter().filter(|partition| partition.last > 0).take(SAMPLES);
+        let (ids, seqs): (Vec<i64>, Vec<i64>) = with_messages.map(|partition| (partition.id, partition.last)).unzip();
+        let rows = self.rows(Unit::of(&self.sample, &[Param::I64Array(&ids), Param::I64Array(&seqs)])).await?;
+        let Some(row) = rows.first() else { return Ok((0, 0, 0)) };
+        let column = |index| Ok::<_, Error>(row.get_i64(index)?.max(0) as u64);
+        Ok((column(0)? as usize, column(1)?, column(2)?))
     }
 
     /// The number of the message of a partition with this key of a transaction id that its client gave.

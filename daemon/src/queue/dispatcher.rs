@@ -19,6 +19,9 @@ const STATEMENT_PAIRS_MAX: usize = 64;
 /// Messages of one take at most, save that one pop may want more.
 const TAKE_MESSAGES_MAX: i64 = 2000;
 
+/// Bytes of the messages of one take at most, save that one pop may want more.
+const TAKE_BYTES_MAX: u64 = 4 << 20;
+
 /// How long a pair rests that PostgreSQL refused to take alone.
 const REFUSED_REST_MS: u64 = 1000;
 
@@ -41,6 +44,10 @@ pub struct Pop {
     pub partition: Option<i64>,
     /// The most messages; at least 1.
     pub count: i64,
+    /// Bytes of a message, about.
+    pub message_bytes: u64,
+    /// Bytes of the largest message that one of them may be.
+    pub largest_bytes: u64,
     /// Length of the lease; `None`: what is handed out is done.
     pub lease_ms: Option<u64>,
     /// Until when it waits; `None`: it is answered as soon as nothing is known to be there.
@@ -150,6 +157,8 @@ pub struct Dispatcher<M> {
     feeds: u64,
     is_feed_sent: bool,
     effects: Vec<Effect<M>>,
+    /// Nothing more is taken.
+    is_paused: bool,
 }
 
 impl<M: Message> Dispatcher<M> {
@@ -171,6 +180,7 @@ impl<M: Message> Dispatcher<M> {
             feeds: 0,
             is_feed_sent: false,
             effects: Vec::new(),
+            is_paused: false,
         }
     }
 
@@ -225,6 +235,11 @@ impl<M: Message> Dispatcher<M> {
         self.pops.insert(id, Waiting { pop, assigned: None, has_left: false, feed: self.feeds + 1 });
         self.serve(queue, group);
         self.ask_feed();
+    }
+
+    /// Whether takes wait: too much that was taken is not sent to its consumers yet.
+    pub fn set_paused(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
     }
 
     /// A consumer has left.
@@ -597,6 +612,12 @@ impl<M: Message> Dispatcher<M> {
         self.outboxes[connection].looks.push_back(pair);
     }
 
+    /// Bytes of the messages that are to be taken, about.
+    fn take_bytes(&self, take: &Collected) -> u64 {
+        let Some(Waiting { pop, .. }) = take.pops.first().and_then(|pop| self.pops.get(pop)) else { return 0 };
+        pop.message_bytes.saturating_mul(take.count.unsigned_abs()).max(pop.largest_bytes)
+    }
+
     fn flush(&mut self, connection: usize) {
         if self.outboxes[connection].sent.is_some() {
             return;
@@ -609,11 +630,13 @@ impl<M: Message> Dispatcher<M> {
             }
         }
         let mut batch = Batch { acks: sent.acks.iter().map(|(_, pair)| pair.clone()).collect(), ..Batch::default() };
-        let mut messages = 0;
+        let (mut messages, mut bytes) = (0, 0);
         let mut given_up = Vec::new();
-        while sent.takes.len() < self.outboxes[connection].pairs_max {
+        while sent.takes.len() < self.outboxes[connection].pairs_max && !self.is_paused {
             let Some(take) = self.outboxes[connection].takes.front() else { break };
-            if !sent.takes.is_empty() && messages + take.count > TAKE_MESSAGES_MAX {
+            let is_too_large =
+                messages + take.count > TAKE_MESSAGES_MAX || bytes + self.take_bytes(take) > TAKE_BYTES_MAX;
+            if !sent.takes.is_empty() && is_too_large {
                 break;
             }
             let Some(mut take) = self.outboxes[connection].takes.pop_front() else { break };
@@ -630,6 +653,7 @@ impl<M: Message> Dispatcher<M> {
                 continue;
             }
             messages += take.count;
+            bytes += self.take_bytes(&take);
             let Some(known) = self.pairs.get_mut(&take.pair) else { continue };
             known.state = State::Taken;
             batch.takes.push(TakePair {

@@ -21,6 +21,7 @@ mod pair;
 mod ranges;
 pub mod request;
 mod service;
+mod sizes;
 mod statements;
 mod store;
 mod stored_message;

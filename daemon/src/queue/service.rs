@@ -8,12 +8,13 @@ use super::{
     leases::Leases,
     names::{KnownGroup, Names},
     request::{PopRequest, QueueRequest, Subscription},
+    sizes::Sizes,
     store::CursorStore,
     stored_message::StoredMessage,
 };
 use crate::{
     http::{ErrorCode, Refusal},
-    limits::POP_BYTES_MAX,
+    limits::{POP_BYTES_MAX, UNSENT_BYTES_MAX},
     postgres::{channel::ChannelError, remedy::Remedy},
     rt::{self, Notify},
     state::{
@@ -21,6 +22,7 @@ use crate::{
         commits::{Commit, Commits},
         log_identity::LogIdentity,
         pg_answer::PgAnswer,
+        unsent_bytes::UnsentBytes,
     },
 };
 use std::{
@@ -34,6 +36,9 @@ use uuid::Uuid;
 
 /// How often it is looked whether consumers that wait have left.
 const SWEEP_MS: u64 = 100;
+
+/// How often it is looked whether consumers have read enough for more to be taken.
+const BEHIND_MS: u64 = 10;
 
 /// How often pops are tried again that wait for a queue, for a partition, or for PostgreSQL.
 const RETRY_MS: u64 = 1000;
@@ -78,8 +83,8 @@ struct Memory {
     pops: HashMap<PopId, OpenPop>,
     /// Pops of a queue or partition that does not exist, or while PostgreSQL is away.
     held: Vec<OpenPop>,
-    /// Bytes of a message, by queue.
-    message_bytes: HashMap<i64, u64>,
+    /// By queue.
+    sizes: HashMap<i64, Sizes>,
     next_id: u64,
     swept_ms: u64,
     retried_ms: u64,
@@ -103,6 +108,8 @@ pub(super) struct Service {
     identity: Arc<LogIdentity>,
     start: Instant,
     wake: Notify,
+    /// Answers to pops that their clients have not taken.
+    unsent: UnsentBytes,
     /// When the clock's task wakes up.
     wakes_ms: Cell<u64>,
 }
@@ -135,6 +142,7 @@ impl Service {
             identity,
             start: Instant::now(),
             wake: Notify::default(),
+            unsent: UnsentBytes::default(),
             wakes_ms: Cell::new(u64::MAX),
         })
     }
@@ -239,6 +247,10 @@ impl Service {
         let queue = self.names.borrow().queue(&commit.queue);
         if let Some(queue) = queue {
             self.names.borrow_mut().add_partition(queue, commit.partition_id, &commit.partition);
+            let largest = self.memory.borrow().sizes.get(&queue).map_or(0, |sizes| sizes.largest);
+            if commit.largest_bytes > largest {
+                self.memory.borrow_mut().sizes.entry(queue).or_default().largest = commit.largest_bytes;
+            }
             self.dispatcher.borrow_mut().committed(queue, commit.partition_id, commit.last);
         }
         let is_waited_for = |held: &mut OpenPop| held.request.queue == commit.queue;
@@ -307,10 +319,10 @@ impl Service {
             let step = self.directory.scan(queue, group, &after).await?;
             let Some(end) = step.last() else { return Ok(()) };
             after = end.name.to_string();
-            let is_sample_missing = !self.memory.borrow().message_bytes.contains_key(&queue);
-            if is_sample_missing && let Some(sampled) = step.iter().find(|partition| partition.last > 0) {
-                let bytes = self.directory.message_bytes(sampled.id).await?;
-                self.memory.borrow_mut().message_bytes.insert(queue, bytes);
+            let is_sample_missing = !self.memory.borrow().sizes.contains_key(&queue);
+            if is_sample_missing && step.iter().any(|partition| partition.last > 0) {
+                let (count, bytes, largest) = self.directory.sample(&step).await?;
+                self.memory.borrow_mut().sizes.entry(queue).or_default().seen(count, bytes, largest);
             }
             let mut names = self.names.borrow_mut();
             let mut dispatcher = self.dispatcher.borrow_mut();
@@ -334,13 +346,15 @@ impl Service {
         };
         let id = PopId(self.next_id());
         let mut memory = self.memory.borrow_mut();
-        let bytes = memory.message_bytes.get(&known.queue).copied().unwrap_or(0).max(1);
-        let count = u64::from(pop.request.count).min((POP_BYTES_MAX / bytes).max(1));
+        let Sizes { mean, largest } = memory.sizes.get(&known.queue).copied().unwrap_or_default();
+        let count = u64::from(pop.request.count).min((POP_BYTES_MAX / mean.max(1)).max(1));
         let asked = Pop {
             queue: known.queue,
             group: known.group,
             partition,
             count: count as i64,
+            message_bytes: mean,
+            largest_bytes: largest,
             lease_ms: (!pop.request.auto_ack).then_some(known.options.lease_ms),
             wait_until_ms: pop.until_ms,
         };
@@ -368,7 +382,11 @@ impl Service {
     /// Carries out what the dispatcher wants.
     fn pump(self: &Rc<Self>) {
         loop {
-            let effects = self.dispatcher.borrow_mut().effects();
+            let effects = {
+                let mut dispatcher = self.dispatcher.borrow_mut();
+                dispatcher.set_paused(self.is_behind());
+                dispatcher.effects()
+            };
             if effects.is_empty() {
                 break;
             }
@@ -404,6 +422,11 @@ impl Service {
         }
     }
 
+    /// Whether consumers are to read what they asked for before more is taken.
+    fn is_behind(&self) -> bool {
+        self.unsent.get() > UNSENT_BYTES_MAX
+    }
+
     /// Who has left gets nothing of what a connection brings.
     fn let_leave(&self, connection: usize) {
         let mut dispatcher = self.dispatcher.borrow_mut();
@@ -430,17 +453,16 @@ impl Service {
         }
         let partition = names.partition(pair.partition).map_or("", |name| &**name);
         let autopilot = pop.request.is_autopilot.then_some(pop.request.count);
-        pop.answer_to.answer(PgAnswer::Json(answers::popped(known, partition, pair, lease, messages, autopilot)));
+        let body = answers::popped(known, partition, pair, lease, messages, autopilot);
+        let unsent = self.unsent.count(body.len());
+        pop.answer_to.answer(PgAnswer::Popped { body, unsent });
     }
 
     /// Learns how large the messages of a queue are.
     fn measure(&self, queue: i64, messages: &[StoredMessage]) {
+        let sizes = || messages.iter().map(|message| message.payload.len() as u64);
         let mut memory = self.memory.borrow_mut();
-        let known = memory.message_bytes.entry(queue).or_default();
-        let bytes: usize = messages.iter().map(|message| message.payload.len()).sum();
-        let mean = bytes as u64 / messages.len().max(1) as u64;
-        // Larger ones count at once, smaller ones in time.
-        *known = if mean > *known { mean } else { (*known * 7 + mean) / 8 };
+        memory.sizes.entry(queue).or_default().seen(messages.len(), sizes().sum(), sizes().max().unwrap_or(0));
     }
 
     /// What other daemons committed, before a pop is answered with nothing.
@@ -547,6 +569,9 @@ impl Service {
     fn next_tick_ms(&self) -> u64 {
         let memory = self.memory.borrow();
         let mut next_ms = self.dispatcher.borrow().next_tick_ms().unwrap_or(u64::MAX);
+        if !memory.pops.is_empty() && self.is_behind() {
+            next_ms = next_ms.min(self.now_ms() + BEHIND_MS);
+        }
         if !memory.pops.is_empty() || !memory.held.is_empty() {
             next_ms = next_ms.min(memory.swept_ms + SWEEP_MS);
         }

@@ -17,6 +17,8 @@ pub struct Commit {
     pub partition_id: i64,
     /// The number of its last message.
     pub last: i64,
+    /// Bytes of the largest payload among the new ones.
+    pub largest_bytes: u64,
 }
 
 /// The way from the drain to the queue.

@@ -7,6 +7,7 @@
 //!   mailbox           what a core is told                     pg_answer       by the thread that asks PostgreSQL
 //!   cancel_flag       a core withdraws a request to PostgreSQL    answer_to       whom to answer
 //!   inbox             what is left for a thread                   commits         the drain tells the queue what is new
+//!   unsent_bytes      answers that a thread has made and the cores have not sent
 //!   pulse             cores show the watchdog that they make progress
 //!   connection_count  open connections                  memory_shortage  whether requests find memory
 //!   local_drain_state what the data directory knows of the drain
@@ -40,3 +41,4 @@ pub mod memory_shortage;
 pub mod pg_answer;
 pub mod place;
 pub mod pulse;
+pub mod unsent_bytes;

@@ -1,5 +1,6 @@
 //! What a core hears from the thread that asks PostgreSQL.
 
+use super::unsent_bytes::Unsent;
 use crate::http::{ErrorCode, Refusal};
 
 /// The answer to a request.
@@ -7,6 +8,13 @@ use crate::http::{ErrorCode, Refusal};
 pub enum PgAnswer {
     /// 200 with this JSON.
     Json(Vec<u8>),
+    /// 200 with this JSON, which counts as unsent until the core drops it.
+    Popped {
+        /// The document.
+        body: Vec<u8>,
+        /// Its count.
+        unsent: Unsent,
+    },
     /// A piece of a reply that is streamed: whole lines.
     Lines {
         /// The lines, each with its end.

@@ -356,6 +356,7 @@ impl Batch {
                 partition: text(first.partition()),
                 partition_id: partition.id,
                 last: partition.last_seq + rows as i64,
+                largest_bytes: self.rows(partition).map(|row| row.message.payload().len() as u64).max().unwrap_or(0),
             }
         };
         with_rows.filter(|(_, rows)| *rows > 0).map(commit).collect()
