@@ -80,6 +80,7 @@ const TABLE: [(Method, &str, Option<&[u8]>, AccessRequest); ROUTES.len() + 2] = 
     (Method::Get, "/api/v1/pop/queue/q", None, POP),
     (Method::Get, "/api/v1/pop/queue/q/partition/p", None, POP),
     (Method::Post, "/api/v1/ack", Some(br#"{"transactionId":"t","partitionId":"1"}"#), POP),
+    (Method::Post, "/api/v1/configure", Some(br#"{"queue":"q"}"#), AccessRequest::Either(Scope::Push, Scope::Pop)),
     (Method::Post, "/api/v1/ack/batch", Some(br#"{"acknowledgments":[]}"#), POP),
     (Method::Post, "/api/v1/lease/0190f5fe-0000-7000-8000-000000000000/extend", Some(b""), POP),
     (Method::Get, "/health", None, AccessRequest::Nothing),
@@ -133,7 +134,8 @@ fn every_endpoint_asks_for_its_scope_and_does_nothing_without_it_case_73() {
                 AccessRequest::Nothing => None,
                 _ if !is_known => Some(401),
                 AccessRequest::Scope(scope) if !scopes.contains(&scope) => Some(403),
-                AccessRequest::Token | AccessRequest::Scope(_) => None,
+                AccessRequest::Either(one, other) if !scopes.contains(&one) && !scopes.contains(&other) => Some(403),
+                AccessRequest::Token | AccessRequest::Scope(_) | AccessRequest::Either(..) => None,
             };
             let before = guarded.appended();
             let response = with_token(&mut guarded.daemon.connect(), method.name(), path, token, body);

@@ -133,8 +133,8 @@ fn what_fails_comes_again_as_often_as_the_queue_allows_and_then_is_a_letter_of_t
     let stage = Stage::start(&[]);
     let mut client = stage.daemon.connect();
     push(&mut client, "tasks", "p", 0..3);
-    let options = r#"UPDATE forebay.queues SET options = '{"retryLimit": 2, "retryDelay": 1}' WHERE name = 'tasks'"#;
-    stage.cluster.psql(options).unwrap();
+    let options = json!({"queue": "tasks", "options": {"retryLimit": 2, "retryDelay": 1}});
+    assert_eq!(client.post("/api/v1/configure", options.to_string().as_bytes()).unwrap().status, 200);
     for attempt in 0..3 {
         let taken = pop(&mut client, "tasks", "batch=3&wait=true&consumerGroup=g").unwrap();
         // What was done beside it does not come again.
@@ -232,8 +232,9 @@ fn a_waiting_pop_is_woken_by_the_commit_an_ack_or_the_end_of_a_lease_and_else_ge
     let (again, _) = next.join().unwrap();
     assert_eq!(numbers(&again.unwrap()), [2]);
     // Leases of a second end by themselves, unless they are extended.
-    let options = r#"UPDATE forebay.queues SET options = '{"leaseTime": 1}' WHERE name = 'waited'"#;
-    stage.cluster.psql(options).unwrap();
+    // Of a queue that has consumers already.
+    let options = json!({"queue": "waited", "options": {"leaseTime": 1}});
+    assert_eq!(client.post("/api/v1/configure", options.to_string().as_bytes()).unwrap().status, 200);
     push(&mut client, "waited", "short", 3..4);
     let path = "waited/partition/short";
     let taken = pop(&mut client, path, "consumerGroup=s").unwrap();
@@ -417,4 +418,41 @@ fn consumers_that_read_nothing_hold_a_bounded_amount_of_memory_and_others_go_on_
         numbers_left.extend(numbers(&taken));
     }
     assert!(!numbers_left.is_empty(), "what was not taken for the crowd is there for others");
+}
+
+#[test]
+fn a_queue_is_configured_and_says_what_it_is_like() {
+    let stage = Stage::shared();
+    let mut client = stage.daemon.connect();
+    let mut configure = |body: Value| client.post("/api/v1/configure", body.to_string().as_bytes()).unwrap();
+    let body = json!({"queue": "made", "namespace": "n", "task": null, "options": {"leaseTime": 7, "priority": -1, "partitions": 3}});
+    let answer = configure(body);
+    assert_eq!(answer.status, 200, "{}", answer.error());
+    let made = answer.json();
+    assert_eq!((&made["configured"], &made["namespace"], &made["task"]), (&json!(true), &json!("n"), &Value::Null));
+    let option = |answer: &Value, name: &str| answer["options"][name].clone();
+    assert_eq!(
+        (option(&made, "leaseTime"), option(&made, "priority"), option(&made, "ttl")),
+        (json!(7), json!(-1), json!(3600))
+    );
+    assert_eq!(made["options"].as_object().unwrap().len(), 15);
+    let merged = configure(json!({"queue": "made", "mode": "merge", "options": {"retryLimit": 0}})).json();
+    assert_eq!(
+        (option(&merged, "leaseTime"), option(&merged, "retryLimit"), &merged["namespace"]),
+        (json!(7), json!(0), &json!("n"))
+    );
+    let replaced = configure(json!({"queue": "made", "options": {"retryLimit": 1}})).json();
+    assert_eq!((option(&replaced, "leaseTime"), &replaced["namespace"]), (json!(300), &Value::Null));
+    assert_eq!((&replaced["queueId"], &replaced["partitionId"]), (&made["queueId"], &made["partitionId"]));
+    for (body, text) in [
+        (json!({}), "queue is required"),
+        (json!({"queue": 1}), "queue is required"),
+        (json!({"queue": "q", "options": {"leaseTime": "x"}}), "options.leaseTime: must be a whole number"),
+        (json!({"queue": "q", "options": {"retentionEnabled": 1}}), "must be true or false"),
+        (json!({"queue": "q", "mode": "other"}), "mode"),
+    ] {
+        let answer = configure(body);
+        assert_eq!(answer.status, 400);
+        assert!(answer.error().contains(text), "{}", answer.error());
+    }
 }

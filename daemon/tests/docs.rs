@@ -132,6 +132,7 @@ fn every_endpoint_stands_in_the_api_s_page_with_its_scope_and_body_and_the_other
             AccessRequest::Nothing => "nothing".to_owned(),
             AccessRequest::Token => "any token".to_owned(),
             AccessRequest::Scope(scope) => format!("`{}`", scope.name()),
+            AccessRequest::Either(one, other) => format!("`{}` or `{}`", one.name(), other.name()),
         };
         let body = match route.body {
             BodyKind::None => "none",

@@ -52,6 +52,8 @@ pub enum AccessRequest {
     Token,
     /// A token with this scope.
     Scope(Scope),
+    /// A token with one of these scopes.
+    Either(Scope, Scope),
 }
 
 /// Why tokens or keys are not as they should be.
@@ -236,6 +238,10 @@ fn check_scope(grant: &Grant, request: AccessRequest) -> Result<(), Refusal> {
             ErrorCode::Forbidden,
             format!("the token is not for this: it lacks the scope {}", scope.name()),
         )),
+        AccessRequest::Either(one, other) if !grant.allows(one) && !grant.allows(other) => {
+            let text = format!("the token is not for this: it lacks the scopes {} and {}", one.name(), other.name());
+            Err(Refusal::new(ErrorCode::Forbidden, text))
+        }
         _ => Ok(()),
     }
 }

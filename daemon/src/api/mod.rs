@@ -13,6 +13,7 @@
 mod acks;
 mod admit;
 mod asked;
+mod configure;
 mod dead_letters;
 mod letter_answers;
 mod letter_lines;

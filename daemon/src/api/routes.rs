@@ -5,7 +5,7 @@
 //! `HEAD` goes with `GET`, and `OPTIONS` with everything; neither has a row.
 
 use super::{
-    acks, dead_letters,
+    acks, configure, dead_letters,
     pattern::{PathParams, Pattern},
     pop, push,
     push::Prepared,
@@ -72,6 +72,7 @@ pub struct Route {
 
 const PUSH: AccessRequest = AccessRequest::Scope(Scope::Push);
 const POP: AccessRequest = AccessRequest::Scope(Scope::Pop);
+const PUSH_OR_POP: AccessRequest = AccessRequest::Either(Scope::Push, Scope::Pop);
 const ADMIN: AccessRequest = AccessRequest::Scope(Scope::Admin);
 
 /// All endpoints, those that are asked most first.
@@ -82,6 +83,7 @@ pub const ROUTES: &[Route] = &[
     answer(Method::Get, "/api/v1/pop/queue/{queue...}/partition/{partition}", POP, BodyKind::None, pop::by_queue),
     answer(Method::Get, "/api/v1/pop/queue/{queue...}", POP, BodyKind::None, pop::by_queue),
     answer(Method::Post, "/api/v1/ack", POP, BodyKind::Json, acks::single),
+    answer(Method::Post, "/api/v1/configure", PUSH_OR_POP, BodyKind::Json, configure::configure),
     answer(Method::Post, "/api/v1/ack/batch", POP, BodyKind::Json, acks::batch),
     answer(Method::Post, "/api/v1/lease/{leaseId}/extend", POP, BodyKind::OptionalJson, acks::extend),
     // It does nothing, and tells nothing but that the daemon is there.

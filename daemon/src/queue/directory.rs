@@ -1,8 +1,8 @@
 //! Queues, groups and partitions in PostgreSQL: their ids, and where each group stands.
 
-use super::request::Subscription;
+use super::request::{ConfigureRequest, Subscription};
 use crate::postgres::channel::{Channel, ChannelError, Unit};
-use forebay_pgwire::{Error, Param, Row};
+use forebay_pgwire::{Error, Param, Row, oid};
 use std::{
     rc::Rc,
     time::{Duration, Instant},
@@ -37,7 +37,8 @@ impl QueueOptions {
     /// Queen's own, where a queue says nothing else.
     const DEFAULT: Self = Self { lease_ms: 300_000, retry_limit: 3, retry_delay_ms: 1000 };
 
-    fn of(options: &str) -> Self {
+    /// What the JSON of a queue's options says.
+    pub(super) fn of(options: &str) -> Self {
         // A column of type jsonb.
         let options: serde_json::Value = serde_json::from_str(options).unwrap_or(serde_json::Value::Null);
         let number = |name: &str| options.get(name).and_then(serde_json::Value::as_u64);
@@ -48,6 +49,18 @@ impl QueueOptions {
             retry_delay_ms: number("retryDelay").unwrap_or(Self::DEFAULT.retry_delay_ms),
         }
     }
+}
+
+/// A queue that was configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct ConfiguredQueue {
+    pub(super) id: i64,
+    pub(super) namespace: Option<String>,
+    pub(super) task: Option<String>,
+    /// JSON.
+    pub(super) options: String,
+    /// The id of its partition `Default`.
+    pub(super) partition: i64,
 }
 
 /// A partition as a group finds it.
@@ -71,6 +84,10 @@ pub(super) struct Directory {
     scan: Rc<str>,
     sample: Rc<str>,
     message: Rc<str>,
+    update_queue: Rc<str>,
+    insert_queue: Rc<str>,
+    insert_partition: Rc<str>,
+    find_partition: Rc<str>,
     others: Rc<str>,
     group_of: Rc<str>,
     names: Rc<str>,
@@ -109,6 +126,22 @@ impl Directory {
              JOIN {schema}.messages m ON m.partition_id = v.p AND m.seq = v.seq"
         );
         let message = format!("SELECT seq FROM {schema}.messages WHERE partition_id = $1 AND transaction_key = $2");
+        let update_queue = format!(
+            "UPDATE {schema}.queues SET \
+                 namespace = CASE WHEN $5 THEN coalesce($2, namespace) ELSE $2 END, \
+                 task = CASE WHEN $5 THEN coalesce($3, task) ELSE $3 END, \
+                 options = CASE WHEN $5 THEN options || $4::jsonb ELSE $4::jsonb END \
+             WHERE name = $1 RETURNING id, namespace, task, options::text"
+        );
+        // A queue that exists takes no id of the sequence: it was looked for.
+        let insert_queue = format!(
+            "INSERT INTO {schema}.queues (name, namespace, task, options) VALUES ($1, $2, $3, $4::jsonb) \
+             ON CONFLICT (name) DO NOTHING"
+        );
+        let insert_partition = format!(
+            "INSERT INTO {schema}.partitions (queue_id, name) VALUES ($1, $2) ON CONFLICT (queue_id, name) DO NOTHING"
+        );
+        let find_partition = format!("SELECT id FROM {schema}.partitions WHERE queue_id = $1 AND name = $2");
         let group_of = format!(
             "SELECT g.id FROM {schema}.partitions p JOIN {schema}.consumer_groups g ON g.queue_id = p.queue_id \
              WHERE p.id = $1 AND g.name = $2"
@@ -132,6 +165,10 @@ impl Directory {
             scan: scan.into(),
             sample: sample.into(),
             message: message.into(),
+            update_queue: update_queue.into(),
+            insert_queue: insert_queue.into(),
+            insert_partition: insert_partition.into(),
+            find_partition: find_partition.into(),
             others: others.into(),
             group_of: group_of.into(),
             names: names.into(),
@@ -225,6 +262,44 @@ impl Directory {
         let rows = self.rows(Unit::of(&self.names, &[Param::I64(group), Param::I64(partition)])).await?;
         let Some(row) = rows.first() else { return Ok(None) };
         Ok(Some([row.get_str(0)?.to_owned(), row.get_str(1)?.to_owned(), row.get_str(2)?.to_owned()]))
+    }
+
+    /// Configures a queue, which is created if it is missing, with its partition `Default`.
+    ///
+    /// # Errors
+    /// See [`ChannelError`].
+    pub(super) async fn configure(&self, request: &ConfigureRequest) -> Result<ConfiguredQueue, ChannelError> {
+        const PARTITION: &str = "Default";
+        let options = serde_json::Value::from(request.options.clone()).to_string();
+        let optional = |text: &'_ Option<Box<str>>| text.as_deref().filter(|text| !text.is_empty()).map(str::to_owned);
+        let (namespace, task) = (optional(&request.namespace), optional(&request.task));
+        fn text(text: Option<&String>) -> Param<'_> {
+            text.map_or(Param::Null(oid::TEXT), |text| Param::Text(text))
+        }
+        let params =
+            [Param::Text(&request.queue), text(namespace.as_ref()), text(task.as_ref()), Param::Text(&options)];
+        let row = loop {
+            let update = [&params[..], &[Param::Bool(request.is_merging)]].concat();
+            if let Some(row) = self.rows(Unit::of(&self.update_queue, &update)).await?.into_iter().next() {
+                break row;
+            }
+            self.rows(Unit::of(&self.insert_queue, &params)).await?;
+        };
+        let id = row.get_i64(0)?;
+        let of = [Param::I64(id), Param::Text(PARTITION)];
+        let partition = loop {
+            if let Some(row) = self.rows(Unit::of(&self.find_partition, &of)).await?.first() {
+                break row.get_i64(0)?;
+            }
+            self.rows(Unit::of(&self.insert_partition, &of)).await?;
+        };
+        Ok(ConfiguredQueue {
+            id,
+            namespace: row.get_opt_str(1)?.map(str::to_owned),
+            task: row.get_opt_str(2)?.map(str::to_owned),
+            options: row.get_str(3)?.to_owned(),
+            partition,
+        })
     }
 
     /// Whether other daemons than that of the log `log_id` have a session in this database.

@@ -12,6 +12,7 @@
 mod acks;
 mod answers;
 mod batch;
+mod configure;
 mod directory;
 mod dispatcher;
 mod leases;

@@ -45,6 +45,12 @@ impl Names {
         }
     }
 
+    /// A queue was configured: all its groups have other options.
+    pub(super) fn set_options(&mut self, queue: i64, options: QueueOptions) {
+        let groups = self.groups.values_mut().filter(|group| group.queue == queue);
+        groups.for_each(|group| group.options = options);
+    }
+
     /// The id of a queue of which a group is known.
     pub(super) fn queue(&self, name: &str) -> Option<i64> {
         self.queues.get(name).copied()

@@ -1,6 +1,7 @@
 //! What the cores ask of the queue's thread.
 
 use crate::state::cancel_flag::CancelFlag;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
 /// The group of consumers that name none.
@@ -15,6 +16,8 @@ pub enum QueueRequest {
     Ack(AckRequest),
     /// A lease is to go on.
     Extend(ExtendRequest),
+    /// A queue is to be like this.
+    Configure(ConfigureRequest),
 }
 
 /// A consumer asks for messages.
@@ -112,4 +115,21 @@ pub struct ExtendRequest {
     pub seconds: u64,
     /// What the names of queues must begin with.
     pub queue_prefix: Option<Box<str>>,
+}
+
+/// A queue is to be like this. It is created if it is missing.
+#[derive(Debug)]
+pub struct ConfigureRequest {
+    /// Its name.
+    pub queue: Box<str>,
+    /// Its namespace.
+    pub namespace: Option<Box<str>>,
+    /// Its task.
+    pub task: Option<Box<str>>,
+    /// Options by their names.
+    pub options: Map<String, Value>,
+    /// What the answer says of options that are not set.
+    pub defaults: Map<String, Value>,
+    /// What is not said stays as it is.
+    pub is_merging: bool,
 }

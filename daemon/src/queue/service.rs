@@ -3,6 +3,7 @@
 use super::{
     acks, answers,
     batch::PairId,
+    configure::configure,
     directory::{Directory, FoundGroup},
     dispatcher::{Ack, AckId, Dispatcher, Effect, Pop, PopId},
     leases::Leases,
@@ -70,7 +71,8 @@ struct OpenPop {
 enum GroupState {
     /// It is looked up, or scanned; these pops wait for that.
     Opening(Vec<OpenPop>),
-    Open(KnownGroup),
+    /// The group's id.
+    Open(i64),
 }
 
 type GroupKey = (Rc<str>, Rc<str>);
@@ -160,6 +162,7 @@ impl Service {
                 }
                 QueueRequest::Ack(request) => rt::spawn(acks::acknowledge(Rc::clone(self), request, answer_to)),
                 QueueRequest::Extend(request) => rt::spawn(acks::extend(Rc::clone(self), request, answer_to)),
+                QueueRequest::Configure(request) => rt::spawn(configure(Rc::clone(self), request, answer_to)),
             }
         }
         self.pump();
@@ -266,10 +269,10 @@ impl Service {
         let mut memory = self.memory.borrow_mut();
         match memory.groups.get_mut(&key) {
             Some(GroupState::Opening(waiting)) => waiting.push(pop),
-            Some(GroupState::Open(known)) => {
-                let known = known.clone();
+            Some(GroupState::Open(group)) => {
+                let group = *group;
                 drop(memory);
-                self.dispatch(pop, &known);
+                self.dispatch(pop, group);
             }
             None => {
                 let subscription = pop.request.subscription;
@@ -290,8 +293,8 @@ impl Service {
         };
         match opened {
             Ok(Some(known)) => {
-                self.memory.borrow_mut().groups.insert(key, GroupState::Open(known.clone()));
-                waiting.into_iter().for_each(|pop| self.dispatch(pop, &known));
+                self.memory.borrow_mut().groups.insert(key, GroupState::Open(known.group));
+                waiting.into_iter().for_each(|pop| self.dispatch(pop, known.group));
             }
             Ok(None) => waiting.into_iter().for_each(|pop| self.hold(pop)),
             Err(error) => waiting.into_iter().for_each(|pop| self.hold_or_refuse(pop, &error)),
@@ -336,10 +339,12 @@ impl Service {
         }
     }
 
-    fn dispatch(&self, pop: OpenPop, known: &KnownGroup) {
+    fn dispatch(&self, pop: OpenPop, group: i64) {
+        let names = self.names.borrow();
+        let Some(known) = names.group(group) else { unreachable!("a group that is open has a name") };
         let partition = match &pop.request.partition {
             None => None,
-            Some(name) => match self.names.borrow().partition_id(known.queue, name) {
+            Some(name) => match names.partition_id(known.queue, name) {
                 Some(id) => Some(id),
                 None => return self.hold(pop),
             },
@@ -514,11 +519,11 @@ impl Service {
     async fn rescan(&self) {
         self.memory.borrow_mut().scanned_ms = self.now_ms();
         let groups: HashSet<(i64, i64)> = {
-            let memory = self.memory.borrow();
+            let (memory, names) = (self.memory.borrow(), self.names.borrow());
             let known = memory.pops.values().filter_map(|pop| {
                 let key = (Rc::from(&*pop.request.queue), Rc::from(&*pop.request.group));
                 match memory.groups.get(&key)? {
-                    GroupState::Open(known) => Some((known.queue, known.group)),
+                    GroupState::Open(group) => names.group(*group).map(|known| (known.queue, known.group)),
                     GroupState::Opening(_) => None,
                 }
             });
