@@ -139,10 +139,12 @@ fuzz:
 deps:
 	@scripts/install-deps.sh
 
-# Dependencies of tests only: clients to push with, and schemathesis in its own environment in the build directory.
+# Dependencies of tests only: clients to push and to pop with, and schemathesis; those of Python in their own environments in the
+# build directory.
 deps-test:
 	@scripts/install-deps.sh tests
 	@scripts/install-schemathesis.sh "$(TARGET_DIR)/python"
+	@scripts/install-queen-clients.sh "$(TARGET_DIR)"
 
 # oha is a load generator that is not in the distribution. `make test` does not install it, because building it takes minutes;
 # its test runs if it is installed.

@@ -35,12 +35,28 @@ pub(super) async fn acknowledge(service: Rc<Service>, request: AckRequest, answe
     let outcome = acked(&service, &request).await;
     answer_to.answer(match outcome {
         Ok(outcomes) => answer(&request, &outcomes),
-        Err(error) => refused(&error),
+        Err(NotAcked::Refused(error)) => refused(&error),
+        Err(NotAcked::Unknown) => PgAnswer::away("it may still be acknowledged; send it again"),
     });
 }
 
+/// Why an ack has no outcome.
+#[derive(Debug)]
+enum NotAcked {
+    /// PostgreSQL did not carry out a part of it.
+    Refused(ChannelError),
+    /// PostgreSQL has not answered in time.
+    Unknown,
+}
+
+impl From<ChannelError> for NotAcked {
+    fn from(error: ChannelError) -> Self {
+        Self::Refused(error)
+    }
+}
+
 /// What becomes of each item, in their order.
-async fn acked(service: &Rc<Service>, request: &AckRequest) -> Result<Vec<Acked>, ChannelError> {
+async fn acked(service: &Rc<Service>, request: &AckRequest) -> Result<Vec<Acked>, NotAcked> {
     let mut outcomes = vec![Acked::NotFound; request.items.len()];
     // What is said of one lease goes together.
     let mut by_lease: BTreeMap<(PairId, Uuid), Vec<(usize, i64)>> = BTreeMap::new();
@@ -65,7 +81,7 @@ async fn settle(
     known: &KnownGroup,
     of_lease: &[(usize, i64)],
     outcomes: &mut [Acked],
-) -> Result<(), ChannelError> {
+) -> Result<(), NotAcked> {
     let status = |index: usize| request.items[index].status;
     let with = |wanted: AckStatus| of_lease.iter().copied().filter(move |(index, _)| status(*index) == wanted);
     let mut done: Vec<i64> = with(AckStatus::Completed).map(|(_, seq)| seq).collect();
@@ -100,7 +116,8 @@ async fn settle(
         return Ok(());
     }
     let ranges = done.iter().map(|seq| *seq..=*seq).collect();
-    let is_held = service.ack(Ack { pair, lease, done: ranges, release_ms }).await;
+    let acked = service.ack(Ack { pair, lease, done: ranges, release_ms }).await;
+    let is_held = acked.ok_or(NotAcked::Unknown)?;
     let (mut is_released, mut retried) = (release_ms.is_some(), letters.clone());
     if is_held && let Some(held) = service.leases.borrow_mut().get(lease) {
         is_released |= held.done(&done);

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     http::{ErrorCode, Refusal},
-    limits::{POP_BYTES_MAX, UNSENT_BYTES_MAX},
+    limits::{PG_REQUEST_DEADLINE, POP_BYTES_MAX, UNSENT_BYTES_MAX},
     postgres::{channel::ChannelError, remedy::Remedy},
     rt::{self, Notify},
     state::{
@@ -190,8 +190,10 @@ impl Service {
         self.dispatcher.borrow().connection_of(pair)
     }
 
-    /// Hands an ack to the dispatcher, and waits for its outcome: whether it counts.
-    pub(super) async fn ack(self: &Rc<Self>, ack: Ack) -> bool {
+    /// Hands an ack to the dispatcher, and waits for its outcome: whether it counts. `None`: PostgreSQL has not said so in time, and
+    /// may still carry it out.
+    pub(super) async fn ack(self: &Rc<Self>, ack: Ack) -> Option<bool> {
+        let deadline = Instant::now() + PG_REQUEST_DEADLINE;
         let id = AckId(self.next_id());
         let wait = Rc::<AckWait>::default();
         self.acks.borrow_mut().insert(id, Rc::clone(&wait));
@@ -199,9 +201,13 @@ impl Service {
         self.pump();
         loop {
             if let Some(is_held) = wait.is_held.get() {
-                return is_held;
+                return Some(is_held);
             }
-            wait.came.notified().await;
+            if Instant::now() >= deadline {
+                self.acks.borrow_mut().remove(&id);
+                return None;
+            }
+            wait.came.notified_until(Some(deadline)).await;
         }
     }
 

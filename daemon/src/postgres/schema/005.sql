@@ -2,10 +2,11 @@
 ALTER TABLE {schema}.partitions
     ADD COLUMN first_seq bigint NOT NULL DEFAULT 1;
 
--- A group takes all messages of a queue, or those accepted after subscription_from.
+-- A group takes all messages of a queue, or those accepted after subscription_from. No foreign keys: queues can be emptied as
+-- before.
 CREATE TABLE {schema}.consumer_groups (
     id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    queue_id bigint NOT NULL REFERENCES {schema}.queues (id) ON DELETE CASCADE,
+    queue_id bigint NOT NULL,
     name text NOT NULL,
     subscription_from timestamptz,
     registered_at timestamptz NOT NULL DEFAULT now(),
