@@ -1,7 +1,7 @@
 # Every target works as root, as in a container, and as an ordinary user with sudo.
 .POSIX:
 .NOTPARALLEL:
-.PHONY: help run test test-copies lint fmt lint-source clippy fuzz-check doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain bench-channel bench-instructions bench-waiting bench-slow-clients fuzz soak-log soak-queue mutate-log deps deps-test oha clean
+.PHONY: help run test test-copies lint fmt lint-source clippy fuzz-check doc deny-quick deny bench bench-edge-all bench-bounds bench-log bench-drain bench-channel bench-instructions bench-waiting bench-slow-clients bench-queue fuzz soak-log soak-queue mutate-log deps deps-test oha clean
 
 # Arguments for the daemon: make run ARGS='--listen 127.0.0.1:7000'
 ARGS =
@@ -23,6 +23,7 @@ help:
 	@echo 'make bench-channel  compare a channel to PostgreSQL with pgbench and a bare connection, a few minutes'
 	@echo 'make bench-instructions  count the instructions of a push with callgrind, a few minutes'
 	@echo 'make bench-waiting  measure 10,000 connections that wait for a commit: memory, and the time until a hang-up is noticed'
+	@echo 'make bench-queue    consumers on a backlog beside the bare read of the same rows, two minutes'
 	@echo 'make bench-slow-clients  what others feel of clients that are as slow as they may be: latency and memory, two minutes'
 	@echo 'make fuzz            run each fuzz target for FUZZ_SECONDS (30)'
 	@echo 'make soak-log        test the log on SEEDS (100000) simulated disks that fail'
@@ -103,6 +104,10 @@ bench-waiting: deps
 bench-slow-clients: deps
 	cargo build --release -p forebay --locked
 	@FOREBAY="$(TARGET_DIR)/release/forebay" bench/slow-clients.sh
+
+bench-queue: deps
+	cargo build --release -p forebay --locked
+	@FOREBAY="$(TARGET_DIR)/release/forebay" bench/queue.sh
 
 bench-drain: deps
 	@bench/drain.sh

@@ -117,6 +117,7 @@ for round in $(seq "$ROUNDS"); do
   for batch in 1 10 100; do consume auto "$batch" "$round"; done
   for batch in 1 10; do consume lease "$batch" "$round"; done
   bare 100
+  tail -n 6 "$results" >&2
 done
 
 column() { awk -F '\t' -v kind="$1" -v column="$2" '$1 == kind { print $column }' "$results" | spread_of 1 0; }

@@ -459,3 +459,33 @@ fn a_queue_is_configured_and_says_what_it_is_like() {
         assert!(answer.error().contains(text), "{}", answer.error());
     }
 }
+
+#[test]
+fn takes_find_cursors_by_their_key_also_where_the_table_was_empty_when_they_were_planned() {
+    const PARTITIONS: u64 = 300;
+    let stage = Stage::start(&[]);
+    let mut client = stage.daemon.connect();
+    let lines: Vec<Value> =
+        (0..PARTITIONS).map(|n| json!({"queue": "planned", "partition": n.to_string(), "payload": {"n": n}})).collect();
+    assert_eq!(client.push(&json!({"items": lines})).unwrap().status, 201);
+    stage.daemon.wait_until_drained();
+    // PostgreSQL knows that it is empty.
+    stage.cluster.psql("VACUUM forebay.cursors").unwrap();
+    let drain = |client: &mut Client, group: &str| {
+        let query = format!("autoAck=true&consumerGroup={group}");
+        let popped = (0..PARTITIONS).filter(|_| pop(client, "planned", &query).is_some()).count();
+        assert_eq!(popped as u64, PARTITIONS);
+    };
+    let read = || {
+        // Sessions tell what they read after a second.
+        std::thread::sleep(Duration::from_millis(2500));
+        let sql = "SELECT coalesce(sum(idx_tup_read), 0) FROM pg_stat_user_indexes WHERE indexrelname = 'cursors_pkey'";
+        stage.rows(sql)[0][0].parse::<u64>().unwrap()
+    };
+    drain(&mut client, "first");
+    let before = read();
+    drain(&mut client, "second");
+    let each = (read() - before) / PARTITIONS;
+    // A take that reads all reads some hundred of them.
+    assert!(each < 50, "{each} entries of the index for each pop");
+}

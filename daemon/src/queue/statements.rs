@@ -16,6 +16,8 @@ pub(super) struct Statements {
     pub(super) look: Rc<str>,
     /// Reads messages: partitions, groups, and the numbers behind which and up to which.
     pub(super) read: Rc<str>,
+    /// Lets the session's plans be made anew.
+    pub(super) forget_plans: Rc<str>,
     /// How often messages failed: partitions, groups, and the numbers behind which and up to which.
     pub(super) attempts: Rc<str>,
     /// Counts failures of messages of one lease, if it is held, and makes letters of those that failed more often than they may:
@@ -139,6 +141,7 @@ impl Statements {
             ack: ack.into(),
             look: look.into(),
             read: read.into(),
+            forget_plans: "DISCARD PLANS".into(),
             attempts: attempts.into(),
             fail: fail.into(),
             forget: forget.into(),

@@ -5,27 +5,38 @@ use super::{
     statements::Statements,
     stored_message::StoredMessage,
 };
-use crate::postgres::channel::{Channel, ChannelError, Reply, Unit};
+use crate::{
+    postgres::channel::{Channel, ChannelError, Reply, Unit},
+    rt,
+};
 use forebay_pgwire::{Error, Param, Row};
 use std::{
+    cell::Cell,
     collections::HashMap,
     ops::RangeInclusive,
     time::{Duration, Instant},
 };
 use uuid::Uuid;
 
+/// Cursors from which on a plan is right that was made with half as many.
+const PLANNED_MIN: usize = 16;
+
 /// The cursors in PostgreSQL.
 pub struct CursorStore {
     channels: Vec<Channel>,
     statements: Statements,
     timeout: Duration,
+    /// Cursors that were made, and how many there were when plans were made last.
+    made: Cell<usize>,
+    planned: Cell<usize>,
 }
 
 impl CursorStore {
     /// Of the quoted `schema`, over these channels: one for each connection of the dispatcher. Each statement has `timeout`.
     #[must_use]
     pub fn new(channels: Vec<Channel>, schema: &str, timeout: Duration) -> Self {
-        Self { channels, statements: Statements::new(schema), timeout }
+        let statements = Statements::new(schema);
+        Self { channels, statements, timeout, made: Cell::new(0), planned: Cell::new(PLANNED_MIN) }
     }
 
     /// Carries a batch out on a connection: its statements travel together, one behind the other.
@@ -40,9 +51,10 @@ impl CursorStore {
         let looks = submit(batch.looks.is_empty(), &|| self.look(&batch.looks));
         let reads = submit(batch.reads.is_empty(), &|| self.read(&batch.reads));
         let acks = outcome(acks, pairs).await;
-        if let Outcome::Refused = outcome(made, pairs).await {
+        match outcome(made, |_| Ok(())).await {
+            Outcome::Done(()) => self.has_made(new.len()),
             // The take finds no row then, and it is looked at.
-            tracing::debug!("cursors could not be made");
+            Outcome::Refused | Outcome::Lost => tracing::debug!("cursors could not be made"),
         }
         let (takes, looks) = (outcome(takes, taken).await, outcome(looks, looked).await);
         let reads = outcome(reads, taken).await;
@@ -165,6 +177,25 @@ impl CursorStore {
             }
         }
         Outcome::Done(taken.into_iter().map(|taken| taken.row).collect())
+    }
+
+    /// Cursors were made. A plan that was made while the table was empty reads the whole of it, so plans are made anew each time
+    /// that it has doubled; later the server's own statistics see to that.
+    fn has_made(&self, count: usize) {
+        self.made.set(self.made.get() + count);
+        if self.made.get() < 2 * self.planned.get() {
+            return;
+        }
+        self.planned.set(self.made.get());
+        for channel in &self.channels {
+            let reply =
+                channel.submit(Unit::of(&self.statements.forget_plans, &[]), Instant::now() + self.timeout, None);
+            rt::spawn(async move {
+                if let Err(error) = reply.await {
+                    tracing::debug!(%error, "plans could not be forgotten");
+                }
+            });
+        }
     }
 
     fn make(&self, new: &[&TakePair]) -> Unit {
