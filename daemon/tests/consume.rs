@@ -489,3 +489,19 @@ fn takes_find_cursors_by_their_key_also_where_the_table_was_empty_when_they_were
     // A take that reads all reads some hundred of them.
     assert!(each < 50, "{each} entries of the index for each pop");
 }
+
+#[test]
+fn a_pop_that_postgresql_refuses_is_answered_in_its_time_and_goes_on_once_it_does_not() {
+    let stage = Stage::start(&[]);
+    let mut client = stage.daemon.connect();
+    push(&mut client, "refused", "p", 0..2);
+    let rule = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN RAISE EXCEPTION 'no'; END$$; \
+                CREATE TRIGGER refuse BEFORE UPDATE ON forebay.cursors FOR EACH ROW EXECUTE FUNCTION refuse()";
+    stage.cluster.psql(rule).unwrap();
+    assert_eq!(pop(&mut client, "refused", ""), None);
+    assert_eq!(pop(&mut client, "refused/partition/p", ""), None);
+    assert_eq!(pop(&mut client, "refused", "wait=true&timeout=500"), None);
+    assert_eq!(stage.daemon.log().matches("queue_refused").count(), 1, "{}", stage.daemon.log());
+    stage.cluster.psql("DROP TRIGGER refuse ON forebay.cursors").unwrap();
+    assert_eq!(numbers(&pop(&mut client, "refused", "batch=2&wait=true").unwrap()), [0, 1]);
+}

@@ -121,6 +121,14 @@ pub struct BatchAnswer<M> {
     pub reads: Outcome<Vec<TakeRow<M>>>,
 }
 
+impl<M> BatchAnswer<M> {
+    /// Whether rows were not read that have to be.
+    #[must_use]
+    pub fn is_question_refused(&self) -> bool {
+        matches!(self.looks, Outcome::Refused) || matches!(self.reads, Outcome::Refused)
+    }
+}
+
 /// What was taken of a pair.
 #[derive(Clone, Debug)]
 pub struct TakeRow<M> {

@@ -759,6 +759,8 @@ impl<M: Message> Dispatcher<M> {
                     }
                     queue.into_iter().for_each(|queue| self.serve(queue, take.pair.group));
                 }
+                // Nothing is under way any more for those who do not wait.
+                self.ask_feed();
                 return;
             }
             Outcome::Lost => {

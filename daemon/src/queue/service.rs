@@ -38,6 +38,9 @@ use uuid::Uuid;
 /// How often it is looked whether consumers that wait have left.
 const SWEEP_MS: u64 = 100;
 
+/// How long a connection rests after PostgreSQL refused to say how cursors stand.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
+
 /// How often it is looked whether consumers have read enough for more to be taken.
 const BEHIND_MS: u64 = 10;
 
@@ -407,6 +410,10 @@ impl Service {
                         let service = Rc::clone(self);
                         rt::spawn(async move {
                             let answer = service.store.carry_out(connection, &batch).await;
+                            // They are asked again at once otherwise.
+                            if answer.is_question_refused() {
+                                rt::sleep(REFUSED_PAUSE).await;
+                            }
                             service.let_leave(connection);
                             service.dispatcher.borrow_mut().answered(connection, answer);
                             service.pump();

@@ -6,6 +6,7 @@ use super::{
     stored_message::StoredMessage,
 };
 use crate::{
+    limits::REFUSALS_ERROR_INTERVAL,
     postgres::channel::{Channel, ChannelError, Reply, Unit},
     rt,
 };
@@ -29,6 +30,8 @@ pub struct CursorStore {
     /// Cursors that were made, and how many there were when plans were made last.
     made: Cell<usize>,
     planned: Cell<usize>,
+    /// When a refusal was logged last.
+    told_at: Cell<Option<Instant>>,
 }
 
 impl CursorStore {
@@ -36,7 +39,8 @@ impl CursorStore {
     #[must_use]
     pub fn new(channels: Vec<Channel>, schema: &str, timeout: Duration) -> Self {
         let statements = Statements::new(schema);
-        Self { channels, statements, timeout, made: Cell::new(0), planned: Cell::new(PLANNED_MIN) }
+        let (made, planned) = (Cell::new(0), Cell::new(PLANNED_MIN));
+        Self { channels, statements, timeout, made, planned, told_at: Cell::new(None) }
     }
 
     /// Carries a batch out on a connection: its statements travel together, one behind the other.
@@ -50,14 +54,14 @@ impl CursorStore {
         let takes = submit(batch.takes.is_empty(), &|| self.take(&batch.takes));
         let looks = submit(batch.looks.is_empty(), &|| self.look(&batch.looks));
         let reads = submit(batch.reads.is_empty(), &|| self.read(&batch.reads));
-        let acks = outcome(acks, pairs).await;
-        match outcome(made, |_| Ok(())).await {
+        let acks = self.outcome(acks, pairs).await;
+        match self.outcome(made, |_| Ok(())).await {
             Outcome::Done(()) => self.has_made(new.len()),
             // The take finds no row then, and it is looked at.
             Outcome::Refused | Outcome::Lost => tracing::debug!("cursors could not be made"),
         }
-        let (takes, looks) = (outcome(takes, taken).await, outcome(looks, looked).await);
-        let reads = outcome(reads, taken).await;
+        let (takes, looks) = (self.outcome(takes, taken).await, self.outcome(looks, looked).await);
+        let reads = self.outcome(reads, taken).await;
         let takes = self.with_attempts(connection, takes).await;
         BatchAnswer { acks, takes, looks, reads: self.with_attempts(connection, reads).await }
     }
@@ -179,6 +183,43 @@ impl CursorStore {
         Outcome::Done(taken.into_iter().map(|taken| taken.row).collect())
     }
 
+    /// What became of a statement. Without one there are no rows.
+    async fn outcome<T: Default>(&self, reply: Option<Reply>, rows: fn(&[Row]) -> Result<T, Error>) -> Outcome<T> {
+        let Some(reply) = reply else { return Outcome::Done(T::default()) };
+        let error = match reply.await {
+            Ok(outcome) => match outcome.into_results() {
+                Ok(results) => match rows(results.last().map_or(&[], |result| &result.rows)) {
+                    Ok(rows) => return Outcome::Done(rows),
+                    Err(error) => {
+                        // It was carried out.
+                        tracing::error!(code = "queue_row_unreadable", %error, "PostgreSQL answers what nobody asked for");
+                        return Outcome::Lost;
+                    }
+                },
+                Err(error) => ChannelError::from(error),
+            },
+            Err(error @ ChannelError::Lost(_)) => {
+                tracing::debug!(%error, "the answer for consumers was lost");
+                return Outcome::Lost;
+            }
+            Err(error) => error,
+        };
+        self.tell(&error);
+        Outcome::Refused
+    }
+
+    /// Logs why a statement was not carried out: aloud, at times, if PostgreSQL refuses it.
+    fn tell(&self, error: &ChannelError) {
+        let is_refusal = matches!(error, ChannelError::Postgres(error) if error.db_error().is_some());
+        let is_due = self.told_at.get().is_none_or(|at| at.elapsed() >= REFUSALS_ERROR_INTERVAL);
+        if is_refusal && is_due {
+            self.told_at.set(Some(Instant::now()));
+            tracing::error!(code = "queue_refused", %error, "PostgreSQL refuses what consumers ask for; they get nothing meanwhile");
+        } else {
+            tracing::debug!(%error, "PostgreSQL did not carry out what consumers asked for");
+        }
+    }
+
     /// Cursors were made. A plan that was made while the table was empty reads the whole of it, so plans are made anew each time
     /// that it has doubled; later the server's own statistics see to that.
     fn has_made(&self, count: usize) {
@@ -261,31 +302,6 @@ impl CursorStore {
             [Param::I64Array(&partitions), Param::I64Array(&groups), Param::I64Array(&from), Param::I64Array(&to)];
         Unit::of(&self.statements.read, &params)
     }
-}
-
-/// What became of a statement. Without one there are no rows.
-async fn outcome<T: Default>(reply: Option<Reply>, rows: fn(&[Row]) -> Result<T, Error>) -> Outcome<T> {
-    let Some(reply) = reply else { return Outcome::Done(T::default()) };
-    let error = match reply.await {
-        Ok(outcome) => match outcome.into_results() {
-            Ok(results) => match rows(results.last().map_or(&[], |result| &result.rows)) {
-                Ok(rows) => return Outcome::Done(rows),
-                Err(error) => {
-                    // It was carried out.
-                    tracing::error!(code = "queue_row_unreadable", %error, "PostgreSQL answers what nobody asked for");
-                    return Outcome::Lost;
-                }
-            },
-            Err(error) => ChannelError::from(error),
-        },
-        Err(error @ ChannelError::Lost(_)) => {
-            tracing::debug!(%error, "the answer for consumers was lost");
-            return Outcome::Lost;
-        }
-        Err(error) => error,
-    };
-    tracing::debug!(%error, "PostgreSQL did not carry out what consumers asked for");
-    Outcome::Refused
 }
 
 fn pairs(rows: &[Row]) -> Result<Vec<PairId>, Error> {
