@@ -505,3 +505,19 @@ fn a_pop_that_postgresql_refuses_is_answered_in_its_time_and_goes_on_once_it_doe
     stage.cluster.psql("DROP TRIGGER refuse ON forebay.cursors").unwrap();
     assert_eq!(numbers(&pop(&mut client, "refused", "batch=2&wait=true").unwrap()), [0, 1]);
 }
+
+#[test]
+fn a_lease_over_deleted_messages_ends_with_those_that_are_there() {
+    let stage = Stage::start(&[]);
+    let mut client = stage.daemon.connect();
+    push(&mut client, "holes", "p", 0..20);
+    stage.cluster.psql("DELETE FROM forebay.messages WHERE seq BETWEEN 3 AND 5 OR seq = 10").unwrap();
+    let taken = pop(&mut client, "holes", "batch=10").unwrap();
+    assert_eq!(numbers(&taken), [0, 1, 5, 6, 7, 8]);
+    // In two parts, the later one first.
+    let taken = messages(&taken);
+    assert!(all_count(&ack(&mut client, &taken[3..], "completed", None)));
+    assert!(all_count(&ack(&mut client, &taken[..3], "completed", None)));
+    let taken = pop(&mut client, "holes", "batch=20").unwrap();
+    assert_eq!(numbers(&taken), (10..20).collect::<Vec<_>>());
+}

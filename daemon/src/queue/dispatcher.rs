@@ -5,7 +5,7 @@ use super::{
     leases::lease_of,
     outbox::{Basis, Collected, Outbox, PendingAck, Sent},
     pair::{Pair, Pairs, State},
-    ranges::{advance, covers},
+    ranges::{advance, covers, gaps},
 };
 use std::{
     collections::{BTreeSet, HashMap, HashSet, VecDeque},
@@ -587,7 +587,12 @@ impl<M: Message> Dispatcher<M> {
             _ => None,
         };
         let Basis { cursor: before, end, acked: acked_before } = basis.clone().or_else(own)?;
-        let (cursor, acked) = advance(before, end, &acked_before, &ack.done);
+        let done = match self.pairs.get(&ack.pair).map(|known| &known.state) {
+            // What nobody has in hand is done with the rest.
+            Some(State::Leased { lease, holes, .. }) if *lease == ack.lease => [&ack.done[..], holes].concat(),
+            _ => ack.done.clone(),
+        };
+        let (cursor, acked) = advance(before, end, &acked_before, &done);
         let then = match ack.release_ms {
             _ if cursor >= end => Then::Free,
             None => Then::Lease,
@@ -802,7 +807,8 @@ impl<M: Message> Dispatcher<M> {
         if let Some((lease, lease_ms)) = lease {
             known.cursor = Some(from);
             let until_ms = self.now_ms + lease_ms;
-            known.state = State::Leased { lease, until_ms, end: to, acked };
+            let holes = gaps(from, to, messages.iter().map(Message::seq));
+            known.state = State::Leased { lease, until_ms, end: to, acked, holes };
             self.ends.insert((until_ms, pair));
             let here = pops.iter().copied().find(|pop| self.pops.get(pop).is_some_and(|waiting| !waiting.has_left));
             match here {
@@ -904,7 +910,8 @@ impl<M: Message> Dispatcher<M> {
         if is_leased {
             // It is let go of, and taken anew.
             let until_ms = self.now_ms + free_in_ms.unwrap_or(0);
-            known.state = State::Leased { lease, until_ms, end: lease_seq.unwrap_or(0), acked };
+            let (end, holes) = (lease_seq.unwrap_or(0), Vec::new());
+            known.state = State::Leased { lease, until_ms, end, acked, holes };
             self.ends.insert((until_ms, pair));
             self.let_go(pair, lease, Vec::new());
             self.wait_again(pops);

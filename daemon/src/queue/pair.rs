@@ -56,6 +56,8 @@ pub(super) enum State {
         until_ms: u64,
         end: i64,
         acked: Vec<RangeInclusive<i64>>,
+        /// Numbers of the lease that nobody has in hand: their messages were deleted, or are done.
+        holes: Vec<RangeInclusive<i64>>,
     },
     /// Leased elsewhere, or delayed.
     Closed {

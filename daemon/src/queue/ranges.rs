@@ -36,9 +36,30 @@ pub fn advance(
     }
 }
 
+/// The numbers of `from + 1..=to` that are not among `seqs`, which rise.
+pub(super) fn gaps(from: i64, to: i64, seqs: impl Iterator<Item = i64>) -> Vec<RangeInclusive<i64>> {
+    let mut gaps = Vec::new();
+    let mut next = from + 1;
+    for seq in seqs.chain(std::iter::once(to + 1)) {
+        if next < seq {
+            gaps.push(next..=seq - 1);
+        }
+        next = seq + 1;
+    }
+    gaps
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn gaps_are_what_is_not_there() {
+        assert_eq!(gaps(0, 6, [2, 3, 6].into_iter()), [1..=1, 4..=5]);
+        assert_eq!(gaps(3, 6, [4].into_iter()), [5..=6]);
+        assert!(gaps(3, 5, [4, 5].into_iter()).is_empty());
+        assert_eq!(gaps(3, 5, std::iter::empty()), [4..=5]);
+    }
 
     #[test]
     fn what_is_done_behind_a_gap_stays_ahead_and_the_cursor_goes_on_where_there_is_none() {
